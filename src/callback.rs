@@ -1,0 +1,269 @@
+//! Callbacks: `on_cancel`, and the ways to unregister one.
+
+use crate::sync::{thread, Acquire, Arc, AtomicBool, AtomicUsize, AtomicWaker, Relaxed, Release};
+use crate::sync::UnsafeCell;
+use crate::tree::waiter::Entry;
+use crate::tree::Handle;
+use alloc::boxed::Box;
+use core::fmt;
+use core::future::Future;
+use core::mem::ManuallyDrop;
+use core::pin::Pin;
+use core::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
+
+/// The right to unregister a callback; made by
+/// [`CancellationToken::on_cancel`](crate::CancellationToken::on_cancel).
+///
+/// Dropping it leaves the callback registered. Three ways to unregister differ in what they do
+/// when the callback is running at that moment: [`stop`](Self::stop) returns,
+/// [`stop_and_wait`](Self::stop_and_wait) blocks until it is over,
+/// [`stop_async`](Self::stop_async) is ready when it is over.
+#[must_use = "dropping a registration leaves the callback registered; say so with `drop`, or keep it"]
+pub struct Registration {
+    entry: Option<Entry>,
+    callback: Arc<Callback>,
+}
+
+type Function = Box<dyn FnOnce() + Send>;
+
+/// What the slot in the tree and the registration share.
+struct Callback {
+    /// Taken by whoever took the waker out of the slot.
+    function: UnsafeCell<Option<Function>>,
+    /// The number of the thread that runs it.
+    runner: AtomicUsize,
+    finished: AtomicBool,
+    /// Who waits for `finished`.
+    waiting: AtomicWaker,
+}
+
+// SAFETY: `function`, the only field that is not Sync, is touched by one thread at a time: the one
+// that owns the waker (see `VTABLE`). It is Send.
+unsafe impl Sync for Callback {}
+// SAFETY: every field is Send.
+unsafe impl Send for Callback {}
+
+/// A callback as a waker: waking it runs it. The data is a counted pointer of the `Callback`.
+/// The slot's waker is never cloned, so there is one owner of `function` at any time.
+static VTABLE: RawWakerVTable = RawWakerVTable::new(
+    |_| unreachable!("a slot's waker is not cloned"),
+    // SAFETY: waking consumes the waker, so its count is ours.
+    |data| unsafe { Callback::from_data(data) }.run(),
+    |_| unreachable!("a slot's waker is consumed"),
+    // SAFETY: dropping the waker gives its count back.
+    |data| drop(unsafe { Callback::from_data(data) }),
+);
+
+impl Callback {
+    fn waker(this: Arc<Callback>) -> Waker {
+        let raw = RawWaker::new(Arc::into_raw(this).cast(), &VTABLE);
+        // SAFETY: the tree moves a slot's waker between threads, wakes or drops it once, and does
+        // nothing else with it; the table serves that.
+        unsafe { Waker::from_raw(raw) }
+    }
+
+    /// # Safety
+    /// `data` is a waker's, and the waker is used up.
+    unsafe fn from_data(data: *const ()) -> Arc<Callback> {
+        // SAFETY: made by `Arc::into_raw` in `waker`.
+        unsafe { Arc::from_raw(data.cast()) }
+    }
+
+    fn run(&self) {
+        /// Tells who waits, also if the function panics.
+        struct Finish<'a>(&'a Callback);
+        impl Drop for Finish<'_> {
+            fn drop(&mut self) {
+                // Release: pairs with the Acquire of `has_finished`.
+                self.0.finished.store(true, Release);
+                self.0.waiting.wake();
+            }
+        }
+        let function = self.take_function();
+        // Relaxed: only this thread itself can find its own number here.
+        self.runner.store(thread::number(), Relaxed);
+        let _finish = Finish(self);
+        if let Some(function) = function {
+            function();
+        }
+    }
+
+    fn take_function(&self) -> Option<Function> {
+        // SAFETY: the caller has consumed the waker, of which there is one.
+        self.function.with_mut(|f| unsafe { (*f).take() })
+    }
+
+    fn has_finished(&self) -> bool {
+        // Acquire: what the callback did is visible to who has waited for it.
+        self.finished.load(Acquire)
+    }
+
+    /// Whether the calling thread is inside the function.
+    fn is_running_here(&self) -> bool {
+        // Relaxed: see `run`. Without std there are no numbers to tell by.
+        cfg!(feature = "std") && self.runner.load(Relaxed) == thread::number()
+    }
+}
+
+impl Registration {
+    pub(crate) fn new<F>(token: &Handle, f: F) -> Registration
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        let callback = Arc::new(Callback {
+            function: UnsafeCell::new(Some(Box::new(f))),
+            runner: AtomicUsize::new(0),
+            finished: AtomicBool::new(false),
+            waiting: AtomicWaker::default(),
+        });
+        match Entry::new(token, Callback::waker(callback.clone())) {
+            Ok(entry) => Registration {
+                entry: Some(entry),
+                callback,
+            },
+            Err(waker) => {
+                // Cancelled already: at once, here.
+                waker.wake();
+                Registration {
+                    entry: None,
+                    callback,
+                }
+            }
+        }
+    }
+
+    /// Unregisters the callback. True: it has not run and never will. False: it has run, or is
+    /// running. Never waits.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let token = CancellationToken::new();
+    /// let registration = token.on_cancel(|| panic!("not wanted any more"));
+    /// assert!(registration.stop());
+    /// token.cancel();
+    /// ```
+    ///
+    /// Cost: 2 RMWs.
+    pub fn stop(mut self) -> bool {
+        self.take_out()
+    }
+
+    fn take_out(&mut self) -> bool {
+        let Some(waker) = self.entry.take().and_then(Entry::take) else {
+            return false;
+        };
+        // User code: what the function owns is dropped here.
+        let function = self.callback.take_function();
+        drop(waker);
+        drop(function);
+        true
+    }
+
+    /// Unregisters the callback; if it is running, blocks until it is over. Called from inside the
+    /// callback it does not wait. True: it has not run and never will.
+    ///
+    /// Two callbacks that run on two threads and wait for each other here wait for ever.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let token = CancellationToken::new();
+    /// let registration = token.on_cancel(|| ());
+    /// token.cancel();
+    /// assert!(!registration.stop_and_wait());
+    /// ```
+    #[cfg(feature = "std")]
+    pub fn stop_and_wait(mut self) -> bool {
+        if self.take_out() {
+            return true;
+        }
+        if !self.callback.is_running_here() {
+            crate::sync::park::until(None, |waker| self.poll_finished(waker));
+        }
+        false
+    }
+
+    fn poll_finished(&self, waker: &Waker) -> bool {
+        if self.callback.has_finished() {
+            return true;
+        }
+        self.callback.waiting.register(waker);
+        self.callback.has_finished()
+    }
+
+    /// Unregisters the callback; if it is running, the future is ready when it is over. Its
+    /// output says: it has not run and never will. The callback is unregistered at the call, not
+    /// at the first poll.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future only gives up waiting.
+    pub fn stop_async(mut self) -> impl Future<Output = bool> + Send + Sync + Unpin {
+        let stopped = self.take_out();
+        Stopped {
+            stopped,
+            registration: self,
+        }
+    }
+
+    /// A guard that unregisters the callback when it is dropped, as [`stop`](Self::stop).
+    pub fn stop_on_drop(self) -> StopOnDrop {
+        StopOnDrop { registration: self }
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registration")
+            .field("finished", &self.callback.has_finished())
+            .finish()
+    }
+}
+
+// The registration itself is only an entry in the tree and a shared record, both in order
+// whenever user code runs.
+impl core::panic::UnwindSafe for Registration {}
+impl core::panic::RefUnwindSafe for Registration {}
+
+struct Stopped {
+    stopped: bool,
+    registration: Registration,
+}
+
+impl Future for Stopped {
+    type Output = bool;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.stopped {
+            return Poll::Ready(true);
+        }
+        // Inside the callback it would wait for itself.
+        if self.registration.callback.is_running_here()
+            || self.registration.poll_finished(cx.waker())
+        {
+            return Poll::Ready(false);
+        }
+        Poll::Pending
+    }
+}
+
+/// Unregisters a callback when dropped, without waiting; made by [`Registration::stop_on_drop`].
+#[derive(Debug)]
+#[must_use = "a guard that is dropped at once unregisters at once"]
+pub struct StopOnDrop {
+    registration: Registration,
+}
+
+impl StopOnDrop {
+    /// Gives the registration back: the callback stays.
+    pub fn disarm(self) -> Registration {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is neither used nor dropped after its only field was moved out.
+        unsafe { core::ptr::read(&this.registration) }
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.registration.take_out();
+    }
+}

@@ -1,0 +1,214 @@
+//! Waiting as a task: futures on a token.
+
+use crate::token::CancellationToken;
+use crate::tree::waiter::Waiter;
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+
+/// Ready when the token is cancelled; made by [`CancellationToken::cancelled`].
+#[must_use = "futures do nothing unless polled"]
+pub struct WaitForCancellationFuture<'a> {
+    token: &'a CancellationToken,
+    waiter: Waiter,
+}
+
+impl<'a> WaitForCancellationFuture<'a> {
+    #[inline]
+    pub(crate) fn new(token: &'a CancellationToken) -> Self {
+        WaitForCancellationFuture {
+            token,
+            waiter: Waiter::new(),
+        }
+    }
+}
+
+impl Future for WaitForCancellationFuture<'_> {
+    type Output = ();
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        ready_if(this.waiter.poll(this.token.handle(), cx.waker()))
+    }
+}
+
+impl Drop for WaitForCancellationFuture<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.waiter.leave(self.token.handle());
+    }
+}
+
+impl fmt::Debug for WaitForCancellationFuture<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaitForCancellationFuture").finish()
+    }
+}
+
+/// Ready when the token is cancelled; made by [`CancellationToken::cancelled_owned`].
+#[must_use = "futures do nothing unless polled"]
+pub struct WaitForCancellationFutureOwned {
+    token: CancellationToken,
+    waiter: Waiter,
+}
+
+impl WaitForCancellationFutureOwned {
+    #[inline]
+    pub(crate) fn new(token: CancellationToken) -> Self {
+        WaitForCancellationFutureOwned {
+            token,
+            waiter: Waiter::new(),
+        }
+    }
+}
+
+impl Future for WaitForCancellationFutureOwned {
+    type Output = ();
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        ready_if(this.waiter.poll(this.token.handle(), cx.waker()))
+    }
+}
+
+impl Drop for WaitForCancellationFutureOwned {
+    #[inline]
+    fn drop(&mut self) {
+        self.waiter.leave(self.token.handle());
+    }
+}
+
+impl fmt::Debug for WaitForCancellationFutureOwned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaitForCancellationFutureOwned").finish()
+    }
+}
+
+#[inline]
+fn ready_if(cancelled: bool) -> Poll<()> {
+    if cancelled {
+        Poll::Ready(())
+    } else {
+        Poll::Pending
+    }
+}
+
+/// Adapters for futures; the counterpart of `tokio_util::future::FutureExt`.
+pub trait FutureExt: Future {
+    /// The future's result, or `None` once the token is cancelled: as
+    /// [`CancellationToken::run_until_cancelled`], for a chain of calls.
+    ///
+    /// A token that is cancelled at the first poll gives `None` without polling the future; after
+    /// that, of a future that is ready and a cancel, the future goes first.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use cancel_tree::{CancellationToken, FutureExt};
+    /// let token = CancellationToken::new();
+    /// assert_eq!(async { 5 }.with_cancellation_token(&token).await, Some(5));
+    /// token.cancel();
+    /// assert_eq!(async { 5 }.with_cancellation_token(&token).await, None);
+    /// # });
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// That of the future.
+    fn with_cancellation_token(
+        self,
+        cancellation_token: &CancellationToken,
+    ) -> WithCancellationToken<'_, Self>
+    where
+        Self: Sized,
+    {
+        WithCancellationToken(Either {
+            cancelled: cancellation_token.cancelled(),
+            polled: false,
+            future: self,
+        })
+    }
+
+    /// The same, and owns the token.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of the future.
+    fn with_cancellation_token_owned(
+        self,
+        cancellation_token: CancellationToken,
+    ) -> WithCancellationTokenOwned<Self>
+    where
+        Self: Sized,
+    {
+        WithCancellationTokenOwned(Either {
+            cancelled: cancellation_token.cancelled_owned(),
+            polled: false,
+            future: self,
+        })
+    }
+}
+
+impl<F: Future + ?Sized> FutureExt for F {}
+
+/// A future and the wait for its cancellation.
+struct Either<C, F> {
+    cancelled: C,
+    polled: bool,
+    /// Pinned when this is.
+    future: F,
+}
+
+impl<C: Future<Output = ()> + Unpin, F: Future> Either<C, F> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        // SAFETY: `future` is pinned with `self` and never moved out; it has no other access, `Either` has
+        // no Drop, and it is Unpin only where `F` is. The other fields are Unpin.
+        let (cancelled, polled, future) = unsafe {
+            let this = self.get_unchecked_mut();
+            (
+                &mut this.cancelled,
+                &mut this.polled,
+                Pin::new_unchecked(&mut this.future),
+            )
+        };
+        if !*polled {
+            *polled = true;
+            // The wait is registered before the future runs: what comes in between wakes us.
+            if Pin::new(&mut *cancelled).poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+        }
+        if let Poll::Ready(output) = future.poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        Pin::new(cancelled).poll(cx).map(|()| None)
+    }
+}
+
+/// Made by [`FutureExt::with_cancellation_token`].
+#[must_use = "futures do nothing unless polled"]
+pub struct WithCancellationToken<'a, F>(Either<WaitForCancellationFuture<'a>, F>);
+
+impl<F: Future> Future for WithCancellationToken<'_, F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // SAFETY: the only field is pinned with `self`; there is no Drop and no other access.
+        unsafe { self.map_unchecked_mut(|this| &mut this.0) }.poll(cx)
+    }
+}
+
+/// Made by [`FutureExt::with_cancellation_token_owned`].
+#[must_use = "futures do nothing unless polled"]
+pub struct WithCancellationTokenOwned<F>(Either<WaitForCancellationFutureOwned, F>);
+
+impl<F: Future> Future for WithCancellationTokenOwned<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // SAFETY: as above.
+        unsafe { self.map_unchecked_mut(|this| &mut this.0) }.poll(cx)
+    }
+}

@@ -1,0 +1,87 @@
+//! Guards: cancel at the end of a scope.
+
+use crate::token::CancellationToken;
+use core::mem::{self, ManuallyDrop};
+use core::ptr;
+
+/// Cancels a token when dropped; made by [`CancellationToken::drop_guard`].
+///
+/// # Panics
+///
+/// Dropping it panics where [`CancellationToken::cancel`] would.
+#[derive(Debug)]
+#[must_use = "a guard that is dropped at once cancels at once"]
+pub struct DropGuard {
+    token: CancellationToken,
+}
+
+impl DropGuard {
+    #[inline]
+    pub(crate) fn new(token: CancellationToken) -> DropGuard {
+        DropGuard { token }
+    }
+
+    /// The token that the guard cancels.
+    #[inline]
+    pub fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// Gives the token back; it will not be cancelled by this guard.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let token = CancellationToken::new().drop_guard().disarm();
+    /// assert!(!token.is_cancelled());
+    /// ```
+    #[inline]
+    pub fn disarm(self) -> CancellationToken {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is neither used nor dropped after its only field was moved out.
+        unsafe { ptr::read(&this.token) }
+    }
+}
+
+impl Drop for DropGuard {
+    fn drop(&mut self) {
+        self.token.cancel();
+    }
+}
+
+/// Cancels a borrowed token when dropped; made by [`CancellationToken::drop_guard_ref`].
+///
+/// # Panics
+///
+/// Dropping it panics where [`CancellationToken::cancel`] would.
+#[derive(Debug)]
+#[must_use = "a guard that is dropped at once cancels at once"]
+pub struct DropGuardRef<'a> {
+    token: &'a CancellationToken,
+}
+
+impl<'a> DropGuardRef<'a> {
+    #[inline]
+    pub(crate) fn new(token: &'a CancellationToken) -> DropGuardRef<'a> {
+        DropGuardRef { token }
+    }
+
+    /// The token that the guard cancels.
+    #[inline]
+    pub fn token(&self) -> &CancellationToken {
+        self.token
+    }
+
+    /// Gives the reference back; the token will not be cancelled by this guard.
+    #[inline]
+    pub fn disarm(self) -> &'a CancellationToken {
+        let token = self.token;
+        mem::forget(self);
+        token
+    }
+}
+
+impl Drop for DropGuardRef<'_> {
+    fn drop(&mut self) {
+        self.token.cancel();
+    }
+}

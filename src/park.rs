@@ -1,0 +1,75 @@
+//! Waiting as a thread.
+
+use crate::sync::park;
+use crate::token::CancellationToken;
+use crate::tree::waiter::Waiter;
+use std::time::{Duration, Instant};
+
+/// Waits that park the calling thread (feature `std`).
+impl CancellationToken {
+    /// Parks the calling thread until the token is cancelled.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let token = CancellationToken::new();
+    /// let worker = std::thread::spawn({
+    ///     let token = token.clone();
+    ///     move || token.wait()
+    /// });
+    /// token.cancel();
+    /// worker.join().unwrap();
+    /// ```
+    ///
+    /// The thread sleeps on a parker of this crate's own: it does not use up the permits of
+    /// [`std::thread::park`].
+    ///
+    /// Cost: 2 RMWs to register, and those of the parker.
+    pub fn wait(&self) {
+        self.wait_until(None);
+    }
+
+    /// Parks the calling thread until the token is cancelled, or for `duration`. True: cancelled.
+    ///
+    /// A duration beyond what the clock can express is for ever.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// # use std::time::Duration;
+    /// let token = CancellationToken::new();
+    /// assert!(!token.wait_timeout(Duration::from_millis(1)));
+    /// ```
+    pub fn wait_timeout(&self, duration: Duration) -> bool {
+        if self.is_cancelled() {
+            return true;
+        }
+        self.wait_until(Instant::now().checked_add(duration))
+    }
+
+    /// Parks the calling thread until the token is cancelled, or until `deadline`. True: cancelled.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// # use std::time::Instant;
+    /// let token = CancellationToken::new();
+    /// assert!(!token.wait_deadline(Instant::now()));
+    /// ```
+    pub fn wait_deadline(&self, deadline: Instant) -> bool {
+        self.wait_until(Some(deadline))
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> bool {
+        let token = self.handle();
+        if token.is_cancelled() {
+            return true;
+        }
+        /// Takes the waker back, also if cloning it panics.
+        struct Seated<'a>(&'a CancellationToken, Waiter);
+        impl Drop for Seated<'_> {
+            fn drop(&mut self) {
+                self.1.leave(self.0.handle());
+            }
+        }
+        let mut seated = Seated(self, Waiter::new());
+        park::until(deadline, |waker| seated.1.poll(token, waker))
+    }
+}

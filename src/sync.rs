@@ -1,0 +1,329 @@
+//! The only file that names `core`, `std`, `alloc` or loom: one vocabulary for the real
+//! world, for `no_std` and for the model checker.
+
+pub(crate) use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+/// The integer of a state word: 64 bits wherever the target has such an atomic.
+#[cfg(target_has_atomic = "64")]
+pub(crate) type Bits = u64;
+/// The integer of a state word: 64 bits wherever the target has such an atomic.
+#[cfg(not(target_has_atomic = "64"))]
+pub(crate) type Bits = usize;
+
+#[cfg(not(cancel_tree_loom))]
+mod imp {
+    #[cfg(target_has_atomic = "64")]
+    pub(crate) use core::sync::atomic::AtomicU64 as AtomicBits;
+    #[cfg(not(target_has_atomic = "64"))]
+    pub(crate) use core::sync::atomic::AtomicUsize as AtomicBits;
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize};
+
+    pub(crate) use alloc::sync::Arc;
+
+    /// `core`'s cell with the closure interface of loom's.
+    #[derive(Debug)]
+    #[repr(transparent)]
+    pub(crate) struct UnsafeCell<T>(core::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(core::cell::UnsafeCell::new(value))
+        }
+
+        #[inline(always)]
+        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+
+        #[inline(always)]
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+
+    pub(crate) mod heap {
+        pub(crate) use alloc::alloc::{alloc, dealloc, handle_alloc_error};
+    }
+
+    /// A waker that another thread can take.
+    #[derive(Debug, Default)]
+    pub(crate) struct AtomicWaker(atomic_waker::AtomicWaker);
+
+    impl AtomicWaker {
+        pub(crate) fn register(&self, waker: &core::task::Waker) {
+            self.0.register(waker);
+        }
+
+        pub(crate) fn wake(&self) {
+            self.0.wake();
+        }
+    }
+}
+
+#[cfg(cancel_tree_loom)]
+mod imp {
+    #[cfg(not(feature = "loom"))]
+    compile_error!("`--cfg cancel_tree_loom` also needs the feature `loom` of cancel-tree");
+
+    pub(crate) use loom::cell::UnsafeCell;
+    pub(crate) use loom::sync::atomic::{
+        AtomicBool, AtomicPtr, AtomicU64 as AtomicBits, AtomicU8, AtomicUsize,
+    };
+    pub(crate) use loom::sync::Arc;
+
+    /// loom's heap notices what is never freed. It knows layouts only by their pointer, so
+    /// an array is one allocation there as well.
+    pub(crate) mod heap {
+        pub(crate) use alloc::alloc::handle_alloc_error;
+        pub(crate) use loom::alloc::{alloc, dealloc};
+    }
+
+    /// loom's stand-in for `atomic_waker::AtomicWaker`, whose atomics loom cannot see.
+    #[derive(Debug, Default)]
+    pub(crate) struct AtomicWaker(loom::future::AtomicWaker);
+
+    impl AtomicWaker {
+        pub(crate) fn register(&self, waker: &core::task::Waker) {
+            self.0.register_by_ref(waker);
+        }
+
+        pub(crate) fn wake(&self) {
+            self.0.wake();
+        }
+    }
+}
+
+pub(crate) use imp::*;
+
+/// A count is about to wrap: every later decision about memory would be wrong, so the
+/// process ends here, as it does when an `Arc` overflows.
+#[cold]
+pub(crate) fn abort_on_overflow() -> ! {
+    #[cfg(feature = "std")]
+    std::process::abort();
+    // Without std a panic while panicking is the portable abort.
+    #[cfg(not(feature = "std"))]
+    {
+        struct Twice;
+        impl Drop for Twice {
+            fn drop(&mut self) {
+                panic!("cancel-tree: too many handles");
+            }
+        }
+        let _twice = Twice;
+        panic!("cancel-tree: too many handles");
+    }
+}
+
+/// Which threads are at work: sharding and the callbacks' "is it me?" ask.
+pub(crate) mod thread {
+    /// How often this thread must have lost a race before it pays for sharding a parent.
+    #[cfg(all(feature = "std", not(cancel_tree_loom)))]
+    const PATIENCE: u32 = 16;
+
+    #[cfg(all(feature = "std", not(cancel_tree_loom)))]
+    mod imp {
+        use core::cell::Cell;
+        use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+
+        std::thread_local! {
+            static NUMBER: Cell<usize> = const { Cell::new(0) };
+            static LOST: Cell<u32> = const { Cell::new(0) };
+        }
+
+        /// A small number of this thread's own, never 0; counted up from 1.
+        #[inline]
+        pub(crate) fn number() -> usize {
+            // A thread-local without a destructor can be read at any time, also while the
+            // thread is being torn down.
+            NUMBER.with(|number| match number.get() {
+                0 => {
+                    // Relaxed: only uniqueness is asked for.
+                    let new = NEXT.fetch_add(1, Relaxed);
+                    number.set(new);
+                    new
+                }
+                known => known,
+            })
+        }
+
+        /// Notes that this thread lost a race; true once it has lost often enough.
+        #[cold]
+        pub(crate) fn contended() -> bool {
+            LOST.with(|lost| {
+                let count = lost.get() + 1;
+                lost.set(if count >= super::PATIENCE { 0 } else { count });
+                count >= super::PATIENCE
+            })
+        }
+    }
+
+    /// Models say themselves which thread is which: a counter of ours would differ from one
+    /// execution to the next, and loom replays.
+    #[cfg(cancel_tree_loom)]
+    mod imp {
+        use core::cell::Cell;
+
+        loom::thread_local! {
+            static NUMBER: Cell<usize> = Cell::new(UNNUMBERED);
+        }
+
+        /// A thread that never sharded anything, and none of the numbers of a runner.
+        const UNNUMBERED: usize = usize::MAX;
+
+        pub(crate) fn set_number(number: usize) {
+            NUMBER.with(|n| n.set(number));
+        }
+
+        pub(crate) fn number() -> usize {
+            NUMBER.with(Cell::get)
+        }
+
+        /// Threads without a number never shard: most models are about something else.
+        pub(crate) fn contended() -> bool {
+            number() != UNNUMBERED
+        }
+    }
+
+    #[cfg(not(any(feature = "std", cancel_tree_loom)))]
+    mod imp {
+        pub(crate) fn number() -> usize {
+            0
+        }
+
+        pub(crate) fn contended() -> bool {
+            false
+        }
+    }
+
+    pub(crate) use imp::*;
+}
+
+/// Runs user code so that its panic does not stop what has to be done for others; the first
+/// panic is kept and surfaces once, at the end.
+#[derive(Default)]
+pub(crate) struct Panics {
+    #[cfg(feature = "std")]
+    first: Option<alloc::boxed::Box<dyn core::any::Any + Send>>,
+}
+
+impl Panics {
+    #[inline]
+    pub(crate) fn catch(&mut self, user: impl FnOnce()) {
+        #[cfg(feature = "std")]
+        {
+            use std::panic::{catch_unwind, AssertUnwindSafe};
+            // AssertUnwindSafe: no invariant of ours is broken while user code runs, and
+            // what the user's own values look like after the panic is seen by him only.
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(user)) {
+                if self.first.is_none() {
+                    self.first = Some(payload);
+                } else if let Err(worse) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+                    // A payload whose drop panics with a payload: there is no end to it.
+                    core::mem::forget(worse);
+                }
+            }
+        }
+        #[cfg(not(feature = "std"))]
+        user();
+    }
+
+    /// Lets the first panic go on, unless this thread is unwinding already: a second panic
+    /// would end the process.
+    #[inline]
+    pub(crate) fn resume(self) {
+        #[cfg(feature = "std")]
+        if let Some(payload) = self.first {
+            if std::thread::panicking() {
+                core::mem::forget(payload);
+            } else {
+                std::panic::resume_unwind(payload);
+            }
+        }
+    }
+}
+
+/// Blocking: the calling thread as a waker, and its sleep.
+#[cfg(feature = "std")]
+pub(crate) mod park {
+    use core::mem::ManuallyDrop;
+    use core::task::{RawWaker, RawWakerVTable, Waker};
+    use crossbeam_utils::sync::{Parker, Unparker};
+    use std::time::Instant;
+
+    /// Wakes by unparking. The data is a counted pointer of an `Unparker`.
+    static VTABLE: RawWakerVTable = RawWakerVTable::new(
+        |data| {
+            // SAFETY: `data` came from `Unparker::into_raw` and its count is still held by
+            // the waker that is being cloned; ManuallyDrop leaves it that count.
+            let unparker = ManuallyDrop::new(unsafe { Unparker::from_raw(data) });
+            RawWaker::new(Unparker::into_raw((*unparker).clone()), &VTABLE)
+        },
+        // SAFETY: `wake` consumes the waker, so its count is ours to give back.
+        |data| unsafe { Unparker::from_raw(data) }.unpark(),
+        |data| {
+            // SAFETY: as for the clone.
+            ManuallyDrop::new(unsafe { Unparker::from_raw(data) }).unpark();
+        },
+        // SAFETY: dropping the waker gives its count back.
+        |data| drop(unsafe { Unparker::from_raw(data) }),
+    );
+
+    /// The calling thread's parker and the waker that ends its sleep.
+    pub(crate) struct Seat {
+        parker: Parker,
+        waker: Waker,
+    }
+
+    impl Seat {
+        fn new() -> Self {
+            let parker = Parker::new();
+            let raw = RawWaker::new(Unparker::into_raw(parker.unparker().clone()), &VTABLE);
+            // SAFETY: the table above keeps the contract of RawWakerVTable: an unparker may
+            // be used and dropped on any thread, and its count follows the waker's clones.
+            let waker = unsafe { Waker::from_raw(raw) };
+            Self { parker, waker }
+        }
+
+        /// Parks until `done` (given the thread's waker) or the deadline; what `done` said last.
+        fn until(&self, deadline: Option<Instant>, done: &mut dyn FnMut(&Waker) -> bool) -> bool {
+            loop {
+                if done(&self.waker) {
+                    return true;
+                }
+                match deadline {
+                    None => self.parker.park(),
+                    Some(deadline) => {
+                        if Instant::now() >= deadline {
+                            return false;
+                        }
+                        self.parker.park_deadline(deadline);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Blocks the calling thread until `done`, which is given the waker to leave behind, is
+    /// true, or until the deadline. `done` may be called any number of times.
+    #[cfg(not(cancel_tree_loom))]
+    pub(crate) fn until(deadline: Option<Instant>, mut done: impl FnMut(&Waker) -> bool) -> bool {
+        std::thread_local! {
+            static SEAT: Seat = Seat::new();
+        }
+        // A stale unpark of an earlier wait only makes one turn of the loop more. A thread
+        // whose locals are gone already still can wait, on a seat of its own.
+        match SEAT.try_with(|seat| seat.until(deadline, &mut done)) {
+            Ok(answer) => answer,
+            Err(_) => Seat::new().until(deadline, &mut done),
+        }
+    }
+
+    /// The same on a seat for this wait alone: a model has no thread to keep it in.
+    #[cfg(cancel_tree_loom)]
+    pub(crate) fn until(deadline: Option<Instant>, mut done: impl FnMut(&Waker) -> bool) -> bool {
+        Seat::new().until(deadline, &mut done)
+    }
+}

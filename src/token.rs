@@ -1,0 +1,329 @@
+//! The token.
+
+use crate::callback::Registration;
+use crate::cause::Cause;
+use crate::future::{WaitForCancellationFuture, WaitForCancellationFutureOwned};
+use crate::guard::{DropGuard, DropGuardRef};
+use crate::tree::{cancel, Handle};
+use crate::FutureExt;
+use core::fmt;
+use core::future::Future;
+use core::hash::{Hash, Hasher};
+
+/// A token that says "stop" to everything below it: to tasks, to parked threads, to callbacks.
+///
+/// Clones are the same token. [`child_token`](Self::child_token) makes a token below this one:
+/// it is cancelled when this one is, and cancelling it leaves this one as it is. Dropping a token
+/// cancels nothing; [`drop_guard`](Self::drop_guard) does, at the end of a scope.
+///
+/// Names, signatures and behaviour are those of `tokio_util::sync::CancellationToken`, and
+/// there is more: causes, blocking waits, callbacks, tokens with several parents.
+///
+/// ```
+/// use cancel_tree::CancellationToken;
+///
+/// let server = CancellationToken::new();
+/// let request = server.child_token();
+/// let query = request.child_token();
+///
+/// request.cancel();
+/// assert!(query.is_cancelled());
+/// assert!(!server.is_cancelled());
+/// ```
+///
+/// # Memory ordering
+///
+/// What a thread did before it cancelled is visible to everyone who has seen the cancel, by
+/// whatever method: a cancel releases, seeing it acquires.
+///
+/// # Cost
+///
+/// In atomic read-modify-writes (RMWs), uncontended: reading the flag none; `clone` 1, dropping a
+/// clone 1; a child 1 in the steady state, dropping it 1; cancelling 1 for each node below.
+/// A parent keeps the memory of about its peak number of children until it is dropped itself.
+#[repr(transparent)]
+pub struct CancellationToken {
+    handle: Handle,
+}
+
+// A token has no state that a panic could leave half-changed: user code runs when the tree is
+// in order.
+impl core::panic::UnwindSafe for CancellationToken {}
+impl core::panic::RefUnwindSafe for CancellationToken {}
+
+impl CancellationToken {
+    /// A new token, not cancelled, with nothing above it.
+    ///
+    /// Cost: one allocation.
+    #[must_use]
+    pub fn new() -> CancellationToken {
+        Handle::root().into()
+    }
+
+    /// A token below this one: cancelled when this one is, with the same cause. If this one is
+    /// cancelled already, so is the child, from birth.
+    ///
+    /// A child that is dropped frees its place for the next child of the same parent.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let parent = CancellationToken::new();
+    /// let child = parent.child_token();
+    /// assert_ne!(parent, child);
+    /// child.cancel();
+    /// assert!(!parent.is_cancelled());
+    /// ```
+    ///
+    /// Cost: 1 RMW on the child's own cache line if a dropped child's place is free; otherwise an
+    /// allocation for up to 64 children at once, and 2 RMWs on the parent.
+    #[must_use = "a child token that is dropped at once does nothing"]
+    #[inline]
+    pub fn child_token(&self) -> CancellationToken {
+        self.handle.child().into()
+    }
+
+    /// A token that is cancelled as soon as one of the sources is, with that one's cause. Of
+    /// none, it is never cancelled by others.
+    ///
+    /// No task and no thread stands behind it, and dropping it leaves nothing in the sources. It
+    /// can be cancelled by itself, as a child can, and tokens of this kind can be sources again.
+    /// When a source is cancelled, the tokens below are marked before anybody is woken.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let (request, shutdown) = (CancellationToken::new(), CancellationToken::new());
+    /// let either = CancellationToken::any_of([&request, &shutdown]);
+    /// shutdown.cancel_with("shutting down");
+    /// assert_eq!(either.cause().unwrap().to_string(), "shutting down");
+    /// ```
+    ///
+    /// Cost: a child of each source, and an allocation if there is more than one.
+    #[must_use]
+    pub fn any_of<'a, I>(sources: I) -> CancellationToken
+    where
+        I: IntoIterator<Item = &'a CancellationToken>,
+    {
+        Handle::any_of(sources.into_iter().map(|token| &token.handle)).into()
+    }
+
+    /// Whether the token is cancelled. Wait-free.
+    ///
+    /// Cost: one acquire load.
+    #[inline]
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.handle.is_cancelled()
+    }
+
+    /// Cancels this token and everything below it. The first cancel wins; another one changes
+    /// nothing.
+    ///
+    /// When it returns, everything below is cancelled, and everyone who waited there has been
+    /// woken. (If two threads cancel at once, one may return while the other is about to wake a
+    /// waiter that it took.) All tokens are marked before the first waiter is woken.
+    /// Wakers and [`on_cancel`](Self::on_cancel) callbacks run on this thread, with nothing
+    /// held: they may cancel, create, drop and wait.
+    ///
+    /// # Panics
+    ///
+    /// With the panic of the first waker or callback that panicked, after all others have run;
+    /// if this thread is unwinding already, that panic is swallowed. Without the feature `std`
+    /// panics cannot be caught: those after it are not woken.
+    ///
+    /// # Cost
+    ///
+    /// 1 RMW for each node below and 1 more here; a second pass of loads if somebody waits, with
+    /// 1 RMW for each waiter. No allocation, no recursion.
+    pub fn cancel(&self) {
+        self.handle.cancel(cancel::plain());
+    }
+
+    /// The same, and says why. True: this call was the first, and its cause stands.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let token = CancellationToken::new();
+    /// assert!(token.cancel_with("out of memory"));
+    /// assert!(!token.cancel_with("out of patience"));
+    /// assert_eq!(token.cause().unwrap().to_string(), "out of memory");
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// As [`cancel`](Self::cancel).
+    pub fn cancel_with(&self, cause: impl Into<Cause>) -> bool {
+        self.handle.cancel(cause.into())
+    }
+
+    /// Why the token is cancelled, if it is: the cause of the cancel that came first, here or
+    /// above. Without a cause it is the kind of the cancel (as Go's `context.Cause`).
+    ///
+    /// Cost: a climb to the nearest token that was cancelled itself; one reference count if the
+    /// cause is not a bare kind.
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause> {
+        self.handle.cause()
+    }
+
+    /// A future that is ready when the token is cancelled.
+    ///
+    /// It holds at most one waker: that of the last poll, until it is dropped. Once ready it
+    /// stays ready.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it loses nothing.
+    ///
+    /// # Cost
+    ///
+    /// First poll: 2 RMWs, dropping it 2; beside other waiters of the same token, a child more. To
+    /// poll again with the same waker: a load.
+    #[inline]
+    pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
+        WaitForCancellationFuture::new(self)
+    }
+
+    /// The same, and owns the token.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it loses nothing but the token.
+    #[inline]
+    pub fn cancelled_owned(self) -> WaitForCancellationFutureOwned {
+        WaitForCancellationFutureOwned::new(self)
+    }
+
+    /// A guard that cancels the token when it is dropped, unless it is disarmed.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let token = CancellationToken::new();
+    /// {
+    ///     let _guard = token.clone().drop_guard();
+    /// }
+    /// assert!(token.is_cancelled());
+    /// ```
+    #[inline]
+    pub fn drop_guard(self) -> DropGuard {
+        DropGuard::new(self)
+    }
+
+    /// The same, for a borrowed token.
+    #[inline]
+    pub fn drop_guard_ref(&self) -> DropGuardRef<'_> {
+        DropGuardRef::new(self)
+    }
+
+    /// Runs the future to its end, or until the token is cancelled: then the answer is `None`, and
+    /// the future is dropped.
+    ///
+    /// A token that is cancelled already gives `None` without polling the future; after that, of
+    /// a future that is ready and a cancel, the future goes first.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of `fut`.
+    pub async fn run_until_cancelled<F>(&self, fut: F) -> Option<F::Output>
+    where
+        F: Future,
+    {
+        fut.with_cancellation_token(self).await
+    }
+
+    /// The same, and owns the token.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of `fut`.
+    pub async fn run_until_cancelled_owned<F>(self, fut: F) -> Option<F::Output>
+    where
+        F: Future,
+    {
+        fut.with_cancellation_token_owned(self).await
+    }
+
+    /// Calls `f` when the token is cancelled: on the cancelling thread, after all state below
+    /// is set, in no particular order among callbacks; at once and on this thread if the
+    /// token is cancelled already. It runs once at most.
+    ///
+    /// The answer is the right to unregister it; dropping that leaves `f` registered, also after
+    /// the last handle of this token is gone, as long as something above can still be cancelled.
+    /// Then `f` is dropped without running.
+    ///
+    /// `f` may do anything: cancel, create, drop, wait. Mind that a token which `f` owns keeps its
+    /// tree alive as long as `f` is registered.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// # use std::sync::mpsc;
+    /// let token = CancellationToken::new();
+    /// let (say, hear) = mpsc::channel();
+    /// let registration = token.on_cancel(move || say.send("stopping").unwrap());
+    /// token.cancel();
+    /// assert_eq!(hear.recv(), Ok("stopping"));
+    /// assert!(!registration.stop()); // too late
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the token is cancelled already, with the panic of `f`.
+    ///
+    /// # Cost
+    ///
+    /// A child (1 RMW), 1 RMW to arm it, two allocations.
+    pub fn on_cancel<F>(&self, f: F) -> Registration
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        Registration::new(&self.handle, f)
+    }
+
+    #[inline]
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl From<Handle> for CancellationToken {
+    #[inline]
+    fn from(handle: Handle) -> CancellationToken {
+        CancellationToken { handle }
+    }
+}
+
+impl Clone for CancellationToken {
+    /// Another handle of the same token. Cost: 1 RMW.
+    #[inline]
+    fn clone(&self) -> CancellationToken {
+        self.handle.clone().into()
+    }
+}
+
+impl Default for CancellationToken {
+    fn default() -> CancellationToken {
+        CancellationToken::new()
+    }
+}
+
+impl fmt::Debug for CancellationToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancellationToken")
+            .field("is_cancelled", &self.is_cancelled())
+            .finish()
+    }
+}
+
+/// Clones are equal: cancelling one cancels the other, and the other way round.
+impl PartialEq for CancellationToken {
+    fn eq(&self, other: &CancellationToken) -> bool {
+        self.handle.address() == other.handle.address()
+    }
+}
+
+impl Eq for CancellationToken {}
+
+impl Hash for CancellationToken {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.handle.address().hash(state);
+    }
+}

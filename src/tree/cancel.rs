@@ -1,0 +1,248 @@
+//! Cancelling: first mark everything below, then wake everyone. No allocation, no recursion,
+//! no lock; a walk needs a node pointer and a counter.
+
+use super::any_of::FiredEdges;
+use super::extension::RawCause;
+use super::word::State;
+use super::{Handle, Node};
+use crate::cause::{Cause, ContextError};
+use crate::sync::{Acquire, Panics};
+use core::ptr;
+
+/// The flags and the counted pointer of a cause.
+pub(super) fn raw_cause(cause: Cause) -> (State, Option<RawCause>) {
+    let kind = cause.kind();
+    match cause.into_raw() {
+        Ok(custom) => (
+            State::of_kind(kind).with(State::CUSTOM),
+            Some(RawCause::new(custom, kind)),
+        ),
+        Err(kind) => (State::of_kind(kind), None),
+    }
+}
+
+/// Why `node` is cancelled: what its nearest ancestor with an own cancel says.
+pub(super) fn cause(node: &Node) -> Option<Cause> {
+    let mut state = node.word.load();
+    if !state.is_cancelled() {
+        return None;
+    }
+    let mut node = node;
+    while !state.has_any(State::OWN) {
+        // SAFETY: the caller holds the node he asks about (I5). A node without an own cancel
+        // was marked from above, so a cancelled parent exists, and its state is visible.
+        node = unsafe { node.parent() }?;
+        state = node.word.load();
+    }
+    // SAFETY: held, or above what is held: the cause stays (I5).
+    let custom = unsafe { node.link.clone_cause() }.filter(|_| state.has_any(State::CUSTOM));
+    Some(custom.unwrap_or_else(|| state.kind().into()))
+}
+
+impl Handle {
+    /// Why the token is cancelled, if it is.
+    pub(crate) fn cause(&self) -> Option<Cause> {
+        cause(self.node())
+    }
+
+    /// Cancels the token and everything below; true if this call was the first.
+    pub(crate) fn cancel(&self, cause: Cause) -> bool {
+        let node = self.node();
+        let (first, state, rejected) = set_cancelled(node, cause);
+        if !state.has_any(State::DONE) && !(state.has_any(State::INHERITED) && done_above(node)) {
+            spread(node);
+        }
+        // User code: the error that lost may run anything when it is dropped (I9).
+        drop(rejected);
+        first
+    }
+}
+
+/// The own cancel of one node. The answer: was it the first, the state, and the cause that was
+/// not taken.
+pub(super) fn set_cancelled(node: &Node, cause: Cause) -> (bool, State, Option<Cause>) {
+    let seen = node.word.load();
+    if seen.is_cancelled() {
+        return (false, seen, Some(cause));
+    }
+    let (how, raw) = raw_cause(cause);
+    let Some(raw) = raw else {
+        return match node.word.cancel(how) {
+            Ok(state) => (true, state, None),
+            Err(state) => (false, state, None),
+        };
+    };
+    match node.link.place_cause(raw) {
+        Ok(()) => {
+            let outcome = node.word.cancel(how);
+            let state = outcome.unwrap_or_else(|state| state);
+            if state.has_all(State::OWN.with(State::CUSTOM)) {
+                // By this call, or by one that found our cause and helped.
+                (true, state, None)
+            } else {
+                // A plain cancel or an ancestor's was faster.
+                // SAFETY: placed above, and no cause of this node has been made visible.
+                let mine = unsafe { node.link.take_back_cause(raw) };
+                (false, state, Some(mine))
+            }
+        }
+        Err(other) => {
+            // Another call has placed its cause but perhaps not yet cancelled. Ours must not
+            // return before the token is cancelled, and must not wait: so make his step for him.
+            let how = State::of_kind(other.kind()).with(State::CUSTOM);
+            let state = node.word.cancel(how).unwrap_or_else(|state| state);
+            // SAFETY: never placed, so still ours.
+            (false, state, Some(unsafe { raw.into_cause() }))
+        }
+    }
+}
+
+/// Whether an ancestor's cancel has been through with everything below it, this node included.
+/// Guards that are dropped one after the other below a cancelled token would otherwise each walk
+/// what is below them. What has been found out is noted on the way, so that the next
+/// one need not climb as far.
+fn done_above(node: &Node) -> bool {
+    let mut above = node;
+    loop {
+        // SAFETY: the caller holds `node` (I5).
+        let Some(parent) = (unsafe { above.parent() }) else {
+            return false;
+        };
+        let state = parent.word.load();
+        if state.has_any(State::DONE) {
+            break;
+        }
+        if !state.has_any(State::INHERITED) {
+            return false;
+        }
+        above = parent;
+    }
+    let top = above;
+    let mut node = node;
+    loop {
+        node.word.set_done();
+        if ptr::eq(node, top) {
+            return true;
+        }
+        // SAFETY: as above; `top` is on the way.
+        match unsafe { node.parent() } {
+            Some(parent) => node = parent,
+            None => return true,
+        }
+    }
+}
+
+/// Marks and wakes everything below a node that has just been cancelled. The caller holds it.
+///
+/// Tokens that are cancelled through an `any_of` come along: they too are marked before
+/// anybody is woken, in a loop here and not by recursion, however long the chain of them is.
+fn spread(top: &Node) {
+    let mut fired = FiredEdges::new();
+    let below = mark(top);
+    if below.has_any(State::EDGE) {
+        fired.collect(top);
+    }
+    while let Some(edge) = fired.next_to_follow() {
+        if let Some(target) = edge.follow() {
+            let below = mark(target);
+            if below.has_any(State::EDGE) {
+                fired.collect(target);
+            }
+            edge.remember(below);
+        }
+    }
+
+    let mut panics = Panics::default();
+    let mut wake_below = |top: &Node, below: State| {
+        if below.has_any(State::WAITER) {
+            wake(top, &mut panics);
+        }
+        top.word.set_done();
+    };
+    wake_below(top, below);
+    fired.finish(wake_below);
+    panics.resume();
+}
+
+/// Marks everything below `top`, which is cancelled already. The flags seen, all together.
+fn mark(top: &Node) -> State {
+    let mut all = top.word.load();
+    walk(top, |node| {
+        let seen = node.word.mark();
+        all = all.with(seen.unowned());
+        seen
+    });
+    all
+}
+
+/// Wakes everyone who waits below `top`, and there.
+///
+/// This is a walk of its own, so that all state is set before the first waker runs. The list of
+/// those to wake cannot be strung through the nodes while marking: a waiter that gives up
+/// meanwhile would have to get out of it.
+fn wake(top: &Node, panics: &mut Panics) {
+    let mut visit = |node: &Node| {
+        let state = node.word.load();
+        if state.has_any(State::WAITER) && !state.has_any(State::EDGE) {
+            if let Some(waker) = node.slot.disarm(&node.word) {
+                panics.catch(|| waker.wake());
+            }
+        }
+        state
+    };
+    visit(top);
+    walk(top, visit);
+}
+
+/// Visits everything below `top` where somebody can live, parents before children. The visitor
+/// answers with the node's state.
+///
+/// The caller has cancelled `top` and holds it, so what is below is frozen once it is marked (I3), and
+/// the pointers followed here stay good whatever others drop.
+pub(super) fn walk(top: &Node, mut visit: impl FnMut(&Node) -> State) {
+    // How many nodes on the way down from `top` have a sibling that is still to be visited. So
+    // the end of a chain is the end of the walk: there is nothing to climb back for.
+    let mut forks = 0usize;
+    let mut node = top;
+    let mut state = top.word.load();
+    loop {
+        let mut next = ptr::null_mut();
+        // Nobody lives below what is free or dead (I7).
+        if state.has_any(State::PARENT) && !state.has_any(State::FREE.with(State::DEAD)) {
+            // Acquire: pairs with `push_chunk`.
+            next = node.children.load(Acquire);
+        }
+        if !next.is_null() {
+            if !ptr::eq(node, top) && !node.sibling().is_null() {
+                forks += 1;
+            }
+        } else {
+            if ptr::eq(node, top) {
+                return;
+            }
+            next = node.sibling();
+            if next.is_null() {
+                if forks == 0 {
+                    return;
+                }
+                forks -= 1;
+                while next.is_null() {
+                    // SAFETY: below `top`, which is held; parents are fixed (I1).
+                    match unsafe { node.parent() } {
+                        Some(parent) => node = parent,
+                        None => return,
+                    }
+                    next = node.sibling();
+                }
+            }
+        }
+        // SAFETY: linked under a node that is frozen, or is `top` (I2, I3).
+        node = unsafe { &*next };
+        state = visit(node);
+    }
+}
+
+/// A plain cancel.
+pub(crate) fn plain() -> Cause {
+    ContextError::Cancelled.into()
+}

@@ -1,0 +1,412 @@
+//! Making children: move into a node that stands free, or link new ones; and the sharding of a
+//! parent that several threads make children of at once.
+//!
+//! Nodes are allocated in chunks. A chunk's nodes are contiguous and linked in address order,
+//! so a walk is a sequential pass over memory. All of a chunk is linked by one push: the first
+//! node occupied by the child that was asked for, the others free.
+//!
+//! Where to find a free node is a matter of *hints*. A parent's `hint` points at a child: free, if
+//! it is the top of the chain that `link` makes of free nodes; or occupied, then it is
+//! where to look next, going round the list. Hints are written by plain stores, so two threads can lose
+//! each other's; no hint is ever trusted, and what they lose the next look around finds.
+
+use super::extension::Extension;
+use super::word::State;
+use super::{cancel, Handle, Node};
+use crate::sync::heap::{alloc, dealloc, handle_alloc_error};
+use crate::sync::{thread, Acquire, Relaxed, Release};
+use alloc::alloc::Layout;
+use alloc::boxed::Box;
+use core::iter;
+use core::mem;
+use core::ptr::{self, NonNull};
+
+/// Chunks have 1, 2, 4, … up to 2^MAX_CLASS nodes: a page.
+#[cfg(not(cancel_tree_loom))]
+const MAX_CLASS: usize = 6;
+#[cfg(cancel_tree_loom)]
+const MAX_CLASS: usize = 1;
+
+/// From this class on a chunk is aligned to the cache line. Smaller ones are not: the allocator
+/// would pay more for the alignment than the walk gains.
+const ALIGNED_CLASS: usize = 3;
+
+/// The first chunks of this many classes survive the death of their parent: enough for a
+/// request's few children.
+pub(super) const KEPT_CLASSES: usize = if cfg!(cancel_tree_loom) { 1 } else { 3 };
+
+/// A contended parent gets 2^SHARD_CLASS shards.
+const SHARD_CLASS: usize = if cfg!(cancel_tree_loom) { 1 } else { 4 };
+
+/// At least so many nodes are looked at before a list grows.
+const LOOK: usize = if cfg!(cancel_tree_loom) { 2 } else { 8 };
+
+/// The low bits of `sibling` hold the class of the chunk plus one, in its first node.
+const CLASS_BITS: usize = 15;
+
+fn layout(class: usize) -> Layout {
+    let nodes = Layout::array::<Node>(1 << class).expect("a page at most");
+    if class >= ALIGNED_CLASS {
+        nodes.align_to(64).expect("64 is a power of two")
+    } else {
+        nodes
+    }
+}
+
+fn allocate(class: usize) -> NonNull<Node> {
+    let layout = layout(class);
+    // SAFETY: the layout is not of size zero.
+    let memory = unsafe { alloc(layout) };
+    NonNull::new(memory.cast()).unwrap_or_else(|| handle_alloc_error(layout))
+}
+
+/// Memory for a node that is in no list.
+pub(super) fn allocate_root(node: Node) -> NonNull<Node> {
+    let root = allocate(0);
+    // SAFETY: fresh memory of a node's layout.
+    unsafe { root.write(node) };
+    root
+}
+
+/// Frees a chunk of the class.
+///
+/// # Safety
+/// Made by `allocate(class)`; nobody has a pointer into it (I2), and its slots and links are empty.
+pub(super) unsafe fn free(chunk: *mut Node, class: usize) {
+    for i in 0..1 << class {
+        // Nothing to do but under loom, whose atomics and cells report what they saw.
+        // SAFETY: initialised when the chunk was linked, and the caller's promise.
+        unsafe { chunk.add(i).drop_in_place() };
+    }
+    // SAFETY: the caller's promise. A node has nothing to drop: slot and link are empty.
+    unsafe { dealloc(chunk.cast(), layout(class)) };
+}
+
+impl Node {
+    /// The next node of the list, or null.
+    #[inline(always)]
+    pub(super) fn sibling(&self) -> *mut Node {
+        // SAFETY: fixed once linked (I1), and the caller found this node linked; rewritten only
+        // by who has the parent DEAD, and is then the only one in the list (I2).
+        self.sibling
+            .with(|s| unsafe { *s })
+            .map_addr(|a| a & !CLASS_BITS)
+    }
+
+    /// The class of the chunk that begins here, if one does.
+    pub(super) fn chunk_class(&self) -> Option<usize> {
+        // SAFETY: as in `sibling`.
+        let tag = self.sibling.with(|s| unsafe { *s }).addr() & CLASS_BITS;
+        tag.checked_sub(1)
+    }
+
+    /// Links the node to `next`, keeping the chunk's tag.
+    ///
+    /// # Safety
+    /// The node is not linked yet, or its list is the caller's alone (I2).
+    pub(super) unsafe fn set_sibling(&self, next: *mut Node) {
+        self.sibling.with_mut(|s| {
+            // SAFETY: nobody else reads or writes it now (the caller's promise).
+            unsafe { *s = next.map_addr(|a| a | (*s).addr() & CLASS_BITS) }
+        });
+    }
+
+    /// # Safety
+    /// As for `set_sibling`.
+    unsafe fn set_chunk_class(&self, class: usize) {
+        self.sibling.with_mut(|s| {
+            // SAFETY: the caller's promise.
+            unsafe { *s = (*s).map_addr(|a| a | (class + 1)) }
+        });
+    }
+
+    /// The child list from the newest chunk to the oldest.
+    ///
+    /// # Safety
+    /// The list stays while the iterator is used: the caller holds this node, or a handle above
+    /// that keeps it frozen (I3), or is its last owner.
+    pub(super) unsafe fn children(&self) -> impl Iterator<Item = &Node> {
+        // Acquire: pairs with the push; the nodes and their siblings are readable.
+        let first = self.children.load(Acquire);
+        // SAFETY: linked nodes stay for as long as the caller promises (I2).
+        iter::successors(unsafe { first.as_ref() }, |node| unsafe {
+            node.sibling().as_ref()
+        })
+    }
+
+    /// Puts this node in front of its parent's free ones. Before it is marked FREE: after that the
+    /// parent may be gone.
+    #[inline]
+    pub(super) fn offer_to(&self, parent: &Node) {
+        // Acquire: who gets the older hint from us may rely on it being announced (I6), as we may.
+        self.link.set_next(parent.hint.load(Acquire));
+        // Release: pairs with `claim_hinted`, for the link's sake.
+        parent.hint.store(ptr::from_ref(self).cast_mut(), Release);
+    }
+
+    /// Moves into the child that the hint points at.
+    #[inline]
+    fn claim_hinted(&self) -> Result<NonNull<Node>, Miss> {
+        // Acquire: pairs with the stores of hints; what a hint leads to has been announced, so
+        // no canceller can miss it (I6).
+        let hint = NonNull::new(self.hint.load(Acquire)).ok_or(Miss::Occupied)?;
+        self.claim(hint)
+    }
+
+    /// Moves into `node`, a child of this one, if it is free.
+    #[inline]
+    fn claim(&self, node: NonNull<Node>) -> Result<NonNull<Node>, Miss> {
+        // SAFETY: a linked child of a node that the caller holds (I2).
+        let child = unsafe { node.as_ref() };
+        match child.word.claim() {
+            Ok(()) => {
+                let next = child.link.take_next();
+                // The end of the chain: the next one looks on from here. Release: see `offer_to`.
+                let next = if next.is_null() { node.as_ptr() } else { next };
+                self.hint.store(next, Release);
+                Ok(node)
+            }
+            Err(true) => Err(Miss::Raced),
+            Err(false) => Err(Miss::Occupied),
+        }
+    }
+
+    /// Looks for a free child from the hint on, at most `budget` nodes, going round the list once.
+    fn claim_by_search(&self, budget: usize) -> Search {
+        // Acquire, both: as in `claim_hinted` and `children`.
+        let head = self.children.load(Acquire);
+        let mut node = self.hint.load(Acquire);
+        let mut announced = false;
+        let mut wrapped = false;
+        for _ in 0..budget {
+            // SAFETY: a linked child of a node that the caller holds (I2).
+            let next = unsafe { node.as_ref() }.map_or(ptr::null_mut(), Node::sibling);
+            let next = if next.is_null() && !mem::replace(&mut wrapped, true) {
+                head
+            } else {
+                next
+            };
+            let Some(candidate) = NonNull::new(next) else {
+                break;
+            };
+            node = next;
+            // SAFETY: as above.
+            if !unsafe { candidate.as_ref() }.word.looks_claimable() {
+                continue;
+            }
+            // A node found by walking may have been linked by a creator who has not announced
+            // it yet, and a canceller could miss it: announce it for him (I6).
+            if !mem::replace(&mut announced, true)
+                && self.word.announce_children().is_cancelled()
+            {
+                return Search::Cancelled;
+            }
+            if let Ok(found) = self.claim(candidate) {
+                return Search::Found(found);
+            }
+        }
+        Search::Nothing { look_on: node }
+    }
+
+    /// Links a chunk in front of the list: the first node in the state `first`, the others in
+    /// `others`, their links a chain that ends at `then`. The answer has CANCELLED if a canceller
+    /// may have missed the chunk.
+    fn push_chunk(
+        &self,
+        class: usize,
+        first: State,
+        others: State,
+        then: *mut Node,
+    ) -> (NonNull<Node>, State) {
+        let chunk = allocate(class);
+        let len = 1 << class;
+        // SAFETY: `chunk` has room for `len` nodes, which are written from the last to the first,
+        // each before it is linked to; nobody else sees them before the push.
+        let last = unsafe {
+            let mut next = (ptr::null_mut(), then);
+            for i in (0..len).rev() {
+                let node = chunk.add(i);
+                node.write(Node::new(if i == 0 { first } else { others }, self));
+                node.as_ref().set_sibling(next.0);
+                node.as_ref().link.set_next(next.1);
+                next = (node.as_ptr(), node.as_ptr());
+            }
+            chunk.as_ref().set_chunk_class(class);
+            chunk.add(len - 1).as_ref()
+        };
+        // Relaxed: the CAS checks the guess.
+        let mut head = self.children.load(Relaxed);
+        loop {
+            // SAFETY: not linked yet.
+            unsafe { last.set_sibling(head) };
+            // Release: pairs with the Acquire loads of `children`. Earlier pushes are in its
+            // release sequence, for they are RMWs too. Nothing is read through `head`.
+            match self
+                .children
+                .compare_exchange_weak(head, chunk.as_ptr(), Release, Relaxed)
+            {
+                Ok(_) => break,
+                Err(now) => head = now,
+            }
+        }
+        (chunk, self.word.announce_children())
+    }
+
+    /// Where this thread makes its children: the node itself, or its shard of it.
+    #[inline]
+    fn home(&self) -> &Node {
+        match self.link.extension() {
+            Some(extension) => self.shard(extension, thread::number()).unwrap_or(self),
+            None => self,
+        }
+    }
+
+    fn shard<'a>(&'a self, extension: &Extension, number: usize) -> Option<&'a Node> {
+        // Acquire: pairs with the publication in `grow`.
+        let shards = NonNull::new(extension.shards.load(Acquire))?;
+        // SAFETY: a linked chunk of 2^SHARD_CLASS children of this node, which the caller holds.
+        Some(unsafe { shards.add(number % (1 << SHARD_CLASS)).as_ref() })
+    }
+
+    /// Whether several threads make children here at once.
+    #[inline]
+    pub(super) fn is_sharded(&self) -> bool {
+        self.link
+            .extension()
+            // Relaxed: only null or not is asked.
+            .is_some_and(|extension| !extension.shards.load(Relaxed).is_null())
+    }
+
+    /// Puts shards between this node and its children to come: nodes like any other, each with a
+    /// list and a hint of its own on a cache line of its own. Older children stay where they
+    /// are.
+    #[cold]
+    pub(super) fn grow(&self) {
+        let shard = State::NEW.with(State::SHARD);
+        let (shards, seen) = self.push_chunk(SHARD_CLASS, shard, shard, ptr::null_mut());
+        for shard in shards_of(shards) {
+            // The chain made by the push is for free nodes.
+            shard.link.take_next();
+        }
+        let published = !seen.is_cancelled()
+            && match self.link.extension() {
+                // Release: pairs with `shard`. Nothing is read on failure.
+                Some(extension) => extension
+                    .shards
+                    .compare_exchange(ptr::null_mut(), shards.as_ptr(), Release, Relaxed)
+                    .is_ok(),
+                None => self
+                    .link
+                    .extend(Extension::new(shards.as_ptr(), Box::new([])))
+                    .is_ok(),
+            };
+        if !published {
+            // Cancelled, or somebody else was faster: nobody will make children in these.
+            for shard in shards_of(shards) {
+                // SAFETY: nobody has seen these but walkers; their one handle is given up here.
+                unsafe { super::reclaim::release(NonNull::from(shard)) };
+            }
+        }
+    }
+}
+
+/// The shards of a parent.
+pub(super) fn shards_of<'a>(first: NonNull<Node>) -> impl Iterator<Item = &'a Node> {
+    // SAFETY: the caller has them from an extension of a node that he holds.
+    (0..1 << SHARD_CLASS).map(move |i| unsafe { &*first.as_ptr().add(i) })
+}
+
+/// Why a hint led nowhere.
+enum Miss {
+    Occupied,
+    Raced,
+}
+
+/// What a search came to.
+enum Search {
+    Found(NonNull<Node>),
+    Cancelled,
+    Nothing { look_on: *mut Node },
+}
+
+/// Makes a child.
+#[inline]
+pub(super) fn create(parent: &Node) -> Handle {
+    if parent.word.load().is_cancelled() {
+        return refused(parent);
+    }
+    let home = parent.home();
+    match home.claim_hinted() {
+        Ok(child) => Handle(child),
+        Err(miss) => create_slowly(parent, home, miss),
+    }
+}
+
+#[cold]
+fn refused(parent: &Node) -> Handle {
+    // The nearest own cancel is visible: INHERITED was set after it.
+    Handle::born_cancelled(cancel::cause(parent).unwrap_or(crate::ContextError::Cancelled.into()))
+}
+
+#[cold]
+#[inline(never)]
+fn create_slowly<'a>(parent: &'a Node, mut home: &'a Node, miss: Miss) -> Handle {
+    if matches!(miss, Miss::Raced) {
+        if ptr::eq(home, parent) && thread::contended() {
+            parent.grow();
+            home = parent.home();
+        }
+        // The winner has moved the hint on.
+        if let Ok(child) = home.claim_hinted() {
+            return Handle(child);
+        }
+    }
+    // Acquire: pairs with the push, for the class of the newest chunk.
+    let newest = home.children.load(Acquire);
+    // SAFETY: a linked child of a node that the caller holds (I2).
+    let class = match unsafe { newest.as_ref() } {
+        Some(newest) => (newest.chunk_class().unwrap_or(0) + 1).min(MAX_CLASS),
+        None => 0,
+    };
+    let mut look_on = ptr::null_mut();
+    if !newest.is_null() {
+        // As many are looked at as would be made: a list grows only past occupied nodes, and
+        // a child pays for one look.
+        match home.claim_by_search(LOOK.max(1 << class)) {
+            Search::Found(child) => return Handle(child),
+            Search::Cancelled => return refused(parent),
+            Search::Nothing { look_on: node } => look_on = node,
+        }
+    }
+    if let Some(child) = claim_elsewhere(parent, home) {
+        return Handle(child);
+    }
+    let (chunk, seen) = home.push_chunk(class, State::NEW, State::FREE, look_on);
+    // SAFETY: just linked under a node that the caller holds.
+    let child = unsafe { chunk.as_ref() };
+    let next = child.link.take_next();
+    if seen.is_cancelled() {
+        // The canceller may have passed before the push. Nobody will claim the other nodes:
+        // who finds them asks the parent first (I6).
+        child.word.mark();
+    } else {
+        let next = if next.is_null() { chunk.as_ptr() } else { next };
+        // Release: pairs with `claim_hinted`; the announcement above is behind this (I6).
+        home.hint.store(next, Release);
+    }
+    Handle(chunk)
+}
+
+/// A free node of another thread's shard, or from before there were shards: so a producer and a
+/// consumer of children do not make the tree grow, each on his side.
+fn claim_elsewhere(parent: &Node, home: &Node) -> Option<NonNull<Node>> {
+    if ptr::eq(parent, home) {
+        return None;
+    }
+    let extension = parent.link.extension()?;
+    let shards = (0..1 << SHARD_CLASS).filter_map(|i| parent.shard(extension, i));
+    iter::once(parent)
+        .chain(shards)
+        .filter(|other| !ptr::eq(*other, home))
+        .find_map(|other| other.claim_hinted().ok())
+}

@@ -1,0 +1,435 @@
+//! When a node goes, and its memory.
+//!
+//! The last owner of a node decides what becomes of it, in a loop upwards:
+//!
+//! - somebody lives below: each of these gets one handle of the node (ORPHAN), and the last of
+//!   them will be here again;
+//! - only callbacks wait below, which nobody can stop any more: the node becomes a PASSENGER, which
+//!   keeps nothing alive and goes with its parent;
+//! - frozen by a cancel that came from above: it stays as it is until that ancestor goes;
+//! - nothing is below: it is offered to the parent's next child;
+//! - a root: everything below is freed, iteratively, chunk by chunk.
+
+use super::children::{self, shards_of, KEPT_CLASSES};
+use super::word::State;
+use super::{any_of, Handle, Node};
+use crate::cause::Cause;
+use crate::sync::{Acquire, Panics, Relaxed};
+use core::mem;
+use core::ptr::{self, NonNull};
+use core::task::Waker;
+
+/// Nodes whose release has to wait for its turn, strung through `link`: the sources of edges.
+/// They are nobody else's, and without a cause, so `link` is free.
+struct Pending(*mut Node);
+
+impl Pending {
+    fn push(&mut self, handle: Handle) {
+        let node = mem::ManuallyDrop::new(handle).0;
+        // SAFETY: counted, by the handle that has just been given up to this list.
+        unsafe { node.as_ref() }.link.set_next(self.0);
+        self.0 = node.as_ptr();
+    }
+
+    fn pop(&mut self) -> Option<NonNull<Node>> {
+        let node = NonNull::new(self.0)?;
+        // SAFETY: as above.
+        self.0 = unsafe { node.as_ref() }.link.take_next();
+        Some(node)
+    }
+}
+
+/// User values that a dying node leaves: dropped when the tree is in order again (I9).
+type Remains = (Option<Cause>, Option<Waker>);
+
+/// Gives up a handle of `node`, and what was kept by it.
+///
+/// # Safety
+/// The caller owns the handle and does not use it again.
+#[inline]
+pub(super) unsafe fn release(node: NonNull<Node>) {
+    // SAFETY: the handle keeps the node until the call below has given it up.
+    let word = unsafe { &node.as_ref().word };
+    if let Some(seen) = word.release_unless_sole() {
+        // SAFETY: the handle is the only one, and the caller's.
+        unsafe { release_sole(node, seen) };
+    }
+}
+
+/// The last owner lets go.
+///
+/// # Safety
+/// As for `release`, and the handle is the only one; `seen` is a recent state of the word.
+#[inline]
+unsafe fn release_sole(node: NonNull<Node>, seen: State) {
+    let plain = State::ORPHAN.with(State::OWN).with(State::CANCELLED).with(State::DONE);
+    // SAFETY: the caller's handle keeps the node.
+    let this = unsafe { node.as_ref() };
+    // The common case, a leaf with nothing special: one RMW and no loop.
+    if seen.unowned().without(plain) == State::NONE && this.link.is_null() {
+        // SAFETY: a living node's parent is alive (I5).
+        if let Some(parent) = unsafe { this.parent() } {
+            this.offer_to(parent);
+            if this.word.vacate(seen, State::FREE).is_ok() {
+                // From here on `this` may be gone.
+                if seen.has_any(State::ORPHAN) {
+                    // SAFETY: the orphan owned a handle of its parent.
+                    unsafe { release_upwards(NonNull::from(parent)) };
+                }
+                return;
+            }
+            // Marked or adopted meanwhile. It has been offered, which does no harm: who finds
+            // it by the hint looks at the word.
+            this.link.set_next(ptr::null_mut());
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { release_upwards(node) };
+}
+
+/// Releases a handle of `node`, and then of its parent, as long as it takes.
+///
+/// # Safety
+/// As for `release`.
+#[cold]
+#[inline(never)]
+unsafe fn release_upwards(node: NonNull<Node>) {
+    let mut pending = Pending(ptr::null_mut());
+    let mut panics = Panics::default();
+    let mut next = Some(node);
+    while let Some(node) = next {
+        let mut remains = (None, None);
+        // SAFETY: each handle in this loop was the caller's, an orphan's or an edge's.
+        let parent = unsafe { give_up(node, &mut pending, &mut remains, &mut panics) };
+        // What is still to be released is ours, so user code may do what it likes.
+        let (cause, waker) = remains;
+        if cause.is_some() {
+            panics.catch(|| drop(cause));
+        }
+        if waker.is_some() {
+            panics.catch(|| drop(waker));
+        }
+        next = parent.or_else(|| pending.pop());
+    }
+    panics.resume();
+}
+
+/// One step of the loop upwards. The answer is the parent, if a handle of it is to be released.
+///
+/// # Safety
+/// As for `release`.
+unsafe fn give_up(
+    node: NonNull<Node>,
+    pending: &mut Pending,
+    remains: &mut Remains,
+    panics: &mut Panics,
+) -> Option<NonNull<Node>> {
+    // SAFETY: the handle that is being given up keeps the node.
+    let this = unsafe { node.as_ref() };
+    let census = loop {
+        let seen = this.word.release_unless_sole()?;
+        // We are alone: nobody creates, waits, clones or cancels here any more (I4). Walkers
+        // may come by, and living children may go.
+        if seen.has_any(State::WAITER) {
+            // A forgotten future's, or a canceller takes it right now.
+            remains.1 = this.slot.disarm(&this.word);
+        }
+        if let Some(extension) = this.link.extension() {
+            if !any_of::settle(this, &extension.edges, |source| pending.push(source)) {
+                continue;
+            }
+            // Acquire: pairs with the publication in `grow`; Relaxed: we are alone.
+            let shards = extension.shards.load(Acquire);
+            extension.shards.store(ptr::null_mut(), Relaxed);
+            if let Some(first) = NonNull::new(shards) {
+                for shard in shards_of(first) {
+                    // SAFETY: the shard's one handle of old. It has neither extension nor
+                    // orphanhood, so this goes neither down nor up from there.
+                    let none = unsafe {
+                        give_up(NonNull::from(shard), pending, &mut (None, None), panics)
+                    };
+                    debug_assert!(none.is_none());
+                }
+            }
+        }
+        if !seen.has_any(State::PARENT) {
+            break Census::default();
+        }
+        // SAFETY: we are the last owner.
+        let census = unsafe { Census::take(this) };
+        if census.living == 0 {
+            break census;
+        }
+        // The handles come first: an orphan may release its one at once.
+        this.word.add_handles(census.living);
+        // SAFETY: as above.
+        let adopted = unsafe { this.children() }
+            .filter(|child| child.word.adopt())
+            .count();
+        this.word.return_handles(census.living - adopted);
+    };
+
+    // SAFETY: alone, nothing living below, edges and shards settled.
+    remains.0 = unsafe { this.link.take() };
+    // SAFETY: our handle; orphans are gone, so the parent is as alive as we are (I5).
+    let Some(parent) = (unsafe { this.parent() }) else {
+        // SAFETY: a root without owner and without anybody below.
+        unsafe { free_root(node, panics) };
+        return None;
+    };
+
+    let mut offered = false;
+    let mut seen = this.word.load();
+    loop {
+        let frozen = seen.has_any(State::INHERITED);
+        let rest = seen.unowned().without(State::ORPHAN);
+        let new = if census.passengers != 0 && (frozen || !seen.is_cancelled()) {
+            rest.with(State::PASSENGER)
+        } else if frozen {
+            rest.with(State::FREE)
+        } else if !seen.has_any(State::PARENT) {
+            State::FREE
+        } else if !seen.is_cancelled() && !census.excess {
+            State::FREE.with(State::PARENT)
+        } else {
+            // Its own cancel, which is over, or too much below to keep: make it as new. DEAD
+            // keeps walkers out (I2).
+            if let Err(now) = this.word.vacate(seen, seen.with(State::DEAD)) {
+                seen = now;
+                continue;
+            }
+            // SAFETY: DEAD is ours.
+            let kept = unsafe { reset_children(this, panics) };
+            if !offered && !seen.has_any(State::SHARD) {
+                this.offer_to(parent);
+            }
+            let parenthood = if kept { State::PARENT } else { State::NONE };
+            let mut seen = this.word.load();
+            loop {
+                // A cancel from above that came meanwhile must not be lost.
+                let marks = if seen.has_any(State::INHERITED) {
+                    State::CANCELLED.with(State::INHERITED)
+                } else {
+                    State::NONE
+                };
+                let shard = seen.only(State::SHARD);
+                let new = State::FREE.with(parenthood).with(marks).with(shard);
+                match this.word.vacate(seen, new) {
+                    Ok(()) => break,
+                    Err(now) => seen = now,
+                }
+            }
+            return seen.has_any(State::ORPHAN).then(|| NonNull::from(parent));
+        };
+        let new = new.with(seen.only(State::SHARD));
+        if !frozen && !offered && new.has_any(State::FREE) && !seen.has_any(State::SHARD) {
+            this.offer_to(parent);
+            offered = true;
+        }
+        match this.word.vacate(seen, new) {
+            Ok(()) => break,
+            Err(now) => seen = now,
+        }
+    }
+    seen.has_any(State::ORPHAN).then(|| NonNull::from(parent))
+}
+
+/// Leaves a callback's node to the tree: it keeps nothing alive and goes with its parent.
+///
+/// # Safety
+/// The handle is the only one of the node, and the caller's; it is not used again.
+pub(super) unsafe fn detach(node: NonNull<Node>) {
+    // SAFETY: the caller's handle.
+    let this = unsafe { node.as_ref() };
+    let mut seen = this.word.load();
+    while seen.has_any(State::WAITER) {
+        let new = seen.unowned().without(State::ORPHAN).with(State::PASSENGER);
+        // SAFETY: as above (I5).
+        let parent = unsafe { this.parent() };
+        match this.word.vacate(seen, new) {
+            Ok(()) => {
+                if let Some(parent) = parent.filter(|_| seen.has_any(State::ORPHAN)) {
+                    // SAFETY: the orphan's handle.
+                    unsafe { release(NonNull::from(parent)) };
+                }
+                return;
+            }
+            Err(now) => seen = now,
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { release(node) };
+}
+
+/// What is below a node whose last owner is about to go.
+#[derive(Default)]
+struct Census {
+    /// Somebody holds these, or something below them.
+    living: usize,
+    passengers: usize,
+    /// More than a node keeps for its next occupant.
+    excess: bool,
+}
+
+impl Census {
+    /// # Safety
+    /// The caller is the last owner of `node`.
+    unsafe fn take(node: &Node) -> Census {
+        let mut census = Census::default();
+        // SAFETY: the caller's promise.
+        for child in unsafe { node.children() } {
+            // Acquire: pairs with the child's `vacate`: what it did is behind us.
+            let state = child.word.load();
+            if state.is_living() {
+                census.living += 1;
+            } else if state.has_any(State::PASSENGER) {
+                census.passengers += 1;
+            }
+            census.excess |= is_excess(child, state);
+        }
+        census
+    }
+}
+
+/// Whether a child, or its chunk, is more than its parent keeps for the next occupant.
+fn is_excess(child: &Node, state: State) -> bool {
+    state.has_any(State::PARENT.with(State::SHARD))
+        || child.chunk_class().is_some_and(|class| class >= KEPT_CLASSES)
+}
+
+/// Keeps a few small chunks for the next occupant, as new, and frees the rest. True: some are kept.
+///
+/// # Safety
+/// `node` is DEAD by the caller, and nobody lives below it.
+unsafe fn reset_children(node: &Node, panics: &mut Panics) -> bool {
+    // Relaxed, everywhere here: the list is ours alone (I2) and is published by `vacate`.
+    let mut chunk = node.children.load(Acquire);
+    let mut kept = ptr::null_mut();
+    let mut last = ptr::null_mut();
+    let mut freed = Garbage::new();
+    // SAFETY: linked nodes of a list that is ours.
+    while let Some(first) = unsafe { chunk.as_ref() } {
+        let class = first.chunk_class().unwrap_or(0);
+        // SAFETY: a chunk of that class.
+        let nodes = || (0..1usize << class).map(|i| unsafe { &*ptr::from_ref(first).add(i) });
+        let end = unsafe { &*ptr::from_ref(first).add((1 << class) - 1) };
+        let next = end.sibling();
+        if class >= KEPT_CLASSES || nodes().any(|n| n.word.load().has_any(State::SHARD)) {
+            freed.push_chunk(chunk);
+        } else {
+            for child in nodes() {
+                freed.push_list(child.children.load(Relaxed));
+                child.children.store(ptr::null_mut(), Relaxed);
+                child.hint.store(ptr::null_mut(), Relaxed);
+                child.word.reset(State::FREE);
+                child.link.set_next(last);
+                last = ptr::from_ref(child).cast_mut();
+            }
+            // SAFETY: ours alone.
+            unsafe { end.set_sibling(kept) };
+            kept = chunk;
+        }
+        chunk = next;
+    }
+    node.children.store(kept, Relaxed);
+    node.hint.store(last, Relaxed);
+    // SAFETY: out of the list, and nobody else has a pointer there.
+    unsafe { freed.free(panics) };
+    !kept.is_null()
+}
+
+/// Frees a root and everything below it.
+///
+/// # Safety
+/// Nobody has a handle of anything in the tree.
+unsafe fn free_root(root: NonNull<Node>, panics: &mut Panics) {
+    let mut garbage = Garbage::new();
+    // SAFETY: the caller's promise. Acquire: pairs with the pushes.
+    unsafe {
+        garbage.push_list(root.as_ref().children.load(Acquire));
+        children::free(root.as_ptr(), 0);
+        garbage.free(panics);
+    }
+}
+
+/// Lists of chunks that nobody can reach any more: a stack strung through `link`. Nothing is
+/// allocated and nothing recurses, however large or deep they are.
+struct Garbage {
+    lists: *mut Node,
+    /// Single chunks, which are not lists.
+    chunks: *mut Node,
+}
+
+impl Garbage {
+    fn new() -> Garbage {
+        Garbage {
+            lists: ptr::null_mut(),
+            chunks: ptr::null_mut(),
+        }
+    }
+
+    fn push_list(&mut self, head: *mut Node) {
+        // SAFETY: the list is garbage, so its nodes are ours.
+        if let Some(node) = unsafe { head.as_ref() } {
+            node.link.set_next(self.lists);
+            self.lists = head;
+        }
+    }
+
+    fn push_chunk(&mut self, chunk: *mut Node) {
+        // SAFETY: as above.
+        if let Some(node) = unsafe { chunk.as_ref() } {
+            node.link.set_next(self.chunks);
+            self.chunks = chunk;
+        }
+    }
+
+    /// # Safety
+    /// All that was pushed, and all below it, is the caller's alone.
+    unsafe fn free(mut self, panics: &mut Panics) {
+        loop {
+            // SAFETY: chunks and lists that are ours; each is taken off before it is freed.
+            unsafe {
+                if let Some(chunk) = self.chunks.as_ref() {
+                    let this = mem::replace(&mut self.chunks, chunk.link.take_next());
+                    self.free_chunk(this, panics);
+                } else if let Some(list) = self.lists.as_ref() {
+                    let mut chunk = mem::replace(&mut self.lists, list.link.take_next());
+                    while !chunk.is_null() {
+                        chunk = self.free_chunk(chunk, panics);
+                    }
+                } else {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Frees one chunk, and notes what is below it. The answer is the next chunk of its list.
+    ///
+    /// # Safety
+    /// As for `free`.
+    unsafe fn free_chunk(&mut self, chunk: *mut Node, panics: &mut Panics) -> *mut Node {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let class = (*chunk).chunk_class().unwrap_or(0);
+            let mut next = ptr::null_mut();
+            for i in 0..1 << class {
+                let node = &*chunk.add(i);
+                next = node.sibling();
+                let state = node.word.load();
+                if state.has_any(State::PARENT) {
+                    // Acquire: pairs with the pushes, by owners long gone.
+                    self.push_list(node.children.load(Acquire));
+                }
+                if state.has_any(State::WAITER) {
+                    // A callback that will never run: nobody is left who could cancel.
+                    let waker = node.slot.disarm(&node.word);
+                    panics.catch(|| drop(waker));
+                }
+            }
+            children::free(chunk, class);
+            next
+        }
+    }
+}

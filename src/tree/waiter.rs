@@ -1,0 +1,250 @@
+//! One waiter: something to wake, in the slot of a node.
+//!
+//! A task and a parked thread are both a `Waker`; so is a callback, whose `wake` runs it. The
+//! first waiter of a token takes the token's own slot, further ones a child of it each. The check for a
+//! cancel and the registration are one step (`Word::arm`): a waiter is either refused or seen.
+
+use super::any_of::Edge;
+use super::word::{Refused, State, Word};
+use super::{reclaim, Handle, Node};
+use crate::sync::UnsafeCell;
+use core::mem::{self, ManuallyDrop, MaybeUninit};
+use core::ptr;
+use core::task::{RawWakerVTable, Waker};
+
+/// What a slot holds: a waker, or an edge if the word says EDGE.
+pub(super) enum Content {
+    Waker(Waker),
+    Edge(*const Edge),
+}
+
+union Raw {
+    waker: ManuallyDrop<Waker>,
+    edge: *const Edge,
+}
+
+/// Two words in every node. Who may touch them is decided on the state word (I8).
+#[repr(transparent)]
+pub(super) struct Slot(UnsafeCell<MaybeUninit<Raw>>);
+
+impl Slot {
+    pub(super) fn new() -> Slot {
+        Slot(UnsafeCell::new(MaybeUninit::uninit()))
+    }
+
+    /// Puts something in and arms the slot; hands it back if the token is cancelled.
+    ///
+    /// # Safety
+    /// The slot is the caller's, by `take_slot` or because nobody else has the node.
+    pub(super) unsafe fn arm_exclusive(
+        &self,
+        word: &Word,
+        content: Content,
+        what: State,
+    ) -> Result<(), Content> {
+        let raw = match content {
+            Content::Waker(waker) => Raw {
+                waker: ManuallyDrop::new(waker),
+            },
+            Content::Edge(edge) => Raw { edge },
+        };
+        // SAFETY: the slot is the caller's, and is not armed yet.
+        self.0.with_mut(|slot| unsafe { (*slot).write(raw) });
+        word.arm(what).map_err(|_| {
+            // SAFETY: not armed, so still ours, with what was written above.
+            if what.has_any(State::EDGE) {
+                Content::Edge(unsafe { self.take().edge })
+            } else {
+                Content::Waker(ManuallyDrop::into_inner(unsafe { self.take().waker }))
+            }
+        })
+    }
+
+    /// Takes the waker out, if nobody was faster.
+    pub(super) fn disarm(&self, word: &Word) -> Option<Waker> {
+        // SAFETY: who clears WAITER owns the content (I8). EDGE slots are disarmed by
+        // `disarm_edge` only, so it is a waker.
+        word.disarm()
+            .then(|| ManuallyDrop::into_inner(unsafe { self.take().waker }))
+    }
+
+    /// Takes the edge out, if nobody was faster.
+    ///
+    /// # Safety
+    /// The node is an edge's.
+    pub(super) unsafe fn disarm_edge(&self, word: &Word) -> Option<*const Edge> {
+        // SAFETY: who clears WAITER owns the content (I8), an edge as the caller says.
+        word.disarm().then(|| unsafe { self.take().edge })
+    }
+
+    /// # Safety
+    /// The content is the caller's, and is there.
+    unsafe fn take(&self) -> Raw {
+        // SAFETY: the caller's promise. `with_mut` tells the model checker of the change of hands.
+        self.0
+            .with_mut(|slot| unsafe { mem::replace(&mut *slot, MaybeUninit::uninit()).assume_init() })
+    }
+}
+
+/// Where a waiter has left its waker.
+enum Place {
+    Nowhere,
+    /// In the slot of the token itself.
+    Own,
+    /// In the slot of a child that it made for the purpose.
+    Child(Handle),
+}
+
+/// A waiter on one token: the state of a future, or of a blocked thread.
+///
+/// It must be given the same token every time and be left (`leave`) before that is dropped.
+pub(crate) struct Waiter {
+    place: Place,
+    /// What the waker in the slot looks like, to recognise it without touching the slot.
+    looks: (*const (), *const RawWakerVTable),
+}
+
+// SAFETY: the pointers are compared, never followed; the handle is Send and Sync.
+unsafe impl Send for Waiter {}
+// SAFETY: as above; all methods that change anything take `&mut self`.
+unsafe impl Sync for Waiter {}
+
+impl Waiter {
+    pub(crate) const fn new() -> Waiter {
+        Waiter {
+            place: Place::Nowhere,
+            looks: (ptr::null(), ptr::null()),
+        }
+    }
+
+    /// True: cancelled. False: `waker`, and no other, will be woken when it is.
+    #[inline]
+    pub(crate) fn poll(&mut self, token: &Handle, waker: &Waker) -> bool {
+        if token.is_cancelled() {
+            self.leave(token);
+            return true;
+        }
+        let looks = (waker.data(), ptr::from_ref(waker.vtable()));
+        if !matches!(self.place, Place::Nowhere) {
+            // The waker in the slot is kept alive there, so one that looks the same is the same.
+            if looks == self.looks {
+                return false;
+            }
+            if !self.leave(token) {
+                // A canceller has taken the old one.
+                return true;
+            }
+        }
+        // User code, while nothing is held (I9).
+        let waker = waker.clone();
+        self.looks = looks;
+        self.enter(token, waker)
+    }
+
+    fn enter(&mut self, token: &Handle, waker: Waker) -> bool {
+        let node = token.node();
+        // Several threads make children here, or wait: keep off the line that all of them read.
+        let refused = if node.is_sharded() {
+            Refused::Taken
+        } else {
+            match node.word.take_slot() {
+                Ok(()) => return self.enter_own(node, waker),
+                Err(refused) => refused,
+            }
+        };
+        match refused {
+            Refused::Cancelled => true,
+            Refused::Taken => self.enter_child(token, waker),
+        }
+    }
+
+    fn enter_own(&mut self, node: &Node, waker: Waker) -> bool {
+        // SAFETY: `take_slot` succeeded.
+        match unsafe { node.slot.arm_exclusive(&node.word, Content::Waker(waker), State::NONE) } {
+            Ok(()) => {
+                self.place = Place::Own;
+                false
+            }
+            Err(rejected) => {
+                node.word.leave_slot();
+                drop(rejected);
+                true
+            }
+        }
+    }
+
+    fn enter_child(&mut self, token: &Handle, waker: Waker) -> bool {
+        let child = token.child();
+        let node = child.node();
+        // SAFETY: a new child, which nobody else has.
+        match unsafe { node.slot.arm_exclusive(&node.word, Content::Waker(waker), State::NONE) } {
+            Ok(()) => {
+                self.place = Place::Child(child);
+                false
+            }
+            Err(rejected) => {
+                drop(child);
+                drop(rejected);
+                true
+            }
+        }
+    }
+
+    /// Takes the waker back and drops it. False: a canceller has it, or has woken it.
+    #[inline]
+    pub(crate) fn leave(&mut self, token: &Handle) -> bool {
+        match mem::replace(&mut self.place, Place::Nowhere) {
+            Place::Nowhere => true,
+            Place::Own => {
+                let node = token.node();
+                let waker = node.slot.disarm(&node.word);
+                if waker.is_some() {
+                    node.word.leave_slot();
+                }
+                // User code last: dropping `waker` here, after the slot has been left (I9).
+                waker.is_some()
+            }
+            Place::Child(child) => {
+                let node = child.node();
+                let waker = node.slot.disarm(&node.word);
+                drop(child);
+                waker.is_some()
+            }
+        }
+    }
+}
+
+/// Something that stays registered without anybody holding it: a callback.
+pub(crate) struct Entry(ManuallyDrop<Handle>);
+
+impl Entry {
+    /// Leaves `waker` below the token; handed back if it is cancelled.
+    pub(crate) fn new(token: &Handle, waker: Waker) -> Result<Entry, Waker> {
+        let child = token.child();
+        let node = child.node();
+        // SAFETY: a new child, which nobody else has.
+        match unsafe { node.slot.arm_exclusive(&node.word, Content::Waker(waker), State::NONE) } {
+            Ok(()) => Ok(Entry(ManuallyDrop::new(child))),
+            Err(Content::Waker(waker)) => Err(waker),
+            Err(Content::Edge(_)) => unreachable!("what was put in comes back"),
+        }
+    }
+
+    /// Takes the waker out; none if a canceller was faster. The place is free again.
+    pub(crate) fn take(self) -> Option<Waker> {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: taken once, because `self` is not dropped.
+        let child = unsafe { ptr::read(&*this.0) };
+        let node = child.node();
+        node.slot.disarm(&node.word)
+    }
+}
+
+impl Drop for Entry {
+    /// Leaves the waker where it is, to be woken or to go with the tree.
+    fn drop(&mut self) {
+        // SAFETY: dropped once; the handle is not used again.
+        unsafe { reclaim::detach(self.0 .0) }
+    }
+}
+

@@ -1,0 +1,391 @@
+//! The state word of a node: flags below, the number of handles above. Everything that two
+//! threads can disagree about is decided by an atomic read-modify-write on this one word;
+//! nobody outside this file touches the atomic.
+//!
+//! The transition table and the argument for each ordering are in docs/INTERNALS.md; the
+//! comments here name the partner.
+
+use crate::cause::ContextError;
+use crate::sync::{abort_on_overflow, AcqRel, Acquire, AtomicBits, Bits, Relaxed, Release};
+
+const SHIFT: u32 = 16;
+const ONE: Bits = 1 << SHIFT;
+const FLAGS: Bits = ONE - 1;
+/// Half of what fits: far beyond what memory allows on 64 bits, and far enough from the
+/// edge that racing increments cannot pass it.
+const MAX_HANDLES: Bits = Bits::MAX >> (SHIFT + 1);
+
+/// A value of the word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct State(Bits);
+
+impl State {
+    /// The token is cancelled.
+    pub(crate) const CANCELLED: State = State(1);
+    /// By a cancel of its own: kind and cause are here, not at an ancestor.
+    pub(crate) const OWN: State = State(1 << 1);
+    /// The kind of an own cancel: deadline exceeded (else: cancelled).
+    pub(crate) const DEADLINE: State = State(1 << 2);
+    /// An own cancel's cause is in `link`.
+    pub(crate) const CUSTOM: State = State(1 << 3);
+    /// A cancelled ancestor's walk has been here: frozen until that ancestor dies.
+    pub(crate) const INHERITED: State = State(1 << 4);
+    /// Its last owner is resetting what is below.
+    pub(crate) const DEAD: State = State(1 << 5);
+    /// It has had children.
+    pub(crate) const PARENT: State = State(1 << 6);
+    /// The waiter slot is armed; who clears this owns what is in the slot.
+    pub(crate) const WAITER: State = State(1 << 7);
+    /// The waiter slot is taken by somebody who arms it, or has armed it.
+    pub(crate) const SLOT: State = State(1 << 8);
+    /// Nobody has it; its parent's next child may claim it, unless `INHERITED`.
+    pub(crate) const FREE: State = State(1 << 9);
+    /// It owns one handle of its parent.
+    pub(crate) const ORPHAN: State = State(1 << 10);
+    /// A cancel of it has marked everything below and woken everyone.
+    pub(crate) const DONE: State = State(1 << 11);
+    /// Nobody has it, but a callback that nobody can stop any more waits here or below.
+    pub(crate) const PASSENGER: State = State(1 << 12);
+    /// It stands between a contended parent and some of its children.
+    pub(crate) const SHARD: State = State(1 << 13);
+    /// What is in the armed slot is an edge of an `any_of` token.
+    pub(crate) const EDGE: State = State(1 << 14);
+
+    /// No flag.
+    pub(crate) const NONE: State = State(0);
+    /// One handle, no flags.
+    pub(crate) const NEW: State = State(ONE);
+    /// A node that only says "cancelled": nothing can be below it.
+    pub(crate) const BORN_CANCELLED: State = State(ONE | 1 | 1 << 1 | 1 << 11);
+
+    #[inline(always)]
+    pub(crate) const fn with(self, other: State) -> State {
+        State(self.0 | other.0)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn without(self, other: State) -> State {
+        State(self.0 & !other.0)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn only(self, flags: State) -> State {
+        State(self.0 & flags.0)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn has_any(self, flags: State) -> bool {
+        self.0 & flags.0 != 0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn has_all(self, flags: State) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn is_cancelled(self) -> bool {
+        self.has_any(State::CANCELLED)
+    }
+
+    #[inline(always)]
+    const fn handles(self) -> Bits {
+        self.0 >> SHIFT
+    }
+
+    /// The same flags, no handle.
+    #[inline(always)]
+    pub(crate) const fn unowned(self) -> State {
+        State(self.0 & FLAGS)
+    }
+
+    /// Somebody may hold it, or something below it.
+    #[inline(always)]
+    pub(crate) const fn is_living(self) -> bool {
+        !self.has_any(State::FREE.with(State::PASSENGER))
+    }
+
+    /// May the parent's next child move in?
+    #[inline(always)]
+    const fn is_claimable(self) -> bool {
+        self.0 & !State::PARENT.0 == State::FREE.0
+    }
+
+    /// The kind of an own cancel, as flags.
+    pub(crate) const fn of_kind(kind: ContextError) -> State {
+        match kind {
+            ContextError::Cancelled => State(0),
+            ContextError::DeadlineExceeded => State::DEADLINE,
+        }
+    }
+
+    /// The kind of an own cancel.
+    pub(crate) const fn kind(self) -> ContextError {
+        if self.has_any(State::DEADLINE) {
+            ContextError::DeadlineExceeded
+        } else {
+            ContextError::Cancelled
+        }
+    }
+}
+
+/// Why a waiter could not be armed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The token is cancelled: nothing to wait for.
+    Cancelled,
+    /// Another waiter sits in the slot.
+    Taken,
+}
+
+/// The atomic itself, with its named transitions.
+#[repr(transparent)]
+pub(crate) struct Word(AtomicBits);
+
+impl Word {
+    pub(crate) fn new(state: State) -> Word {
+        Word(AtomicBits::new(state.0))
+    }
+
+    /// Acquire: a reader that sees CANCELLED sees the kind, the cause and everything that
+    /// the canceller did before (`cancel`, `mark`); one that sees a node FREE sees
+    /// that its last owner is through with it (`vacate`).
+    #[inline(always)]
+    pub(crate) fn load(&self) -> State {
+        State(self.0.load(Acquire))
+    }
+
+    /// A guess, made good by the RMW that follows it.
+    #[inline(always)]
+    fn peek(&self) -> State {
+        State(self.0.load(Relaxed))
+    }
+
+    /// For a node that no other thread can reach.
+    pub(crate) fn reset(&self, state: State) {
+        // Relaxed: published by whatever publishes the node, or its parent, again.
+        self.0.store(state.0, Relaxed);
+    }
+
+    /// One more handle. The caller has one, so nothing needs to become visible.
+    #[inline]
+    pub(crate) fn add_handle(&self) {
+        self.add_handles(1);
+    }
+
+    #[inline]
+    pub(crate) fn add_handles(&self, n: usize) {
+        // Relaxed: a new handle is handed on by the thread that made it, as with Arc.
+        let before = State(self.0.fetch_add((n as Bits).wrapping_mul(ONE), Relaxed));
+        if n as Bits > MAX_HANDLES || before.handles() + n as Bits > MAX_HANDLES {
+            abort_on_overflow();
+        }
+    }
+
+    /// Takes back `n` handles of which the caller knows that another one remains his.
+    pub(crate) fn return_handles(&self, n: usize) {
+        // Release: pairs with the Acquire of the owner who later finds himself alone.
+        self.0.fetch_sub(n as Bits * ONE, Release);
+    }
+
+    /// Gives up one handle, unless it is the only one: then nothing changes, and the state is
+    /// the answer. Sole ownership found by a load stands, because only who has a handle can make
+    /// another (I4).
+    #[inline]
+    pub(crate) fn release_unless_sole(&self) -> Option<State> {
+        // Acquire, also on failure: who finds himself alone must see all that the others
+        // did before they let go (the Release below).
+        let mut seen = self.0.load(Acquire);
+        loop {
+            if State(seen).handles() == 1 {
+                return Some(State(seen));
+            }
+            match self
+                .0
+                .compare_exchange_weak(seen, seen - ONE, Release, Acquire)
+            {
+                Ok(_) => return None,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// The parent's next child moves in. `Err(true)`: somebody else was faster.
+    #[inline]
+    pub(crate) fn claim(&self) -> Result<(), bool> {
+        let seen = self.peek();
+        if !seen.is_claimable() {
+            return Err(false);
+        }
+        let new = State(seen.0 & State::PARENT.0 | ONE);
+        // Acquire: pairs with `vacate`; the last occupant's writes to the node (its `link`, its
+        // children reset) are behind us. On failure nothing is read.
+        match self
+            .0
+            .compare_exchange(seen.0, new.0, Acquire, Relaxed)
+        {
+            Ok(_) => Ok(()),
+            Err(_) => Err(true),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn looks_claimable(&self) -> bool {
+        self.peek().is_claimable()
+    }
+
+    /// "I have linked children, or found some by walking the list": the handshake of a
+    /// creator with a canceller. Either the answer has CANCELLED, or every later canceller
+    /// finds in the list what the caller knows of it.
+    pub(crate) fn announce_children(&self) -> State {
+        // AcqRel: the release half publishes the push to `cancel` and `mark`; the acquire half
+        // pairs with theirs, so that a refused creator reads the cause.
+        State(self.0.fetch_or(State::PARENT.0, AcqRel))
+    }
+
+    /// The own cancel: state, kind and whether there is a cause become visible in one step.
+    /// `Ok`: this call was the first; the value is what it made of the word.
+    #[inline]
+    pub(crate) fn cancel(&self, how: State) -> Result<State, State> {
+        let mut seen = self.load();
+        loop {
+            if seen.is_cancelled() {
+                return Err(seen);
+            }
+            let mut new = seen.with(State::CANCELLED).with(State::OWN).with(how);
+            if !seen.has_any(State::PARENT.with(State::WAITER)) {
+                // Nothing below, nobody waits: marked and woken already.
+                new = new.with(State::DONE);
+            }
+            // AcqRel: releases the cause in `link` to `load`; acquires what creators announced
+            // and waiters armed. The failure's Acquire serves the next turn's look, or
+            // the caller's look at the other's cause.
+            match self
+                .0
+                .compare_exchange_weak(seen.0, new.0, AcqRel, Acquire)
+            {
+                Ok(_) => return Ok(new),
+                Err(now) => seen = State(now),
+            }
+        }
+    }
+
+    /// An ancestor's cancel arrives. The answer is the state before.
+    #[inline]
+    pub(crate) fn mark(&self) -> State {
+        let flags = State::CANCELLED.with(State::INHERITED);
+        // Acquire: a node that was marked before needs no second RMW: this load reads from the
+        // marking RMW or a later one, so it has acquired what that one had.
+        let mut seen = self.load();
+        while !seen.has_all(flags) {
+            // AcqRel as in `cancel`; the release half also orders the ancestor's state before
+            // this one's, so `cause` can climb.
+            match self
+                .0
+                .compare_exchange_weak(seen.0, seen.with(flags).0, AcqRel, Acquire)
+            {
+                Ok(_) => break,
+                Err(now) => seen = State(now),
+            }
+        }
+        seen
+    }
+
+    /// Everything below is marked and woken; whoever sees it need not walk again.
+    pub(crate) fn set_done(&self) {
+        // Release: pairs with the load in `cancel` that finds DONE and returns.
+        self.0.fetch_or(State::DONE.0, Release);
+    }
+
+    /// Reserves the waiter slot.
+    pub(crate) fn take_slot(&self) -> Result<(), Refused> {
+        let mut seen = self.load();
+        loop {
+            if seen.is_cancelled() {
+                return Err(Refused::Cancelled);
+            }
+            if seen.has_any(State::SLOT) {
+                return Err(Refused::Taken);
+            }
+            // Acquire: pairs with `leave_slot`; the slot's last content has been taken out.
+            match self
+                .0
+                .compare_exchange_weak(seen.0, seen.with(State::SLOT).0, Acquire, Acquire)
+            {
+                Ok(_) => return Ok(()),
+                Err(now) => seen = State(now),
+            }
+        }
+    }
+
+    /// The slot has been written: from now on a canceller may take it. Refused if the token
+    /// was cancelled meanwhile: the check and the registration are one step.
+    pub(crate) fn arm(&self, what: State) -> Result<(), Refused> {
+        let mut seen = self.load();
+        loop {
+            if seen.is_cancelled() {
+                return Err(Refused::Cancelled);
+            }
+            // Release: pairs with the Acquire of `disarm` by the canceller, who reads the slot.
+            // Acquire on failure: a refused waiter goes on as one that saw the cancel.
+            match self.0.compare_exchange_weak(
+                seen.0,
+                seen.with(State::WAITER).with(what).0,
+                Release,
+                Acquire,
+            ) {
+                Ok(_) => return Ok(()),
+                Err(now) => seen = State(now),
+            }
+        }
+    }
+
+    /// True: the content of the slot is the caller's. Exactly one of a canceller, a waiter that
+    /// gives up and a last owner gets it.
+    pub(crate) fn disarm(&self) -> bool {
+        // Acquire: pairs with `arm`. Nothing is released: what the winner does with the slot
+        // is published by `leave_slot` or `vacate`.
+        let before = self.0.fetch_and(!State::WAITER.0, Acquire);
+        State(before).has_any(State::WAITER)
+    }
+
+    /// The slot is empty again.
+    pub(crate) fn leave_slot(&self) {
+        // Release: pairs with `take_slot`.
+        self.0.fetch_and(!State::SLOT.0, Release);
+    }
+
+    /// A dying parent hands its child one of its handles. False: the child is gone.
+    pub(crate) fn adopt(&self) -> bool {
+        let mut seen = self.load();
+        while seen.is_living() {
+            // Release: pairs with the Acquire of the child's `vacate`, which then knows of the
+            // handle. Acquire on failure: pairs with `vacate`, for a child that just went.
+            match self.0.compare_exchange_weak(
+                seen.0,
+                seen.with(State::ORPHAN).0,
+                Release,
+                Acquire,
+            ) {
+                Ok(_) => return true,
+                Err(now) => seen = State(now),
+            }
+        }
+        false
+    }
+
+    /// A last owner's step: the word becomes `new` if it still is `seen`.
+    #[inline]
+    pub(crate) fn vacate(&self, seen: State, new: State) -> Result<(), State> {
+        // AcqRel: the release half hands the node to `claim` and tells a dying parent
+        // (`adopt`, `load`) that we are through; the acquire half pairs with `adopt` and
+        // `mark`. Failure's Acquire likewise: the answer decides what to do instead.
+        match self
+            .0
+            .compare_exchange(seen.0, new.0, AcqRel, Acquire)
+        {
+            Ok(_) => Ok(()),
+            Err(now) => Err(State(now)),
+        }
+    }
+}
