@@ -1,7 +1,7 @@
 //! Callbacks: `on_cancel`, and the ways to unregister one.
 
-use crate::sync::{thread, Acquire, Arc, AtomicBool, AtomicUsize, AtomicWaker, Relaxed, Release};
 use crate::sync::UnsafeCell;
+use crate::sync::{thread, Acquire, Arc, AtomicBool, AtomicUsize, AtomicWaker, Relaxed, Release};
 use crate::tree::waiter::Entry;
 use crate::tree::Handle;
 use alloc::boxed::Box;

@@ -50,8 +50,7 @@ impl Handle {
         };
         let mut others: Vec<&Handle> = Vec::new();
         for source in sources {
-            let known = |other: &&Handle| other.0 == source.0;
-            if source.0 != first.0 && !others.iter().any(|other| known(other)) {
+            if source.0 != first.0 && !others.iter().any(|other| other.0 == source.0) {
                 others.push(source);
             }
         }
@@ -101,8 +100,11 @@ impl Edge {
         // Relaxed: published by `arm` on the word.
         self.state.store(ARMED, Relaxed);
         // SAFETY: `source` holds the child; the slot of a new node is ours alone.
-        let node = unsafe { node.as_ref() };
-        let armed = unsafe { node.slot.arm_exclusive(&node.word, Content::Edge(self), State::EDGE) };
+        let armed = unsafe {
+            let node = node.as_ref();
+            node.slot
+                .arm_exclusive(&node.word, Content::Edge(self), State::EDGE)
+        };
         if armed.is_err() {
             // Relaxed: not published.
             self.state.store(SETTLED, Relaxed);
@@ -118,7 +120,8 @@ impl Edge {
         // source and the target in place until the canceller is through (`settle`).
         let (source, target) = unsafe { (self.source.with(|s| &*s), &*self.target) };
         let cause = source.as_ref().and_then(Handle::cause);
-        let (_, state, rejected) = cancel::set_cancelled(target, cause.unwrap_or_else(cancel::plain));
+        let (_, state, rejected) =
+            cancel::set_cancelled(target, cause.unwrap_or_else(cancel::plain));
         // A clone of a cause that its owner still has: dropping it runs no user code.
         drop(rejected);
         (!state.has_any(State::DONE)).then_some(target)
@@ -245,4 +248,3 @@ impl Edge {
         })
     }
 }
-

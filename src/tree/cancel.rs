@@ -49,7 +49,9 @@ impl Handle {
     pub(crate) fn cancel(&self, cause: Cause) -> bool {
         let node = self.node();
         let (first, state, rejected) = set_cancelled(node, cause);
-        if !state.has_any(State::DONE) && !(state.has_any(State::INHERITED) && done_above(node)) {
+        let inherited = state.has_any(State::INHERITED);
+        let done = state.has_any(State::DONE) || inherited && done_above(node);
+        if !done {
             spread(node);
         }
         // User code: the error that lost may run anything when it is dropped (I9).

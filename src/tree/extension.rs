@@ -164,11 +164,12 @@ impl Link {
             // with the other's release, so that his kind can be read.
             match word.compare_exchange(ptr::null_mut(), cause.0, AcqRel, Acquire) {
                 Ok(_) => return Ok(()),
-                Err(now) => match RawCause::from_word(now) {
-                    Some(other) => return Err(other),
+                Err(now) => {
+                    if let Some(other) = RawCause::from_word(now) {
+                        return Err(other);
+                    }
                     // An extension came in between: the cause goes there. It comes once.
-                    None => {}
-                },
+                }
             }
         }
     }

@@ -62,7 +62,10 @@ pub(super) unsafe fn release(node: NonNull<Node>) {
 /// As for `release`, and the handle is the only one; `seen` is a recent state of the word.
 #[inline]
 unsafe fn release_sole(node: NonNull<Node>, seen: State) {
-    let plain = State::ORPHAN.with(State::OWN).with(State::CANCELLED).with(State::DONE);
+    let plain = State::ORPHAN
+        .with(State::OWN)
+        .with(State::CANCELLED)
+        .with(State::DONE);
     // SAFETY: the caller's handle keeps the node.
     let this = unsafe { node.as_ref() };
     // The common case, a leaf with nothing special: one RMW and no loop.
@@ -294,7 +297,9 @@ impl Census {
 /// Whether a child, or its chunk, is more than its parent keeps for the next occupant.
 fn is_excess(child: &Node, state: State) -> bool {
     state.has_any(State::PARENT.with(State::SHARD))
-        || child.chunk_class().is_some_and(|class| class >= KEPT_CLASSES)
+        || child
+            .chunk_class()
+            .is_some_and(|class| class >= KEPT_CLASSES)
 }
 
 /// Keeps a few small chunks for the next occupant, as new, and frees the rest. True: some are kept.
@@ -307,29 +312,31 @@ unsafe fn reset_children(node: &Node, panics: &mut Panics) -> bool {
     let mut kept = ptr::null_mut();
     let mut last = ptr::null_mut();
     let mut freed = Garbage::new();
-    // SAFETY: linked nodes of a list that is ours.
-    while let Some(first) = unsafe { chunk.as_ref() } {
-        let class = first.chunk_class().unwrap_or(0);
-        // SAFETY: a chunk of that class.
-        let nodes = || (0..1usize << class).map(|i| unsafe { &*ptr::from_ref(first).add(i) });
-        let end = unsafe { &*ptr::from_ref(first).add((1 << class) - 1) };
-        let next = end.sibling();
+    while let Some(first) = NonNull::new(chunk) {
+        // SAFETY: a linked chunk of a list that is ours.
+        let (class, nodes) = unsafe {
+            let class = first.as_ref().chunk_class().unwrap_or(0);
+            (class, move || children::nodes_of(first, class))
+        };
+        let end = nodes().next_back();
+        chunk = end.map_or(ptr::null_mut(), Node::sibling);
         if class >= KEPT_CLASSES || nodes().any(|n| n.word.load().has_any(State::SHARD)) {
-            freed.push_chunk(chunk);
-        } else {
-            for child in nodes() {
-                freed.push_list(child.children.load(Relaxed));
-                child.children.store(ptr::null_mut(), Relaxed);
-                child.hint.store(ptr::null_mut(), Relaxed);
-                child.word.reset(State::FREE);
-                child.link.set_next(last);
-                last = ptr::from_ref(child).cast_mut();
-            }
+            freed.push_chunk(first);
+            continue;
+        }
+        for child in nodes() {
+            freed.push_list(child.children.load(Relaxed));
+            child.children.store(ptr::null_mut(), Relaxed);
+            child.hint.store(ptr::null_mut(), Relaxed);
+            child.word.reset(State::FREE);
+            child.link.set_next(last);
+            last = ptr::from_ref(child).cast_mut();
+        }
+        if let Some(end) = end {
             // SAFETY: ours alone.
             unsafe { end.set_sibling(kept) };
-            kept = chunk;
         }
-        chunk = next;
+        kept = first.as_ptr();
     }
     node.children.store(kept, Relaxed);
     node.hint.store(last, Relaxed);
@@ -347,16 +354,15 @@ unsafe fn free_root(root: NonNull<Node>, panics: &mut Panics) {
     // SAFETY: the caller's promise. Acquire: pairs with the pushes.
     unsafe {
         garbage.push_list(root.as_ref().children.load(Acquire));
-        children::free(root.as_ptr(), 0);
+        children::free(root, 0);
         garbage.free(panics);
     }
 }
 
-/// Lists of chunks that nobody can reach any more: a stack strung through `link`. Nothing is
-/// allocated and nothing recurses, however large or deep they are.
+/// What nobody can reach any more: stacks of chunks and of lists of chunks, strung through `link`.
+/// Nothing is allocated and nothing recurses, however large or deep they are.
 struct Garbage {
     lists: *mut Node,
-    /// Single chunks, which are not lists.
     chunks: *mut Node,
 }
 
@@ -376,12 +382,10 @@ impl Garbage {
         }
     }
 
-    fn push_chunk(&mut self, chunk: *mut Node) {
+    fn push_chunk(&mut self, first: NonNull<Node>) {
         // SAFETY: as above.
-        if let Some(node) = unsafe { chunk.as_ref() } {
-            node.link.set_next(self.chunks);
-            self.chunks = chunk;
-        }
+        unsafe { first.as_ref() }.link.set_next(self.chunks);
+        self.chunks = first.as_ptr();
     }
 
     /// # Safety
@@ -390,13 +394,14 @@ impl Garbage {
         loop {
             // SAFETY: chunks and lists that are ours; each is taken off before it is freed.
             unsafe {
-                if let Some(chunk) = self.chunks.as_ref() {
-                    let this = mem::replace(&mut self.chunks, chunk.link.take_next());
-                    self.free_chunk(this, panics);
-                } else if let Some(list) = self.lists.as_ref() {
-                    let mut chunk = mem::replace(&mut self.lists, list.link.take_next());
-                    while !chunk.is_null() {
-                        chunk = self.free_chunk(chunk, panics);
+                if let Some(chunk) = NonNull::new(self.chunks) {
+                    self.chunks = chunk.as_ref().link.take_next();
+                    self.free_chunk(chunk, panics);
+                } else if let Some(list) = NonNull::new(self.lists) {
+                    self.lists = list.as_ref().link.take_next();
+                    let mut next = Some(list);
+                    while let Some(chunk) = next {
+                        next = self.free_chunk(chunk, panics);
                     }
                 } else {
                     return;
@@ -409,13 +414,16 @@ impl Garbage {
     ///
     /// # Safety
     /// As for `free`.
-    unsafe fn free_chunk(&mut self, chunk: *mut Node, panics: &mut Panics) -> *mut Node {
+    unsafe fn free_chunk(
+        &mut self,
+        first: NonNull<Node>,
+        panics: &mut Panics,
+    ) -> Option<NonNull<Node>> {
+        let mut next = ptr::null_mut();
         // SAFETY: the caller's promise.
         unsafe {
-            let class = (*chunk).chunk_class().unwrap_or(0);
-            let mut next = ptr::null_mut();
-            for i in 0..1 << class {
-                let node = &*chunk.add(i);
+            let class = first.as_ref().chunk_class().unwrap_or(0);
+            for node in children::nodes_of(first, class) {
                 next = node.sibling();
                 let state = node.word.load();
                 if state.has_any(State::PARENT) {
@@ -428,8 +436,8 @@ impl Garbage {
                     panics.catch(|| drop(waker));
                 }
             }
-            children::free(chunk, class);
-            next
+            children::free(first, class);
         }
+        NonNull::new(next)
     }
 }

@@ -52,10 +52,13 @@ impl Slot {
         self.0.with_mut(|slot| unsafe { (*slot).write(raw) });
         word.arm(what).map_err(|_| {
             // SAFETY: not armed, so still ours, with what was written above.
-            if what.has_any(State::EDGE) {
-                Content::Edge(unsafe { self.take().edge })
-            } else {
-                Content::Waker(ManuallyDrop::into_inner(unsafe { self.take().waker }))
+            unsafe {
+                let raw = self.take();
+                if what.has_any(State::EDGE) {
+                    Content::Edge(raw.edge)
+                } else {
+                    Content::Waker(ManuallyDrop::into_inner(raw.waker))
+                }
             }
         })
     }
@@ -81,8 +84,9 @@ impl Slot {
     /// The content is the caller's, and is there.
     unsafe fn take(&self) -> Raw {
         // SAFETY: the caller's promise. `with_mut` tells the model checker of the change of hands.
-        self.0
-            .with_mut(|slot| unsafe { mem::replace(&mut *slot, MaybeUninit::uninit()).assume_init() })
+        self.0.with_mut(|slot| unsafe {
+            mem::replace(&mut *slot, MaybeUninit::uninit()).assume_init()
+        })
     }
 }
 
@@ -160,7 +164,10 @@ impl Waiter {
 
     fn enter_own(&mut self, node: &Node, waker: Waker) -> bool {
         // SAFETY: `take_slot` succeeded.
-        match unsafe { node.slot.arm_exclusive(&node.word, Content::Waker(waker), State::NONE) } {
+        match unsafe {
+            node.slot
+                .arm_exclusive(&node.word, Content::Waker(waker), State::NONE)
+        } {
             Ok(()) => {
                 self.place = Place::Own;
                 false
@@ -177,7 +184,10 @@ impl Waiter {
         let child = token.child();
         let node = child.node();
         // SAFETY: a new child, which nobody else has.
-        match unsafe { node.slot.arm_exclusive(&node.word, Content::Waker(waker), State::NONE) } {
+        match unsafe {
+            node.slot
+                .arm_exclusive(&node.word, Content::Waker(waker), State::NONE)
+        } {
             Ok(()) => {
                 self.place = Place::Child(child);
                 false
@@ -223,7 +233,10 @@ impl Entry {
         let child = token.child();
         let node = child.node();
         // SAFETY: a new child, which nobody else has.
-        match unsafe { node.slot.arm_exclusive(&node.word, Content::Waker(waker), State::NONE) } {
+        match unsafe {
+            node.slot
+                .arm_exclusive(&node.word, Content::Waker(waker), State::NONE)
+        } {
             Ok(()) => Ok(Entry(ManuallyDrop::new(child))),
             Err(Content::Waker(waker)) => Err(waker),
             Err(Content::Edge(_)) => unreachable!("what was put in comes back"),
@@ -247,4 +260,3 @@ impl Drop for Entry {
         unsafe { reclaim::detach(self.0 .0) }
     }
 }
-

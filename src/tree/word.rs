@@ -220,10 +220,7 @@ impl Word {
         let new = State(seen.0 & State::PARENT.0 | ONE);
         // Acquire: pairs with `vacate`; the last occupant's writes to the node (its `link`, its
         // children reset) are behind us. On failure nothing is read.
-        match self
-            .0
-            .compare_exchange(seen.0, new.0, Acquire, Relaxed)
-        {
+        match self.0.compare_exchange(seen.0, new.0, Acquire, Relaxed) {
             Ok(_) => Ok(()),
             Err(_) => Err(true),
         }
@@ -260,10 +257,7 @@ impl Word {
             // AcqRel: releases the cause in `link` to `load`; acquires what creators announced
             // and waiters armed. The failure's Acquire serves the next turn's look, or
             // the caller's look at the other's cause.
-            match self
-                .0
-                .compare_exchange_weak(seen.0, new.0, AcqRel, Acquire)
-            {
+            match self.0.compare_exchange_weak(seen.0, new.0, AcqRel, Acquire) {
                 Ok(_) => return Ok(new),
                 Err(now) => seen = State(now),
             }
@@ -361,12 +355,10 @@ impl Word {
         while seen.is_living() {
             // Release: pairs with the Acquire of the child's `vacate`, which then knows of the
             // handle. Acquire on failure: pairs with `vacate`, for a child that just went.
-            match self.0.compare_exchange_weak(
-                seen.0,
-                seen.with(State::ORPHAN).0,
-                Release,
-                Acquire,
-            ) {
+            match self
+                .0
+                .compare_exchange_weak(seen.0, seen.with(State::ORPHAN).0, Release, Acquire)
+            {
                 Ok(_) => return true,
                 Err(now) => seen = State(now),
             }
@@ -380,10 +372,7 @@ impl Word {
         // AcqRel: the release half hands the node to `claim` and tells a dying parent
         // (`adopt`, `load`) that we are through; the acquire half pairs with `adopt` and
         // `mark`. Failure's Acquire likewise: the answer decides what to do instead.
-        match self
-            .0
-            .compare_exchange(seen.0, new.0, AcqRel, Acquire)
-        {
+        match self.0.compare_exchange(seen.0, new.0, AcqRel, Acquire) {
             Ok(_) => Ok(()),
             Err(now) => Err(State(now)),
         }
