@@ -99,7 +99,7 @@ impl Edge {
         self.source.with_mut(|s| unsafe { *s = Some(child) });
         // Relaxed: published by `arm` on the word.
         self.state.store(ARMED, Relaxed);
-        // SAFETY: `source` holds the child; the slot of a new node is ours alone.
+        // SAFETY: the edge holds the child; the slot of a new node is ours alone.
         let armed = unsafe {
             let node = node.as_ref();
             node.slot
@@ -108,7 +108,10 @@ impl Edge {
         if armed.is_err() {
             // Relaxed: not published.
             self.state.store(SETTLED, Relaxed);
-            // The child goes with the target, like those of the other edges.
+            // The child goes now: born cancelled it may have a cause, and `settle` has no place
+            // for one.
+            // SAFETY: not published.
+            self.source.with_mut(|s| drop(mem::take(unsafe { &mut *s })));
         }
         armed.is_ok()
     }
