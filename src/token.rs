@@ -89,6 +89,9 @@ impl CancellationToken {
     /// can be cancelled by itself, as a child can, and tokens of this kind can be sources again.
     /// When a source is cancelled, the tokens below are marked before anybody is woken.
     ///
+    /// One thing keeps it longer than its handles: a callback below whose [`Registration`] was
+    /// dropped. Then it stays, and the sources' trees with it, until one of them is cancelled.
+    ///
     /// ```
     /// # use cancel_tree::CancellationToken;
     /// let (request, shutdown) = (CancellationToken::new(), CancellationToken::new());

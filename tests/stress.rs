@@ -115,6 +115,10 @@ impl Random {
 }
 
 struct World {
+    /// Every other round has `any_of` tokens, and cancels all roots at its end: a callback that was
+    /// left on such a token keeps it until then. The other rounds drop everything uncancelled.
+    with_any_of: bool,
+    roots: Mutex<Vec<CancellationToken>>,
     shared: Mutex<Vec<CancellationToken>>,
     alarms: Arc<Census>,
     causes: Arc<Census>,
@@ -126,6 +130,14 @@ impl World {
     fn any(&self, random: &mut Random) -> CancellationToken {
         let shared = self.shared.lock().unwrap();
         shared[random.below(shared.len())].clone()
+    }
+
+    fn root(&self) -> CancellationToken {
+        let root = CancellationToken::new();
+        if self.with_any_of {
+            self.roots.lock().unwrap().push(root.clone());
+        }
+        root
     }
 
     /// Shares a token; who is pushed out for it is dropped after the lock is released.
@@ -160,7 +172,7 @@ fn step(world: &Arc<World>, mine: &mut Mine, random: &mut Random) {
             mine.tokens.push(child);
         }
         8 => world.share(token.child_token(), random),
-        9 => world.share(CancellationToken::new(), random),
+        9 => world.share(world.root(), random),
         10 => {
             token.cancel();
             assert!(token.is_cancelled());
@@ -206,7 +218,7 @@ fn step(world: &Arc<World>, mine: &mut Mine, random: &mut Random) {
                 }
             }
         }
-        18 => {
+        18 if world.with_any_of => {
             let (a, b) = (world.any(random), world.any(random));
             let any = CancellationToken::any_of([&token, &a, &b]);
             if random.below(2) == 0 {
@@ -246,12 +258,16 @@ fn everything_at_once() {
     while Instant::now() < deadline {
         rounds += 1;
         let world = Arc::new(World {
-            shared: Mutex::new(vec![CancellationToken::new()]),
+            with_any_of: rounds % 2 == 0,
+            roots: Mutex::default(),
+            shared: Mutex::default(),
             alarms: Arc::default(),
             causes: Arc::default(),
             callbacks: Arc::default(),
             ran: AtomicUsize::new(0),
         });
+        let first = world.root();
+        world.shared.lock().unwrap().push(first);
         let workers: Vec<_> = (0..threads)
             .map(|thread| {
                 let world = world.clone();
@@ -274,6 +290,9 @@ fn everything_at_once() {
             sleeper.check();
         }
         drop(mine);
+        for root in std::mem::take(&mut *world.roots.lock().unwrap()) {
+            root.cancel();
+        }
         world.shared.lock().unwrap().clear();
         ran += world.ran.load(Ordering::Relaxed);
         for (what, census) in [

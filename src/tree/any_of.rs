@@ -48,12 +48,7 @@ impl Handle {
         let Some(first) = sources.next() else {
             return Handle::root();
         };
-        let mut others: Vec<&Handle> = Vec::new();
-        for source in sources {
-            if source.0 != first.0 && !others.iter().any(|other| other.0 == source.0) {
-                others.push(source);
-            }
-        }
+        let others: Vec<&Handle> = sources.collect();
         // A source that is cancelled already decides, the first of them.
         let mut all = iter::once(first).chain(others.iter().copied());
         if let Some(cancelled) = all.find(|source| source.is_cancelled()) {
@@ -111,7 +106,8 @@ impl Edge {
             // The child goes now: born cancelled it may have a cause, and `settle` has no place
             // for one.
             // SAFETY: not published.
-            self.source.with_mut(|s| drop(mem::take(unsafe { &mut *s })));
+            self.source
+                .with_mut(|s| drop(mem::take(unsafe { &mut *s })));
         }
         armed.is_ok()
     }

@@ -4,10 +4,10 @@
 use super::any_of::FiredEdges;
 use super::extension::RawCause;
 use super::word::State;
-use super::{Handle, Node};
+use super::{reclaim, Handle, Node};
 use crate::cause::{Cause, ContextError};
 use crate::sync::{Acquire, Panics};
-use core::ptr;
+use core::ptr::{self, NonNull};
 
 /// The flags and the counted pointer of a cause.
 pub(super) fn raw_cause(cause: Cause) -> (State, Option<RawCause>) {
@@ -156,7 +156,7 @@ fn spread(top: &Node) {
 
     let mut panics = Panics::default();
     let mut wake_below = |top: &Node, below: State| {
-        if below.has_any(State::WAITER) {
+        if below.has_any(State::WAITER.with(State::KEPT)) {
             wake(top, &mut panics);
         }
         top.word.set_done();
@@ -189,6 +189,11 @@ fn wake(top: &Node, panics: &mut Panics) {
             if let Some(waker) = node.slot.disarm(&node.word) {
                 panics.catch(|| waker.wake());
             }
+        }
+        if state.has_any(State::KEPT) && node.word.take_kept_handle() {
+            // It stays where it is: frozen, or `top`, which the edge that led here keeps.
+            // SAFETY: the handle is ours now.
+            panics.catch(|| unsafe { reclaim::release(NonNull::from(node)) });
         }
         state
     };

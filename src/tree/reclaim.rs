@@ -11,6 +11,7 @@
 //! - a root: everything below is freed, iteratively, chunk by chunk.
 
 use super::children::{self, shards_of, KEPT_CLASSES};
+use super::extension::Extension;
 use super::word::State;
 use super::{any_of, Handle, Node};
 use crate::cause::Cause;
@@ -63,28 +64,35 @@ pub(super) unsafe fn release(node: NonNull<Node>) {
 #[inline]
 unsafe fn release_sole(node: NonNull<Node>, seen: State) {
     let plain = State::ORPHAN
-        .with(State::OWN)
         .with(State::CANCELLED)
+        .with(State::OWN)
+        .with(State::INHERITED)
         .with(State::DONE);
     // SAFETY: the caller's handle keeps the node.
     let this = unsafe { node.as_ref() };
     // The common case, a leaf with nothing special: one RMW and no loop.
-    if seen.unowned().without(plain) == State::NONE && this.link.is_null() {
-        // SAFETY: a living node's parent is alive (I5).
-        if let Some(parent) = unsafe { this.parent() } {
+    // SAFETY: a living node's parent is alive (I5).
+    let parent = unsafe { this.parent() }
+        .filter(|_| seen.unowned().without(plain) == State::NONE && this.link.is_null());
+    if let Some(parent) = parent {
+        let frozen = seen.has_any(State::INHERITED);
+        let new = if frozen {
+            seen.unowned().without(State::ORPHAN).with(State::FREE)
+        } else {
             this.offer_to(parent);
-            if this.word.vacate(seen, State::FREE).is_ok() {
-                // From here on `this` may be gone.
-                if seen.has_any(State::ORPHAN) {
-                    // SAFETY: the orphan owned a handle of its parent.
-                    unsafe { release_upwards(NonNull::from(parent)) };
-                }
-                return;
+            State::FREE
+        };
+        if this.word.vacate(seen, new).is_ok() {
+            // From here on `this` may be gone.
+            if seen.has_any(State::ORPHAN) {
+                // SAFETY: the orphan owned a handle of its parent.
+                unsafe { release_upwards(NonNull::from(parent)) };
             }
-            // Marked or adopted meanwhile. It has been offered, which does no harm: who finds
-            // it by the hint looks at the word.
-            this.link.set_next(ptr::null_mut());
+            return;
         }
+        // Marked or adopted meanwhile. It has been offered, which does no harm: who finds it by
+        // the hint looks at the word.
+        this.link.set_next(ptr::null_mut());
     }
     // SAFETY: the caller's promise.
     unsafe { release_upwards(node) };
@@ -137,39 +145,39 @@ unsafe fn give_up(
             // A forgotten future's, or a canceller takes it right now.
             remains.1 = this.slot.disarm(&this.word);
         }
-        if let Some(extension) = this.link.extension() {
-            if !any_of::settle(this, &extension.edges, |source| pending.push(source)) {
-                continue;
-            }
-            // Acquire: pairs with the publication in `grow`; Relaxed: we are alone.
-            let shards = extension.shards.load(Acquire);
-            extension.shards.store(ptr::null_mut(), Relaxed);
-            if let Some(first) = NonNull::new(shards) {
-                for shard in shards_of(first) {
-                    // SAFETY: the shard's one handle of old. It has neither extension nor
-                    // orphanhood, so this goes neither down nor up from there.
-                    let none = unsafe {
-                        give_up(NonNull::from(shard), pending, &mut (None, None), panics)
-                    };
-                    debug_assert!(none.is_none());
-                }
+        let extension = this.link.extension();
+        if let Some(extension) = extension {
+            release_shards(extension, pending, panics);
+        }
+        let mut census = Census::default();
+        if seen.has_any(State::PARENT) {
+            // SAFETY: we are the last owner.
+            census = unsafe { Census::take(this) };
+        }
+        if census.living != 0 {
+            // The handles come first: an orphan may release its one at once.
+            this.word.add_handles(census.living);
+            // SAFETY: as above.
+            let adopted = unsafe { this.children() }
+                .filter(|child| child.word.adopt())
+                .count();
+            this.word.return_handles(census.living - adopted);
+            continue;
+        }
+        let Some(extension) = extension.filter(|e| !e.edges.is_empty()) else {
+            break census;
+        };
+        if census.passengers != 0 && !seen.is_cancelled() {
+            // Without its edges a callback below would not hear of all sources. So it stays, and
+            // our handle with it, until one of them is cancelled.
+            match this.word.vacate(seen, seen.with(State::KEPT)) {
+                Ok(()) => return None,
+                Err(_) => continue,
             }
         }
-        if !seen.has_any(State::PARENT) {
-            break Census::default();
-        }
-        // SAFETY: we are the last owner.
-        let census = unsafe { Census::take(this) };
-        if census.living == 0 {
+        if any_of::settle(this, &extension.edges, |source| pending.push(source)) {
             break census;
         }
-        // The handles come first: an orphan may release its one at once.
-        this.word.add_handles(census.living);
-        // SAFETY: as above.
-        let adopted = unsafe { this.children() }
-            .filter(|child| child.word.adopt())
-            .count();
-        this.word.return_handles(census.living - adopted);
     };
 
     // SAFETY: alone, nothing living below, edges and shards settled.
@@ -235,6 +243,19 @@ unsafe fn give_up(
         }
     }
     seen.has_any(State::ORPHAN).then(|| NonNull::from(parent))
+}
+
+/// Gives up the handles of a dying parent's shards: from here on they are children like any other.
+fn release_shards(extension: &Extension, pending: &mut Pending, panics: &mut Panics) {
+    // Acquire: pairs with the publication in `grow`. Relaxed: only the last owner is here.
+    let shards = extension.shards.load(Acquire);
+    extension.shards.store(ptr::null_mut(), Relaxed);
+    for shard in NonNull::new(shards).into_iter().flat_map(shards_of) {
+        // SAFETY: the shard's one handle of old. It has neither extension nor orphanhood, so
+        // this goes neither down nor up from there.
+        let up = unsafe { give_up(NonNull::from(shard), pending, &mut (None, None), panics) };
+        debug_assert!(up.is_none());
+    }
 }
 
 /// Leaves a callback's node to the tree: it keeps nothing alive and goes with its parent.

@@ -113,6 +113,10 @@ unsafe impl Send for Waiter {}
 // SAFETY: as above; all methods that change anything take `&mut self`.
 unsafe impl Sync for Waiter {}
 
+// User code runs only when the waiter is in order.
+impl core::panic::UnwindSafe for Waiter {}
+impl core::panic::RefUnwindSafe for Waiter {}
+
 impl Waiter {
     pub(crate) const fn new() -> Waiter {
         Waiter {

@@ -50,6 +50,9 @@ impl State {
     pub(crate) const SHARD: State = State(1 << 13);
     /// What is in the armed slot is an edge of an `any_of` token.
     pub(crate) const EDGE: State = State(1 << 14);
+    /// An `any_of` token without handles, kept for a callback below that nobody can stop any more: it
+    /// has one handle that belongs to the first canceller who comes by.
+    pub(crate) const KEPT: State = State(1 << 15);
 
     /// No flag.
     pub(crate) const NONE: State = State(0);
@@ -341,6 +344,13 @@ impl Word {
         // is published by `leave_slot` or `vacate`.
         let before = self.0.fetch_and(!State::WAITER.0, Acquire);
         State(before).has_any(State::WAITER)
+    }
+
+    /// True: the handle that the token was kept by is the caller's.
+    pub(crate) fn take_kept_handle(&self) -> bool {
+        // Acquire: pairs with the `vacate` that set it.
+        let before = self.0.fetch_and(!State::KEPT.0, Acquire);
+        State(before).has_any(State::KEPT)
     }
 
     /// The slot is empty again.
