@@ -4,7 +4,7 @@ use crate::callback::Registration;
 use crate::cause::Cause;
 use crate::future::{WaitForCancellationFuture, WaitForCancellationFutureOwned};
 use crate::guard::{DropGuard, DropGuardRef};
-use crate::tree::{cancel, Handle};
+use crate::tree::Handle;
 use crate::FutureExt;
 use core::fmt;
 use core::future::Future;
@@ -138,7 +138,7 @@ impl CancellationToken {
     /// 1 RMW for each node below and 1 more here; a second pass of loads if somebody waits, with
     /// 1 RMW for each waiter. No allocation, no recursion.
     pub fn cancel(&self) {
-        self.handle.cancel(cancel::plain());
+        self.handle.cancel();
     }
 
     /// The same, and says why. True: this call was the first, and its cause stands.
@@ -155,7 +155,7 @@ impl CancellationToken {
     ///
     /// As [`cancel`](Self::cancel).
     pub fn cancel_with(&self, cause: impl Into<Cause>) -> bool {
-        self.handle.cancel(cause.into())
+        self.handle.cancel_with(cause.into())
     }
 
     /// Why the token is cancelled, if it is: the cause of the cancel that came first, here or

@@ -13,6 +13,7 @@ use super::extension::Extension;
 use super::waiter::Content;
 use super::word::State;
 use super::{cancel, reclaim, Handle, Node};
+use crate::cause::ContextError;
 use crate::sync::{AcqRel, Acquire, AtomicU8, Relaxed, UnsafeCell};
 use alloc::vec::Vec;
 use core::cell::Cell;
@@ -76,7 +77,7 @@ impl Handle {
         for (edge, source) in edges.iter().zip(others) {
             if !edge.arm(source) {
                 if let Some(cause) = source.cause() {
-                    target.cancel(cause);
+                    target.cancel_with(cause);
                 }
                 break;
             }
@@ -119,8 +120,8 @@ impl Edge {
         // source and the target in place until the canceller is through (`settle`).
         let (source, target) = unsafe { (self.source.with(|s| &*s), &*self.target) };
         let cause = source.as_ref().and_then(Handle::cause);
-        let (_, state, rejected) =
-            cancel::set_cancelled(target, cause.unwrap_or_else(cancel::plain));
+        let cause = cause.unwrap_or(ContextError::Cancelled.into());
+        let (_, state, rejected) = cancel::set_cancelled(target, cause);
         // A clone of a cause that its owner still has: dropping it runs no user code.
         drop(rejected);
         (!state.has_any(State::DONE)).then_some(target)

@@ -5,7 +5,7 @@ use super::any_of::FiredEdges;
 use super::extension::RawCause;
 use super::word::State;
 use super::{reclaim, Handle, Node};
-use crate::cause::{Cause, ContextError};
+use crate::cause::Cause;
 use crate::sync::{Acquire, Panics};
 use core::ptr::{self, NonNull};
 
@@ -46,18 +46,34 @@ impl Handle {
     }
 
     /// Cancels the token and everything below; true if this call was the first.
-    pub(crate) fn cancel(&self, cause: Cause) -> bool {
-        let node = self.node();
-        let (first, state, rejected) = set_cancelled(node, cause);
-        let inherited = state.has_any(State::INHERITED);
-        let done = state.has_any(State::DONE) || inherited && done_above(node);
-        if !done {
-            spread(node);
+    #[inline]
+    pub(crate) fn cancel(&self) -> bool {
+        match self.node().word.cancel(State::NONE) {
+            // Nothing below, nobody waits: one RMW and done.
+            Ok(state) if state.has_any(State::DONE) => true,
+            Ok(state) => finish(self.node(), state, None, true),
+            Err(state) => finish(self.node(), state, None, false),
         }
-        // User code: the error that lost may run anything when it is dropped (I9).
-        drop(rejected);
-        first
     }
+
+    /// The same, and says why.
+    pub(crate) fn cancel_with(&self, cause: Cause) -> bool {
+        let (first, state, rejected) = set_cancelled(self.node(), cause);
+        finish(self.node(), state, rejected, first)
+    }
+}
+
+/// What is left of a cancel once the node itself is cancelled.
+#[inline(never)]
+fn finish(node: &Node, state: State, rejected: Option<Cause>, first: bool) -> bool {
+    let inherited = state.has_any(State::INHERITED);
+    let done = state.has_any(State::DONE) || inherited && done_above(node);
+    if !done {
+        spread(node);
+    }
+    // User code: the error that lost may run anything when it is dropped (I9).
+    drop(rejected);
+    first
 }
 
 /// The own cancel of one node. The answer: was it the first, the state, and the cause that was
@@ -76,8 +92,7 @@ pub(super) fn set_cancelled(node: &Node, cause: Cause) -> (bool, State, Option<C
     };
     match node.link.place_cause(raw) {
         Ok(()) => {
-            let outcome = node.word.cancel(how);
-            let state = outcome.unwrap_or_else(|state| state);
+            let (Ok(state) | Err(state)) = node.word.cancel(how);
             if state.has_all(State::OWN.with(State::CUSTOM)) {
                 // By this call, or by one that found our cause and helped.
                 (true, state, None)
@@ -92,7 +107,7 @@ pub(super) fn set_cancelled(node: &Node, cause: Cause) -> (bool, State, Option<C
             // Another call has placed its cause but perhaps not yet cancelled. Ours must not
             // return before the token is cancelled, and must not wait: so make his step for him.
             let how = State::of_kind(other.kind()).with(State::CUSTOM);
-            let state = node.word.cancel(how).unwrap_or_else(|state| state);
+            let (Ok(state) | Err(state)) = node.word.cancel(how);
             // SAFETY: never placed, so still ours.
             (false, state, Some(unsafe { raw.into_cause() }))
         }
@@ -247,9 +262,4 @@ pub(super) fn walk(top: &Node, mut visit: impl FnMut(&Node) -> State) {
         node = unsafe { &*next };
         state = visit(node);
     }
-}
-
-/// A plain cancel.
-pub(crate) fn plain() -> Cause {
-    ContextError::Cancelled.into()
 }

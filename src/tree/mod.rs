@@ -24,13 +24,13 @@
 //! - **I8** What is in the slot belongs to who cleared WAITER, and to nobody else.
 //! - **I9** User code runs when no invariant is broken and nothing is held.
 
-pub(crate) mod any_of;
-pub(crate) mod cancel;
+mod any_of;
+mod cancel;
 mod children;
 mod extension;
 mod reclaim;
 pub(crate) mod waiter;
-pub(crate) mod word;
+mod word;
 
 use crate::cause::Cause;
 use crate::sync::{AtomicPtr, UnsafeCell};
