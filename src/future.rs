@@ -2,6 +2,7 @@
 
 use crate::token::CancellationToken;
 use crate::tree::waiter::Waiter;
+use core::borrow::Borrow;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
@@ -101,8 +102,8 @@ pub trait FutureExt: Future {
     /// The future's result, or `None` once the token is cancelled: as
     /// [`CancellationToken::run_until_cancelled`], for a chain of calls.
     ///
-    /// A token that is cancelled at the first poll gives `None` without polling the future; after
-    /// that, of a future that is ready and a cancel, the future goes first.
+    /// A token that is cancelled at the call gives `None` without polling the future, which is
+    /// dropped there; after that, of a future that is ready and a cancel, the future goes first.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -124,11 +125,11 @@ pub trait FutureExt: Future {
     where
         Self: Sized,
     {
-        WithCancellationToken(Either {
-            cancelled: cancellation_token.cancelled(),
-            polled: false,
-            future: self,
-        })
+        WithCancellationToken(Either::unless_cancelled(
+            cancellation_token,
+            self,
+            |token| token.cancelled(),
+        ))
     }
 
     /// The same, and owns the token.
@@ -143,11 +144,11 @@ pub trait FutureExt: Future {
     where
         Self: Sized,
     {
-        WithCancellationTokenOwned(Either {
-            cancelled: cancellation_token.cancelled_owned(),
-            polled: false,
-            future: self,
-        })
+        WithCancellationTokenOwned(Either::unless_cancelled(
+            cancellation_token,
+            self,
+            |token| token.cancelled_owned(),
+        ))
     }
 }
 
@@ -156,30 +157,36 @@ impl<F: Future + ?Sized> FutureExt for F {}
 /// A future and the wait for its cancellation.
 struct Either<C, F> {
     cancelled: C,
-    polled: bool,
     /// Pinned when this is.
     future: F,
 }
 
+impl<C, F> Either<C, F> {
+    fn unless_cancelled<T: Borrow<CancellationToken>>(
+        token: T,
+        future: F,
+        wait: impl FnOnce(T) -> C,
+    ) -> Option<Either<C, F>> {
+        let live = !token.borrow().is_cancelled();
+        live.then(|| Either {
+            cancelled: wait(token),
+            future,
+        })
+    }
+}
+
 impl<C: Future<Output = ()> + Unpin, F: Future> Either<C, F> {
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
-        // SAFETY: `future` is pinned with `self` and never moved out; it has no other access, `Either` has
-        // no Drop, and it is Unpin only where `F` is. The other fields are Unpin.
-        let (cancelled, polled, future) = unsafe {
-            let this = self.get_unchecked_mut();
-            (
-                &mut this.cancelled,
-                &mut this.polled,
-                Pin::new_unchecked(&mut this.future),
-            )
+    /// None stands for "cancelled from the beginning".
+    fn poll(this: Pin<&mut Option<Self>>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        let Some(this) = this.as_pin_mut() else {
+            return Poll::Ready(None);
         };
-        if !*polled {
-            *polled = true;
-            // The wait is registered before the future runs: what comes in between wakes us.
-            if Pin::new(&mut *cancelled).poll(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-        }
+        // SAFETY: `future` is pinned with `this` and never moved out; it has no other access,
+        // `Either` has no Drop, and it is Unpin only where `F` is. The other field is Unpin.
+        let (cancelled, future) = unsafe {
+            let this = this.get_unchecked_mut();
+            (&mut this.cancelled, Pin::new_unchecked(&mut this.future))
+        };
         if let Poll::Ready(output) = future.poll(cx) {
             return Poll::Ready(Some(output));
         }
@@ -189,26 +196,26 @@ impl<C: Future<Output = ()> + Unpin, F: Future> Either<C, F> {
 
 /// Made by [`FutureExt::with_cancellation_token`].
 #[must_use = "futures do nothing unless polled"]
-pub struct WithCancellationToken<'a, F>(Either<WaitForCancellationFuture<'a>, F>);
+pub struct WithCancellationToken<'a, F>(Option<Either<WaitForCancellationFuture<'a>, F>>);
 
 impl<F: Future> Future for WithCancellationToken<'_, F> {
     type Output = Option<F::Output>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // SAFETY: the only field is pinned with `self`; there is no Drop and no other access.
-        unsafe { self.map_unchecked_mut(|this| &mut this.0) }.poll(cx)
+        Either::poll(unsafe { self.map_unchecked_mut(|this| &mut this.0) }, cx)
     }
 }
 
 /// Made by [`FutureExt::with_cancellation_token_owned`].
 #[must_use = "futures do nothing unless polled"]
-pub struct WithCancellationTokenOwned<F>(Either<WaitForCancellationFutureOwned, F>);
+pub struct WithCancellationTokenOwned<F>(Option<Either<WaitForCancellationFutureOwned, F>>);
 
 impl<F: Future> Future for WithCancellationTokenOwned<F> {
     type Output = Option<F::Output>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // SAFETY: as above.
-        unsafe { self.map_unchecked_mut(|this| &mut this.0) }.poll(cx)
+        Either::poll(unsafe { self.map_unchecked_mut(|this| &mut this.0) }, cx)
     }
 }
