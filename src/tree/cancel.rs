@@ -229,8 +229,10 @@ pub(super) fn walk(top: &Node, mut visit: impl FnMut(&Node) -> State) {
     let mut state = top.word.load();
     loop {
         let mut next = ptr::null_mut();
-        // Nobody lives below what is free or dead (I7).
-        if state.has_any(State::PARENT) && !state.has_any(State::FREE.with(State::DEAD)) {
+        // Nobody lives below what is free or dead (I7), and below what is done all has been seen
+        // to: each of n nested tokens may be cancelled in turn, from the innermost on.
+        let skip = State::FREE.with(State::DEAD).with(State::DONE);
+        if state.has_any(State::PARENT) && !state.has_any(skip) {
             // Acquire: pairs with `push_chunk`.
             next = node.children.load(Acquire);
         }
