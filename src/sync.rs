@@ -65,11 +65,51 @@ mod imp {
     #[cfg(not(feature = "loom"))]
     compile_error!("`--cfg cancel_tree_loom` also needs the feature `loom` of cancel-tree");
 
-    pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::atomic::{
-        AtomicBool, AtomicPtr, AtomicU64 as AtomicBits, AtomicU8, AtomicUsize,
-    };
+    use core::ops::Deref;
+    use loom::{cell, sync::atomic};
+
+    pub(crate) use loom::sync::atomic::AtomicBool;
+
     pub(crate) use loom::sync::Arc;
+
+    /// loom's types, whose drop counts as a write here: so every access must have happened before
+    /// it, and a release that is too weak to free by shows. loom itself lets a drop pass.
+    macro_rules! checked_at_drop {
+        ($($name:ident $(<$t:ident>)? = $inner:ty, $value:ty;)*) => {$(
+            #[derive(Debug)]
+            pub(crate) struct $name $(<$t>)? ($inner);
+
+            impl $(<$t>)? $name $(<$t>)? {
+                #[track_caller]
+                pub(crate) fn new(value: $value) -> Self {
+                    Self(<$inner>::new(value))
+                }
+            }
+
+            impl $(<$t>)? Deref for $name $(<$t>)? {
+                type Target = $inner;
+                fn deref(&self) -> &$inner {
+                    &self.0
+                }
+            }
+
+            impl $(<$t>)? Drop for $name $(<$t>)? {
+                fn drop(&mut self) {
+                    if !std::thread::panicking() {
+                        self.0.with_mut(|_| ());
+                    }
+                }
+            }
+        )*};
+    }
+
+    checked_at_drop! {
+        AtomicBits = atomic::AtomicU64, u64;
+        AtomicPtr<T> = atomic::AtomicPtr<T>, *mut T;
+        AtomicU8 = atomic::AtomicU8, u8;
+        AtomicUsize = atomic::AtomicUsize, usize;
+        UnsafeCell<T> = cell::UnsafeCell<T>, T;
+    }
 
     /// loom's heap notices what is never freed. It knows layouts only by their pointer, so
     /// an array is one allocation there as well.

@@ -34,8 +34,13 @@ pub(super) fn cause(node: &Node) -> Option<Cause> {
         node = unsafe { node.parent() }?;
         state = node.word.load();
     }
-    // SAFETY: held, or above what is held: the cause stays (I5).
-    let custom = unsafe { node.link.clone_cause() }.filter(|_| state.has_any(State::CUSTOM));
+    let custom = if state.has_any(State::CUSTOM) {
+        // SAFETY: held, or above what is held, and the cause that won: it stays (I5). Without
+        // CUSTOM, what is in `link` may belong to a call that lost and takes it back.
+        unsafe { node.link.clone_cause() }
+    } else {
+        None
+    };
     Some(custom.unwrap_or_else(|| state.kind().into()))
 }
 
