@@ -1,0 +1,308 @@
+//! Tokens with several parents.
+
+use cancel_tree_loom::{
+    model, poll, reached, reason_of, spawn, untouched, Probe, Reason, Runs, Token, UNBOUNDED,
+    USUAL,
+};
+
+#[test]
+fn cancel_of_the_first_source_vs_drop() {
+    model(UNBOUNDED, || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let thread = spawn(move || drop(either));
+        a.cancel();
+        thread.join().unwrap();
+        untouched(&b);
+    });
+}
+
+#[test]
+fn cancel_of_the_other_source_vs_drop() {
+    model(USUAL, || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let thread = spawn(move || drop(either));
+        b.cancel_with(Reason::cause(1));
+        drop(b);
+        thread.join().unwrap();
+        untouched(&a);
+    });
+}
+
+#[test]
+fn cancel_of_the_other_source_vs_drop_and_create() {
+    model(Some(2), || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let (a2, b2) = (a.clone(), b.clone());
+        let thread = spawn(move || {
+            drop(either);
+            (a2.child_token(), b2.child_token())
+        });
+        b.cancel();
+        let (x, y) = thread.join().unwrap();
+        untouched(&x);
+        reached(&y);
+    });
+}
+
+#[test]
+fn cancel_of_a_source_vs_drop_of_all_else() {
+    model(USUAL, || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let b2 = b.clone();
+        let thread = spawn(move || {
+            drop(either);
+            drop(a);
+            drop(b2);
+        });
+        b.cancel();
+        drop(b);
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn two_sources_cancelled_at_once() {
+    model(USUAL, || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let child = either.child_token();
+        let thread = spawn(move || {
+            a.cancel_with(Reason::cause(1));
+            a
+        });
+        b.cancel_with(Reason::cause(2));
+        reached(&either);
+        reached(&child);
+        let a = thread.join().unwrap();
+        let stands = reason_of(&either);
+        assert!(stands == 1 || stands == 2);
+        assert_eq!(reason_of(&child), stands);
+        assert_eq!((reason_of(&a), reason_of(&b)), (1, 2));
+    });
+}
+
+#[test]
+fn two_other_sources_cancelled_at_once_vs_drop() {
+    // Three threads and two edges: bound 2.
+    model(Some(2), || {
+        let (a, b, c) = (Token::new(), Token::new(), Token::new());
+        let either = Token::any_of([&a, &b, &c]);
+        let one = spawn(move || b.cancel());
+        let two = spawn(move || drop(either));
+        c.cancel();
+        one.join().unwrap();
+        two.join().unwrap();
+        untouched(&a);
+    });
+}
+
+#[test]
+fn creation_vs_cancel_of_the_first_source() {
+    model(USUAL, || {
+        let (a, b) = (Token::new(), Token::new());
+        let (a2, b2) = (a.clone(), b.clone());
+        let thread = spawn(move || Token::any_of([&a2, &b2]));
+        a.cancel_with(Reason::cause(1));
+        let either = thread.join().unwrap();
+        assert_eq!(reason_of(&either), 1);
+        untouched(&b);
+    });
+}
+
+#[test]
+fn creation_vs_cancel_of_the_other_source() {
+    model(USUAL, || {
+        let (a, b) = (Token::new(), Token::new());
+        let (a2, b2) = (a.clone(), b.clone());
+        let thread = spawn(move || Token::any_of([&a2, &b2]));
+        b.cancel_with(Reason::cause(1));
+        let either = thread.join().unwrap();
+        assert_eq!(reason_of(&either), 1);
+        untouched(&a);
+    });
+}
+
+#[test]
+fn own_cancel_vs_cancel_of_a_source() {
+    model(USUAL, || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let thread = spawn(move || {
+            either.cancel_with(Reason::cause(1));
+            assert_ne!(reason_of(&either), 0);
+            drop(either);
+        });
+        b.cancel_with(Reason::cause(2));
+        thread.join().unwrap();
+        untouched(&a);
+    });
+}
+
+#[test]
+fn waiter_on_any_of_vs_two_sources_cancelled() {
+    model(Some(2), || {
+        let probe = Probe::new();
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let mut future = either.child_token().cancelled_owned();
+        assert!(!poll(&mut future, &probe.waker()));
+        let thread = spawn(move || a.cancel());
+        b.cancel();
+        thread.join().unwrap();
+        assert_eq!(probe.woken(), 1);
+        drop(future);
+    });
+}
+
+#[test]
+fn waiter_on_any_of_vs_cancel_of_the_other_source() {
+    model(USUAL, || {
+        let probe = Probe::new();
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let waker = probe.waker();
+        let task = spawn(move || {
+            let mut future = either.cancelled_owned();
+            let ready = poll(&mut future, &waker);
+            (ready, future)
+        });
+        b.cancel();
+        let (ready, future) = task.join().unwrap();
+        assert_eq!(probe.woken(), !ready as usize);
+        drop(future);
+    });
+}
+
+#[test]
+fn nested_vs_cancel_of_the_innermost_source() {
+    model(Some(2), || {
+        let (a, b, c) = (Token::new(), Token::new(), Token::new());
+        let inner = Token::any_of([&a, &b]);
+        let outer = Token::any_of([&c, &inner]);
+        let thread = spawn(move || drop(inner));
+        b.cancel_with(Reason::cause(1));
+        thread.join().unwrap();
+        drop(b);
+        if outer.is_cancelled() {
+            assert_eq!(reason_of(&outer), 1);
+        }
+        untouched(&a);
+        untouched(&c);
+    });
+}
+
+#[test]
+fn nested_kept_vs_two_cancels() {
+    model(Some(2), || {
+        let (a, b, c) = (Token::new(), Token::new(), Token::new());
+        let inner = Token::any_of([&a, &b]);
+        let outer = Token::any_of([&c, &inner]);
+        let same = inner.clone();
+        let thread = spawn(move || same.cancel_with(Reason::cause(2)));
+        b.cancel_with(Reason::cause(1));
+        reached(&inner);
+        thread.join().unwrap();
+        reached(&outer);
+        assert_eq!(reason_of(&outer), reason_of(&inner));
+        untouched(&c);
+    });
+}
+
+#[test]
+fn nested_dropped_vs_cancel() {
+    model(Some(2), || {
+        let (a, b, c) = (Token::new(), Token::new(), Token::new());
+        let inner = Token::any_of([&a, &b]);
+        let outer = Token::any_of([&c, &inner]);
+        let thread = spawn(move || {
+            drop(inner);
+            drop(outer);
+        });
+        b.cancel();
+        drop(b);
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn source_in_the_same_tree_vs_cancel_of_the_root() {
+    model(Some(2), || {
+        let root = Token::new();
+        let (a, b) = (root.child_token(), root.child_token());
+        let either = Token::any_of([&a, &b]);
+        let thread = spawn(move || drop((a, b)));
+        root.cancel();
+        reached(&either);
+        thread.join().unwrap();
+    });
+}
+
+/// Nobody can stop the callback, nobody holds the token: it waits for all sources nevertheless.
+#[test]
+fn detached_callback_of_a_dropped_any_of_vs_cancel_of_the_other_source() {
+    model(USUAL, || {
+        let runs = Runs::default();
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        drop(either.on_cancel(runs.callback()));
+        let thread = spawn(move || drop(either));
+        b.cancel();
+        thread.join().unwrap();
+        assert_eq!(runs.count(), 1);
+        untouched(&a);
+    });
+}
+
+#[test]
+fn detached_callback_of_a_dropped_any_of_vs_two_cancels() {
+    model(Some(2), || {
+        let runs = Runs::default();
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        drop(either.on_cancel(runs.callback()));
+        drop(either);
+        let thread = spawn(move || a.cancel());
+        b.cancel();
+        thread.join().unwrap();
+        assert_eq!(runs.count(), 1);
+    });
+}
+
+#[test]
+fn detached_callback_and_any_of_dropped_vs_last_drops_of_the_sources() {
+    model(Some(2), || {
+        let runs = Runs::default();
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        drop(either.on_cancel(runs.callback()));
+        let thread = spawn(move || {
+            drop(either);
+            drop(a);
+        });
+        drop(b);
+        thread.join().unwrap();
+        // Nobody is left who could cancel: it is dropped without running.
+        assert_eq!(runs.count(), 0);
+    });
+}
+
+#[test]
+fn stop_vs_drop_of_the_any_of_vs_cancel_of_a_source() {
+    model(Some(2), || {
+        let runs = Runs::default();
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let registration = either.on_cancel(runs.callback());
+        let one = spawn(move || registration.stop());
+        let two = spawn(move || drop(either));
+        b.cancel();
+        let stopped = one.join().unwrap();
+        two.join().unwrap();
+        assert_eq!(runs.count(), !stopped as usize);
+        untouched(&a);
+    });
+}

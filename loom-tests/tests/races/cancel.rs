@@ -1,0 +1,124 @@
+//! Cancels that meet.
+
+use cancel_tree_loom::{model, reached, seed, spawn, Token, UNBOUNDED, USUAL};
+
+#[test]
+fn cancel_vs_cancel_of_one_token() {
+    model(USUAL, || {
+        let root = Token::new();
+        let parent = root.child_token();
+        let child = parent.child_token();
+        let (root2, parent2, child2) = (root.clone(), parent.clone(), child.clone());
+        let thread = spawn(move || {
+            root2.cancel();
+            // Also if the other one was first and is still on his way.
+            reached(&parent2);
+            reached(&child2);
+        });
+        root.cancel();
+        reached(&parent);
+        reached(&child);
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn cancel_vs_cancel_one_level_up() {
+    model(USUAL, || {
+        let root = Token::new();
+        let parent = root.child_token();
+        let child = parent.child_token();
+        let leaf = child.child_token();
+        let (child2, leaf2) = (child.clone(), leaf.clone());
+        let thread = spawn(move || {
+            parent.cancel();
+            reached(&child2);
+            reached(&leaf2);
+            drop((child2, leaf2));
+            reached(&parent);
+            parent
+        });
+        root.cancel();
+        reached(&child);
+        reached(&leaf);
+        reached(&thread.join().unwrap());
+    });
+}
+
+#[test]
+fn cancels_at_two_levels_vs_creator_below() {
+    model(USUAL, || {
+        let root = Token::new();
+        let parent = root.child_token();
+        seed(&parent, 1);
+        let (two, three) = (parent.clone(), parent.clone());
+        let a = spawn(move || two.cancel());
+        let b = spawn(move || three.child_token());
+        root.cancel();
+        a.join().unwrap();
+        reached(&b.join().unwrap());
+        reached(&parent);
+    });
+}
+
+/// An inherited cancel found on the token: its canceller may not have come to what is below.
+#[test]
+fn cancel_of_a_token_that_an_ancestor_cancels() {
+    model(USUAL, || {
+        let root = Token::new();
+        let parent = root.child_token();
+        let child = parent.child_token();
+        let below = child.clone();
+        let thread = spawn(move || {
+            // Perhaps it is marked already, and the child is not.
+            parent.cancel();
+            reached(&below);
+        });
+        root.cancel();
+        reached(&child);
+        thread.join().unwrap();
+    });
+}
+
+/// What a cancel finds done need not be walked again, but must be done.
+#[test]
+fn three_cancels_on_one_path() {
+    // Three cancellers: bound 2.
+    model(Some(2), || {
+        let root = Token::new();
+        let parent = root.child_token();
+        let child = parent.child_token();
+        let (parent2, child2, leaf) = (parent.clone(), child.clone(), child.child_token());
+        let leaf2 = leaf.clone();
+        let a = spawn(move || {
+            parent2.cancel();
+            reached(&leaf2);
+        });
+        let b = spawn(move || {
+            child2.cancel();
+            reached(&leaf);
+        });
+        root.cancel();
+        reached(&child);
+        a.join().unwrap();
+        b.join().unwrap();
+        drop(parent);
+    });
+}
+
+/// Nested guards: the second cancel finds that the ancestor's is through.
+#[test]
+fn cancel_below_a_finished_cancel_vs_reader() {
+    model(UNBOUNDED, || {
+        let root = Token::new();
+        let parent = root.child_token();
+        let child = parent.child_token();
+        let canceller = root.clone();
+        let thread = spawn(move || canceller.cancel());
+        child.cancel();
+        parent.cancel();
+        reached(&child);
+        thread.join().unwrap();
+        root.cancel();
+    });
+}

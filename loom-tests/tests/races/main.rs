@@ -1,0 +1,13 @@
+//! Each test is a race, named by who meets whom. What every model checks besides its own
+//! assertions: no node, waker or cause is leaked, used after it is gone or touched without an order.
+
+mod any_of;
+mod callback;
+mod cancel;
+mod cause;
+mod create;
+mod recycle;
+mod release;
+mod shard;
+mod visibility;
+mod wait;
