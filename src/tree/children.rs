@@ -33,9 +33,9 @@ const MAX_CLASS: usize = 1;
 /// would pay more for the alignment than the walk gains.
 const ALIGNED_CLASS: usize = 3;
 
-/// The first chunks of this many classes survive the death of their parent: enough for a
-/// request's few children.
-pub(super) const KEPT_CLASSES: usize = if cfg!(cancel_tree_loom) { 1 } else { 3 };
+/// So many free nodes at most survive the death of their parent, for its next occupant: enough for a
+/// request's few children, in chunks of 4, 2 and 1.
+pub(super) const KEPT_NODES: usize = if cfg!(cancel_tree_loom) { 1 } else { 7 };
 
 /// A contended parent gets 2^SHARD_CLASS shards.
 const SHARD_CLASS: usize = if cfg!(cancel_tree_loom) { 1 } else { 4 };

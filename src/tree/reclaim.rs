@@ -10,7 +10,7 @@
 //! - nothing is below: it is offered to the parent's next child;
 //! - a root: everything below is freed, iteratively, chunk by chunk.
 
-use super::children::{self, shards_of, KEPT_CLASSES};
+use super::children::{self, shards_of, KEPT_NODES};
 use super::extension::Extension;
 use super::word::State;
 use super::{any_of, Handle, Node};
@@ -300,6 +300,7 @@ impl Census {
     /// The caller is the last owner of `node`.
     unsafe fn take(node: &Node) -> Census {
         let mut census = Census::default();
+        let mut nodes = 0;
         // SAFETY: the caller's promise.
         for child in unsafe { node.children() } {
             // Acquire: pairs with the child's `vacate`: what it did is behind us.
@@ -309,18 +310,11 @@ impl Census {
             } else if state.has_any(State::PASSENGER) {
                 census.passengers += 1;
             }
-            census.excess |= is_excess(child, state);
+            nodes += 1;
+            census.excess |= nodes > KEPT_NODES || state.has_any(State::PARENT.with(State::SHARD));
         }
         census
     }
-}
-
-/// Whether a child, or its chunk, is more than its parent keeps for the next occupant.
-fn is_excess(child: &Node, state: State) -> bool {
-    state.has_any(State::PARENT.with(State::SHARD))
-        || child
-            .chunk_class()
-            .is_some_and(|class| class >= KEPT_CLASSES)
 }
 
 /// Keeps a few small chunks for the next occupant, as new, and frees the rest. True: some are kept.
@@ -330,40 +324,49 @@ fn is_excess(child: &Node, state: State) -> bool {
 unsafe fn reset_children(node: &Node, panics: &mut Panics) -> bool {
     // Relaxed, everywhere here: the list is ours alone (I2) and is published by `vacate`.
     let mut chunk = node.children.load(Acquire);
-    let mut kept = ptr::null_mut();
-    let mut last = ptr::null_mut();
-    let mut freed = Garbage::new();
+    let mut garbage = Garbage::new();
+    let (mut kept, mut head, mut last) = (0, ptr::null_mut(), None::<&Node>);
     while let Some(first) = NonNull::new(chunk) {
         // SAFETY: a linked chunk of a list that is ours.
         let (class, nodes) = unsafe {
             let class = first.as_ref().chunk_class().unwrap_or(0);
             (class, move || children::nodes_of(first, class))
         };
-        let end = nodes().next_back();
-        chunk = end.map_or(ptr::null_mut(), Node::sibling);
-        if class >= KEPT_CLASSES || nodes().any(|n| n.word.load().has_any(State::SHARD)) {
-            freed.push_chunk(first);
+        chunk = nodes().next_back().map_or(ptr::null_mut(), Node::sibling);
+        if kept + (1 << class) > KEPT_NODES
+            || nodes().any(|node| node.word.load().has_any(State::SHARD))
+        {
+            garbage.push_chunk(first);
             continue;
         }
         for child in nodes() {
-            freed.push_list(child.children.load(Relaxed));
+            garbage.push_list(child.children.load(Relaxed));
             child.children.store(ptr::null_mut(), Relaxed);
             child.hint.store(ptr::null_mut(), Relaxed);
+            child.link.set_next(ptr::null_mut());
             child.word.reset(State::FREE);
-            child.link.set_next(last);
-            last = ptr::from_ref(child).cast_mut();
+            // In the order of before: the next chunk's size depends on the newest one's.
+            match last {
+                // SAFETY: ours alone.
+                Some(last) => unsafe {
+                    last.set_sibling(ptr::from_ref(child).cast_mut());
+                    last.link.set_next(ptr::from_ref(child).cast_mut());
+                },
+                None => head = first.as_ptr(),
+            }
+            last = Some(child);
         }
-        if let Some(end) = end {
-            // SAFETY: ours alone.
-            unsafe { end.set_sibling(kept) };
-        }
-        kept = first.as_ptr();
+        kept += 1 << class;
     }
-    node.children.store(kept, Relaxed);
-    node.hint.store(last, Relaxed);
+    if let Some(last) = last {
+        // SAFETY: ours alone.
+        unsafe { last.set_sibling(ptr::null_mut()) };
+    }
+    node.children.store(head, Relaxed);
+    node.hint.store(head, Relaxed);
     // SAFETY: out of the list, and nobody else has a pointer there.
-    unsafe { freed.free(panics) };
-    !kept.is_null()
+    unsafe { garbage.free(panics) };
+    kept != 0
 }
 
 /// Frees a root and everything below it.

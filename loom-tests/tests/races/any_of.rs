@@ -273,24 +273,6 @@ fn detached_callback_of_a_dropped_any_of_vs_two_cancels() {
 }
 
 #[test]
-fn detached_callback_and_any_of_dropped_vs_last_drops_of_the_sources() {
-    model(Some(2), || {
-        let runs = Runs::default();
-        let (a, b) = (Token::new(), Token::new());
-        let either = Token::any_of([&a, &b]);
-        drop(either.on_cancel(runs.callback()));
-        let thread = spawn(move || {
-            drop(either);
-            drop(a);
-        });
-        drop(b);
-        thread.join().unwrap();
-        // Nobody is left who could cancel: it is dropped without running.
-        assert_eq!(runs.count(), 0);
-    });
-}
-
-#[test]
 fn stop_vs_drop_of_the_any_of_vs_cancel_of_a_source() {
     model(Some(2), || {
         let runs = Runs::default();
