@@ -29,16 +29,21 @@ const MAX_CLASS: usize = 6;
 #[cfg(cancel_tree_loom)]
 const MAX_CLASS: usize = 1;
 
-/// From this class on a chunk is aligned to the cache line. Smaller ones are not: the allocator
-/// would pay more for the alignment than the walk gains.
-const ALIGNED_CLASS: usize = 3;
+/// Pages are aligned to the cache line. Smaller chunks are not: an allocator that is asked for
+/// alignment scatters them, and a walk over many small families takes twice as long.
+const ALIGNED_CLASS: usize = 6;
 
 /// So many free nodes at most survive the death of their parent, for its next occupant: enough for a
 /// request's few children, in chunks of 4, 2 and 1.
 pub(super) const KEPT_NODES: usize = if cfg!(cancel_tree_loom) { 1 } else { 7 };
 
-/// A contended parent gets 2^SHARD_CLASS shards.
-const SHARD_CLASS: usize = if cfg!(cancel_tree_loom) { 1 } else { 4 };
+/// A contended parent gets 2^SHARD_CLASS shards, a cache line each.
+const SHARD_CLASS: usize = if cfg!(cancel_tree_loom) { 1 } else { 6 };
+
+const _: () = assert!(cfg!(cancel_tree_loom) || SHARD_CLASS >= ALIGNED_CLASS);
+
+/// A thread takes free nodes from others' shards only when its own has chunks of these classes.
+const OWN_CLASSES: usize = if cfg!(cancel_tree_loom) { 0 } else { 2 };
 
 /// At least so many nodes are looked at before a list grows.
 const LOOK: usize = if cfg!(cancel_tree_loom) { 2 } else { 8 };
@@ -226,48 +231,51 @@ impl Node {
         Search::Nothing { look_on: node }
     }
 
-    /// Links a chunk in front of the list: the first node in the state `first`, the others in
-    /// `others`, their links a chain that ends at `then`. The answer has CANCELLED if a canceller
-    /// may have missed the chunk.
+    /// Links a chunk in front of the list: the last node in the state `state`, the others in
+    /// `others`, the links a chain from the last to the first that ends at `then`. The answer is the
+    /// first node, the last, and the word: with CANCELLED a canceller may have missed the chunk.
     fn push_chunk(
         &self,
         class: usize,
-        first: State,
+        state: State,
         others: State,
         then: *mut Node,
-    ) -> (NonNull<Node>, State) {
-        let chunk = allocate(class);
+    ) -> (NonNull<Node>, NonNull<Node>, State) {
+        let first = allocate(class);
         let len = 1 << class;
-        // SAFETY: `chunk` has room for `len` nodes, which are written from the last to the first,
-        // each before it is linked to; nobody else sees them before the push.
+        let mut next = then;
+        // SAFETY: there is room for `len` nodes, all of which are written here; nobody else sees them
+        // before the push.
         let last = unsafe {
-            let mut next = (ptr::null_mut(), then);
-            for i in (0..len).rev() {
-                let node = chunk.sub(i);
-                node.write(Node::new(if i == 0 { first } else { others }, self));
-                node.as_ref().set_sibling(next.0);
-                node.as_ref().link.set_next(next.1);
-                next = (node.as_ptr(), node.as_ptr());
+            for i in 0..len {
+                let node = first.sub(i);
+                let is_last = i == len - 1;
+                node.write(Node::new(if is_last { state } else { others }, self));
+                node.as_ref().link.set_next(next);
+                next = node.as_ptr();
+                if !is_last {
+                    node.as_ref().set_sibling(node.sub(1).as_ptr());
+                }
             }
-            chunk.as_ref().set_chunk_class(class);
-            chunk.sub(len - 1).as_ref()
+            first.as_ref().set_chunk_class(class);
+            first.sub(len - 1)
         };
         // Relaxed: the CAS checks the guess.
         let mut head = self.children.load(Relaxed);
         loop {
             // SAFETY: not linked yet.
-            unsafe { last.set_sibling(head) };
+            unsafe { last.as_ref().set_sibling(head) };
             // Release: pairs with the Acquire loads of `children`. Earlier pushes are in its
             // release sequence, for they are RMWs too. Nothing is read through `head`.
             match self
                 .children
-                .compare_exchange_weak(head, chunk.as_ptr(), Release, Relaxed)
+                .compare_exchange_weak(head, first.as_ptr(), Release, Relaxed)
             {
                 Ok(_) => break,
                 Err(now) => head = now,
             }
         }
-        (chunk, self.word.announce_children())
+        (first, last, self.word.announce_children())
     }
 
     /// Where this thread makes its children: the node itself, or its shard of it.
@@ -301,7 +309,7 @@ impl Node {
     #[cold]
     pub(super) fn grow(&self) {
         let shard = State::NEW.with(State::SHARD);
-        let (shards, seen) = self.push_chunk(SHARD_CLASS, shard, shard, ptr::null_mut());
+        let (shards, _, seen) = self.push_chunk(SHARD_CLASS, shard, shard, ptr::null_mut());
         for shard in shards_of(shards) {
             // The chain made by the push is for free nodes.
             shard.link.take_next();
@@ -391,28 +399,37 @@ fn create_slowly<'a>(parent: &'a Node, mut home: &'a Node, miss: Miss) -> Handle
         // As many are looked at as would be made: a list grows only past occupied nodes, and
         // a child pays for one look.
         match home.claim_by_search(LOOK.max(1 << class)) {
-            Search::Found(child) => return Handle(child),
+            Search::Found(child) => {
+                // A free node that no hint led to: another thread has overwritten the hint.
+                if ptr::eq(home, parent) && thread::contended() {
+                    parent.grow();
+                }
+                return Handle(child);
+            }
             Search::Cancelled => return refused(parent),
             Search::Nothing { look_on: node } => look_on = node,
         }
     }
-    if let Some(child) = claim_elsewhere(parent, home) {
-        return Handle(child);
+    // A small list grows first: a thread that lives on the others' nodes would be in their way.
+    if class > OWN_CLASSES {
+        if let Some(child) = claim_elsewhere(parent, home) {
+            return Handle(child);
+        }
     }
-    let (chunk, seen) = home.push_chunk(class, State::NEW, State::FREE, look_on);
+    let (_, last, seen) = home.push_chunk(class, State::NEW, State::FREE, look_on);
     // SAFETY: just linked under a node that the caller holds.
-    let child = unsafe { chunk.as_ref() };
+    let child = unsafe { last.as_ref() };
     let next = child.link.take_next();
     if seen.is_cancelled() {
         // The canceller may have passed before the push. Nobody will claim the other nodes:
         // who finds them asks the parent first (I6).
         child.word.mark();
     } else {
-        let next = if next.is_null() { chunk.as_ptr() } else { next };
+        let next = if next.is_null() { last.as_ptr() } else { next };
         // Release: pairs with `claim_hinted`; the announcement above is behind this (I6).
         home.hint.store(next, Release);
     }
-    Handle(chunk)
+    Handle(last)
 }
 
 /// A free node of another thread's shard, or from before there were shards: so a producer and a

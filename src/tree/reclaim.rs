@@ -343,15 +343,15 @@ unsafe fn reset_children(node: &Node, panics: &mut Panics) -> bool {
             garbage.push_list(child.children.load(Relaxed));
             child.children.store(ptr::null_mut(), Relaxed);
             child.hint.store(ptr::null_mut(), Relaxed);
-            child.link.set_next(ptr::null_mut());
             child.word.reset(State::FREE);
-            // In the order of before: the next chunk's size depends on the newest one's.
+            // In the order of before: the next chunk's size depends on the newest one's. To be
+            // claimed from the last to the first, as when they were new.
+            child
+                .link
+                .set_next(last.map_or(ptr::null_mut(), |last| ptr::from_ref(last).cast_mut()));
             match last {
                 // SAFETY: ours alone.
-                Some(last) => unsafe {
-                    last.set_sibling(ptr::from_ref(child).cast_mut());
-                    last.link.set_next(ptr::from_ref(child).cast_mut());
-                },
+                Some(last) => unsafe { last.set_sibling(ptr::from_ref(child).cast_mut()) },
                 None => head = first.as_ptr(),
             }
             last = Some(child);
@@ -363,7 +363,8 @@ unsafe fn reset_children(node: &Node, panics: &mut Panics) -> bool {
         unsafe { last.set_sibling(ptr::null_mut()) };
     }
     node.children.store(head, Relaxed);
-    node.hint.store(head, Relaxed);
+    let hint = last.map_or(ptr::null_mut(), |last| ptr::from_ref(last).cast_mut());
+    node.hint.store(hint, Relaxed);
     // SAFETY: out of the list, and nobody else has a pointer there.
     unsafe { garbage.free(panics) };
     kept != 0

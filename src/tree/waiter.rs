@@ -7,7 +7,7 @@
 use super::any_of::Edge;
 use super::word::{Refused, State, Word};
 use super::{reclaim, Handle, Node};
-use crate::sync::UnsafeCell;
+use crate::sync::{thread, UnsafeCell};
 use core::mem::{self, ManuallyDrop, MaybeUninit};
 use core::ptr;
 use core::task::{RawWakerVTable, Waker};
@@ -156,7 +156,12 @@ impl Waiter {
             Refused::Taken
         } else {
             match node.word.take_slot() {
-                Ok(()) => return self.enter_own(node, waker),
+                Ok(raced) => {
+                    if raced {
+                        shard_if_contended(node);
+                    }
+                    return self.enter_own(node, waker);
+                }
                 Err(refused) => refused,
             }
         };
@@ -185,6 +190,7 @@ impl Waiter {
     }
 
     fn enter_child(&mut self, token: &Handle, waker: Waker) -> bool {
+        let before = token.node().word.load();
         let child = token.child();
         let node = child.node();
         // SAFETY: a new child, which nobody else has.
@@ -194,6 +200,11 @@ impl Waiter {
         } {
             Ok(()) => {
                 self.place = Place::Child(child);
+                // Somebody else changes the token's word all the while.
+                let after = token.node().word.load();
+                if before.with(State::PARENT) != after.with(State::PARENT) {
+                    shard_if_contended(token.node());
+                }
                 false
             }
             Err(rejected) => {
@@ -225,6 +236,14 @@ impl Waiter {
                 waker.is_some()
             }
         }
+    }
+}
+
+/// Moves the waiters of a token that several threads wait for at once off its own line.
+#[cold]
+fn shard_if_contended(node: &Node) {
+    if !node.is_sharded() && thread::contended() {
+        node.grow();
     }
 }
 

@@ -294,8 +294,9 @@ impl Word {
         self.0.fetch_or(State::DONE.0, Release);
     }
 
-    /// Reserves the waiter slot.
-    pub(crate) fn take_slot(&self) -> Result<(), Refused> {
+    /// Reserves the waiter slot. True: another thread was at the word at the same time.
+    pub(crate) fn take_slot(&self) -> Result<bool, Refused> {
+        let mut raced = false;
         let mut seen = self.load();
         loop {
             if seen.is_cancelled() {
@@ -309,8 +310,8 @@ impl Word {
                 .0
                 .compare_exchange_weak(seen.0, seen.with(State::SLOT).0, Acquire, Acquire)
             {
-                Ok(_) => return Ok(()),
-                Err(now) => seen = State(now),
+                Ok(_) => return Ok(raced),
+                Err(now) => (seen, raced) = (State(now), true),
             }
         }
     }

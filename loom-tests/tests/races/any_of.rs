@@ -32,6 +32,7 @@ fn cancel_of_the_other_source_vs_drop() {
 
 #[test]
 fn cancel_of_the_other_source_vs_drop_and_create() {
+    // Too many executions at 3: bound 2.
     model(Some(2), || {
         let (a, b) = (Token::new(), Token::new());
         let either = Token::any_of([&a, &b]);
@@ -144,6 +145,7 @@ fn own_cancel_vs_cancel_of_a_source() {
 
 #[test]
 fn waiter_on_any_of_vs_two_sources_cancelled() {
+    // Too many executions at 3: bound 2.
     model(Some(2), || {
         let probe = Probe::new();
         let (a, b) = (Token::new(), Token::new());
@@ -179,6 +181,7 @@ fn waiter_on_any_of_vs_cancel_of_the_other_source() {
 
 #[test]
 fn nested_vs_cancel_of_the_innermost_source() {
+    // Too many executions at 3: bound 2.
     model(Some(2), || {
         let (a, b, c) = (Token::new(), Token::new(), Token::new());
         let inner = Token::any_of([&a, &b]);
@@ -197,6 +200,7 @@ fn nested_vs_cancel_of_the_innermost_source() {
 
 #[test]
 fn nested_kept_vs_two_cancels() {
+    // Too many executions at 3: bound 2.
     model(Some(2), || {
         let (a, b, c) = (Token::new(), Token::new(), Token::new());
         let inner = Token::any_of([&a, &b]);
@@ -214,6 +218,7 @@ fn nested_kept_vs_two_cancels() {
 
 #[test]
 fn nested_dropped_vs_cancel() {
+    // Too many executions at 3: bound 2.
     model(Some(2), || {
         let (a, b, c) = (Token::new(), Token::new(), Token::new());
         let inner = Token::any_of([&a, &b]);
@@ -230,6 +235,7 @@ fn nested_dropped_vs_cancel() {
 
 #[test]
 fn source_in_the_same_tree_vs_cancel_of_the_root() {
+    // Too many executions at 3: bound 2.
     model(Some(2), || {
         let root = Token::new();
         let (a, b) = (root.child_token(), root.child_token());
@@ -259,6 +265,7 @@ fn detached_callback_of_a_dropped_any_of_vs_cancel_of_the_other_source() {
 
 #[test]
 fn detached_callback_of_a_dropped_any_of_vs_two_cancels() {
+    // Too many executions at 3: bound 2.
     model(Some(2), || {
         let runs = Runs::default();
         let (a, b) = (Token::new(), Token::new());
@@ -274,6 +281,7 @@ fn detached_callback_of_a_dropped_any_of_vs_two_cancels() {
 
 #[test]
 fn stop_vs_drop_of_the_any_of_vs_cancel_of_a_source() {
+    // Too many executions at 3: bound 2.
     model(Some(2), || {
         let runs = Runs::default();
         let (a, b) = (Token::new(), Token::new());

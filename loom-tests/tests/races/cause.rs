@@ -46,6 +46,7 @@ fn two_causes_on_one_token() {
 
 #[test]
 fn a_cause_vs_a_plain_cancel_vs_a_cause() {
+    // Too many executions at 3: bound 2.
     model(Some(2), || {
         let token = Token::new();
         let (one, two) = (token.clone(), token.clone());

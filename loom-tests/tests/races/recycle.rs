@@ -77,7 +77,8 @@ fn cancel_drop_and_create_vs_cancel_above() {
 
 #[test]
 fn dropped_by_one_thread_claimed_by_another() {
-    model(USUAL, || {
+    // Too many executions at 3: bound 2.
+    model(Some(2), || {
         let root = Token::new();
         let parent = root.clone();
         let churner = spawn(move || drop(parent.child_token()));
@@ -192,6 +193,7 @@ fn cancelled_parent_dropped_vs_creator() {
 /// The reset frees what the cancelled parent's own canceller may still be walking over.
 #[test]
 fn two_cancellers_of_a_parent_that_is_dropped_vs_creator() {
+    // Too many executions at 3: bound 2.
     model(Some(2), || {
         let root = Token::new();
         let old = root.child_token();
@@ -210,6 +212,41 @@ fn two_cancellers_of_a_parent_that_is_dropped_vs_creator() {
         untouched(&new);
         a.join().unwrap();
         b.join().unwrap();
+    });
+}
+
+/// The creator has looked at the parent before the cancel, and claims after the drop: what was
+/// marked must stay marked.
+#[test]
+fn marked_child_dropped_vs_creator_with_an_old_view() {
+    model(UNBOUNDED, || {
+        let root = Token::new();
+        let child = root.child_token();
+        let above = root.clone();
+        let creator = spawn(move || above.child_token());
+        root.cancel();
+        drop(child);
+        reached(&creator.join().unwrap());
+    });
+}
+
+/// The same where the child goes the long way, having children of its own.
+#[test]
+fn marked_parent_dropped_vs_creator_with_an_old_view() {
+    model(USUAL, || {
+        let root = Token::new();
+        let child = root.child_token();
+        seed(&child, 1);
+        let above = root.clone();
+        let creator = spawn(move || {
+            let child = above.child_token();
+            (child.child_token(), child)
+        });
+        root.cancel();
+        drop(child);
+        let (grandchild, child) = creator.join().unwrap();
+        reached(&child);
+        reached(&grandchild);
     });
 }
 

@@ -64,6 +64,7 @@ fn growth_vs_create_vs_cancel() {
 
 #[test]
 fn growth_vs_create_vs_cancel_of_the_grandparent() {
+    // Too many executions at 3: bound 2.
     model(Some(2), || {
         let root = Token::new();
         let parent = root.child_token();
@@ -109,6 +110,7 @@ fn growth_vs_a_cause() {
 
 #[test]
 fn sharded_parent_dropped_with_living_children() {
+    // Too many executions at 3: bound 2.
     model(Some(2), || {
         let root = Token::new();
         let parent = root.child_token();
@@ -126,6 +128,7 @@ fn sharded_parent_dropped_with_living_children() {
 
 #[test]
 fn sharded_parent_dropped_with_living_children_vs_cancel_above() {
+    // Too many executions at 3: bound 2.
     model(Some(2), || {
         let root = Token::new();
         let parent = root.child_token();
@@ -145,6 +148,7 @@ fn sharded_parent_dropped_with_living_children_vs_cancel_above() {
 
 #[test]
 fn sharded_root_dropped_vs_children_dropped() {
+    // Too many executions at 3: bound 2.
     model(Some(2), || {
         let root = Token::new();
         seed(&root, 1);
@@ -158,6 +162,7 @@ fn sharded_root_dropped_vs_children_dropped() {
 
 #[test]
 fn churn_in_a_shard_vs_cancel() {
+    // Too many executions at 3: bound 2.
     model(Some(2), || {
         let root = sharded();
         let parent = root.clone();
@@ -174,6 +179,7 @@ fn churn_in_a_shard_vs_cancel() {
 /// A child of one shard is dropped while a thread of the other looks for a place there.
 #[test]
 fn drop_in_one_shard_vs_create_from_the_other() {
+    // Too many executions at 3: bound 2.
     model(Some(2), || {
         let root = Token::new();
         seed(&root, 1);
@@ -195,6 +201,7 @@ fn drop_in_one_shard_vs_create_from_the_other() {
 
 #[test]
 fn waiter_on_a_sharded_token_vs_cancel() {
+    // Too many executions at 3: bound 2.
     model(Some(2), || {
         let probe = Probe::new();
         let root = sharded();

@@ -225,6 +225,7 @@ fn parked_thread_vs_cancel_of_the_parent() {
 
 #[test]
 fn parked_thread_vs_task_vs_cancel() {
+    // Too many executions at 3: bound 2.
     model(Some(2), || {
         let root = Token::new();
         let (one, two) = (root.clone(), root.clone());
