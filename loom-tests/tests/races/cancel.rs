@@ -88,21 +88,19 @@ fn three_cancels_on_one_path() {
         let root = Token::new();
         let parent = root.child_token();
         let child = parent.child_token();
-        let (parent2, child2, leaf) = (parent.clone(), child.clone(), child.child_token());
-        let leaf2 = leaf.clone();
+        let leaf = child.child_token();
         let a = spawn(move || {
-            parent2.cancel();
-            reached(&leaf2);
+            parent.cancel();
+            parent
         });
         let b = spawn(move || {
-            child2.cancel();
-            reached(&leaf);
+            child.cancel();
+            child
         });
         root.cancel();
-        reached(&child);
-        a.join().unwrap();
-        b.join().unwrap();
-        drop(parent);
+        reached(&leaf);
+        reached(&a.join().unwrap());
+        reached(&b.join().unwrap());
     });
 }
 
@@ -120,5 +118,25 @@ fn cancel_below_a_finished_cancel_vs_reader() {
         reached(&child);
         thread.join().unwrap();
         root.cancel();
+    });
+}
+
+/// The second canceller finds the creator's parent marked by the first, who may be on his way
+/// still: what was made before the mark is cancelled when the second one returns.
+#[test]
+fn second_canceller_vs_creator_below_vs_first() {
+    model(USUAL, || {
+        let root = Token::new();
+        let parent = root.child_token();
+        let child = parent.child_token();
+        let same = root.clone();
+        let first = spawn(move || same.cancel());
+        let creator = spawn(move || (parent.child_token(), parent));
+        root.cancel();
+        let (new, parent) = creator.join().unwrap();
+        for token in [&new, &parent, &child] {
+            reached(token);
+        }
+        first.join().unwrap();
     });
 }

@@ -158,3 +158,42 @@ fn three_creators_share_no_node() {
         assert!(a != b && a != c && b != c);
     });
 }
+
+/// Who offers a place passes on the hint that he finds; who gets it from him must be able to rely
+/// on the node behind it.
+#[test]
+fn create_of_a_chunk_vs_drop_vs_creator_who_follows_both_hints() {
+    // Three threads beside the main one: bound 1, which is enough to see the fault that it is about.
+    model(Some(1), || {
+        let root = Token::new();
+        let child = root.child_token();
+        let (one, two) = (root.clone(), root.clone());
+        let a = spawn(move || one.child_token());
+        let b = spawn(move || drop(child));
+        let c = spawn(move || (two.child_token(), two.child_token()));
+        let z = a.join().unwrap();
+        b.join().unwrap();
+        let (x, y) = c.join().unwrap();
+        assert!(x != y && x != z && y != z);
+    });
+}
+
+/// A claimer passes on the hint that he finds in the place.
+#[test]
+fn create_of_a_chunk_and_drop_vs_two_creators() {
+    // Too many executions at 3: bound 2.
+    model(Some(2), || {
+        let root = Token::new();
+        let child = root.child_token();
+        let (one, two) = (root.clone(), root.clone());
+        let a = spawn(move || {
+            let new = one.child_token();
+            drop(child);
+            new
+        });
+        let b = spawn(move || two.child_token());
+        let c = root.child_token();
+        let (a, b) = (a.join().unwrap(), b.join().unwrap());
+        assert!(a != b && a != c && b != c);
+    });
+}
