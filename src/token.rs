@@ -251,7 +251,8 @@ impl CancellationToken {
     ///
     /// The answer is the right to unregister it; dropping that leaves `f` registered, also after
     /// the last handle of this token is gone, as long as something above can still be cancelled.
-    /// Then `f` is dropped without running.
+    /// Then `f` is dropped without running. (On a token of [`any_of`](Self::any_of) it stays until a
+    /// source is cancelled.)
     ///
     /// `f` may do anything: cancel, create, drop, wait. Mind that a token which `f` owns keeps its
     /// tree alive as long as `f` is registered.

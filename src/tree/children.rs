@@ -83,12 +83,37 @@ pub(super) unsafe fn nodes_of<'a>(
     (0..1 << class).map(move |i| unsafe { first.sub(i).as_ref() })
 }
 
+/// A root begins in the middle of a cache line: so the word, which all read, and the hint, which is
+/// written for each child, are on different ones.
+const ROOT_OFFSET: usize = 32;
+
+fn root_layout() -> Layout {
+    Layout::from_size_align(ROOT_OFFSET + size_of::<Node>(), 64).expect("small")
+}
+
 /// Memory for a node that is in no list.
 pub(super) fn allocate_root(node: Node) -> NonNull<Node> {
-    let root = allocate(0);
-    // SAFETY: fresh memory of a node's layout.
-    unsafe { root.write(node) };
-    root
+    // SAFETY: the layout is not of size zero.
+    let memory = unsafe { alloc(root_layout()) };
+    let memory = NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(root_layout()));
+    // SAFETY: fresh memory with room for a node behind the offset, which suits its alignment.
+    unsafe {
+        let root = memory.add(ROOT_OFFSET).cast::<Node>();
+        root.write(node);
+        root
+    }
+}
+
+/// Frees a root.
+///
+/// # Safety
+/// Made by `allocate_root`; nobody has a pointer to it, and its slot and link are empty.
+pub(super) unsafe fn free_root(root: NonNull<Node>) {
+    // SAFETY: the caller's promise. Nothing to drop but under loom, see `free`.
+    unsafe {
+        root.drop_in_place();
+        dealloc(root.cast::<u8>().sub(ROOT_OFFSET).as_ptr(), root_layout());
+    }
 }
 
 /// Frees a chunk of the class.
@@ -198,9 +223,11 @@ impl Node {
 
     /// Looks for a free child from the hint on, at most `budget` nodes, going round the list once.
     fn claim_by_search(&self, budget: usize) -> Search {
-        // Acquire, both: as in `claim_hinted` and `children`.
-        let head = self.children.load(Acquire);
+        // Acquire, both; the hint first: the head read after it is not older than the chunk that
+        // the hint leads to, so every push before that one is behind us, and with it the nodes
+        // that the siblings lead to.
         let mut node = self.hint.load(Acquire);
+        let head = self.children.load(Acquire);
         let mut announced = false;
         let mut wrapped = false;
         for _ in 0..budget {

@@ -379,7 +379,7 @@ unsafe fn free_root(root: NonNull<Node>, panics: &mut Panics) {
     // SAFETY: the caller's promise. Acquire: pairs with the pushes.
     unsafe {
         garbage.push_list(root.as_ref().children.load(Acquire));
-        children::free(root, 0);
+        children::free_root(root);
         garbage.free(panics);
     }
 }

@@ -181,7 +181,27 @@ fn create_of_a_chunk_vs_drop_vs_creator_who_follows_both_hints() {
 /// A claimer passes on the hint that he finds in the place.
 #[test]
 fn create_of_a_chunk_and_drop_vs_two_creators() {
-    // Too many executions at 3: bound 2.
+    // Three threads beside the main one: bound 1, which is enough to see the fault that it is about.
+    model(Some(1), || {
+        let root = Token::new();
+        let child = root.child_token();
+        let (one, two, three) = (root.clone(), root.clone(), root.clone());
+        let a = spawn(move || {
+            let new = one.child_token();
+            drop(child);
+            new
+        });
+        let b = spawn(move || two.child_token());
+        let c = spawn(move || three.child_token());
+        let (a, b, c) = (a.join().unwrap(), b.join().unwrap(), c.join().unwrap());
+        assert!(a != b && a != c && b != c);
+    });
+}
+
+/// A hint leads to a chunk of one thread, and from there the list to a chunk of another.
+#[test]
+fn creator_who_walks_from_a_hint_vs_two_creators_of_chunks() {
+    // Three creators: bound 2.
     model(Some(2), || {
         let root = Token::new();
         let child = root.child_token();
