@@ -12,7 +12,8 @@ struct Counting;
 /// Bytes allocated with the sizes that chunks of nodes have.
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 
-const NODE: usize = 8 * size_of::<usize>();
+/// Eight words.
+const NODE: usize = size_of::<[usize; 8]>();
 
 fn is_chunk(layout: Layout) -> bool {
     let nodes = layout.size() / NODE;

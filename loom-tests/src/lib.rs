@@ -48,7 +48,8 @@ pub fn model<F: Fn() + Send + Sync + 'static>(bound: Option<usize>, f: F) {
             Err(_) => {}
             Ok("none") => builder.preemption_bound = None,
             Ok(n) => {
-                builder.preemption_bound = Some(n.parse().expect("CANCEL_TREE_PREEMPTIONS: a number"))
+                builder.preemption_bound =
+                    Some(n.parse().expect("CANCEL_TREE_PREEMPTIONS: a number"))
             }
         }
     }

@@ -12,7 +12,9 @@ use std::task::{Context, RawWaker, RawWakerVTable, Waker};
 
 /// Polls once; true: ready.
 pub fn poll<F: Future + Unpin>(future: &mut F, waker: &Waker) -> bool {
-    Pin::new(future).poll(&mut Context::from_waker(waker)).is_ready()
+    Pin::new(future)
+        .poll(&mut Context::from_waker(waker))
+        .is_ready()
 }
 
 /// Hands out wakers, counts what becomes of them, and fails at the end of the model if one of them
@@ -54,7 +56,11 @@ impl Probe {
 impl Drop for Probe {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            assert_eq!(self.0.alive.load(Relaxed), 0, "wakers that nobody has dropped");
+            assert_eq!(
+                self.0.alive.load(Relaxed),
+                0,
+                "wakers that nobody has dropped"
+            );
         }
     }
 }
@@ -155,7 +161,9 @@ impl Drop for Reason {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             // SAFETY: the last reference.
-            let was = self.number.with_mut(|n| unsafe { std::mem::replace(&mut *n, usize::MAX) });
+            let was = self
+                .number
+                .with_mut(|n| unsafe { std::mem::replace(&mut *n, usize::MAX) });
             assert_ne!(was, usize::MAX, "dropped twice");
         }
     }
@@ -207,6 +215,9 @@ impl Data {
     #[track_caller]
     pub fn read(&self) {
         // SAFETY: loom checks it.
-        assert!(self.0.with(|data| unsafe { *data }), "read before it was written");
+        assert!(
+            self.0.with(|data| unsafe { *data }),
+            "read before it was written"
+        );
     }
 }

@@ -1,8 +1,7 @@
 //! Tokens with several parents.
 
 use cancel_tree_loom::{
-    model, poll, reached, reason_of, spawn, untouched, Probe, Reason, Runs, Token, UNBOUNDED,
-    USUAL,
+    model, poll, reached, reason_of, spawn, untouched, Probe, Reason, Runs, Token, UNBOUNDED, USUAL,
 };
 
 #[test]

@@ -1,7 +1,9 @@
 //! Callbacks, and the ways to unregister one.
 
 use cancel_tree::set_thread_number;
-use cancel_tree_loom::{block_on, model, reached, seed, spawn, Data, Runs, Token, UNBOUNDED, USUAL};
+use cancel_tree_loom::{
+    block_on, model, reached, seed, spawn, Data, Runs, Token, UNBOUNDED, USUAL,
+};
 
 #[test]
 fn register_vs_cancel() {

@@ -55,7 +55,13 @@ fn a_cause_vs_a_plain_cancel_vs_a_cause() {
         let c = (token.cancel_with(Reason::cause(3)), reason_of(&token));
         let (a, b) = (a.join().unwrap(), b.join().unwrap());
         assert_eq!(a.0 as u8 + b.0 as u8 + c.0 as u8, 1, "one first");
-        let stands = if a.0 { 1 } else if c.0 { 3 } else { 0 };
+        let stands = if a.0 {
+            1
+        } else if c.0 {
+            3
+        } else {
+            0
+        };
         assert_eq!([a.1, b.1, c.1], [stands; 3]);
     });
 }
@@ -90,7 +96,10 @@ fn kinds_vs_reader() {
         let child = token.child_token();
         let other = token.clone();
         let thread = spawn(move || {
-            other.cancel_with(Cause::with_kind(ContextError::DeadlineExceeded, Reason::new(1)))
+            other.cancel_with(Cause::with_kind(
+                ContextError::DeadlineExceeded,
+                Reason::new(1),
+            ))
         });
         let here = token.cancel_with(ContextError::Cancelled);
         let cause = child.cause().unwrap();

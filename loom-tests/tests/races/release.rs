@@ -1,6 +1,8 @@
 //! Who is the last one, and frees: nobody joins before all is gone.
 
-use cancel_tree_loom::{model, reached, reason_of, spawn, untouched, Reason, Token, UNBOUNDED, USUAL};
+use cancel_tree_loom::{
+    model, reached, reason_of, spawn, untouched, Reason, Token, UNBOUNDED, USUAL,
+};
 
 #[test]
 fn clone_vs_last_drop() {
