@@ -118,8 +118,8 @@ fn a_parent_keeps_a_small_multiple_of_its_peak() {
                     worker.join().unwrap();
                 }
                 let kept = nodes() - before;
-                // 16 shards with chunks that are a page at most, should all of them be in use.
-                let limit = 4 * (peak + 1) * threads + 16 + 16 * threads;
+                // And 64 shards, if threads got into each other's way, each with its first chunks.
+                let limit = 4 * (peak + 1) * threads + 64 + 16 * threads;
                 assert!(
                     kept <= limit,
                     "{threads} threads, peak {peak} each, handing over: {handing_over}: \
