@@ -95,7 +95,9 @@ fn cancelling_allocates_nothing() {
             let mut future = Box::pin(token.cancelled());
             assert!(future.as_mut().poll(&mut context).is_pending());
             let count = Arc::clone(&count);
-            let wake = move || drop(count.0.fetch_add(1, Relaxed));
+            let wake = move || {
+                count.0.fetch_add(1, Relaxed);
+            };
             drop(token.on_cancel(wake));
             future
         })
