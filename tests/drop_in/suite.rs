@@ -962,8 +962,8 @@ async fn one_pinned_future_for_a_whole_loop() {
                 send.send(i).await.unwrap();
             }
             token.cancel();
-            // Not closed: only the token ends the loop below.
-            std::mem::forget(send);
+            // Still open: only the token ends the loop below.
+            send
         }
     });
     let cancelled = token.cancelled();
@@ -977,7 +977,7 @@ async fn one_pinned_future_for_a_whole_loop() {
         }
     }
     assert_eq!(received, [0, 1, 2]);
-    producer.await.unwrap();
+    drop(producer.await.unwrap());
 }
 
 #[tokio::test]
