@@ -1,4 +1,5 @@
-//! The node's `link` word, and the extension that few nodes need: shards and edges.
+//! The node's `link` word, and the extension that some nodes need: for a deadline, shards, edges or a foreign
+//! parent.
 //!
 //! | the node is | `link` |
 //! | --- | --- |
@@ -9,12 +10,15 @@
 //! cannot overwrite each other.
 
 use super::any_of::Edge;
+#[cfg(all(feature = "std", target_has_atomic = "64"))]
+use super::deadline::{Foreign, Timing};
 use super::Node;
 use crate::cause::{Cause, ContextError, Custom};
-use crate::sync::{AcqRel, Acquire, AtomicPtr, Relaxed, Release};
+use crate::sync::{AcqRel, Acquire, AtomicPtr, Panics, Relaxed, Release};
 use alloc::boxed::Box;
 use core::mem::ManuallyDrop;
-use core::ptr;
+use core::ptr::{self, NonNull};
+use core::task::Waker;
 
 const CAUSE: usize = 1;
 const EXTENSION: usize = 2;
@@ -22,10 +26,13 @@ const EXTENSION: usize = 2;
 const DEADLINE: usize = 4;
 const TAGS: usize = 7;
 
-/// What few nodes have. On cache lines of its own: every thread that makes children of a sharded
+/// What some nodes have. On cache lines of its own: every thread that makes children of a sharded
 /// parent reads it, and what the allocator would put beside it may be written all the time.
-#[repr(align(128))]
+#[repr(C, align(128))]
 pub(super) struct Extension {
+    /// What cancels the node from outside the tree. The first field: see `deadline.rs`.
+    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    pub(super) timing: Timing,
     /// The cause, as it would be in `link`.
     cause: AtomicPtr<()>,
     /// The first of the nodes between a contended parent and its children, or null.
@@ -35,13 +42,109 @@ pub(super) struct Extension {
 }
 
 impl Extension {
+    /// Takes out what is in it, and gives it up. The answer is the word of the cause.
+    ///
+    /// # Safety
+    /// The caller is the only owner.
+    unsafe fn empty(this: NonNull<Extension>, remains: &mut Remains) -> *mut () {
+        let raw = this.as_ptr();
+        // SAFETY: the caller's promise. Raw places: the timer may look at the entry meanwhile.
+        let (cause, edges) = unsafe {
+            let cause = (*raw).cause.load(Relaxed);
+            (*raw).cause.store(ptr::null_mut(), Relaxed);
+            (cause, ptr::replace(&raw mut (*raw).edges, Box::default()))
+        };
+        drop(edges);
+        #[cfg(all(feature = "std", target_has_atomic = "64"))]
+        // SAFETY: as above.
+        unsafe {
+            (*raw).timing.empty(remains);
+            super::deadline::retire(this);
+        }
+        #[cfg(not(all(feature = "std", target_has_atomic = "64")))]
+        // SAFETY: as above; there is no timer.
+        unsafe {
+            let _ = remains;
+            drop(Box::from_raw(raw));
+        }
+        cause
+    }
+
     pub(super) fn new(shards: *mut Node, edges: Box<[Edge]>) -> Box<Extension> {
         Box::new(Extension {
+            #[cfg(all(feature = "std", target_has_atomic = "64"))]
+            timing: Timing::new(),
             cause: AtomicPtr::new(ptr::null_mut()),
             shards: AtomicPtr::new(shards),
             edges,
         })
     }
+}
+
+#[cfg(all(feature = "std", target_has_atomic = "64"))]
+impl Extension {
+    /// Nothing in it but a deadline without a cause.
+    fn is_bare(&self) -> bool {
+        // Relaxed: asked by the last owner.
+        self.cause.load(Relaxed).is_null()
+            && self.shards.load(Relaxed).is_null()
+            && self.edges.is_empty()
+            && self.timing.is_bare()
+    }
+}
+
+impl Extension {
+    /// Whether something in here cancels the node when the time has come, other than its parent.
+    pub(super) fn can_cancel(&self) -> bool {
+        #[cfg(all(feature = "std", target_has_atomic = "64"))]
+        if self.timing.can_cancel() {
+            return true;
+        }
+        !self.edges.is_empty()
+    }
+
+    /// The last owner takes the triggers out of the game. False: a firer has one, and a handle of `node`.
+    pub(super) fn settle_triggers(&self, node: &Node) -> bool {
+        #[cfg(all(feature = "std", target_has_atomic = "64"))]
+        return self.timing.settle(node);
+        #[cfg(not(all(feature = "std", target_has_atomic = "64")))]
+        {
+            let _ = node;
+            true
+        }
+    }
+}
+
+impl Remains {
+    /// Drops them one by one: user code, of which one panic must not keep the other from going.
+    pub(super) fn drop_each(self, panics: &mut Panics) {
+        if self.cause.is_some() {
+            panics.catch(|| drop(self.cause));
+        }
+        if self.waker.is_some() {
+            panics.catch(|| drop(self.waker));
+        }
+        #[cfg(all(feature = "std", target_has_atomic = "64"))]
+        {
+            if self.deadline_cause.is_some() {
+                panics.catch(|| drop(self.deadline_cause));
+            }
+            if self.foreign.is_some() {
+                panics.catch(|| drop(self.foreign));
+            }
+        }
+    }
+}
+
+/// User values that a dying node leaves: dropped when the tree is in order again (I9).
+#[derive(Default)]
+pub(super) struct Remains {
+    pub(super) cause: Option<Cause>,
+    pub(super) waker: Option<Waker>,
+    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    pub(super) deadline_cause: Option<Cause>,
+    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    pub(super) foreign: Option<Box<Foreign>>,
 }
 
 /// A counted pointer of a custom cause, with its tag: the CAS that places it decides whose
@@ -75,7 +178,7 @@ impl RawCause {
     /// The count that the pointer stands for is the caller's to give away.
     pub(super) unsafe fn into_cause(self) -> Cause {
         // SAFETY: made by `new` from `Cause::into_raw`; the count is the caller's promise.
-        unsafe { Cause::from_raw(self.0.map_addr(|a| a & !TAGS).cast()) }
+        unsafe { Cause::from_raw(self.0.map_addr(|a| a & !TAGS).cast(), self.kind()) }
     }
 
     /// # Safety
@@ -115,12 +218,6 @@ impl Link {
     }
 
     // ----- while it is occupied ---------------------------------------------------------------
-
-    #[inline]
-    pub(super) fn is_null(&self) -> bool {
-        // Relaxed: asked by the last owner, who has acquired what the others did.
-        self.0.load(Relaxed).is_null()
-    }
 
     #[inline]
     pub(super) fn extension(&self) -> Option<&Extension> {
@@ -207,26 +304,61 @@ impl Link {
 
     // ----- when its last owner lets it go -----------------------------------------------------
 
-    /// Empties the word.
+    /// Empties the word. What the node kept of the user's goes to the caller, to be dropped.
     ///
     /// # Safety
-    /// The caller is the last owner, and the shards and edges are settled.
-    pub(super) unsafe fn take(&self) -> Option<Cause> {
-        // Acquire: pairs with `extend` and `place_cause`, done by owners that are gone.
-        let value = self.0.load(Acquire);
+    /// The caller is the last owner, and shards, edges and triggers are settled.
+    pub(super) unsafe fn take(&self) -> Remains {
+        let mut remains = Remains::default();
+        // Relaxed, here and below: the last owner has acquired what the others did.
+        let value = self.0.load(Relaxed);
         if value.is_null() {
-            return None;
+            return remains;
         }
         self.0.store(ptr::null_mut(), Relaxed);
         let cause = if value.addr() & TAGS == EXTENSION {
-            // SAFETY: made by Box::into_raw in `extend`; nobody is left to read it.
-            let extension: Box<Extension> =
-                unsafe { Box::from_raw(value.map_addr(|a| a & !TAGS).cast()) };
-            extension.cause.load(Acquire)
+            let raw: *mut Extension = value.map_addr(|a| a & !TAGS).cast();
+            // SAFETY: made by Box::into_raw; nobody else has it but the timer, which looks at
+            // the entry only.
+            unsafe { Extension::empty(NonNull::new_unchecked(raw), &mut remains) }
         } else {
             value
         };
         // SAFETY: the node's count goes to the caller.
-        RawCause::from_word(cause).map(|cause| unsafe { cause.into_cause() })
+        remains.cause = RawCause::from_word(cause).map(|cause| unsafe { cause.into_cause() });
+        remains
+    }
+
+    /// For a node that nobody else has seen: the extension that it begins with.
+    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    pub(super) fn put_extension_unshared(&self, extension: NonNull<Extension>) -> &Extension {
+        let raw = extension.as_ptr();
+        // Relaxed: published with the handle, and by what arms a trigger.
+        self.0
+            .store(raw.cast::<()>().map_addr(|a| a | EXTENSION), Relaxed);
+        // SAFETY: the caller's, from a Box; it stays until the last owner takes it.
+        unsafe { &*raw }
+    }
+
+    /// The short way of the last owner: true if there is nothing, or nothing any more, that has to be settled
+    /// or dropped.
+    #[inline]
+    pub(super) fn is_settled(&self) -> bool {
+        // Relaxed: asked by the last owner, who has acquired what the others did.
+        let value = self.0.load(Relaxed);
+        if value.is_null() {
+            return true;
+        }
+        #[cfg(all(feature = "std", target_has_atomic = "64"))]
+        if value.addr() & TAGS == EXTENSION {
+            // SAFETY: it stays until the last owner, who is the caller, takes it.
+            let extension: &Extension = unsafe { &*value.map_addr(|a| a & !TAGS).cast() };
+            if extension.is_bare() && extension.timing.disarm() {
+                // SAFETY: the last owner; there is nothing but a deadline, and it is settled.
+                unsafe { self.take() };
+                return true;
+            }
+        }
+        false
     }
 }

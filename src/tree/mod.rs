@@ -27,8 +27,12 @@
 mod any_of;
 mod cancel;
 mod children;
+#[cfg(all(feature = "std", target_has_atomic = "64"))]
+mod deadline;
 mod extension;
 mod reclaim;
+#[cfg(all(feature = "std", target_has_atomic = "64"))]
+pub(crate) mod trigger;
 pub(crate) mod waiter;
 mod word;
 
@@ -38,6 +42,9 @@ use core::ptr::{self, NonNull};
 use extension::Link;
 use waiter::Slot;
 use word::{State, Word};
+
+#[cfg(all(feature = "std", target_has_atomic = "64"))]
+pub(crate) use deadline::Signal;
 
 /// One token's memory: a cache line where pointers have 64 bits.
 ///
