@@ -4,7 +4,6 @@ use crate::cause::Cause;
 use crate::token::CancellationToken;
 use core::fmt;
 use core::mem::ManuallyDrop;
-use core::ptr;
 
 /// The right to cancel a context, used at the end of the scope at the latest: dropping it cancels, as Go's
 /// `defer cancel()`.
@@ -22,11 +21,14 @@ use core::ptr;
 /// Dropping it panics where [`CancellationToken::cancel`] would.
 #[must_use = "a guard that is dropped at once cancels at once"]
 pub struct CancelGuard {
-    token: CancellationToken,
+    /// Taken out when the guard goes.
+    token: ManuallyDrop<CancellationToken>,
 }
 
 impl CancelGuard {
+    #[inline]
     pub(super) fn new(token: CancellationToken) -> CancelGuard {
+        let token = ManuallyDrop::new(token);
         CancelGuard { token }
     }
 
@@ -54,21 +56,24 @@ impl CancelGuard {
     #[must_use]
     pub fn canceller(&self) -> Canceller {
         Canceller {
-            token: self.token.clone(),
+            token: CancellationToken::clone(&self.token),
         }
     }
 
     /// Gives the guard up without cancelling: the context lives as long as those above.
     pub fn detach(self) {
-        let this = ManuallyDrop::new(self);
-        // SAFETY: `this` is neither used nor dropped after its only field was moved out.
-        drop(unsafe { ptr::read(&this.token) });
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is neither used nor dropped after its only field was dropped.
+        unsafe { ManuallyDrop::drop(&mut this.token) };
     }
 }
 
 impl Drop for CancelGuard {
+    #[inline]
     fn drop(&mut self) {
-        self.token.cancel();
+        // SAFETY: not used again.
+        let token = unsafe { ManuallyDrop::take(&mut self.token) };
+        token.into_handle().cancel_and_drop();
     }
 }
 

@@ -130,7 +130,7 @@ impl Context {
     ///
     /// Cost: 2 RMWs below another context, an allocation below [`background`](Self::background).
     pub fn with_cancel(&self) -> (Context, CancelGuard) {
-        self.derive(self.child_token(), self.deadline, Step::Cancel)
+        self.derive(self.child_pair(), self.deadline, Step::Cancel)
     }
 
     /// A context below this one that is done at `deadline`, if that is earlier than this one's. Otherwise
@@ -200,7 +200,7 @@ impl Context {
         now: impl FnOnce() -> Instant,
         cause: Option<Cause>,
     ) -> (Context, CancelGuard) {
-        let token = self.child_token();
+        let pair = self.child_pair();
         let own = deadline.filter(|own| self.deadline.is_none_or(|above| *own < above));
         let Some(own) = own else {
             let step = if deadline.is_some() {
@@ -208,30 +208,31 @@ impl Context {
             } else {
                 Step::Cancel
             };
-            return self.derive(token, self.deadline, step);
+            return self.derive(pair, self.deadline, step);
         };
         // A parent that is done decides.
+        let token = &pair.0;
         if !token.is_cancelled() {
             let cause = cause.map(|cause| cause.of_kind(ContextError::DeadlineExceeded));
             if own <= now() {
                 let cause = cause.unwrap_or(ContextError::DeadlineExceeded.into());
                 token.cancel_with(cause);
             } else {
-                token.handle().set_deadline(clock::at_or_after(own), cause);
+                token.set_deadline(clock::at_or_after(own), cause);
             }
         }
-        self.derive(token, Some(own), Step::Deadline)
+        self.derive(pair, Some(own), Step::Deadline)
     }
 
     fn derive(
         &self,
-        token: CancellationToken,
+        (own, guards): (Handle, Handle),
         deadline: Option<Instant>,
         step: Step,
     ) -> (Context, CancelGuard) {
-        let guard = CancelGuard::new(token.clone());
+        let guard = CancelGuard::new(guards.into());
         let ctx = Context {
-            token: Some(token),
+            token: Some(own.into()),
             deadline,
             values: self.values.clone(),
             chain: self.chain.then(step),
@@ -318,6 +319,15 @@ impl Context {
         match &self.token {
             Some(token) => token.child_token(),
             None => CancellationToken::new(),
+        }
+    }
+
+    /// One handle for the context, one for its guard.
+    #[inline]
+    fn child_pair(&self) -> (Handle, Handle) {
+        match &self.token {
+            Some(token) => token.handle().child_pair(),
+            None => Handle::root_pair(),
         }
     }
 

@@ -9,17 +9,22 @@ pub(crate) type Tick = u64;
 /// A tick is 2^17 ns, an eighth of a millisecond: deadlines are rounded up to it.
 const SHIFT: u32 = 17;
 
+#[inline]
 fn base() -> Instant {
     static BASE: OnceLock<Instant> = OnceLock::new();
     *BASE.get_or_init(Instant::now)
 }
 
+#[inline]
 fn nanos(instant: Instant) -> u64 {
     let since = instant.saturating_duration_since(base());
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    // 584 years fit.
+    let seconds = since.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(since.subsec_nanos().into())
 }
 
 /// The first tick that is not before `instant`.
+#[inline]
 pub(crate) fn at_or_after(instant: Instant) -> Tick {
     nanos(instant).div_ceil(1 << SHIFT)
 }

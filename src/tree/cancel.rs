@@ -73,6 +73,17 @@ impl Handle {
         }
     }
 
+    /// Cancels and gives up the handle: one step, if nobody waits and nothing is below.
+    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    #[inline]
+    pub(crate) fn cancel_and_drop(self) {
+        let this = core::mem::ManuallyDrop::new(self);
+        if !this.node().word.cancel_and_release() {
+            let this = core::mem::ManuallyDrop::into_inner(this);
+            this.cancel();
+        }
+    }
+
     /// The same, and says why.
     pub(crate) fn cancel_with(&self, cause: Cause) -> bool {
         cancel_because(self.node(), cause)

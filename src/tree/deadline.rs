@@ -52,12 +52,14 @@ impl Timing {
         }
     }
 
+    #[inline]
     fn foreign(&self) -> Option<&Foreign> {
         // SAFETY: written before the node was shared.
         self.foreign.with(|f| unsafe { (*f).as_deref() })
     }
 
     /// A deadline without a cause, or nothing.
+    #[inline]
     pub(super) fn is_bare(&self) -> bool {
         // SAFETY: written before the node was shared.
         self.foreign().is_none() && self.cause.with(|c| unsafe { (*c).is_none() })
@@ -69,6 +71,7 @@ impl Timing {
     }
 
     /// The last owner's short way: false if the timer is at it.
+    #[inline]
     pub(super) fn disarm(&self) -> bool {
         self.entry.trigger().disarm()
     }
@@ -111,16 +114,27 @@ fn entry_of<'a>(extension: NonNull<Extension>) -> &'a Entry {
 }
 
 /// An extension whose entry suits the deadline, if possible without being scheduled anew.
+#[inline]
 fn take_cached(deadline: Tick) -> Option<NonNull<Extension>> {
     let found = CACHE.try_with(|cache| {
         let cache = &mut cache.borrow_mut().0;
-        let last = cache.len();
-        let mut candidates = (last.saturating_sub(LOOK)..last).rev();
-        let suits = candidates.find(|&i| entry_of(cache[i]).suits(deadline));
-        suits.map(|i| cache.swap_remove(i))
+        let last = cache.pop()?;
+        if entry_of(last).suits(deadline) {
+            return Some(last);
+        }
+        cache.push(last);
+        take_other(cache, deadline)
     });
-    // The thread is being torn down: without a cache, then.
+    // Err: the thread is being torn down. Without a cache, then.
     found.ok().flatten()
+}
+
+#[cold]
+fn take_other(cache: &mut Vec<NonNull<Extension>>, deadline: Tick) -> Option<NonNull<Extension>> {
+    let last = cache.len();
+    let mut candidates = (last.saturating_sub(LOOK)..last).rev();
+    let suits = candidates.find(|&i| entry_of(cache[i]).suits(deadline))?;
+    Some(cache.swap_remove(suits))
 }
 
 /// Gives up an extension that has been emptied: to the cache, if there is room.

@@ -84,6 +84,7 @@ impl Extension {
 #[cfg(all(feature = "std", target_has_atomic = "64"))]
 impl Extension {
     /// Nothing in it but a deadline without a cause.
+    #[inline]
     fn is_bare(&self) -> bool {
         // Relaxed: asked by the last owner.
         self.cause.load(Relaxed).is_null()
@@ -354,8 +355,9 @@ impl Link {
             // SAFETY: it stays until the last owner, who is the caller, takes it.
             let extension: &Extension = unsafe { &*value.map_addr(|a| a & !TAGS).cast() };
             if extension.is_bare() && extension.timing.disarm() {
-                // SAFETY: the last owner; there is nothing but a deadline, and it is settled.
-                unsafe { self.take() };
+                self.0.store(ptr::null_mut(), Relaxed);
+                // SAFETY: the last owner; there was nothing in it but a deadline, which is settled.
+                unsafe { super::deadline::retire(NonNull::from(extension)) };
                 return true;
             }
         }

@@ -110,6 +110,13 @@ impl Handle {
         Handle::unlinked(State::NEW)
     }
 
+    /// The same, with two handles from the start.
+    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    pub(crate) fn root_pair() -> (Handle, Handle) {
+        let root = Handle::unlinked(State::NEW_PAIR);
+        (Handle(root.0), root)
+    }
+
     /// A root that says "cancelled" and why, for the child of a cancelled token: it is no part of
     /// that token's tree, so nothing has to be kept for it.
     fn born_cancelled(cause: Cause) -> Handle {
@@ -139,7 +146,15 @@ impl Handle {
     /// A token below this one. One RMW, on the child's word, once the list has a free node.
     #[inline]
     pub(crate) fn child(&self) -> Handle {
-        children::create(self.node())
+        Handle(children::create(self.node(), 1))
+    }
+
+    /// The same, with two handles from the start.
+    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    #[inline]
+    pub(crate) fn child_pair(&self) -> (Handle, Handle) {
+        let node = children::create(self.node(), 2);
+        (Handle(node), Handle(node))
     }
 
     /// The node's address: what makes clones equal and children not.

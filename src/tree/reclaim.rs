@@ -66,10 +66,12 @@ unsafe fn release_sole(node: NonNull<Node>, seen: State) {
     // SAFETY: the caller's handle keeps the node.
     let this = unsafe { node.as_ref() };
     // The common case, a leaf with nothing special: one RMW and no loop.
-    // SAFETY: a living node's parent is alive (I5).
-    let parent = unsafe { this.parent() }
-        .filter(|_| seen.unowned().without(plain) == State::NONE && this.link.is_settled());
-    if let Some(parent) = parent {
+    if seen.unowned().without(plain) == State::NONE && this.link.is_settled() {
+        // SAFETY: a living node's parent is alive (I5).
+        let Some(parent) = (unsafe { this.parent() }) else {
+            // SAFETY: a root without owner, with nobody below and nothing in it.
+            return unsafe { children::free_root(node) };
+        };
         let frozen = seen.has_any(State::INHERITED);
         let new = if frozen {
             seen.unowned().without(State::ORPHAN).with(State::FREE)
