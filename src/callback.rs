@@ -38,9 +38,11 @@ pub(crate) struct Callback {
     finished: AtomicBool,
     /// Who waits for `finished`.
     waiting: AtomicWaker,
-    /// The service thread's list. Present also where there is none, for simplicity.
+    /// The service thread's list.
+    #[cfg_attr(not(feature = "std"), allow(dead_code))]
     pub(crate) next: AtomicPtr<Callback>,
     /// Runs on a worker, not on the thread that cancels.
+    #[cfg_attr(not(feature = "std"), allow(dead_code))]
     off_thread: bool,
 }
 
@@ -78,11 +80,10 @@ impl Callback {
 
     /// The token is cancelled.
     fn start(this: Arc<Callback>) {
-        #[cfg(all(feature = "std", target_has_atomic = "64"))]
+        #[cfg(feature = "std")]
         if this.off_thread {
             return crate::service::run_off_thread(this);
         }
-        debug_assert!(!this.off_thread);
         this.run();
     }
 
@@ -133,7 +134,7 @@ impl Registration {
     }
 
     /// On a worker thread.
-    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    #[cfg(feature = "std")]
     pub(crate) fn off_thread<F>(token: &Handle, f: F) -> Registration
     where
         F: FnOnce() + Send + 'static,

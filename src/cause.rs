@@ -95,7 +95,7 @@ impl Cause {
     }
 
     /// The same error as a cause of the other kind: what a deadline's cause becomes.
-    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    #[cfg(feature = "std")]
     pub(crate) fn of_kind(mut self, kind: ContextError) -> Cause {
         let (Inner::Kind(own) | Inner::Custom(own, _)) = &mut self.0;
         *own = kind;

@@ -8,23 +8,23 @@ extern crate std;
 
 mod callback;
 mod cause;
-#[cfg(all(feature = "std", target_has_atomic = "64"))]
+#[cfg(feature = "std")]
 mod context;
 mod future;
 mod guard;
 #[cfg(feature = "std")]
 mod park;
-#[cfg(all(feature = "std", target_has_atomic = "64"))]
+#[cfg(feature = "std")]
 mod service;
 mod sync;
-#[cfg(all(feature = "std", target_has_atomic = "64"))]
+#[cfg(feature = "std")]
 mod timer;
 mod token;
 mod tree;
 
 pub use callback::{Registration, StopOnDrop};
 pub use cause::{Cause, ContextError};
-#[cfg(all(feature = "std", target_has_atomic = "64"))]
+#[cfg(feature = "std")]
 pub use context::{CancelGuard, Canceller, Context, Done, DoneOwned, DoneSignal, ForeignContext};
 pub use future::{
     FutureExt, WaitForCancellationFuture, WaitForCancellationFutureOwned, WithCancellationToken,

@@ -3,6 +3,11 @@
 
 pub(crate) use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
+#[cfg(all(feature = "std", not(target_has_atomic = "64")))]
+compile_error!(
+    "the feature `std` of cancel-tree needs 64-bit atomics: turn off the default features"
+);
+
 /// The integer of a state word: 64 bits wherever the target has such an atomic.
 #[cfg(target_has_atomic = "64")]
 pub(crate) type Bits = u64;
@@ -14,7 +19,7 @@ pub(crate) type Bits = usize;
 mod imp {
     #[cfg(target_has_atomic = "64")]
     pub(crate) use core::sync::atomic::AtomicU64 as AtomicBits;
-    #[cfg(target_has_atomic = "64")]
+    #[cfg(feature = "std")]
     pub(crate) use core::sync::atomic::AtomicU64;
     #[cfg(not(target_has_atomic = "64"))]
     pub(crate) use core::sync::atomic::AtomicUsize as AtomicBits;
@@ -139,7 +144,7 @@ mod imp {
 pub(crate) use imp::*;
 
 /// A static: a real one, or loom's, which is made anew for each execution.
-#[cfg(all(feature = "std", target_has_atomic = "64", not(cancel_tree_loom)))]
+#[cfg(all(feature = "std", not(cancel_tree_loom)))]
 macro_rules! global {
     ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
         $(#[$meta])*
@@ -147,7 +152,7 @@ macro_rules! global {
     };
 }
 /// A static: a real one, or loom's, which is made anew for each execution.
-#[cfg(all(feature = "std", target_has_atomic = "64", cancel_tree_loom))]
+#[cfg(cancel_tree_loom)]
 macro_rules! global {
     ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
         loom::lazy_static! {
@@ -158,7 +163,7 @@ macro_rules! global {
 }
 
 /// A thread-local, std's or loom's.
-#[cfg(all(feature = "std", target_has_atomic = "64", not(cancel_tree_loom)))]
+#[cfg(all(feature = "std", not(cancel_tree_loom)))]
 macro_rules! local {
     ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
         std::thread_local! {
@@ -168,7 +173,7 @@ macro_rules! local {
     };
 }
 /// A thread-local, std's or loom's.
-#[cfg(all(feature = "std", target_has_atomic = "64", cancel_tree_loom))]
+#[cfg(cancel_tree_loom)]
 macro_rules! local {
     ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
         loom::thread_local! {
@@ -177,7 +182,7 @@ macro_rules! local {
         }
     };
 }
-#[cfg(all(feature = "std", target_has_atomic = "64"))]
+#[cfg(feature = "std")]
 pub(crate) use {global, local};
 
 /// A count is about to wrap: every later decision about memory would be wrong, so the
@@ -316,7 +321,7 @@ impl Panics {
     }
 
     /// Lets nobody know: for a thread that has no caller.
-    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    #[cfg(feature = "std")]
     pub(crate) fn forget(self) {
         if let Some(payload) = self.first {
             use std::panic::{catch_unwind, AssertUnwindSafe};

@@ -282,7 +282,7 @@ impl CancellationToken {
         Registration::new(&self.handle, f)
     }
 
-    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    #[cfg(feature = "std")]
     #[inline]
     pub(crate) fn into_handle(self) -> Handle {
         self.handle

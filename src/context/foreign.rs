@@ -212,8 +212,8 @@ impl Drive {
         let mut cx = task::Context::from_waker(&waker);
         loop {
             let close = Close(self);
-            // SAFETY: POLLING is ours.
             let poll = self.future.with_mut(|future| {
+                // SAFETY: POLLING is ours.
                 unsafe { (*future).as_mut() }.map(|future| future.as_mut().poll(&mut cx))
             });
             if let Some(Poll::Ready(cause)) = poll {

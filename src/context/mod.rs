@@ -478,15 +478,11 @@ impl Context {
             return None;
         };
         let until = [limit, self.deadline].into_iter().flatten().min();
-        if !park::until_cancelled(token, until) {
-            match self.deadline {
+        if !park::until_cancelled(token, until) && until == self.deadline {
+            let expired = until.is_some_and(|deadline| expire_if_past(token.handle(), deadline));
+            if !expired {
                 // Of an `any_of` context the sources expire, and the timer is about to say so.
-                Some(deadline) if until == self.deadline => {
-                    if !expire_if_past(token.handle(), deadline) {
-                        park::until_cancelled(token, limit);
-                    }
-                }
-                _ => {}
+                park::until_cancelled(token, limit);
             }
         }
         self.err()

@@ -109,10 +109,10 @@ impl Layer {
         if self.key == key {
             return Some(&*self.value);
         }
-        match self.place_of(key) {
-            // SAFETY: `before` keeps the layers of the table.
-            Some(place) if !self.table[place].is_null() => {
-                Some(unsafe { &*(*self.table[place]).value })
+        match self.place_of(key).map(|place| self.table[place]) {
+            Some(layer) if !layer.is_null() => {
+                // SAFETY: `before` keeps the layers of the table.
+                Some(unsafe { &*(*layer).value })
             }
             _ => self.foreign.as_ref()?.value(key),
         }

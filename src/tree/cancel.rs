@@ -57,7 +57,7 @@ impl Handle {
     }
 
     /// The kind of that.
-    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    #[cfg(feature = "std")]
     pub(crate) fn kind(&self) -> Option<crate::ContextError> {
         origin(self.node()).map(|(_, state)| state.kind())
     }
@@ -74,7 +74,7 @@ impl Handle {
     }
 
     /// Cancels and gives up the handle: one step, if nobody waits and nothing is below.
-    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    #[cfg(feature = "std")]
     #[inline]
     pub(crate) fn cancel_and_drop(self) {
         let this = core::mem::ManuallyDrop::new(self);

@@ -10,7 +10,7 @@
 //! cannot overwrite each other.
 
 use super::any_of::Edge;
-#[cfg(all(feature = "std", target_has_atomic = "64"))]
+#[cfg(feature = "std")]
 use super::deadline::{Foreign, Timing};
 use super::Node;
 use crate::cause::{Cause, ContextError, Custom};
@@ -31,7 +31,7 @@ const TAGS: usize = 7;
 #[repr(C, align(128))]
 pub(super) struct Extension {
     /// What cancels the node from outside the tree. The first field: see `deadline.rs`.
-    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    #[cfg(feature = "std")]
     pub(super) timing: Timing,
     /// The cause, as it would be in `link`.
     cause: AtomicPtr<()>,
@@ -55,13 +55,13 @@ impl Extension {
             (cause, ptr::replace(&raw mut (*raw).edges, Box::default()))
         };
         drop(edges);
-        #[cfg(all(feature = "std", target_has_atomic = "64"))]
+        #[cfg(feature = "std")]
         // SAFETY: as above.
         unsafe {
             (*raw).timing.empty(remains);
             super::deadline::retire(this);
         }
-        #[cfg(not(all(feature = "std", target_has_atomic = "64")))]
+        #[cfg(not(feature = "std"))]
         // SAFETY: as above; there is no timer.
         unsafe {
             let _ = remains;
@@ -72,7 +72,7 @@ impl Extension {
 
     pub(super) fn new(shards: *mut Node, edges: Box<[Edge]>) -> Box<Extension> {
         Box::new(Extension {
-            #[cfg(all(feature = "std", target_has_atomic = "64"))]
+            #[cfg(feature = "std")]
             timing: Timing::new(),
             cause: AtomicPtr::new(ptr::null_mut()),
             shards: AtomicPtr::new(shards),
@@ -81,7 +81,7 @@ impl Extension {
     }
 }
 
-#[cfg(all(feature = "std", target_has_atomic = "64"))]
+#[cfg(feature = "std")]
 impl Extension {
     /// Nothing in it but a deadline without a cause.
     #[inline]
@@ -97,7 +97,7 @@ impl Extension {
 impl Extension {
     /// Whether something in here cancels the node when the time has come, other than its parent.
     pub(super) fn can_cancel(&self) -> bool {
-        #[cfg(all(feature = "std", target_has_atomic = "64"))]
+        #[cfg(feature = "std")]
         if self.timing.can_cancel() {
             return true;
         }
@@ -106,9 +106,9 @@ impl Extension {
 
     /// The last owner takes the triggers out of the game. False: a firer has one, and a handle of `node`.
     pub(super) fn settle_triggers(&self, node: &Node) -> bool {
-        #[cfg(all(feature = "std", target_has_atomic = "64"))]
+        #[cfg(feature = "std")]
         return self.timing.settle(node);
-        #[cfg(not(all(feature = "std", target_has_atomic = "64")))]
+        #[cfg(not(feature = "std"))]
         {
             let _ = node;
             true
@@ -125,7 +125,7 @@ impl Remains {
         if self.waker.is_some() {
             panics.catch(|| drop(self.waker));
         }
-        #[cfg(all(feature = "std", target_has_atomic = "64"))]
+        #[cfg(feature = "std")]
         {
             if self.deadline_cause.is_some() {
                 panics.catch(|| drop(self.deadline_cause));
@@ -142,9 +142,9 @@ impl Remains {
 pub(super) struct Remains {
     pub(super) cause: Option<Cause>,
     pub(super) waker: Option<Waker>,
-    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    #[cfg(feature = "std")]
     pub(super) deadline_cause: Option<Cause>,
-    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    #[cfg(feature = "std")]
     pub(super) foreign: Option<Box<Foreign>>,
 }
 
@@ -331,7 +331,7 @@ impl Link {
     }
 
     /// For a node that nobody else has seen: the extension that it begins with.
-    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    #[cfg(feature = "std")]
     pub(super) fn put_extension_unshared(&self, extension: NonNull<Extension>) -> &Extension {
         let raw = extension.as_ptr();
         // Relaxed: published with the handle, and by what arms a trigger.
@@ -350,7 +350,7 @@ impl Link {
         if value.is_null() {
             return true;
         }
-        #[cfg(all(feature = "std", target_has_atomic = "64"))]
+        #[cfg(feature = "std")]
         if value.addr() & TAGS == EXTENSION {
             // SAFETY: it stays until the last owner, who is the caller, takes it.
             let extension: &Extension = unsafe { &*value.map_addr(|a| a & !TAGS).cast() };

@@ -27,11 +27,11 @@
 mod any_of;
 mod cancel;
 mod children;
-#[cfg(all(feature = "std", target_has_atomic = "64"))]
+#[cfg(feature = "std")]
 mod deadline;
 mod extension;
 mod reclaim;
-#[cfg(all(feature = "std", target_has_atomic = "64"))]
+#[cfg(feature = "std")]
 pub(crate) mod trigger;
 pub(crate) mod waiter;
 mod word;
@@ -43,7 +43,7 @@ use extension::Link;
 use waiter::Slot;
 use word::{State, Word};
 
-#[cfg(all(feature = "std", target_has_atomic = "64"))]
+#[cfg(feature = "std")]
 pub(crate) use deadline::Signal;
 
 /// One token's memory: a cache line where pointers have 64 bits.
@@ -111,7 +111,7 @@ impl Handle {
     }
 
     /// The same, with two handles from the start.
-    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    #[cfg(feature = "std")]
     pub(crate) fn root_pair() -> (Handle, Handle) {
         let root = Handle::unlinked(State::NEW_PAIR);
         (Handle(root.0), root)
@@ -150,7 +150,7 @@ impl Handle {
     }
 
     /// The same, with two handles from the start.
-    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    #[cfg(feature = "std")]
     #[inline]
     pub(crate) fn child_pair(&self) -> (Handle, Handle) {
         let node = children::create(self.node(), 2);

@@ -175,6 +175,7 @@ unsafe fn give_up(
 
     // SAFETY: alone, nothing living below; edges, triggers and shards settled.
     let waker = remains.waker.take();
+    // SAFETY: as said.
     *remains = unsafe { this.link.take() };
     remains.waker = waker;
     // SAFETY: our handle; orphans are gone, so the parent is as alive as we are (I5).

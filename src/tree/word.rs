@@ -59,6 +59,7 @@ impl State {
     /// One handle, no flags.
     pub(crate) const NEW: State = State(ONE);
     /// Two handles, no flags.
+    #[cfg(feature = "std")]
     pub(crate) const NEW_PAIR: State = State(2 * ONE);
     /// A node that only says "cancelled": nothing can be below it.
     pub(crate) const BORN_CANCELLED: State = State(ONE | 1 | 1 << 1 | 1 << 11);
@@ -222,7 +223,7 @@ impl Word {
         if !seen.is_claimable() {
             return Err(false);
         }
-        let new = State(seen.0 & State::PARENT.0 | handles * ONE);
+        let new = State((seen.0 & State::PARENT.0) | (handles * ONE));
         // Acquire: pairs with `vacate`; the last occupant's writes to the node (its `link`, its
         // children reset) are behind us. On failure nothing is read.
         match self.0.compare_exchange(seen.0, new.0, Acquire, Relaxed) {
@@ -271,7 +272,7 @@ impl Word {
 
     /// `cancel` without a cause and `release_unless_sole` in one step. False: nothing was done, because
     /// somebody waits, something is below, or this is the only handle.
-    #[cfg(all(feature = "std", target_has_atomic = "64"))]
+    #[cfg(feature = "std")]
     #[inline]
     pub(crate) fn cancel_and_release(&self) -> bool {
         let cancelled = State::CANCELLED.with(State::OWN).with(State::DONE);
