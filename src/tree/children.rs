@@ -18,7 +18,6 @@ use super::{cancel, Handle, Node};
 use crate::sync::heap::{alloc, dealloc, handle_alloc_error};
 use crate::sync::{thread, Acquire, Bits, Relaxed, Release};
 use alloc::alloc::Layout;
-use alloc::boxed::Box;
 use core::iter;
 use core::mem;
 use core::ptr::{self, NonNull};
@@ -356,10 +355,7 @@ impl Node {
                     .shards
                     .compare_exchange(ptr::null_mut(), shards.as_ptr(), Release, Relaxed)
                     .is_ok(),
-                None => self
-                    .link
-                    .extend(Extension::new(shards.as_ptr(), Box::new([])))
-                    .is_ok(),
+                None => self.link.extend(Extension::of_shards(shards.as_ptr())),
             };
         if !published {
             // Cancelled, or somebody else was faster: nobody will make children in these.

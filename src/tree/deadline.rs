@@ -17,10 +17,10 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::cell::RefCell;
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 
 /// So many extensions a thread keeps at most.
-const CACHED: usize = if cfg!(cancel_tree_loom) { 1 } else { 256 };
+const CACHED: usize = if cfg!(cancel_tree_loom) { 1 } else { 4096 };
 
 /// So many of them are looked at to find one that need not be scheduled anew.
 const LOOK: usize = 4;
@@ -175,8 +175,8 @@ impl Entry {
     /// # Safety
     /// It is neither owned nor scheduled.
     pub(crate) unsafe fn free(this: NonNull<Entry>) {
-        // SAFETY: the entry is the first field of an extension that a Box made.
-        drop(unsafe { Box::from_raw(this.as_ptr().cast::<Extension>()) });
+        // SAFETY: the entry is the first field of an extension, and nobody else has it.
+        unsafe { Extension::free(this.cast()) };
     }
 
     /// The deadline has passed: cancels the node.
@@ -273,7 +273,7 @@ impl Handle {
 
 #[cold]
 fn new_extension() -> NonNull<Extension> {
-    NonNull::from(Box::leak(Extension::new(ptr::null_mut(), Box::default())))
+    Extension::new(Box::default())
 }
 
 /// The right of a foreign parent to cancel a token, without holding it.

@@ -26,9 +26,8 @@ const EXTENSION: usize = 2;
 const DEADLINE: usize = 4;
 const TAGS: usize = 7;
 
-/// What some nodes have. On cache lines of its own: every thread that makes children of a sharded
-/// parent reads it, and what the allocator would put beside it may be written all the time.
-#[repr(C, align(128))]
+/// What some nodes have.
+#[repr(C)]
 pub(super) struct Extension {
     /// What cancels the node from outside the tree. The first field: see `deadline.rs`.
     #[cfg(feature = "std")]
@@ -39,7 +38,14 @@ pub(super) struct Extension {
     pub(super) shards: AtomicPtr<Node>,
     /// What cancels an `any_of` token.
     pub(super) edges: Box<[Edge]>,
+    /// Made as a `Padded`.
+    padded: bool,
 }
+
+/// An extension on cache lines of its own: every thread that makes children of a sharded parent reads it,
+/// and what the allocator would put beside it may be written all the time.
+#[repr(C, align(128))]
+struct Padded(Extension);
 
 impl Extension {
     /// Takes out what is in it, and gives it up. The answer is the word of the cause.
@@ -65,19 +71,45 @@ impl Extension {
         // SAFETY: as above; there is no timer.
         unsafe {
             let _ = remains;
-            drop(Box::from_raw(raw));
+            Extension::free(this);
         }
         cause
     }
 
-    pub(super) fn new(shards: *mut Node, edges: Box<[Edge]>) -> Box<Extension> {
-        Box::new(Extension {
+    /// An extension that is the caller's.
+    pub(super) fn new(edges: Box<[Edge]>) -> NonNull<Extension> {
+        let extension = Extension::with(ptr::null_mut(), edges, false);
+        NonNull::from(Box::leak(Box::new(extension)))
+    }
+
+    /// The same, for a contended parent.
+    pub(super) fn of_shards(shards: *mut Node) -> NonNull<Extension> {
+        let extension = Extension::with(shards, Box::default(), true);
+        NonNull::from(Box::leak(Box::new(Padded(extension)))).cast()
+    }
+
+    fn with(shards: *mut Node, edges: Box<[Edge]>, padded: bool) -> Extension {
+        Extension {
             #[cfg(feature = "std")]
             timing: Timing::new(),
             cause: AtomicPtr::new(ptr::null_mut()),
             shards: AtomicPtr::new(shards),
             edges,
-        })
+            padded,
+        }
+    }
+
+    /// # Safety
+    /// Nobody else has it.
+    pub(super) unsafe fn free(this: NonNull<Extension>) {
+        // SAFETY: leaked by one of the two above, which `padded` tells apart.
+        unsafe {
+            if this.as_ref().padded {
+                drop(Box::from_raw(this.cast::<Padded>().as_ptr()));
+            } else {
+                drop(Box::from_raw(this.as_ptr()));
+            }
+        }
     }
 }
 
@@ -233,19 +265,20 @@ impl Link {
         }
     }
 
-    /// Gives the node an extension, if `link` is still null.
-    pub(super) fn extend(&self, extension: Box<Extension>) -> Result<(), Box<Extension>> {
-        let raw = Box::into_raw(extension);
-        let tagged = raw.cast::<()>().map_addr(|a| a | EXTENSION);
+    /// Gives the node an extension, if `link` is still null. True: it is the node's now. False: it is gone.
+    pub(super) fn extend(&self, extension: NonNull<Extension>) -> bool {
+        let tagged = extension.as_ptr().cast::<()>();
+        let tagged = tagged.map_addr(|a| a | EXTENSION);
         // Release: pairs with the Acquire of `extension`. Nothing is read on failure.
-        match self
+        let published = self
             .0
             .compare_exchange(ptr::null_mut(), tagged, Release, Relaxed)
-        {
-            Ok(_) => Ok(()),
-            // SAFETY: made by Box::into_raw above and not published.
-            Err(_) => Err(unsafe { Box::from_raw(raw) }),
+            .is_ok();
+        if !published {
+            // SAFETY: the caller's, and not published.
+            unsafe { Extension::free(extension) };
         }
+        published
     }
 
     /// Where the cause is.
@@ -319,8 +352,7 @@ impl Link {
         self.0.store(ptr::null_mut(), Relaxed);
         let cause = if value.addr() & TAGS == EXTENSION {
             let raw: *mut Extension = value.map_addr(|a| a & !TAGS).cast();
-            // SAFETY: made by Box::into_raw; nobody else has it but the timer, which looks at
-            // the entry only.
+            // SAFETY: the last owner has it; nobody else but the timer, which looks at the entry only.
             unsafe { Extension::empty(NonNull::new_unchecked(raw), &mut remains) }
         } else {
             value
