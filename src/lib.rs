@@ -43,4 +43,4 @@ pub fn set_thread_number(number: usize) {
 /// For models: the service thread's work, turned by hand.
 #[cfg(cancel_tree_loom)]
 #[doc(hidden)]
-pub use service::by_hand::Service;
+pub use service::by_hand::{Due, Service};

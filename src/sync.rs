@@ -126,6 +126,9 @@ mod imp {
         pub(crate) use loom::alloc::{alloc, dealloc};
     }
 
+    /// A value that loom reports if it is leaked: for what a Box holds, which loom does not see.
+    pub(crate) use loom::alloc::Track;
+
     /// loom's stand-in for `atomic_waker::AtomicWaker`, whose atomics loom cannot see.
     #[derive(Debug, Default)]
     pub(crate) struct AtomicWaker(loom::future::AtomicWaker);

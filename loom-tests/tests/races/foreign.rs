@@ -1,0 +1,1 @@
+//! Contexts below those of another kind.
