@@ -6,6 +6,7 @@ use crate::sync::Panics;
 use crate::timer::clock::{self, Tick};
 use crate::timer::entry::{Entry, LAST_TICK};
 use crate::timer::wheel::{Expired, Wheel};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use std::ptr::NonNull;
 use std::time::Instant;
@@ -41,8 +42,9 @@ pub(super) mod thread {
     }
 }
 
-/// The wheel and what the service does with it. Dropping it lets go of all entries.
-pub struct Service(Wheel);
+/// The wheel and what the service does with it. Dropping it lets go of all entries. Boxed: the stacks of loom's
+/// threads are small.
+pub struct Service(Box<Wheel>);
 
 // SAFETY: the wheel's entries are its holder's, on whatever thread.
 unsafe impl Send for Service {}
@@ -95,12 +97,17 @@ const STEP: u32 = 24;
 impl Service {
     #[allow(clippy::new_without_default)]
     pub fn new() -> Service {
-        Service(Wheel::new())
+        Service(Box::new(Wheel::new()))
     }
 
     /// The instants of models, `n` from 1 on: far enough for the real clock never to get there.
     pub fn at(n: u64) -> Instant {
         clock::instant_of((n + 1) << STEP)
+    }
+
+    /// What happens at the end of a thread that has had contexts. loom lets a thread be joined before.
+    pub fn end_of_thread() {
+        crate::tree::drop_cache();
     }
 
     /// One round of the thread: takes over what has come, does all that is due at `now`, and runs

@@ -108,6 +108,12 @@ impl Drop for Cache {
     }
 }
 
+/// For models: loom's threads are joined before their locals are dropped.
+#[cfg(cancel_tree_loom)]
+pub(crate) fn drop_cache() {
+    drop(CACHE.with(|cache| cache.replace(Cache(Vec::new()))));
+}
+
 fn entry_of<'a>(extension: NonNull<Extension>) -> &'a Entry {
     // SAFETY: the caller owns the extension. A raw place: no more than the entry is borrowed.
     unsafe { &(*extension.as_ptr()).timing.entry }

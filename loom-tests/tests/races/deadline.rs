@@ -1,9 +1,10 @@
 //! Deadlines: the timer, and whoever it meets. `turn` is what the service thread and its workers do.
 
-use cancel_tree::{Canceller, Context, Service};
+use cancel_tree::{set_thread_number, Canceller, Context, Service};
 use cancel_tree_loom::{
-    model, poll, spawn, ContextError, Data, Probe, Reason, Runs, Token, UNBOUNDED, USUAL,
+    model_in_all_orders as model, poll, ContextError, Data, Probe, Reason, Runs, Token,
 };
+use loom::thread::JoinHandle;
 
 const DEADLINE: Option<ContextError> = Some(ContextError::DeadlineExceeded);
 const CANCELLED: Option<ContextError> = Some(ContextError::Cancelled);
@@ -43,8 +44,17 @@ fn reason_of(ctx: &Context) -> usize {
     cause.downcast_ref::<Reason>().map_or(0, Reason::number)
 }
 
+/// A thread that gives up what it has kept for its next contexts before it is joined.
+fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
+    cancel_tree_loom::spawn(move || {
+        let answer = f();
+        Service::end_of_thread();
+        answer
+    })
+}
+
 /// Turns the service once on a thread of its own.
-fn turn(mut service: Service, n: u64) -> loom::thread::JoinHandle<Service> {
+fn turn(mut service: Service, n: u64) -> JoinHandle<Service> {
     spawn(move || {
         service.turn(Service::at(n));
         service
@@ -55,7 +65,7 @@ fn turn(mut service: Service, n: u64) -> loom::thread::JoinHandle<Service> {
 
 #[test]
 fn deadline_vs_cancel() {
-    model(USUAL, || {
+    model(Some(2), || {
         let service = Service::new();
         let (ctx, guard) = background().with_deadline(Service::at(1));
         let timer = turn(service, 1);
@@ -69,7 +79,7 @@ fn deadline_vs_cancel() {
 
 #[test]
 fn deadline_with_a_cause_vs_cancel_with_another() {
-    model(USUAL, || {
+    model(Some(2), || {
         let service = Service::new();
         let (ctx, guard) = background().with_deadline_cause(Service::at(1), Reason::cause(1));
         let timer = turn(service, 1);
@@ -84,7 +94,7 @@ fn deadline_with_a_cause_vs_cancel_with_another() {
 
 #[test]
 fn deadline_vs_guard() {
-    model(USUAL, || {
+    model(Some(2), || {
         let service = Service::new();
         let (ctx, guard) = background().with_deadline(Service::at(1));
         let timer = turn(service, 1);
@@ -98,7 +108,7 @@ fn deadline_vs_guard() {
 
 #[test]
 fn deadline_vs_cancel_of_the_parent() {
-    model(USUAL, || {
+    model(Some(2), || {
         let service = Service::new();
         let (parent, canceller) = cancellable(&background());
         let ctx = timed_because(&parent, 1, 1);
@@ -135,7 +145,7 @@ fn deadline_vs_deadline_of_the_parent() {
 
 #[test]
 fn deadline_vs_reader() {
-    model(USUAL, || {
+    model(Some(2), || {
         let service = Service::new();
         let ctx = timed_because(&background(), 1, 1);
         let timer = turn(service, 1);
@@ -153,7 +163,7 @@ fn deadline_vs_reader() {
 
 #[test]
 fn deadline_vs_reader_below() {
-    model(USUAL, || {
+    model(Some(2), || {
         let service = Service::new();
         let above = timed_because(&background(), 1, 1);
         let (ctx, guard) = above.with_cancel();
@@ -191,7 +201,7 @@ fn deadline_vs_cancel_vs_reader() {
 
 #[test]
 fn deadline_vs_first_poll() {
-    model(USUAL, || {
+    model(Some(2), || {
         let probe = Probe::new();
         let service = Service::new();
         let ctx = timed(&background(), 1);
@@ -206,7 +216,7 @@ fn deadline_vs_first_poll() {
 
 #[test]
 fn deadline_vs_future_that_gives_up() {
-    model(USUAL, || {
+    model(Some(2), || {
         let probe = Probe::new();
         let service = Service::new();
         let ctx = timed(&background(), 1);
@@ -232,7 +242,7 @@ fn deadline_vs_blocked_thread() {
 
 #[test]
 fn deadline_vs_creation_below() {
-    model(USUAL, || {
+    model(Some(2), || {
         let service = Service::new();
         let ctx = timed_because(&background(), 1, 1);
         let timer = turn(service, 1);
@@ -245,7 +255,7 @@ fn deadline_vs_creation_below() {
 
 #[test]
 fn deadline_vs_creation_of_a_timed_context_below() {
-    model(USUAL, || {
+    model(Some(2), || {
         let service = Service::new();
         let above = timed_because(&background(), 2, 1);
         let timer = turn(service, 2);
@@ -264,7 +274,7 @@ fn deadline_vs_creation_of_a_timed_context_below() {
 
 #[test]
 fn deadline_vs_registration_of_a_callback() {
-    model(USUAL, || {
+    model(Some(2), || {
         let runs = Runs::default();
         let service = Service::new();
         let ctx = timed(&background(), 1);
@@ -278,7 +288,7 @@ fn deadline_vs_registration_of_a_callback() {
 
 #[test]
 fn deadline_vs_registration_of_an_after_func() {
-    model(USUAL, || {
+    model(Some(2), || {
         let runs = Runs::default();
         let service = Service::new();
         let ctx = timed(&background(), 1);
@@ -293,7 +303,7 @@ fn deadline_vs_registration_of_an_after_func() {
 
 #[test]
 fn deadline_vs_stop() {
-    model(USUAL, || {
+    model(Some(2), || {
         let runs = Runs::default();
         let service = Service::new();
         let ctx = timed(&background(), 1);
@@ -328,6 +338,7 @@ fn after_func_vs_two_cancels_and_the_service() {
 #[test]
 fn after_func_that_is_waited_for_vs_the_service() {
     model(Some(2), || {
+        set_thread_number(1);
         let data = Data::new();
         let service = Service::new();
         let (ctx, canceller) = cancellable(&background());
@@ -344,7 +355,7 @@ fn after_func_that_is_waited_for_vs_the_service() {
 /// Nobody can stop the callback, nobody holds the context: it waits for the deadline nevertheless.
 #[test]
 fn detached_callback_of_a_dropped_context_vs_deadline() {
-    model(USUAL, || {
+    model(Some(2), || {
         let runs = Runs::default();
         let service = Service::new();
         let ctx = timed(&background(), 1);
@@ -358,7 +369,7 @@ fn detached_callback_of_a_dropped_context_vs_deadline() {
 
 #[test]
 fn detached_callback_of_a_dropped_context_vs_deadline_and_cancel_of_the_parent() {
-    model(USUAL, || {
+    model(Some(2), || {
         let runs = Runs::default();
         let service = Service::new();
         let (parent, canceller) = cancellable(&background());
@@ -375,7 +386,7 @@ fn detached_callback_of_a_dropped_context_vs_deadline_and_cancel_of_the_parent()
 
 #[test]
 fn detached_callback_vs_drop_of_the_context_vs_cancel_of_the_parent() {
-    model(USUAL, || {
+    model(Some(2), || {
         let runs = Runs::default();
         let mut service = Service::new();
         let (parent, canceller) = cancellable(&background());
@@ -413,7 +424,7 @@ fn detached_callback_vs_drop_of_all_vs_deadline() {
 
 #[test]
 fn deadline_vs_drop() {
-    model(USUAL, || {
+    model(Some(2), || {
         let service = Service::new();
         let ctx = timed(&background(), 1);
         let timer = turn(service, 1);
@@ -424,7 +435,7 @@ fn deadline_vs_drop() {
 
 #[test]
 fn deadline_with_a_cause_vs_drop() {
-    model(USUAL, || {
+    model(Some(2), || {
         let service = Service::new();
         let ctx = timed_because(&background(), 1, 1);
         let timer = turn(service, 1);
@@ -451,7 +462,7 @@ fn deadline_vs_drop_of_two_handles() {
 /// The timer must not cancel who moves in after the context.
 #[test]
 fn deadline_vs_drop_and_creation() {
-    model(USUAL, || {
+    model(Some(2), || {
         let service = Service::new();
         let (parent, guard) = background().with_cancel();
         let ctx = timed(&parent, 1);
@@ -468,7 +479,7 @@ fn deadline_vs_drop_and_creation() {
 
 #[test]
 fn deadline_with_a_cause_vs_drop_and_creation() {
-    model(USUAL, || {
+    model(Some(2), || {
         let service = Service::new();
         let (parent, guard) = background().with_cancel();
         let ctx = timed_because(&parent, 1, 1);
@@ -484,7 +495,7 @@ fn deadline_with_a_cause_vs_drop_and_creation() {
 
 #[test]
 fn deadline_vs_drop_of_the_context_and_its_parent() {
-    model(USUAL, || {
+    model(Some(2), || {
         let service = Service::new();
         let (parent, guard) = background().with_cancel();
         guard.detach();
@@ -498,7 +509,7 @@ fn deadline_vs_drop_of_the_context_and_its_parent() {
 
 #[test]
 fn deadline_vs_drop_of_a_parent_with_a_timed_child() {
-    model(USUAL, || {
+    model(Some(2), || {
         let service = Service::new();
         let parent = timed_because(&background(), 1, 1);
         let ctx = timed_because(&parent, 2, 2);
@@ -512,7 +523,7 @@ fn deadline_vs_drop_of_a_parent_with_a_timed_child() {
 
 #[test]
 fn deadline_of_the_child_vs_drop_of_the_parent() {
-    model(USUAL, || {
+    model(Some(2), || {
         let service = Service::new();
         let parent = timed_because(&background(), 2, 1);
         let ctx = timed_because(&parent, 1, 2);
@@ -541,7 +552,7 @@ fn two_deadlines_vs_drop_of_child_and_parent() {
 
 #[test]
 fn cancel_of_the_parent_vs_drop_of_a_timed_child() {
-    model(USUAL, || {
+    model(Some(2), || {
         let mut service = Service::new();
         let (parent, canceller) = cancellable(&background());
         let ctx = timed_because(&parent, 1, 1);
@@ -591,7 +602,7 @@ fn deadline_of_a_source_vs_drop_of_the_any_of() {
 /// The entry's place in the node is the extension's, whatever else comes into it.
 #[test]
 fn deadline_vs_token_below() {
-    model(USUAL, || {
+    model(Some(2), || {
         let service = Service::new();
         let ctx = timed(&background(), 1);
         let timer = turn(service, 1);
@@ -608,7 +619,7 @@ fn deadline_vs_token_below() {
 /// The timer puts the entry back to where it belongs, while its owner uses it for another context.
 #[test]
 fn visit_of_an_armed_entry_vs_drop_and_an_earlier_deadline() {
-    model(UNBOUNDED, || {
+    model(Some(2), || {
         let mut service = Service::new();
         drop(timed(&background(), 1));
         service.turn(Service::at(0));
@@ -626,7 +637,7 @@ fn visit_of_an_armed_entry_vs_drop_and_an_earlier_deadline() {
 
 #[test]
 fn visit_of_an_armed_entry_vs_drop_and_a_later_deadline() {
-    model(UNBOUNDED, || {
+    model(Some(2), || {
         let mut service = Service::new();
         drop(timed(&background(), 1));
         service.turn(Service::at(0));
@@ -644,7 +655,7 @@ fn visit_of_an_armed_entry_vs_drop_and_a_later_deadline() {
 
 #[test]
 fn deadline_vs_drop_and_a_later_deadline() {
-    model(USUAL, || {
+    model(Some(2), || {
         let mut service = Service::new();
         let ctx = timed(&background(), 1);
         service.turn(Service::at(0));
@@ -660,7 +671,7 @@ fn deadline_vs_drop_and_a_later_deadline() {
 
 #[test]
 fn deadline_vs_drop_and_an_earlier_deadline() {
-    model(USUAL, || {
+    model(Some(2), || {
         let mut service = Service::new();
         let ctx = timed(&background(), 2);
         service.turn(Service::at(0));
@@ -676,7 +687,7 @@ fn deadline_vs_drop_and_an_earlier_deadline() {
 /// Both below one parent, so the node is used again as well.
 #[test]
 fn deadline_vs_drop_and_a_later_deadline_in_the_same_node() {
-    model(USUAL, || {
+    model(Some(2), || {
         let mut service = Service::new();
         let (parent, guard) = background().with_cancel();
         let ctx = timed(&parent, 1);
@@ -695,7 +706,7 @@ fn deadline_vs_drop_and_a_later_deadline_in_the_same_node() {
 
 #[test]
 fn visit_of_an_idle_entry_vs_a_later_deadline() {
-    model(UNBOUNDED, || {
+    model(Some(2), || {
         let mut service = Service::new();
         drop(timed(&background(), 1));
         service.turn(Service::at(0));
@@ -710,7 +721,7 @@ fn visit_of_an_idle_entry_vs_a_later_deadline() {
 
 #[test]
 fn visit_of_an_idle_entry_vs_the_same_deadline() {
-    model(UNBOUNDED, || {
+    model(Some(2), || {
         let mut service = Service::new();
         drop(timed(&background(), 1));
         service.turn(Service::at(0));
@@ -725,7 +736,7 @@ fn visit_of_an_idle_entry_vs_the_same_deadline() {
 /// Out of the inbox into the timer's hands, while its owner has other plans.
 #[test]
 fn entry_taken_in_vs_drop_and_a_later_deadline() {
-    model(UNBOUNDED, || {
+    model(Some(2), || {
         let service = Service::new();
         let ctx = timed(&background(), 1);
         let timer = turn(service, 1);
@@ -740,7 +751,7 @@ fn entry_taken_in_vs_drop_and_a_later_deadline() {
 
 #[test]
 fn visit_vs_drop_and_the_end_of_the_thread() {
-    model(USUAL, || {
+    model(Some(2), || {
         let mut service = Service::new();
         let thread = spawn(move || drop(timed(&background(), 1)));
         service.turn(Service::at(1));
@@ -752,7 +763,7 @@ fn visit_vs_drop_and_the_end_of_the_thread() {
 
 #[test]
 fn visit_of_an_armed_entry_vs_the_end_of_the_thread() {
-    model(USUAL, || {
+    model(Some(2), || {
         let mut service = Service::new();
         let ctx = timed(&background(), 2);
         let thread = spawn(move || drop(ctx));
@@ -766,7 +777,7 @@ fn visit_of_an_armed_entry_vs_the_end_of_the_thread() {
 
 #[test]
 fn visit_vs_a_full_cache() {
-    model(USUAL, || {
+    model(Some(2), || {
         let mut service = Service::new();
         let (one, two) = (timed(&background(), 1), timed(&background(), 1));
         service.turn(Service::at(0));
@@ -780,7 +791,7 @@ fn visit_vs_a_full_cache() {
 
 #[test]
 fn purge_vs_drop_and_the_end_of_the_thread() {
-    model(USUAL, || {
+    model(Some(2), || {
         let mut service = Service::new();
         let ctx = timed(&background(), 1);
         service.turn(Service::at(0));
@@ -794,7 +805,7 @@ fn purge_vs_drop_and_the_end_of_the_thread() {
 
 #[test]
 fn purge_vs_drop_and_a_new_deadline() {
-    model(USUAL, || {
+    model(Some(2), || {
         let mut service = Service::new();
         let ctx = timed(&background(), 1);
         service.turn(Service::at(0));
@@ -834,7 +845,7 @@ fn worker_vs_drop_and_a_new_deadline_vs_the_timer() {
 /// The thread as it is: a lost wake-up leaves it sleeping.
 #[test]
 fn push_of_a_deadline_vs_sleep() {
-    model(USUAL, || {
+    model(Some(2), || {
         let mut service = Service::new();
         let thread = spawn(move || {
             service.run_until_something_comes();
@@ -850,7 +861,7 @@ fn push_of_a_deadline_vs_sleep() {
 
 #[test]
 fn push_of_an_earlier_deadline_vs_sleep() {
-    model(USUAL, || {
+    model(Some(2), || {
         let mut service = Service::new();
         let later = timed(&background(), 2);
         service.turn(Service::at(0));
@@ -889,7 +900,7 @@ fn push_of_two_deadlines_vs_sleep() {
 
 #[test]
 fn push_of_a_callback_vs_sleep() {
-    model(USUAL, || {
+    model(Some(2), || {
         let runs = Runs::default();
         let mut service = Service::new();
         let (ctx, canceller) = cancellable(&background());
