@@ -324,6 +324,49 @@ pub(crate) mod thread {
     pub(crate) use imp::*;
 }
 
+/// Something that is told by a waker. `std::task::Wake`, with the `Arc` that models know.
+#[cfg(feature = "std")]
+pub(crate) trait Wake: Send + Sync + 'static {
+    fn wake(this: &Arc<Self>);
+}
+
+/// A waker that tells it, and keeps it.
+#[cfg(feature = "std")]
+pub(crate) fn waker_of<T: Wake>(this: Arc<T>) -> core::task::Waker {
+    use core::mem::ManuallyDrop;
+    use core::task::{RawWaker, RawWakerVTable, Waker};
+
+    struct Table<T>(T);
+
+    impl<T: Wake> Table<T> {
+        const TABLE: &'static RawWakerVTable = &RawWakerVTable::new(
+            |data| {
+                // SAFETY: `data` is a counted pointer, whose count ManuallyDrop leaves to the waker.
+                let this = ManuallyDrop::new(unsafe { Arc::<T>::from_raw(data.cast()) });
+                raw(Arc::clone(&this))
+            },
+            // SAFETY: waking consumes the waker and its count.
+            |data| T::wake(&unsafe { Arc::from_raw(data.cast()) }),
+            |data| {
+                // SAFETY: as for the clone.
+                T::wake(&ManuallyDrop::new(unsafe {
+                    Arc::from_raw(data.cast())
+                }));
+            },
+            // SAFETY: dropping the waker gives its count back.
+            |data| drop(unsafe { Arc::<T>::from_raw(data.cast()) }),
+        );
+    }
+
+    fn raw<T: Wake>(this: Arc<T>) -> RawWaker {
+        RawWaker::new(Arc::into_raw(this).cast(), Table::<T>::TABLE)
+    }
+
+    // SAFETY: the table keeps the contract of RawWakerVTable: `T` is Send and Sync, and the count follows
+    // the waker's clones.
+    unsafe { Waker::from_raw(raw(this)) }
+}
+
 /// Runs user code so that its panic does not stop what has to be done for others; the first
 /// panic is kept and surfaces once, at the end.
 #[derive(Default)]
