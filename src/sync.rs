@@ -349,9 +349,7 @@ pub(crate) fn waker_of<T: Wake>(this: Arc<T>) -> core::task::Waker {
             |data| T::wake(&unsafe { Arc::from_raw(data.cast()) }),
             |data| {
                 // SAFETY: as for the clone.
-                T::wake(&ManuallyDrop::new(unsafe {
-                    Arc::from_raw(data.cast())
-                }));
+                T::wake(&ManuallyDrop::new(unsafe { Arc::from_raw(data.cast()) }));
             },
             // SAFETY: dropping the waker gives its count back.
             |data| drop(unsafe { Arc::<T>::from_raw(data.cast()) }),

@@ -151,7 +151,7 @@ impl Reason {
         }
     }
 
-    pub fn number(&self) -> usize {
+    fn number(&self) -> usize {
         // SAFETY: written at the beginning and at the end only.
         self.number.with(|n| unsafe { *n })
     }
@@ -187,6 +187,15 @@ impl std::error::Error for Reason {}
 #[track_caller]
 pub fn reason_of(token: &CancellationToken) -> usize {
     let cause = token.cause().expect("a cancelled token");
+    cause.downcast_ref::<Reason>().map_or(0, Reason::number)
+}
+
+/// The same of a context that is done; what it says of itself must agree.
+#[track_caller]
+pub fn reason_of_context(ctx: &cancel_tree::Context) -> usize {
+    let error = ctx.err().expect("a context that is done");
+    let cause = ctx.cause().expect("done without a cause");
+    assert_eq!(cause.kind(), error);
     cause.downcast_ref::<Reason>().map_or(0, Reason::number)
 }
 

@@ -2,7 +2,8 @@
 
 use cancel_tree::{set_thread_number, Canceller, Context, Service};
 use cancel_tree_loom::{
-    model_in_all_orders as model, poll, ContextError, Data, Probe, Reason, Runs, Token,
+    model, model_in_all_orders, poll, reason_of_context as reason_of, ContextError, Data, Probe,
+    Reason, Runs, Token, USUAL,
 };
 use loom::thread::JoinHandle;
 
@@ -35,15 +36,6 @@ fn background() -> Context {
     Context::background()
 }
 
-/// The number of the reason for which the context is done; 0: done without one.
-#[track_caller]
-fn reason_of(ctx: &Context) -> usize {
-    let error = ctx.err().expect("a lost deadline");
-    let cause = ctx.cause().expect("done without a cause");
-    assert_eq!(cause.kind(), error);
-    cause.downcast_ref::<Reason>().map_or(0, Reason::number)
-}
-
 /// A thread that gives up what it has kept for its next contexts before it is joined.
 fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
     cancel_tree_loom::spawn(move || {
@@ -65,7 +57,7 @@ fn turn(mut service: Service, n: u64) -> JoinHandle<Service> {
 
 #[test]
 fn deadline_vs_cancel() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let service = Service::new();
         let (ctx, guard) = background().with_deadline(Service::at(1));
         let timer = turn(service, 1);
@@ -79,7 +71,7 @@ fn deadline_vs_cancel() {
 
 #[test]
 fn deadline_with_a_cause_vs_cancel_with_another() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let service = Service::new();
         let (ctx, guard) = background().with_deadline_cause(Service::at(1), Reason::cause(1));
         let timer = turn(service, 1);
@@ -94,7 +86,7 @@ fn deadline_with_a_cause_vs_cancel_with_another() {
 
 #[test]
 fn deadline_vs_guard() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let service = Service::new();
         let (ctx, guard) = background().with_deadline(Service::at(1));
         let timer = turn(service, 1);
@@ -108,7 +100,7 @@ fn deadline_vs_guard() {
 
 #[test]
 fn deadline_vs_cancel_of_the_parent() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let service = Service::new();
         let (parent, canceller) = cancellable(&background());
         let ctx = timed_because(&parent, 1, 1);
@@ -124,8 +116,8 @@ fn deadline_vs_cancel_of_the_parent() {
 
 #[test]
 fn deadline_vs_deadline_of_the_parent() {
-    // Three threads: bound 2.
-    model(Some(2), || {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
         let mut service = Service::new();
         let parent = timed_because(&background(), 2, 1);
         let ctx = timed_because(&parent, 1, 2);
@@ -145,7 +137,7 @@ fn deadline_vs_deadline_of_the_parent() {
 
 #[test]
 fn deadline_vs_reader() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let service = Service::new();
         let ctx = timed_because(&background(), 1, 1);
         let timer = turn(service, 1);
@@ -163,7 +155,7 @@ fn deadline_vs_reader() {
 
 #[test]
 fn deadline_vs_reader_below() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let service = Service::new();
         let above = timed_because(&background(), 1, 1);
         let (ctx, guard) = above.with_cancel();
@@ -181,7 +173,8 @@ fn deadline_vs_reader_below() {
 /// What was done before the cancel that was first is visible to who sees the context done.
 #[test]
 fn deadline_vs_cancel_vs_reader() {
-    model(Some(2), || {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
         let service = Service::new();
         let data = Data::new();
         let (ctx, canceller) = cancellable(&timed(&background(), 1));
@@ -201,7 +194,7 @@ fn deadline_vs_cancel_vs_reader() {
 
 #[test]
 fn deadline_vs_first_poll() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let probe = Probe::new();
         let service = Service::new();
         let ctx = timed(&background(), 1);
@@ -216,7 +209,8 @@ fn deadline_vs_first_poll() {
 
 #[test]
 fn deadline_vs_future_that_gives_up() {
-    model(Some(2), || {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
         let probe = Probe::new();
         let service = Service::new();
         let ctx = timed(&background(), 1);
@@ -230,8 +224,8 @@ fn deadline_vs_future_that_gives_up() {
 
 #[test]
 fn deadline_vs_blocked_thread() {
-    // A parker: bound 2.
-    model(Some(2), || {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
         let service = Service::new();
         let ctx = timed(&background(), 1);
         let timer = turn(service, 1);
@@ -242,7 +236,7 @@ fn deadline_vs_blocked_thread() {
 
 #[test]
 fn deadline_vs_creation_below() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let service = Service::new();
         let ctx = timed_because(&background(), 1, 1);
         let timer = turn(service, 1);
@@ -255,7 +249,7 @@ fn deadline_vs_creation_below() {
 
 #[test]
 fn deadline_vs_creation_of_a_timed_context_below() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let service = Service::new();
         let above = timed_because(&background(), 2, 1);
         let timer = turn(service, 2);
@@ -274,7 +268,7 @@ fn deadline_vs_creation_of_a_timed_context_below() {
 
 #[test]
 fn deadline_vs_registration_of_a_callback() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let runs = Runs::default();
         let service = Service::new();
         let ctx = timed(&background(), 1);
@@ -288,7 +282,7 @@ fn deadline_vs_registration_of_a_callback() {
 
 #[test]
 fn deadline_vs_registration_of_an_after_func() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let runs = Runs::default();
         let service = Service::new();
         let ctx = timed(&background(), 1);
@@ -303,7 +297,7 @@ fn deadline_vs_registration_of_an_after_func() {
 
 #[test]
 fn deadline_vs_stop() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let runs = Runs::default();
         let service = Service::new();
         let ctx = timed(&background(), 1);
@@ -319,7 +313,8 @@ fn deadline_vs_stop() {
 /// An `after_func` callback is handed over by the canceller and taken by the service.
 #[test]
 fn after_func_vs_two_cancels_and_the_service() {
-    model(Some(2), || {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
         let runs = Runs::default();
         let mut service = Service::new();
         let (ctx, one) = cancellable(&background());
@@ -337,7 +332,8 @@ fn after_func_vs_two_cancels_and_the_service() {
 
 #[test]
 fn after_func_that_is_waited_for_vs_the_service() {
-    model(Some(2), || {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
         set_thread_number(1);
         let data = Data::new();
         let service = Service::new();
@@ -355,7 +351,8 @@ fn after_func_that_is_waited_for_vs_the_service() {
 /// Nobody can stop the callback, nobody holds the context: it waits for the deadline nevertheless.
 #[test]
 fn detached_callback_of_a_dropped_context_vs_deadline() {
-    model(Some(2), || {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
         let runs = Runs::default();
         let service = Service::new();
         let ctx = timed(&background(), 1);
@@ -369,6 +366,7 @@ fn detached_callback_of_a_dropped_context_vs_deadline() {
 
 #[test]
 fn detached_callback_of_a_dropped_context_vs_deadline_and_cancel_of_the_parent() {
+    // Too many executions in all orders, or at 3.
     model(Some(2), || {
         let runs = Runs::default();
         let service = Service::new();
@@ -386,7 +384,7 @@ fn detached_callback_of_a_dropped_context_vs_deadline_and_cancel_of_the_parent()
 
 #[test]
 fn detached_callback_vs_drop_of_the_context_vs_cancel_of_the_parent() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let runs = Runs::default();
         let mut service = Service::new();
         let (parent, canceller) = cancellable(&background());
@@ -404,6 +402,7 @@ fn detached_callback_vs_drop_of_the_context_vs_cancel_of_the_parent() {
 
 #[test]
 fn detached_callback_vs_drop_of_all_vs_deadline() {
+    // Too many executions in all orders, or at 3.
     model(Some(2), || {
         let runs = Runs::default();
         let service = Service::new();
@@ -424,7 +423,7 @@ fn detached_callback_vs_drop_of_all_vs_deadline() {
 
 #[test]
 fn deadline_vs_drop() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let service = Service::new();
         let ctx = timed(&background(), 1);
         let timer = turn(service, 1);
@@ -435,7 +434,7 @@ fn deadline_vs_drop() {
 
 #[test]
 fn deadline_with_a_cause_vs_drop() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let service = Service::new();
         let ctx = timed_because(&background(), 1, 1);
         let timer = turn(service, 1);
@@ -446,8 +445,8 @@ fn deadline_with_a_cause_vs_drop() {
 
 #[test]
 fn deadline_vs_drop_of_two_handles() {
-    // Three threads: bound 2.
-    model(Some(2), || {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
         let service = Service::new();
         let ctx = timed_because(&background(), 1, 1);
         let same = ctx.clone();
@@ -462,7 +461,7 @@ fn deadline_vs_drop_of_two_handles() {
 /// The timer must not cancel who moves in after the context.
 #[test]
 fn deadline_vs_drop_and_creation() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let service = Service::new();
         let (parent, guard) = background().with_cancel();
         let ctx = timed(&parent, 1);
@@ -479,7 +478,8 @@ fn deadline_vs_drop_and_creation() {
 
 #[test]
 fn deadline_with_a_cause_vs_drop_and_creation() {
-    model(Some(2), || {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
         let service = Service::new();
         let (parent, guard) = background().with_cancel();
         let ctx = timed_because(&parent, 1, 1);
@@ -495,7 +495,8 @@ fn deadline_with_a_cause_vs_drop_and_creation() {
 
 #[test]
 fn deadline_vs_drop_of_the_context_and_its_parent() {
-    model(Some(2), || {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
         let service = Service::new();
         let (parent, guard) = background().with_cancel();
         guard.detach();
@@ -509,7 +510,8 @@ fn deadline_vs_drop_of_the_context_and_its_parent() {
 
 #[test]
 fn deadline_vs_drop_of_a_parent_with_a_timed_child() {
-    model(Some(2), || {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
         let service = Service::new();
         let parent = timed_because(&background(), 1, 1);
         let ctx = timed_because(&parent, 2, 2);
@@ -523,7 +525,7 @@ fn deadline_vs_drop_of_a_parent_with_a_timed_child() {
 
 #[test]
 fn deadline_of_the_child_vs_drop_of_the_parent() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let service = Service::new();
         let parent = timed_because(&background(), 2, 1);
         let ctx = timed_because(&parent, 1, 2);
@@ -539,6 +541,7 @@ fn deadline_of_the_child_vs_drop_of_the_parent() {
 
 #[test]
 fn two_deadlines_vs_drop_of_child_and_parent() {
+    // Too many executions in all orders, or at 3.
     model(Some(2), || {
         let service = Service::new();
         let parent = timed_because(&background(), 2, 1);
@@ -552,7 +555,7 @@ fn two_deadlines_vs_drop_of_child_and_parent() {
 
 #[test]
 fn cancel_of_the_parent_vs_drop_of_a_timed_child() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let mut service = Service::new();
         let (parent, canceller) = cancellable(&background());
         let ctx = timed_because(&parent, 1, 1);
@@ -569,8 +572,8 @@ fn cancel_of_the_parent_vs_drop_of_a_timed_child() {
 
 #[test]
 fn deadline_vs_drop_vs_cancel_of_the_parent() {
-    // Three threads: bound 2.
-    model(Some(2), || {
+    // Too many executions at 2.
+    model_in_all_orders(Some(1), || {
         let service = Service::new();
         let (parent, canceller) = cancellable(&background());
         let ctx = timed_because(&parent, 1, 1);
@@ -585,6 +588,7 @@ fn deadline_vs_drop_vs_cancel_of_the_parent() {
 
 #[test]
 fn deadline_of_a_source_vs_drop_of_the_any_of() {
+    // Too many executions in all orders, or at 3.
     model(Some(2), || {
         let service = Service::new();
         let (other, guard) = background().with_cancel();
@@ -602,7 +606,8 @@ fn deadline_of_a_source_vs_drop_of_the_any_of() {
 /// The entry's place in the node is the extension's, whatever else comes into it.
 #[test]
 fn deadline_vs_token_below() {
-    model(Some(2), || {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
         let service = Service::new();
         let ctx = timed(&background(), 1);
         let timer = turn(service, 1);
@@ -619,7 +624,7 @@ fn deadline_vs_token_below() {
 /// The timer puts the entry back to where it belongs, while its owner uses it for another context.
 #[test]
 fn visit_of_an_armed_entry_vs_drop_and_an_earlier_deadline() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let mut service = Service::new();
         drop(timed(&background(), 1));
         service.turn(Service::at(0));
@@ -637,7 +642,7 @@ fn visit_of_an_armed_entry_vs_drop_and_an_earlier_deadline() {
 
 #[test]
 fn visit_of_an_armed_entry_vs_drop_and_a_later_deadline() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let mut service = Service::new();
         drop(timed(&background(), 1));
         service.turn(Service::at(0));
@@ -655,7 +660,7 @@ fn visit_of_an_armed_entry_vs_drop_and_a_later_deadline() {
 
 #[test]
 fn deadline_vs_drop_and_a_later_deadline() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let mut service = Service::new();
         let ctx = timed(&background(), 1);
         service.turn(Service::at(0));
@@ -671,7 +676,7 @@ fn deadline_vs_drop_and_a_later_deadline() {
 
 #[test]
 fn deadline_vs_drop_and_an_earlier_deadline() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let mut service = Service::new();
         let ctx = timed(&background(), 2);
         service.turn(Service::at(0));
@@ -687,7 +692,7 @@ fn deadline_vs_drop_and_an_earlier_deadline() {
 /// Both below one parent, so the node is used again as well.
 #[test]
 fn deadline_vs_drop_and_a_later_deadline_in_the_same_node() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let mut service = Service::new();
         let (parent, guard) = background().with_cancel();
         let ctx = timed(&parent, 1);
@@ -706,7 +711,7 @@ fn deadline_vs_drop_and_a_later_deadline_in_the_same_node() {
 
 #[test]
 fn visit_of_an_idle_entry_vs_a_later_deadline() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let mut service = Service::new();
         drop(timed(&background(), 1));
         service.turn(Service::at(0));
@@ -721,7 +726,7 @@ fn visit_of_an_idle_entry_vs_a_later_deadline() {
 
 #[test]
 fn visit_of_an_idle_entry_vs_the_same_deadline() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let mut service = Service::new();
         drop(timed(&background(), 1));
         service.turn(Service::at(0));
@@ -736,7 +741,7 @@ fn visit_of_an_idle_entry_vs_the_same_deadline() {
 /// Out of the inbox into the timer's hands, while its owner has other plans.
 #[test]
 fn entry_taken_in_vs_drop_and_a_later_deadline() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let service = Service::new();
         let ctx = timed(&background(), 1);
         let timer = turn(service, 1);
@@ -751,7 +756,7 @@ fn entry_taken_in_vs_drop_and_a_later_deadline() {
 
 #[test]
 fn visit_vs_drop_and_the_end_of_the_thread() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let mut service = Service::new();
         let thread = spawn(move || drop(timed(&background(), 1)));
         service.turn(Service::at(1));
@@ -763,7 +768,7 @@ fn visit_vs_drop_and_the_end_of_the_thread() {
 
 #[test]
 fn visit_of_an_armed_entry_vs_the_end_of_the_thread() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let mut service = Service::new();
         let ctx = timed(&background(), 2);
         let thread = spawn(move || drop(ctx));
@@ -777,7 +782,8 @@ fn visit_of_an_armed_entry_vs_the_end_of_the_thread() {
 
 #[test]
 fn visit_vs_a_full_cache() {
-    model(Some(2), || {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
         let mut service = Service::new();
         let (one, two) = (timed(&background(), 1), timed(&background(), 1));
         service.turn(Service::at(0));
@@ -791,7 +797,7 @@ fn visit_vs_a_full_cache() {
 
 #[test]
 fn purge_vs_drop_and_the_end_of_the_thread() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let mut service = Service::new();
         let ctx = timed(&background(), 1);
         service.turn(Service::at(0));
@@ -805,7 +811,7 @@ fn purge_vs_drop_and_the_end_of_the_thread() {
 
 #[test]
 fn purge_vs_drop_and_a_new_deadline() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let mut service = Service::new();
         let ctx = timed(&background(), 1);
         service.turn(Service::at(0));
@@ -824,8 +830,8 @@ fn purge_vs_drop_and_a_new_deadline() {
 /// Fired on another thread than the timer's, as by a worker.
 #[test]
 fn worker_vs_drop_and_a_new_deadline_vs_the_timer() {
-    // Three threads: bound 2.
-    model(Some(2), || {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
         let mut service = Service::new();
         let ctx = timed(&background(), 1);
         let due = service.expire(Service::at(1));
@@ -845,7 +851,7 @@ fn worker_vs_drop_and_a_new_deadline_vs_the_timer() {
 /// The thread as it is: a lost wake-up leaves it sleeping.
 #[test]
 fn push_of_a_deadline_vs_sleep() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let mut service = Service::new();
         let thread = spawn(move || {
             service.run_until_something_comes();
@@ -861,7 +867,7 @@ fn push_of_a_deadline_vs_sleep() {
 
 #[test]
 fn push_of_an_earlier_deadline_vs_sleep() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let mut service = Service::new();
         let later = timed(&background(), 2);
         service.turn(Service::at(0));
@@ -879,8 +885,8 @@ fn push_of_an_earlier_deadline_vs_sleep() {
 
 #[test]
 fn push_of_two_deadlines_vs_sleep() {
-    // Three threads: bound 2.
-    model(Some(2), || {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
         let mut service = Service::new();
         let other = spawn(|| timed(&background(), 2));
         let thread = spawn(move || {
@@ -900,7 +906,7 @@ fn push_of_two_deadlines_vs_sleep() {
 
 #[test]
 fn push_of_a_callback_vs_sleep() {
-    model(Some(2), || {
+    model_in_all_orders(USUAL, || {
         let runs = Runs::default();
         let mut service = Service::new();
         let (ctx, canceller) = cancellable(&background());
@@ -917,8 +923,8 @@ fn push_of_a_callback_vs_sleep() {
 
 #[test]
 fn push_of_two_callbacks_vs_push_vs_taking() {
-    // Three threads: bound 2.
-    model(Some(2), || {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
         let runs = Runs::default();
         let mut service = Service::new();
         let (one, first) = cancellable(&background());
@@ -937,8 +943,8 @@ fn push_of_two_callbacks_vs_push_vs_taking() {
 
 #[test]
 fn push_of_a_deadline_vs_push_vs_taking() {
-    // Three threads: bound 2.
-    model(Some(2), || {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
         let mut service = Service::new();
         let a = spawn(|| timed(&background(), 1));
         let b = spawn(|| timed(&background(), 1));
