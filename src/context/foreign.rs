@@ -4,7 +4,7 @@ use super::chain::{Chain, Step};
 use super::values::Values;
 use super::Context;
 use crate::cause::{Cause, ContextError};
-use crate::sync::{self, waker_of, UnsafeCell, Wake};
+use crate::sync::{waker_of, Arc as Counted, UnsafeCell, Wake};
 use crate::sync::{AcqRel, Acquire, AtomicU8, Relaxed};
 use crate::timer::clock;
 use crate::tree::{Handle, Signal};
@@ -96,7 +96,7 @@ impl DoneSignal {
         F: Future<Output = C> + Send + 'static,
         C: Into<Cause>,
     {
-        let drive = sync::Arc::new(Drive {
+        let drive = Counted::new(Drive {
             state: AtomicU8::new(IDLE),
             future: UnsafeCell::new(Some(Box::pin(async move { future.await.into() }))),
             signal: self.0,
@@ -157,7 +157,7 @@ unsafe impl Sync for Drive {}
 // SAFETY: every field is Send.
 unsafe impl Send for Drive {}
 
-struct Driven(sync::Arc<Drive>);
+struct Driven(Counted<Drive>);
 
 impl Drop for Driven {
     fn drop(&mut self) {
@@ -169,7 +169,7 @@ impl Drop for Driven {
 }
 
 impl Wake for Drive {
-    fn wake(this: &sync::Arc<Drive>) {
+    fn wake(this: &Counted<Drive>) {
         let mut seen = this.state.load(Relaxed);
         loop {
             let new = match seen {
@@ -196,7 +196,7 @@ impl Drive {
     }
 
     /// The caller has made the state POLLING.
-    fn poll(this: &sync::Arc<Drive>) {
+    fn poll(this: &Counted<Drive>) {
         /// After a panic nobody polls again.
         struct Close<'a>(&'a Drive);
         impl Drop for Close<'_> {
