@@ -13,6 +13,8 @@ mod context;
 mod future;
 mod guard;
 #[cfg(feature = "std")]
+pub mod integrations;
+#[cfg(feature = "std")]
 mod park;
 #[cfg(feature = "std")]
 mod service;

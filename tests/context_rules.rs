@@ -62,7 +62,11 @@ fn cancellable() -> (Context, CancelGuard) {
 /// A callback that says so, and the ear for it.
 fn bell() -> (impl FnOnce() + Send + 'static, mpsc::Receiver<()>) {
     let (say, hear) = mpsc::channel();
-    (move || drop(say.send(())), hear)
+    let ring = move || {
+        // Nobody may be listening any more.
+        let _ = say.send(());
+    };
+    (ring, hear)
 }
 
 fn hears(ear: &mpsc::Receiver<()>) -> bool {
@@ -454,7 +458,9 @@ fn one_hundred_thousand_deadlines_at_one_instant() {
             let pair = root.with_deadline(at);
             if i % 10 == 0 {
                 let fired = fired.clone();
-                drop(pair.0.on_cancel(move || drop(fired.fetch_add(1, SeqCst))));
+                drop(pair.0.on_cancel(move || {
+                    fired.fetch_add(1, SeqCst);
+                }));
             }
             pair
         })
@@ -667,7 +673,9 @@ fn cancel_never_waits_for_after_func_and_a_slow_one_delays_no_other() {
     let blocked = Arc::new(std::sync::Mutex::new(blocked));
     for _ in 0..20 {
         let blocked = blocked.clone();
-        drop(ctx.after_func(move || drop(blocked.lock().unwrap().recv())));
+        drop(ctx.after_func(move || {
+            let _ = blocked.lock().unwrap().recv();
+        }));
     }
     let (f, ear) = bell();
     drop(ctx.after_func(f));
