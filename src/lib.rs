@@ -46,3 +46,7 @@ pub fn set_thread_number(number: usize) {
 #[cfg(cancel_tree_loom)]
 #[doc(hidden)]
 pub use service::by_hand::Service;
+
+#[cfg(all(doctest, feature = "std"))]
+#[doc = include_str!("../docs/GUIDE.md")]
+mod guide {}

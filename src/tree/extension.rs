@@ -386,7 +386,7 @@ impl Link {
         if value.addr() & TAGS == EXTENSION {
             // SAFETY: it stays until the last owner, who is the caller, takes it.
             let extension: &Extension = unsafe { &*value.map_addr(|a| a & !TAGS).cast() };
-            if extension.is_bare() && extension.timing.disarm() {
+            if extension.timing.disarm() && extension.is_bare() {
                 self.0.store(ptr::null_mut(), Relaxed);
                 // SAFETY: the last owner; there was nothing in it but a deadline, which is settled.
                 unsafe { super::deadline::retire(NonNull::from(extension)) };
