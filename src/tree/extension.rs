@@ -11,7 +11,7 @@
 use super::any_of::Edge;
 use super::Node;
 use crate::cause::{Cause, ContextError, Custom};
-use crate::sync::{AcqRel, Acquire, AtomicPtr, Relaxed, Release};
+use crate::sync::{Acquire, AtomicPtr, Relaxed, Release};
 use alloc::boxed::Box;
 use core::mem::ManuallyDrop;
 use core::ptr;
@@ -162,9 +162,9 @@ impl Link {
     pub(super) fn place_cause(&self, cause: RawCause) -> Result<(), RawCause> {
         loop {
             let word = self.cause_word();
-            // AcqRel: the release half pairs with the Acquire of `cause`; failure's Acquire
-            // with the other's release, so that his kind can be read.
-            match word.compare_exchange(ptr::null_mut(), cause.0, AcqRel, Acquire) {
+            // Release, and Acquire on failure: who helps makes the other's cause visible by
+            // `cancel`, and so must have seen it. The winner's own `cancel` releases by itself.
+            match word.compare_exchange(ptr::null_mut(), cause.0, Release, Acquire) {
                 Ok(_) => return Ok(()),
                 Err(now) => {
                     if let Some(other) = RawCause::from_word(now) {
@@ -193,8 +193,8 @@ impl Link {
     /// # Safety
     /// The caller holds the node, or climbs from below it: the cause stays until the node dies.
     pub(super) unsafe fn clone_cause(&self) -> Option<Cause> {
-        // Acquire: pairs with `place_cause`; the word's own Acquire would do as well.
-        let cause = RawCause::from_word(self.cause_word().load(Acquire))?;
+        // Relaxed: acquired with the state that says CUSTOM, by `place_cause` and `cancel`.
+        let cause = RawCause::from_word(self.cause_word().load(Relaxed))?;
         // SAFETY: the node owns the count while the caller is here.
         Some(unsafe { cause.clone_cause() })
     }
@@ -212,8 +212,9 @@ impl Link {
     /// # Safety
     /// The caller is the last owner, and the shards and edges are settled.
     pub(super) unsafe fn take(&self) -> Option<Cause> {
-        // Acquire: pairs with `extend` and `place_cause`, done by owners that are gone.
-        let value = self.0.load(Acquire);
+        // Relaxed, all: the last owner has acquired what the others did, and what came
+        // through an edge by settling it.
+        let value = self.0.load(Relaxed);
         if value.is_null() {
             return None;
         }
@@ -222,7 +223,7 @@ impl Link {
             // SAFETY: made by Box::into_raw in `extend`; nobody is left to read it.
             let extension: Box<Extension> =
                 unsafe { Box::from_raw(value.map_addr(|a| a & !TAGS).cast()) };
-            extension.cause.load(Acquire)
+            extension.cause.load(Relaxed)
         } else {
             value
         };
