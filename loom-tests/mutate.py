@@ -97,6 +97,9 @@ class Mutant(NamedTuple):
 
 NO_CHANGE = Mutant("", "", "0")
 
+# The limits of a run without preemptions: one thread after the other, as they come.
+ALONE = "0/5"
+
 
 def read_steps():
     with open(HERE / "mutants.toml", "rb") as file:
@@ -220,12 +223,19 @@ class Runs:
     def killed_by(self, model):
         return {key for key, models in self.kills.items() if model in models}
 
+    def only_raced(self, model):
+        """Changes by which the model fails, though not with its threads one after the other."""
+        return {key for key in self.killed_by(model) if self.known.get((key, model, ALONE)) == "passed"}
+
     def run(self, mutant, model, limits):
         """`passed`, `failed` or `timeout`; `limits`: preemptions ("own": the model's) and seconds."""
         key = (mutant.key, model, limits)
         if key not in self.known:
             preemptions, cap = limits.split("/")
             env = dict(os.environ, CANCEL_TREE_MUTANT=mutant.switch, LOOM_MAX_DURATION=cap, RUST_BACKTRACE="0")
+            if limits == ALONE:
+                # Also where the model has no bound.
+                env["LOOM_MAX_PREEMPTIONS"] = "0"
             if preemptions != "own":
                 env["CANCEL_TREE_PREEMPTIONS"] = preemptions
             begin = time.monotonic()
@@ -273,8 +283,9 @@ class Runs:
         return None
 
     def failing(self, model, mutants, limits):
-        """A change by which this model fails, or None; the ones that concern its topic first."""
-        if found := self.killed_by(model):
+        """A change by which this model fails, or None: one that takes a race to be seen, if there is one.
+        The ones that concern its topic first."""
+        if found := self.only_raced(model):
             return min(found)
         topic = model.split("::")[0]
 
@@ -285,9 +296,9 @@ class Runs:
             return ((mutant.key, model) not in self.hints, not kills, not near, not about, -near, -len(kills))
 
         for mutant in sorted(mutants, key=rank):
-            if self.run(mutant, model, limits) == "failed":
+            if self.run(mutant, model, ALONE) == "passed" and self.run(mutant, model, limits) == "failed":
                 return mutant.key
-        return None
+        return min(self.killed_by(model), default=None)
 
 
 def main():
@@ -355,13 +366,17 @@ def report(runs, mutants, explained, explored):
     failed = [m for m in runs.models if runs.killed_by(m)]
 
     print("## Each model has been seen to fail\n")
-    print(f"{len(runs.models)} models; {len(failed)} of them have failed by a change, one of which is named.\n")
+    raced = [m for m in failed if runs.only_raced(m)]
+    print(f"{len(runs.models)} models; {len(failed)} of them have failed by a change, of which one is named; {len(raced)} by")
+    print("a change that is not seen when the model's threads run one after the other (the others have a *).\n")
     print("| model | bound | executions | fails by |\n| --- | --- | --- | --- |")
     for model in sorted(runs.models):
+        raced = runs.only_raced(model)
         # The most particular one.
-        by = min(runs.killed_by(model), key=lambda key: (len(runs.kills[key]), key), default=None)
+        by = min(raced or runs.killed_by(model), key=lambda key: (len(runs.kills[key]), key), default=None)
+        by = names.get(by, "**nothing yet**") + ("" if raced else " *")
         bound, executions = bounds.get(model, ("", ""))
-        print(f"| `{model}` | {bound} | {executions} | {names.get(by, '**nothing yet**')} |")
+        print(f"| `{model}` | {bound} | {executions} | {by} |")
 
     print("\n## What was broken on purpose\n")
     print(f"{len(mutants)} changes; {len(caught)} of them make a model fail.\n")

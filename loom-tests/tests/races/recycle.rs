@@ -97,8 +97,10 @@ fn parent_dropped_by_one_thread_claimed_with_its_children_by_another() {
     model(UNBOUNDED, || {
         let root = Token::new();
         let old = root.child_token();
-        seed(&old, 1);
-        let dropper = spawn(move || drop(old));
+        let dropper = spawn(move || {
+            seed(&old, 1);
+            drop(old);
+        });
         let new = root.child_token();
         let (a, b) = (new.child_token(), new.child_token());
         assert_ne!(a, b);
