@@ -199,6 +199,7 @@ class Runs:
         # By the sources as they are: what became of each run, and by which changes a model fails.
         # With older sources: which pairs are worth trying first.
         self.known, self.kills, self.hints = {}, {}, set()
+        self.orderings = {mutant.key for mutant in mutants if not mutant.text}
         self.file = TARGET / "results.jsonl"
         by_key = {mutant.key: mutant for mutant in [NO_CHANGE, *mutants]}
         for line in self.file.read_text().splitlines() if self.file.exists() else []:
@@ -223,9 +224,11 @@ class Runs:
     def killed_by(self, model):
         return {key for key, models in self.kills.items() if model in models}
 
-    def only_raced(self, model):
-        """Changes by which the model fails, though not with its threads one after the other."""
-        return {key for key in self.killed_by(model) if self.known.get((key, model, ALONE)) == "passed"}
+    def raced(self, model):
+        """Changes by which the model fails, though not with its threads one after the other. An ordering
+        is about a race in any case."""
+        alone = {key for key in self.killed_by(model) if self.known.get((key, model, ALONE)) != "passed"}
+        return self.killed_by(model) - (alone - self.orderings)
 
     def run(self, mutant, model, limits):
         """`passed`, `failed` or `timeout`; `limits`: preemptions ("own": the model's) and seconds."""
@@ -285,7 +288,7 @@ class Runs:
     def failing(self, model, mutants, limits):
         """A change by which this model fails, or None: one that takes a race to be seen, if there is one.
         The ones that concern its topic first."""
-        if found := self.only_raced(model):
+        if found := self.raced(model):
             return min(found)
         topic = model.split("::")[0]
 
@@ -296,7 +299,9 @@ class Runs:
             return ((mutant.key, model) not in self.hints, not kills, not near, not about, -near, -len(kills))
 
         for mutant in sorted(mutants, key=rank):
-            if self.run(mutant, model, ALONE) == "passed" and self.run(mutant, model, limits) == "failed":
+            if mutant.text and self.run(mutant, model, ALONE) != "passed":
+                continue
+            if self.run(mutant, model, limits) == "failed":
                 return mutant.key
         return min(self.killed_by(model), default=None)
 
@@ -366,12 +371,12 @@ def report(runs, mutants, explained, explored):
     failed = [m for m in runs.models if runs.killed_by(m)]
 
     print("## Each model has been seen to fail\n")
-    raced = [m for m in failed if runs.only_raced(m)]
+    raced = [m for m in failed if runs.raced(m)]
     print(f"{len(runs.models)} models; {len(failed)} of them have failed by a change, of which one is named; {len(raced)} by")
     print("a change that is not seen when the model's threads run one after the other (the others have a *).\n")
     print("| model | bound | executions | fails by |\n| --- | --- | --- | --- |")
     for model in sorted(runs.models):
-        raced = runs.only_raced(model)
+        raced = runs.raced(model)
         # The most particular one.
         by = min(raced or runs.killed_by(model), key=lambda key: (len(runs.kills[key]), key), default=None)
         by = names.get(by, "**nothing yet**") + ("" if raced else " *")
