@@ -335,7 +335,8 @@ def main():
         work = lambda model: runs.failing(model, by, args.limits)
         title = lambda model: model
     else:
-        todo = [m for m in mutants if re.search(args.only, m.key)]
+        # Those that are explained come last: every model is asked about them.
+        todo = sorted((m for m in mutants if re.search(args.only, m.key)), key=lambda m: m.key in explained)
         work = lambda mutant: runs.kill(mutant, args.limits)
         title = lambda mutant: mutant.key
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
