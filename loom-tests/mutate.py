@@ -373,14 +373,14 @@ def report(runs, mutants, explained, explored):
 
     print("## Each model has been seen to fail\n")
     raced = [m for m in failed if runs.raced(m)]
-    print(f"{len(runs.models)} models; {len(failed)} of them have failed by a change, of which one is named; {len(raced)} by")
-    print("a change that is not seen when the model's threads run one after the other (the others have a *).\n")
+    print(f"{len(runs.models)} models; {len(failed)} of them have failed by a change, of which one is named: {len(raced)} by a weaker")
+    print("ordering, or by a step that is not missed as long as the threads run one after the other; the others have a *.\n")
     print("| model | bound | executions | fails by |\n| --- | --- | --- | --- |")
     for model in sorted(runs.models):
         raced = runs.raced(model)
         # The most particular one.
         by = min(raced or runs.killed_by(model), key=lambda key: (len(runs.kills[key]), key), default=None)
-        by = names.get(by, "**nothing yet**") + ("" if raced else " *")
+        by = names.get(by, "**nothing yet**") + ("" if raced else " \\*")
         bound, executions = bounds.get(model, ("", ""))
         print(f"| `{model}` | {bound} | {executions} | {by} |")
 
