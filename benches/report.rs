@@ -5,6 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use crate::context::Lateness;
+use crate::go::Go;
 use crate::memory::PerChild;
 
 /// A row of the table whose measure is a ratio of two benchmarks.
@@ -59,6 +61,11 @@ pub struct Estimates {
 }
 
 impl Estimates {
+    /// Whether this run has measured it.
+    pub fn has(&self, id: &str) -> bool {
+        self.median(id).is_some()
+    }
+
     /// The median of a benchmark in nanoseconds, if this run has measured it.
     fn median(&self, id: &str) -> Option<f64> {
         let file = self.directory.join(id).join("new/estimates.json");
@@ -126,6 +133,103 @@ pub fn table(estimates: &Estimates, ours: Option<PerChild>, theirs: Option<PerCh
             ours.recycled < 0.1,
             [bytes(ours.recycled), "–".to_owned(), bytes(theirs.recycled)],
         );
+    }
+    table
+}
+
+/// What a context's operation is compared with.
+enum Peer {
+    /// A benchmark of this run.
+    Rust(&'static str, &'static str),
+    /// One of Go's.
+    Go(&'static str),
+    /// Nothing: the aim is a time.
+    None,
+}
+
+/// A row of the contexts' table: the benchmark, its peer, and the aim.
+type ContextRow = (&'static str, &'static str, Peer, f64);
+
+#[rustfmt::skip]
+const CONTEXTS: &[ContextRow] = &[
+    ("`with_timeout(30 s)` + drop", "ctx_timeout_drop", Peer::Rust("tokio's sleep, polled", "ctx_timeout_drop/tokio_sleep"), 0.25),
+    ("…", "ctx_timeout_drop", Peer::Rust("tokio's sleep, never polled", "ctx_timeout_drop/tokio_sleep_unpolled"), f64::INFINITY),
+    ("…", "ctx_timeout_drop", Peer::Go("TimeoutDrop"), 0.1),
+    ("… beside 100,000 live ones", "ctx_timeout_drop_among_100k", Peer::Rust("tokio's sleep, polled", "ctx_timeout_drop_among_100k/tokio_sleep"), 0.25),
+    ("…", "ctx_timeout_drop_among_100k", Peer::Go("TimeoutDropAmong100k"), 0.1),
+    ("… with a poll of `done()`", "ctx_timeout_done_drop", Peer::Rust("tokio's sleep, polled", "ctx_timeout_drop/tokio_sleep"), 0.5),
+    ("…", "ctx_timeout_done_drop", Peer::Go("TimeoutDoneDrop"), f64::INFINITY),
+    ("a reading of the clock, part of each of these", "clock", Peer::Rust("tokio's sleep, polled", "ctx_timeout_drop/tokio_sleep"), f64::INFINITY),
+    ("`with_cancel` + drop", "ctx_cancel_drop", Peer::Rust("tokio-util's child token", "create_drop/tokio_util"), 0.3),
+    ("…", "ctx_cancel_drop", Peer::Go("CancelDrop"), f64::INFINITY),
+    ("`err()` with a deadline", "ctx_err", Peer::None, 3.0),
+    ("…", "ctx_err", Peer::Go("Err"), f64::INFINITY),
+    ("`value()`, at depth 100", "ctx_value", Peer::None, 10.0),
+    ("…", "ctx_value", Peer::Go("Value"), f64::INFINITY),
+    ("`value()`, a miss at depth 100", "ctx_value_miss", Peer::None, 10.0),
+    ("…", "ctx_value_miss", Peer::Go("ValueMiss"), f64::INFINITY),
+    ("`with_value`", "ctx_with_value", Peer::None, 100.0),
+    ("…", "ctx_with_value", Peer::Go("WithValue"), f64::INFINITY),
+];
+
+/// The table of contexts, of the rows that this run has measured.
+pub fn contexts(estimates: &Estimates, go: Option<Go>, lateness: &Lateness) -> String {
+    let mut table = String::from(
+        "\n| what | aim | measured | met | cancel-tree | the other | which |\n\
+         | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    let ours_of = |id: &str| {
+        let ours = estimates.median(&format!("{id}/cancel_tree"));
+        ours.or_else(|| estimates.median(&format!("{id}/floor")))
+    };
+    for (what, id, peer, limit) in CONTEXTS {
+        let Some(ours) = ours_of(id) else { continue };
+        let (which, theirs) = match peer {
+            Peer::Rust(name, id) => (*name, estimates.median(id)),
+            Peer::Go(name) => ("Go", go.as_ref().and_then(|go| go.ns.get(*name).copied())),
+            Peer::None => ("–", None),
+        };
+        let (measured, unit) = match (peer, theirs) {
+            (Peer::None, _) => (ours, " ns"),
+            (_, Some(theirs)) => (ours / theirs, ""),
+            (_, None) => continue,
+        };
+        let aim = if limit.is_finite() {
+            format!("≤ {limit}{unit}")
+        } else {
+            "–".to_owned()
+        };
+        let met = match aim.as_str() {
+            "–" => "–",
+            _ if measured <= *limit => "yes",
+            _ => "**no**",
+        };
+        let theirs = theirs.map_or("–".to_owned(), time);
+        writeln!(
+            table,
+            "| {what} | {aim} | {measured:.2}{unit} | {met} | {} | {theirs} | {which} |",
+            time(ours)
+        )
+        .expect("a string takes everything");
+    }
+    let met = if lateness.ours.p99 <= 1e6 {
+        "yes"
+    } else {
+        "**no**"
+    };
+    let all = |q: &crate::context::Quantiles| {
+        format!("{} / {} / {}", time(q.p50), time(q.p99), time(q.max))
+    };
+    writeln!(
+        table,
+        "| lateness: median / p99 / worst of 1000 | p99 ≤ 1 ms | {} | {met} | {} | {} | tokio's sleep |",
+        time(lateness.ours.p99),
+        all(&lateness.ours),
+        all(&lateness.tokio),
+    )
+    .expect("a string takes everything");
+    if let Some(go) = go {
+        writeln!(table, "\nGo: {}", go.version).expect("a string takes everything");
     }
     table
 }

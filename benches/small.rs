@@ -70,7 +70,7 @@ pub fn all(c: &mut Criterion) {
     group.finish();
 }
 
-fn open<'a>(c: &'a mut Criterion, name: &str) -> Group<'a> {
+pub fn open<'a>(c: &'a mut Criterion, name: &str) -> Group<'a> {
     let mut group = c.benchmark_group(name);
     group
         // Samples of one length: the report takes their median, and a short one is at the mercy

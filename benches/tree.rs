@@ -1,12 +1,14 @@
-//! `cargo bench` measures everything that the project has an aim for, against tokio-util and
-//! against what the machine itself needs, and ends with one table of all ratios and aims.
+//! `cargo bench` measures everything that the project has an aim for, against tokio-util, tokio's timer, Go's
+//! context and what the machine itself needs, and ends with tables of all ratios and aims.
 //!
 //! The table is also written to the file that the variable `REPORT` names, or else to
 //! `criterion-ratios.md` in the target directory.
 
 mod contender;
+mod context;
 mod cores;
 mod floor;
+mod go;
 mod memory;
 mod million;
 mod report;
@@ -52,10 +54,14 @@ fn main() -> io::Result<()> {
     small::all(&mut criterion);
     million::all(&mut criterion);
     wake::all(&mut criterion);
+    context::all(&mut criterion);
     criterion.final_summary();
 
     if let Some((ours, theirs)) = memory {
-        let table = report::table(&estimates, ours, theirs);
+        let mut table = report::table(&estimates, ours, theirs);
+        if estimates.has("ctx_timeout_drop/cancel_tree") {
+            table += &report::contexts(&estimates, go::run(), &context::lateness());
+        }
         let file =
             env::var_os("REPORT").map_or_else(|| target.join("criterion-ratios.md"), PathBuf::from);
         fs::write(&file, &table)?;

@@ -1,7 +1,9 @@
 //! Callbacks: `on_cancel`, and the ways to unregister one.
 
 use crate::sync::UnsafeCell;
-use crate::sync::{thread, Acquire, Arc, AtomicBool, AtomicUsize, AtomicWaker, Relaxed, Release};
+use crate::sync::{
+    thread, Acquire, Arc, AtomicBool, AtomicPtr, AtomicUsize, AtomicWaker, Relaxed, Release,
+};
 use crate::tree::waiter::Entry;
 use crate::tree::Handle;
 use alloc::boxed::Box;
@@ -9,6 +11,7 @@ use core::fmt;
 use core::future::Future;
 use core::mem::ManuallyDrop;
 use core::pin::Pin;
+use core::ptr;
 use core::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 /// The right to unregister a callback; made by
@@ -27,7 +30,7 @@ pub struct Registration {
 type Function = Box<dyn FnOnce() + Send>;
 
 /// What the slot in the tree and the registration share.
-struct Callback {
+pub(crate) struct Callback {
     /// Taken by whoever took the waker out of the slot.
     function: UnsafeCell<Option<Function>>,
     /// The number of the thread that runs it.
@@ -35,6 +38,12 @@ struct Callback {
     finished: AtomicBool,
     /// Who waits for `finished`.
     waiting: AtomicWaker,
+    /// The service thread's list.
+    #[cfg_attr(not(feature = "std"), allow(dead_code))]
+    pub(crate) next: AtomicPtr<Callback>,
+    /// Runs on a worker, not on the thread that cancels.
+    #[cfg_attr(not(feature = "std"), allow(dead_code))]
+    off_thread: bool,
 }
 
 // SAFETY: `function`, the only field that is not Sync, is touched by one thread at a time: the one
@@ -48,7 +57,7 @@ unsafe impl Send for Callback {}
 static VTABLE: RawWakerVTable = RawWakerVTable::new(
     |_| unreachable!("a slot's waker is not cloned"),
     // SAFETY: waking consumes the waker, so its count is ours.
-    |data| unsafe { Callback::from_data(data) }.run(),
+    |data| Callback::start(unsafe { Callback::from_data(data) }),
     |_| unreachable!("a slot's waker is consumed"),
     // SAFETY: dropping the waker gives its count back.
     |data| drop(unsafe { Callback::from_data(data) }),
@@ -69,7 +78,17 @@ impl Callback {
         unsafe { Arc::from_raw(data.cast()) }
     }
 
-    fn run(&self) {
+    /// The token is cancelled.
+    fn start(this: Arc<Callback>) {
+        #[cfg(feature = "std")]
+        if this.off_thread {
+            return crate::service::run_off_thread(this);
+        }
+        this.run();
+    }
+
+    /// Runs the function. Whoever calls this has consumed the waker.
+    pub(crate) fn run(&self) {
         /// Tells who waits, also if the function panics.
         struct Finish<'a>(&'a Callback);
         impl Drop for Finish<'_> {
@@ -106,15 +125,31 @@ impl Callback {
 }
 
 impl Registration {
+    /// On the thread that cancels.
     pub(crate) fn new<F>(token: &Handle, f: F) -> Registration
     where
         F: FnOnce() + Send + 'static,
     {
+        Registration::with(token, Box::new(f), false)
+    }
+
+    /// On a worker thread.
+    #[cfg(feature = "std")]
+    pub(crate) fn off_thread<F>(token: &Handle, f: F) -> Registration
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        Registration::with(token, Box::new(f), true)
+    }
+
+    fn with(token: &Handle, f: Function, off_thread: bool) -> Registration {
         let callback = Arc::new(Callback {
-            function: UnsafeCell::new(Some(Box::new(f))),
+            function: UnsafeCell::new(Some(f)),
             runner: AtomicUsize::new(0),
             finished: AtomicBool::new(false),
             waiting: AtomicWaker::default(),
+            next: AtomicPtr::new(ptr::null_mut()),
+            off_thread,
         });
         match Entry::new(token, Callback::waker(callback.clone())) {
             Ok(entry) => Registration {
@@ -258,7 +293,7 @@ impl StopOnDrop {
     pub fn disarm(self) -> Registration {
         let this = ManuallyDrop::new(self);
         // SAFETY: `this` is neither used nor dropped after its only field was moved out.
-        unsafe { core::ptr::read(&this.registration) }
+        unsafe { ptr::read(&this.registration) }
     }
 }
 

@@ -38,7 +38,6 @@ impl Error for ContextError {}
 /// The alignment keeps the low bits of the pointer free: the tree keeps tags there.
 #[repr(align(8))]
 pub(crate) struct Custom {
-    kind: ContextError,
     error: Box<dyn Error + Send + Sync>,
 }
 
@@ -68,7 +67,7 @@ pub struct Cause(Inner);
 #[derive(Clone)]
 enum Inner {
     Kind(ContextError),
-    Custom(Arc<Custom>),
+    Custom(ContextError, Arc<Custom>),
 }
 
 impl Cause {
@@ -91,17 +90,22 @@ impl Cause {
     /// assert_eq!(cause.kind(), ContextError::DeadlineExceeded);
     /// ```
     pub fn with_kind(kind: ContextError, error: impl Into<Box<dyn Error + Send + Sync>>) -> Cause {
-        Cause(Inner::Custom(Arc::new(Custom {
-            kind,
-            error: error.into(),
-        })))
+        let error = error.into();
+        Cause(Inner::Custom(kind, Arc::new(Custom { error })))
+    }
+
+    /// The same error as a cause of the other kind: what a deadline's cause becomes.
+    #[cfg(feature = "std")]
+    pub(crate) fn of_kind(mut self, kind: ContextError) -> Cause {
+        let (Inner::Kind(own) | Inner::Custom(own, _)) = &mut self.0;
+        *own = kind;
+        self
     }
 
     /// Which of the two kinds of cancellation this is; every cause answers to one.
     pub fn kind(&self) -> ContextError {
         match &self.0 {
-            Inner::Kind(kind) => *kind,
-            Inner::Custom(custom) => custom.kind,
+            Inner::Kind(kind) | Inner::Custom(kind, _) => *kind,
         }
     }
 
@@ -121,7 +125,7 @@ impl Cause {
     fn error(&self) -> &(dyn Error + 'static) {
         match &self.0 {
             Inner::Kind(kind) => kind,
-            Inner::Custom(custom) => &*custom.error,
+            Inner::Custom(_, custom) => &*custom.error,
         }
     }
 
@@ -129,15 +133,15 @@ impl Cause {
     pub(crate) fn into_raw(self) -> Result<*const Custom, ContextError> {
         match self.0 {
             Inner::Kind(kind) => Err(kind),
-            Inner::Custom(custom) => Ok(Arc::into_raw(custom)),
+            Inner::Custom(_, custom) => Ok(Arc::into_raw(custom)),
         }
     }
 
     /// # Safety
     /// `raw` came from `into_raw`, and the count that it stands for passes to the result.
-    pub(crate) unsafe fn from_raw(raw: *const Custom) -> Cause {
+    pub(crate) unsafe fn from_raw(raw: *const Custom, kind: ContextError) -> Cause {
         // SAFETY: the caller's promise.
-        Cause(Inner::Custom(unsafe { Arc::from_raw(raw) }))
+        Cause(Inner::Custom(kind, unsafe { Arc::from_raw(raw) }))
     }
 }
 
@@ -145,9 +149,9 @@ impl fmt::Debug for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Inner::Kind(kind) => f.debug_tuple("Cause").field(kind).finish(),
-            Inner::Custom(custom) => f
+            Inner::Custom(kind, custom) => f
                 .debug_struct("Cause")
-                .field("kind", &custom.kind)
+                .field("kind", kind)
                 .field("error", &custom.error)
                 .finish(),
         }

@@ -8,16 +8,24 @@ extern crate std;
 
 mod callback;
 mod cause;
+#[cfg(feature = "std")]
+mod context;
 mod future;
 mod guard;
 #[cfg(feature = "std")]
 mod park;
+#[cfg(feature = "std")]
+mod service;
 mod sync;
+#[cfg(feature = "std")]
+mod timer;
 mod token;
 mod tree;
 
 pub use callback::{Registration, StopOnDrop};
 pub use cause::{Cause, ContextError};
+#[cfg(feature = "std")]
+pub use context::{CancelGuard, Canceller, Context, Done, DoneOwned, DoneSignal, ForeignContext};
 pub use future::{
     FutureExt, WaitForCancellationFuture, WaitForCancellationFutureOwned, WithCancellationToken,
     WithCancellationTokenOwned,
@@ -31,3 +39,8 @@ pub use token::CancellationToken;
 pub fn set_thread_number(number: usize) {
     sync::thread::set_number(number);
 }
+
+/// For models: the service thread's work, turned by hand.
+#[cfg(cancel_tree_loom)]
+#[doc(hidden)]
+pub use service::by_hand::Service;

@@ -1,6 +1,6 @@
 //! Waiting as a thread.
 
-use crate::sync::park;
+pub(crate) use crate::sync::park::until;
 use crate::token::CancellationToken;
 use crate::tree::waiter::Waiter;
 use std::time::{Duration, Instant};
@@ -58,18 +58,22 @@ impl CancellationToken {
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> bool {
-        let token = self.handle();
-        if token.is_cancelled() {
-            return true;
-        }
-        /// Takes the waker back, also if cloning it panics.
-        struct Seated<'a>(&'a CancellationToken, Waiter);
-        impl Drop for Seated<'_> {
-            fn drop(&mut self) {
-                self.1.leave(self.0.handle());
-            }
-        }
-        let mut seated = Seated(self, Waiter::new());
-        park::until(deadline, |waker| seated.1.poll(token, waker))
+        until_cancelled(self, deadline)
     }
+}
+
+/// Parks the calling thread until the token is cancelled, or until the deadline. True: cancelled.
+pub(crate) fn until_cancelled(token: &CancellationToken, deadline: Option<Instant>) -> bool {
+    if token.is_cancelled() {
+        return true;
+    }
+    /// Takes the waker back, also if cloning it panics.
+    struct Seated<'a>(&'a CancellationToken, Waiter);
+    impl Drop for Seated<'_> {
+        fn drop(&mut self) {
+            self.1.leave(self.0.handle());
+        }
+    }
+    let mut seated = Seated(token, Waiter::new());
+    until(deadline, |waker| seated.1.poll(token.handle(), waker))
 }

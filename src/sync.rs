@@ -3,6 +3,11 @@
 
 pub(crate) use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
+#[cfg(all(feature = "std", not(target_has_atomic = "64")))]
+compile_error!(
+    "the feature `std` of cancel-tree needs 64-bit atomics: turn off the default features"
+);
+
 /// The integer of a state word: 64 bits wherever the target has such an atomic.
 #[cfg(target_has_atomic = "64")]
 pub(crate) type Bits = u64;
@@ -14,6 +19,8 @@ pub(crate) type Bits = usize;
 mod imp {
     #[cfg(target_has_atomic = "64")]
     pub(crate) use core::sync::atomic::AtomicU64 as AtomicBits;
+    #[cfg(feature = "std")]
+    pub(crate) use core::sync::atomic::AtomicU64;
     #[cfg(not(target_has_atomic = "64"))]
     pub(crate) use core::sync::atomic::AtomicUsize as AtomicBits;
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize};
@@ -71,6 +78,7 @@ mod imp {
     pub(crate) use loom::sync::atomic::AtomicBool;
 
     pub(crate) use loom::sync::Arc;
+    pub(crate) use AtomicU64 as AtomicBits;
 
     /// loom's types, whose drop counts as a write here: so every access must have happened before
     /// it, and a release that is too weak to free by shows. loom itself lets a drop pass.
@@ -104,7 +112,7 @@ mod imp {
     }
 
     checked_at_drop! {
-        AtomicBits = atomic::AtomicU64, u64;
+        AtomicU64 = atomic::AtomicU64, u64;
         AtomicPtr<T> = atomic::AtomicPtr<T>, *mut T;
         AtomicU8 = atomic::AtomicU8, u8;
         AtomicUsize = atomic::AtomicUsize, usize;
@@ -134,6 +142,48 @@ mod imp {
 }
 
 pub(crate) use imp::*;
+
+/// A static: a real one, or loom's, which is made anew for each execution.
+#[cfg(all(feature = "std", not(cancel_tree_loom)))]
+macro_rules! global {
+    ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
+        $(#[$meta])*
+        static $name: $type = $init;
+    };
+}
+/// A static: a real one, or loom's, which is made anew for each execution.
+#[cfg(cancel_tree_loom)]
+macro_rules! global {
+    ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
+        loom::lazy_static! {
+            $(#[$meta])*
+            static ref $name: $type = $init;
+        }
+    };
+}
+
+/// A thread-local, std's or loom's.
+#[cfg(all(feature = "std", not(cancel_tree_loom)))]
+macro_rules! local {
+    ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
+        std::thread_local! {
+            $(#[$meta])*
+            static $name: $type = const { $init };
+        }
+    };
+}
+/// A thread-local, std's or loom's.
+#[cfg(cancel_tree_loom)]
+macro_rules! local {
+    ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
+        loom::thread_local! {
+            $(#[$meta])*
+            static $name: $type = $init;
+        }
+    };
+}
+#[cfg(feature = "std")]
+pub(crate) use {global, local};
 
 /// A count is about to wrap: every later decision about memory would be wrong, so the
 /// process ends here, as it does when an `Arc` overflows.
@@ -268,6 +318,18 @@ impl Panics {
         }
         #[cfg(not(feature = "std"))]
         user();
+    }
+
+    /// Lets nobody know: for a thread that has no caller.
+    #[cfg(feature = "std")]
+    pub(crate) fn forget(self) {
+        if let Some(payload) = self.first {
+            use std::panic::{catch_unwind, AssertUnwindSafe};
+            // The payload is user code too.
+            if let Err(worse) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+                core::mem::forget(worse);
+            }
+        }
     }
 
     /// Lets the first panic go on, unless this thread is unwinding already: a second panic

@@ -282,6 +282,12 @@ impl CancellationToken {
         Registration::new(&self.handle, f)
     }
 
+    #[cfg(feature = "std")]
+    #[inline]
+    pub(crate) fn into_handle(self) -> Handle {
+        self.handle
+    }
+
     #[inline]
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle

@@ -67,9 +67,9 @@ impl Handle {
             next: Cell::new(ptr::null()),
             below: Cell::new(None),
         });
-        let extension = Extension::new(ptr::null_mut(), edges.collect());
+        let extension = Extension::new(edges.collect());
         // Nobody else knows the token, so nothing else can be in `link`.
-        if target.node().link.extend(extension).is_err() {
+        if !target.node().link.extend(extension) {
             unreachable!("a new token has an empty link");
         }
         let extension = target.node().link.extension();

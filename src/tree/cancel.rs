@@ -23,6 +23,19 @@ pub(super) fn raw_cause(cause: Cause) -> (State, Option<RawCause>) {
 
 /// Why `node` is cancelled: what its nearest ancestor with an own cancel says.
 pub(super) fn cause(node: &Node) -> Option<Cause> {
+    let (node, state) = origin(node)?;
+    let custom = if state.has_any(State::CUSTOM) {
+        // SAFETY: held, or above what is held, and the cause that won: it stays (I5). Without
+        // CUSTOM, what is in `link` may belong to a call that lost and takes it back.
+        unsafe { node.link.clone_cause() }
+    } else {
+        None
+    };
+    Some(custom.unwrap_or_else(|| state.kind().into()))
+}
+
+/// The node whose own cancel has cancelled this one.
+fn origin(node: &Node) -> Option<(&Node, State)> {
     let mut state = node.word.load();
     if !state.is_cancelled() {
         return None;
@@ -34,20 +47,19 @@ pub(super) fn cause(node: &Node) -> Option<Cause> {
         node = unsafe { node.parent() }?;
         state = node.word.load();
     }
-    let custom = if state.has_any(State::CUSTOM) {
-        // SAFETY: held, or above what is held, and the cause that won: it stays (I5). Without
-        // CUSTOM, what is in `link` may belong to a call that lost and takes it back.
-        unsafe { node.link.clone_cause() }
-    } else {
-        None
-    };
-    Some(custom.unwrap_or_else(|| state.kind().into()))
+    Some((node, state))
 }
 
 impl Handle {
     /// Why the token is cancelled, if it is.
     pub(crate) fn cause(&self) -> Option<Cause> {
         cause(self.node())
+    }
+
+    /// The kind of that.
+    #[cfg(feature = "std")]
+    pub(crate) fn kind(&self) -> Option<crate::ContextError> {
+        origin(self.node()).map(|(_, state)| state.kind())
     }
 
     /// Cancels the token and everything below; true if this call was the first.
@@ -61,11 +73,27 @@ impl Handle {
         }
     }
 
+    /// Cancels and gives up the handle: one step, if nobody waits and nothing is below.
+    #[cfg(feature = "std")]
+    #[inline]
+    pub(crate) fn cancel_and_drop(self) {
+        let this = core::mem::ManuallyDrop::new(self);
+        if !this.node().word.cancel_and_release() {
+            let this = core::mem::ManuallyDrop::into_inner(this);
+            this.cancel();
+        }
+    }
+
     /// The same, and says why.
     pub(crate) fn cancel_with(&self, cause: Cause) -> bool {
-        let (first, state, rejected) = set_cancelled(self.node(), cause);
-        finish(self.node(), state, rejected, first)
+        cancel_because(self.node(), cause)
     }
+}
+
+/// Cancels a node that the caller keeps, and everything below; true if this call was the first.
+pub(super) fn cancel_because(node: &Node, cause: Cause) -> bool {
+    let (first, state, rejected) = set_cancelled(node, cause);
+    finish(node, state, rejected, first)
 }
 
 /// What is left of a cancel once the node itself is cancelled.

@@ -16,9 +16,8 @@ use super::extension::Extension;
 use super::word::State;
 use super::{cancel, Handle, Node};
 use crate::sync::heap::{alloc, dealloc, handle_alloc_error};
-use crate::sync::{thread, Acquire, Relaxed, Release};
+use crate::sync::{thread, Acquire, Bits, Relaxed, Release};
 use alloc::alloc::Layout;
-use alloc::boxed::Box;
 use core::iter;
 use core::mem;
 use core::ptr::{self, NonNull};
@@ -87,8 +86,12 @@ pub(super) unsafe fn nodes_of<'a>(
 /// written for each child, are on different ones.
 const ROOT_OFFSET: usize = 32;
 
+/// What the allocator aligns to anyway: it is much faster than for more. So there is room to move the
+/// root to where it should be.
+const ROOT_ALIGN: usize = align_of::<Node>();
+
 fn root_layout() -> Layout {
-    Layout::from_size_align(ROOT_OFFSET + size_of::<Node>(), 64).expect("small")
+    Layout::from_size_align(size_of::<Node>() + 64 - ROOT_ALIGN, ROOT_ALIGN).expect("small")
 }
 
 /// Memory for a node that is in no list.
@@ -96,10 +99,13 @@ pub(super) fn allocate_root(node: Node) -> NonNull<Node> {
     // SAFETY: the layout is not of size zero.
     let memory = unsafe { alloc(root_layout()) };
     let memory = NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(root_layout()));
-    // SAFETY: fresh memory with room for a node behind the offset, which suits its alignment.
+    let shift = ROOT_OFFSET.wrapping_sub(memory.addr().get()) % 64;
+    // SAFETY: fresh memory with room for a node after the shift, a multiple of its alignment.
     unsafe {
-        let root = memory.add(ROOT_OFFSET).cast::<Node>();
+        let root = memory.add(shift).cast::<Node>();
         root.write(node);
+        // A root is in no chunk: the tag is free to remember the shift.
+        root.as_ref().set_chunk_class(shift / ROOT_ALIGN);
         root
     }
 }
@@ -111,8 +117,9 @@ pub(super) fn allocate_root(node: Node) -> NonNull<Node> {
 pub(super) unsafe fn free_root(root: NonNull<Node>) {
     // SAFETY: the caller's promise. Nothing to drop but under loom, see `free`.
     unsafe {
+        let shift = root.as_ref().chunk_class().unwrap_or(0) * ROOT_ALIGN;
         root.drop_in_place();
-        dealloc(root.cast::<u8>().sub(ROOT_OFFSET).as_ptr(), root_layout());
+        dealloc(root.cast::<u8>().sub(shift).as_ptr(), root_layout());
     }
 }
 
@@ -195,19 +202,19 @@ impl Node {
 
     /// Moves into the child that the hint points at.
     #[inline]
-    fn claim_hinted(&self) -> Result<NonNull<Node>, Miss> {
+    fn claim_hinted(&self, handles: Bits) -> Result<NonNull<Node>, Miss> {
         // Acquire: pairs with the stores of hints; what a hint leads to has been announced, so
         // no canceller can miss it (I6).
         let hint = NonNull::new(self.hint.load(Acquire)).ok_or(Miss::Occupied)?;
-        self.claim(hint)
+        self.claim(hint, handles)
     }
 
     /// Moves into `node`, a child of this one, if it is free.
     #[inline]
-    fn claim(&self, node: NonNull<Node>) -> Result<NonNull<Node>, Miss> {
+    fn claim(&self, node: NonNull<Node>, handles: Bits) -> Result<NonNull<Node>, Miss> {
         // SAFETY: a linked child of a node that the caller holds (I2).
         let child = unsafe { node.as_ref() };
-        match child.word.claim() {
+        match child.word.claim(handles) {
             Ok(()) => {
                 let next = child.link.take_next();
                 // The end of the chain: the next one looks on from here. Release: see `offer_to`.
@@ -221,7 +228,7 @@ impl Node {
     }
 
     /// Looks for a free child from the hint on, at most `budget` nodes, going round the list once.
-    fn claim_by_search(&self, budget: usize) -> Search {
+    fn claim_by_search(&self, budget: usize, handles: Bits) -> Search {
         // Acquire, both; the hint first: the head read after it is not older than the chunk that
         // the hint leads to, so every push before that one is behind us, and with it the nodes
         // that the siblings lead to.
@@ -250,7 +257,7 @@ impl Node {
             if !mem::replace(&mut announced, true) && self.word.announce_children().is_cancelled() {
                 return Search::Cancelled;
             }
-            if let Ok(found) = self.claim(candidate) {
+            if let Ok(found) = self.claim(candidate, handles) {
                 return Search::Found(found);
             }
         }
@@ -347,10 +354,7 @@ impl Node {
                     .shards
                     .compare_exchange(ptr::null_mut(), shards.as_ptr(), Release, Relaxed)
                     .is_ok(),
-                None => self
-                    .link
-                    .extend(Extension::new(shards.as_ptr(), Box::new([])))
-                    .is_ok(),
+                None => self.link.extend(Extension::of_shards(shards.as_ptr())),
             };
         if !published {
             // Cancelled, or somebody else was faster: nobody will make children in these.
@@ -381,36 +385,48 @@ enum Search {
     Nothing { look_on: *mut Node },
 }
 
-/// Makes a child.
+/// Makes a child with so many handles, of which the caller gets the pointer.
 #[inline]
-pub(super) fn create(parent: &Node) -> Handle {
+pub(super) fn create(parent: &Node, handles: Bits) -> NonNull<Node> {
     if parent.word.load().is_cancelled() {
-        return refused(parent);
+        return refused(parent, handles);
     }
     let home = parent.home();
-    match home.claim_hinted() {
-        Ok(child) => Handle(child),
-        Err(miss) => create_slowly(parent, home, miss),
+    match home.claim_hinted(handles) {
+        Ok(child) => child,
+        Err(miss) => create_slowly(parent, home, miss, handles),
     }
 }
 
 #[cold]
-fn refused(parent: &Node) -> Handle {
+fn refused(parent: &Node, handles: Bits) -> NonNull<Node> {
     // The nearest own cancel is visible: INHERITED was set after it.
-    Handle::born_cancelled(cancel::cause(parent).unwrap_or(crate::ContextError::Cancelled.into()))
+    let cause = cancel::cause(parent).unwrap_or(crate::ContextError::Cancelled.into());
+    with_handles(Handle::born_cancelled(cause), handles)
+}
+
+/// Makes one handle into so many.
+fn with_handles(handle: Handle, handles: Bits) -> NonNull<Node> {
+    handle.node().word.add_handles(handles as usize - 1);
+    mem::ManuallyDrop::new(handle).0
 }
 
 #[cold]
 #[inline(never)]
-fn create_slowly<'a>(parent: &'a Node, mut home: &'a Node, miss: Miss) -> Handle {
+fn create_slowly<'a>(
+    parent: &'a Node,
+    mut home: &'a Node,
+    miss: Miss,
+    handles: Bits,
+) -> NonNull<Node> {
     if matches!(miss, Miss::Raced) {
         if ptr::eq(home, parent) && thread::contended() {
             parent.grow();
             home = parent.home();
         }
         // The winner has moved the hint on.
-        if let Ok(child) = home.claim_hinted() {
-            return Handle(child);
+        if let Ok(child) = home.claim_hinted(handles) {
+            return child;
         }
     }
     // Acquire: pairs with the push, for the class of the newest chunk.
@@ -424,22 +440,22 @@ fn create_slowly<'a>(parent: &'a Node, mut home: &'a Node, miss: Miss) -> Handle
     if !newest.is_null() {
         // As many are looked at as would be made: a list grows only past occupied nodes, and
         // a child pays for one look.
-        match home.claim_by_search(LOOK.max(1 << class)) {
+        match home.claim_by_search(LOOK.max(1 << class), handles) {
             Search::Found(child) => {
                 // A free node that no hint led to: another thread has overwritten the hint.
                 if ptr::eq(home, parent) && thread::contended() {
                     parent.grow();
                 }
-                return Handle(child);
+                return child;
             }
-            Search::Cancelled => return refused(parent),
+            Search::Cancelled => return refused(parent, handles),
             Search::Nothing { look_on: node } => look_on = node,
         }
     }
     // A small list grows first: a thread that lives on the others' nodes would be in their way.
     if class > OWN_CLASSES {
-        if let Some(child) = claim_elsewhere(parent, home) {
-            return Handle(child);
+        if let Some(child) = claim_elsewhere(parent, home, handles) {
+            return child;
         }
     }
     let (_, last, seen) = home.push_chunk(class, State::NEW, State::FREE, look_on);
@@ -455,12 +471,12 @@ fn create_slowly<'a>(parent: &'a Node, mut home: &'a Node, miss: Miss) -> Handle
         // Release: pairs with `claim_hinted`; the announcement above is behind this (I6).
         home.hint.store(next, Release);
     }
-    Handle(last)
+    with_handles(Handle(last), handles)
 }
 
 /// A free node of another thread's shard, or from before there were shards: so a producer and a
 /// consumer of children do not make the tree grow, each on his side.
-fn claim_elsewhere(parent: &Node, home: &Node) -> Option<NonNull<Node>> {
+fn claim_elsewhere(parent: &Node, home: &Node, handles: Bits) -> Option<NonNull<Node>> {
     if ptr::eq(parent, home) {
         return None;
     }
@@ -469,5 +485,5 @@ fn claim_elsewhere(parent: &Node, home: &Node) -> Option<NonNull<Node>> {
     iter::once(parent)
         .chain(shards)
         .filter(|other| !ptr::eq(*other, home))
-        .find_map(|other| other.claim_hinted().ok())
+        .find_map(|other| other.claim_hinted(handles).ok())
 }

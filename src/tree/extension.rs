@@ -1,4 +1,5 @@
-//! The node's `link` word, and the extension that few nodes need: shards and edges.
+//! The node's `link` word, and the extension that some nodes need: for a deadline, shards, edges or a foreign
+//! parent.
 //!
 //! | the node is | `link` |
 //! | --- | --- |
@@ -9,12 +10,15 @@
 //! cannot overwrite each other.
 
 use super::any_of::Edge;
+#[cfg(feature = "std")]
+use super::deadline::{Foreign, Timing};
 use super::Node;
 use crate::cause::{Cause, ContextError, Custom};
-use crate::sync::{Acquire, AtomicPtr, Relaxed, Release};
+use crate::sync::{Acquire, AtomicPtr, Panics, Relaxed, Release};
 use alloc::boxed::Box;
 use core::mem::ManuallyDrop;
-use core::ptr;
+use core::ptr::{self, NonNull};
+use core::task::Waker;
 
 const CAUSE: usize = 1;
 const EXTENSION: usize = 2;
@@ -22,26 +26,158 @@ const EXTENSION: usize = 2;
 const DEADLINE: usize = 4;
 const TAGS: usize = 7;
 
-/// What few nodes have. On cache lines of its own: every thread that makes children of a sharded
-/// parent reads it, and what the allocator would put beside it may be written all the time.
-#[repr(align(128))]
+/// What some nodes have.
+#[repr(C)]
 pub(super) struct Extension {
+    /// What cancels the node from outside the tree. The first field: see `deadline.rs`.
+    #[cfg(feature = "std")]
+    pub(super) timing: Timing,
     /// The cause, as it would be in `link`.
     cause: AtomicPtr<()>,
     /// The first of the nodes between a contended parent and its children, or null.
     pub(super) shards: AtomicPtr<Node>,
     /// What cancels an `any_of` token.
     pub(super) edges: Box<[Edge]>,
+    /// Made as a `Padded`.
+    padded: bool,
 }
 
+/// An extension on cache lines of its own: every thread that makes children of a sharded parent reads it,
+/// and what the allocator would put beside it may be written all the time.
+#[repr(C, align(128))]
+struct Padded(Extension);
+
 impl Extension {
-    pub(super) fn new(shards: *mut Node, edges: Box<[Edge]>) -> Box<Extension> {
-        Box::new(Extension {
+    /// Takes out what is in it, and gives it up. The answer is the word of the cause.
+    ///
+    /// # Safety
+    /// The caller is the only owner.
+    unsafe fn empty(this: NonNull<Extension>, remains: &mut Remains) -> *mut () {
+        let raw = this.as_ptr();
+        // SAFETY: the caller's promise. Raw places: the timer may look at the entry meanwhile.
+        let (cause, edges) = unsafe {
+            let cause = (*raw).cause.load(Relaxed);
+            (*raw).cause.store(ptr::null_mut(), Relaxed);
+            (cause, ptr::replace(&raw mut (*raw).edges, Box::default()))
+        };
+        drop(edges);
+        #[cfg(feature = "std")]
+        // SAFETY: as above.
+        unsafe {
+            (*raw).timing.empty(remains);
+            super::deadline::retire(this);
+        }
+        #[cfg(not(feature = "std"))]
+        // SAFETY: as above; there is no timer.
+        unsafe {
+            let _ = remains;
+            Extension::free(this);
+        }
+        cause
+    }
+
+    /// An extension that is the caller's.
+    pub(super) fn new(edges: Box<[Edge]>) -> NonNull<Extension> {
+        let extension = Extension::with(ptr::null_mut(), edges, false);
+        NonNull::from(Box::leak(Box::new(extension)))
+    }
+
+    /// The same, for a contended parent.
+    pub(super) fn of_shards(shards: *mut Node) -> NonNull<Extension> {
+        let extension = Extension::with(shards, Box::default(), true);
+        NonNull::from(Box::leak(Box::new(Padded(extension)))).cast()
+    }
+
+    fn with(shards: *mut Node, edges: Box<[Edge]>, padded: bool) -> Extension {
+        Extension {
+            #[cfg(feature = "std")]
+            timing: Timing::new(),
             cause: AtomicPtr::new(ptr::null_mut()),
             shards: AtomicPtr::new(shards),
             edges,
-        })
+            padded,
+        }
     }
+
+    /// # Safety
+    /// Nobody else has it.
+    pub(super) unsafe fn free(this: NonNull<Extension>) {
+        // SAFETY: leaked by one of the two above, which `padded` tells apart.
+        unsafe {
+            if this.as_ref().padded {
+                drop(Box::from_raw(this.cast::<Padded>().as_ptr()));
+            } else {
+                drop(Box::from_raw(this.as_ptr()));
+            }
+        }
+    }
+}
+
+#[cfg(feature = "std")]
+impl Extension {
+    /// Nothing in it but a deadline without a cause.
+    #[inline]
+    fn is_bare(&self) -> bool {
+        // Relaxed: asked by the last owner.
+        self.cause.load(Relaxed).is_null()
+            && self.shards.load(Relaxed).is_null()
+            && self.edges.is_empty()
+            && self.timing.is_bare()
+    }
+}
+
+impl Extension {
+    /// Whether something in here cancels the node when the time has come, other than its parent.
+    pub(super) fn can_cancel(&self) -> bool {
+        #[cfg(feature = "std")]
+        if self.timing.can_cancel() {
+            return true;
+        }
+        !self.edges.is_empty()
+    }
+
+    /// The last owner takes the triggers out of the game. False: a firer has one, and a handle of `node`.
+    pub(super) fn settle_triggers(&self, node: &Node) -> bool {
+        #[cfg(feature = "std")]
+        return self.timing.settle(node);
+        #[cfg(not(feature = "std"))]
+        {
+            let _ = node;
+            true
+        }
+    }
+}
+
+impl Remains {
+    /// Drops them one by one: user code, of which one panic must not keep the other from going.
+    pub(super) fn drop_each(self, panics: &mut Panics) {
+        if self.cause.is_some() {
+            panics.catch(|| drop(self.cause));
+        }
+        if self.waker.is_some() {
+            panics.catch(|| drop(self.waker));
+        }
+        #[cfg(feature = "std")]
+        {
+            if self.deadline_cause.is_some() {
+                panics.catch(|| drop(self.deadline_cause));
+            }
+            if self.foreign.is_some() {
+                panics.catch(|| drop(self.foreign));
+            }
+        }
+    }
+}
+
+/// User values that a dying node leaves: dropped when the tree is in order again (I9).
+#[derive(Default)]
+pub(super) struct Remains {
+    pub(super) cause: Option<Cause>,
+    pub(super) waker: Option<Waker>,
+    #[cfg(feature = "std")]
+    pub(super) deadline_cause: Option<Cause>,
+    #[cfg(feature = "std")]
+    pub(super) foreign: Option<Box<Foreign>>,
 }
 
 /// A counted pointer of a custom cause, with its tag: the CAS that places it decides whose
@@ -75,7 +211,7 @@ impl RawCause {
     /// The count that the pointer stands for is the caller's to give away.
     pub(super) unsafe fn into_cause(self) -> Cause {
         // SAFETY: made by `new` from `Cause::into_raw`; the count is the caller's promise.
-        unsafe { Cause::from_raw(self.0.map_addr(|a| a & !TAGS).cast()) }
+        unsafe { Cause::from_raw(self.0.map_addr(|a| a & !TAGS).cast(), self.kind()) }
     }
 
     /// # Safety
@@ -117,12 +253,6 @@ impl Link {
     // ----- while it is occupied ---------------------------------------------------------------
 
     #[inline]
-    pub(super) fn is_null(&self) -> bool {
-        // Relaxed: asked by the last owner, who has acquired what the others did.
-        self.0.load(Relaxed).is_null()
-    }
-
-    #[inline]
     pub(super) fn extension(&self) -> Option<&Extension> {
         // Acquire: pairs with the CAS of `extend`.
         let value = self.0.load(Acquire);
@@ -135,19 +265,20 @@ impl Link {
         }
     }
 
-    /// Gives the node an extension, if `link` is still null.
-    pub(super) fn extend(&self, extension: Box<Extension>) -> Result<(), Box<Extension>> {
-        let raw = Box::into_raw(extension);
-        let tagged = raw.cast::<()>().map_addr(|a| a | EXTENSION);
+    /// Gives the node an extension, if `link` is still null. True: it is the node's now. False: it is gone.
+    pub(super) fn extend(&self, extension: NonNull<Extension>) -> bool {
+        let tagged = extension.as_ptr().cast::<()>();
+        let tagged = tagged.map_addr(|a| a | EXTENSION);
         // Release: pairs with the Acquire of `extension`. Nothing is read on failure.
-        match self
+        let published = self
             .0
             .compare_exchange(ptr::null_mut(), tagged, Release, Relaxed)
-        {
-            Ok(_) => Ok(()),
-            // SAFETY: made by Box::into_raw above and not published.
-            Err(_) => Err(unsafe { Box::from_raw(raw) }),
+            .is_ok();
+        if !published {
+            // SAFETY: the caller's, and not published.
+            unsafe { Extension::free(extension) };
         }
+        published
     }
 
     /// Where the cause is.
@@ -207,27 +338,61 @@ impl Link {
 
     // ----- when its last owner lets it go -----------------------------------------------------
 
-    /// Empties the word.
+    /// Empties the word. What the node kept of the user's goes to the caller, to be dropped.
     ///
     /// # Safety
-    /// The caller is the last owner, and the shards and edges are settled.
-    pub(super) unsafe fn take(&self) -> Option<Cause> {
-        // Relaxed, all: the last owner has acquired what the others did, and what came
-        // through an edge by settling it.
+    /// The caller is the last owner, and shards, edges and triggers are settled.
+    pub(super) unsafe fn take(&self) -> Remains {
+        let mut remains = Remains::default();
+        // Relaxed, here and below: the last owner has acquired what the others did.
         let value = self.0.load(Relaxed);
         if value.is_null() {
-            return None;
+            return remains;
         }
         self.0.store(ptr::null_mut(), Relaxed);
         let cause = if value.addr() & TAGS == EXTENSION {
-            // SAFETY: made by Box::into_raw in `extend`; nobody is left to read it.
-            let extension: Box<Extension> =
-                unsafe { Box::from_raw(value.map_addr(|a| a & !TAGS).cast()) };
-            extension.cause.load(Relaxed)
+            let raw: *mut Extension = value.map_addr(|a| a & !TAGS).cast();
+            // SAFETY: the last owner has it; nobody else but the timer, which looks at the entry only.
+            unsafe { Extension::empty(NonNull::new_unchecked(raw), &mut remains) }
         } else {
             value
         };
         // SAFETY: the node's count goes to the caller.
-        RawCause::from_word(cause).map(|cause| unsafe { cause.into_cause() })
+        remains.cause = RawCause::from_word(cause).map(|cause| unsafe { cause.into_cause() });
+        remains
+    }
+
+    /// For a node that nobody else has seen: the extension that it begins with.
+    #[cfg(feature = "std")]
+    pub(super) fn put_extension_unshared(&self, extension: NonNull<Extension>) -> &Extension {
+        let raw = extension.as_ptr();
+        // Relaxed: published with the handle, and by what arms a trigger.
+        self.0
+            .store(raw.cast::<()>().map_addr(|a| a | EXTENSION), Relaxed);
+        // SAFETY: the caller's, from a Box; it stays until the last owner takes it.
+        unsafe { &*raw }
+    }
+
+    /// The short way of the last owner: true if there is nothing, or nothing any more, that has to be settled
+    /// or dropped.
+    #[inline]
+    pub(super) fn is_settled(&self) -> bool {
+        // Relaxed: asked by the last owner, who has acquired what the others did.
+        let value = self.0.load(Relaxed);
+        if value.is_null() {
+            return true;
+        }
+        #[cfg(feature = "std")]
+        if value.addr() & TAGS == EXTENSION {
+            // SAFETY: it stays until the last owner, who is the caller, takes it.
+            let extension: &Extension = unsafe { &*value.map_addr(|a| a & !TAGS).cast() };
+            if extension.is_bare() && extension.timing.disarm() {
+                self.0.store(ptr::null_mut(), Relaxed);
+                // SAFETY: the last owner; there was nothing in it but a deadline, which is settled.
+                unsafe { super::deadline::retire(NonNull::from(extension)) };
+                return true;
+            }
+        }
+        false
     }
 }

@@ -27,8 +27,12 @@
 mod any_of;
 mod cancel;
 mod children;
+#[cfg(feature = "std")]
+mod deadline;
 mod extension;
 mod reclaim;
+#[cfg(feature = "std")]
+pub(crate) mod trigger;
 pub(crate) mod waiter;
 mod word;
 
@@ -38,6 +42,9 @@ use core::ptr::{self, NonNull};
 use extension::Link;
 use waiter::Slot;
 use word::{State, Word};
+
+#[cfg(feature = "std")]
+pub(crate) use deadline::Signal;
 
 /// One token's memory: a cache line where pointers have 64 bits.
 ///
@@ -103,6 +110,13 @@ impl Handle {
         Handle::unlinked(State::NEW)
     }
 
+    /// The same, with two handles from the start.
+    #[cfg(feature = "std")]
+    pub(crate) fn root_pair() -> (Handle, Handle) {
+        let root = Handle::unlinked(State::NEW_PAIR);
+        (Handle(root.0), root)
+    }
+
     /// A root that says "cancelled" and why, for the child of a cancelled token: it is no part of
     /// that token's tree, so nothing has to be kept for it.
     fn born_cancelled(cause: Cause) -> Handle {
@@ -132,7 +146,15 @@ impl Handle {
     /// A token below this one. One RMW, on the child's word, once the list has a free node.
     #[inline]
     pub(crate) fn child(&self) -> Handle {
-        children::create(self.node())
+        Handle(children::create(self.node(), 1))
+    }
+
+    /// The same, with two handles from the start.
+    #[cfg(feature = "std")]
+    #[inline]
+    pub(crate) fn child_pair(&self) -> (Handle, Handle) {
+        let node = children::create(self.node(), 2);
+        (Handle(node), Handle(node))
     }
 
     /// The node's address: what makes clones equal and children not.

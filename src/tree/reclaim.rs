@@ -11,14 +11,12 @@
 //! - a root: everything below is freed, iteratively, chunk by chunk.
 
 use super::children::{self, shards_of, KEPT_NODES};
-use super::extension::Extension;
+use super::extension::{Extension, Remains};
 use super::word::State;
 use super::{any_of, Handle, Node};
-use crate::cause::Cause;
 use crate::sync::{Panics, Relaxed};
 use core::mem;
 use core::ptr::{self, NonNull};
-use core::task::Waker;
 
 /// Nodes whose release has to wait for its turn, strung through `link`: the sources of edges.
 /// They are nobody else's, and without a cause, so `link` is free.
@@ -39,9 +37,6 @@ impl Pending {
         Some(node)
     }
 }
-
-/// User values that a dying node leaves: dropped when the tree is in order again (I9).
-type Remains = (Option<Cause>, Option<Waker>);
 
 /// Gives up a handle of `node`, and what was kept by it.
 ///
@@ -71,10 +66,12 @@ unsafe fn release_sole(node: NonNull<Node>, seen: State) {
     // SAFETY: the caller's handle keeps the node.
     let this = unsafe { node.as_ref() };
     // The common case, a leaf with nothing special: one RMW and no loop.
-    // SAFETY: a living node's parent is alive (I5).
-    let parent = unsafe { this.parent() }
-        .filter(|_| seen.unowned().without(plain) == State::NONE && this.link.is_null());
-    if let Some(parent) = parent {
+    if seen.unowned().without(plain) == State::NONE && this.link.is_settled() {
+        // SAFETY: a living node's parent is alive (I5).
+        let Some(parent) = (unsafe { this.parent() }) else {
+            // SAFETY: a root without owner, with nobody below and nothing in it.
+            return unsafe { children::free_root(node) };
+        };
         let frozen = seen.has_any(State::INHERITED);
         let new = if frozen {
             seen.unowned().without(State::ORPHAN).with(State::FREE)
@@ -109,17 +106,11 @@ unsafe fn release_upwards(node: NonNull<Node>) {
     let mut panics = Panics::default();
     let mut next = Some(node);
     while let Some(node) = next {
-        let mut remains = (None, None);
+        let mut remains = Remains::default();
         // SAFETY: each handle in this loop was the caller's, an orphan's or an edge's.
         let parent = unsafe { give_up(node, &mut pending, &mut remains, &mut panics) };
         // What is still to be released is ours, so user code may do what it likes.
-        let (cause, waker) = remains;
-        if cause.is_some() {
-            panics.catch(|| drop(cause));
-        }
-        if waker.is_some() {
-            panics.catch(|| drop(waker));
-        }
+        remains.drop_each(&mut panics);
         next = parent.or_else(|| pending.pop());
     }
     panics.resume();
@@ -143,7 +134,7 @@ unsafe fn give_up(
         // may come by, and living children may go.
         if seen.has_any(State::WAITER) {
             // A forgotten future's, or a canceller takes it right now.
-            remains.1 = this.slot.disarm(&this.word);
+            remains.waker = this.slot.disarm(&this.word);
         }
         let extension = this.link.extension();
         if let Some(extension) = extension {
@@ -164,24 +155,29 @@ unsafe fn give_up(
             this.word.return_handles(census.living - adopted);
             continue;
         }
-        let Some(extension) = extension.filter(|e| !e.edges.is_empty()) else {
+        let Some(extension) = extension.filter(|e| e.can_cancel()) else {
             break census;
         };
         if census.passengers != 0 && !seen.is_cancelled() {
-            // Without its edges a callback below would not hear of all sources. So it stays, and
-            // our handle with it, until one of them is cancelled.
+            // Without its edges a callback below would not hear of all sources, nor of the
+            // deadline. So it stays, and our handle with it, until one of these cancels it.
             match this.word.vacate(seen, seen.with(State::KEPT)) {
                 Ok(()) => return None,
                 Err(_) => continue,
             }
         }
-        if any_of::settle(this, &extension.edges, |source| pending.push(source)) {
+        if any_of::settle(this, &extension.edges, |source| pending.push(source))
+            && extension.settle_triggers(this)
+        {
             break census;
         }
     };
 
-    // SAFETY: alone, nothing living below, edges and shards settled.
-    remains.0 = unsafe { this.link.take() };
+    // SAFETY: alone, nothing living below; edges, triggers and shards settled.
+    let waker = remains.waker.take();
+    // SAFETY: as said.
+    *remains = unsafe { this.link.take() };
+    remains.waker = waker;
     // SAFETY: our handle; orphans are gone, so the parent is as alive as we are (I5).
     let Some(parent) = (unsafe { this.parent() }) else {
         // SAFETY: a root without owner and without anybody below.
@@ -253,7 +249,14 @@ fn release_shards(extension: &Extension, pending: &mut Pending, panics: &mut Pan
     for shard in NonNull::new(shards).into_iter().flat_map(shards_of) {
         // SAFETY: the shard's one handle of old. It has neither extension nor orphanhood, so
         // this goes neither down nor up from there.
-        let up = unsafe { give_up(NonNull::from(shard), pending, &mut (None, None), panics) };
+        let up = unsafe {
+            give_up(
+                NonNull::from(shard),
+                pending,
+                &mut Remains::default(),
+                panics,
+            )
+        };
         debug_assert!(up.is_none());
     }
 }

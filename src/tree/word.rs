@@ -58,6 +58,9 @@ impl State {
     pub(crate) const NONE: State = State(0);
     /// One handle, no flags.
     pub(crate) const NEW: State = State(ONE);
+    /// Two handles, no flags.
+    #[cfg(feature = "std")]
+    pub(crate) const NEW_PAIR: State = State(2 * ONE);
     /// A node that only says "cancelled": nothing can be below it.
     pub(crate) const BORN_CANCELLED: State = State(ONE | 1 | 1 << 1 | 1 << 11);
 
@@ -213,14 +216,14 @@ impl Word {
         }
     }
 
-    /// The parent's next child moves in. `Err(true)`: somebody else was faster.
+    /// The parent's next child moves in, with so many handles. `Err(true)`: somebody else was faster.
     #[inline]
-    pub(crate) fn claim(&self) -> Result<(), bool> {
+    pub(crate) fn claim(&self, handles: Bits) -> Result<(), bool> {
         let seen = self.peek();
         if !seen.is_claimable() {
             return Err(false);
         }
-        let new = State(seen.0 & State::PARENT.0 | ONE);
+        let new = State((seen.0 & State::PARENT.0) | (handles * ONE));
         // Acquire: pairs with `vacate`; the last occupant's writes to the node (its `link`, its
         // children reset) are behind us. On failure nothing is read.
         match self.0.compare_exchange(seen.0, new.0, Acquire, Relaxed) {
@@ -265,6 +268,26 @@ impl Word {
                 Err(now) => seen = State(now),
             }
         }
+    }
+
+    /// `cancel` without a cause and `release_unless_sole` in one step. False: nothing was done, because
+    /// somebody waits, something is below, or this is the only handle.
+    #[cfg(feature = "std")]
+    #[inline]
+    pub(crate) fn cancel_and_release(&self) -> bool {
+        let cancelled = State::CANCELLED.with(State::OWN).with(State::DONE);
+        let mut seen = self.load();
+        while seen.handles() > 1
+            && !seen.has_any(State::PARENT.with(State::WAITER).with(State::CANCELLED))
+        {
+            let new = State(seen.with(cancelled).0 - ONE);
+            // AcqRel: the release half of both steps; the acquire half as in `cancel`.
+            match self.0.compare_exchange_weak(seen.0, new.0, AcqRel, Acquire) {
+                Ok(_) => return true,
+                Err(now) => seen = State(now),
+            }
+        }
+        false
     }
 
     /// An ancestor's cancel arrives. The answer is the state before.

@@ -1,0 +1,3 @@
+module cancel-tree/benches
+
+go 1.21

@@ -1,0 +1,130 @@
+//! How a context came to be, for people: `background.with_cancel.with_value(RequestId)`.
+//!
+//! The steps are kept as a number of four bits each, so that no context pays more than a word for it. Each value
+//! layer keeps the steps before it. Of more than 14 steps without a value, the oldest are forgotten.
+
+use super::values::Values;
+use super::Context;
+use alloc::{vec, vec::Vec};
+use core::fmt;
+use std::time::Instant;
+
+#[derive(Clone, Copy)]
+pub(crate) enum Step {
+    Background = 1,
+    Todo,
+    Token,
+    Foreign,
+    AnyOf,
+    Cancel,
+    /// The earliest deadline so far.
+    Deadline,
+    /// A deadline that came too late to matter.
+    LaterDeadline,
+    Value,
+    WithoutCancel,
+    /// Steps that were forgotten.
+    More,
+}
+
+const BITS: u32 = 4;
+const MASK: u64 = (1 << BITS) - 1;
+const STEPS: u32 = u64::BITS / BITS;
+
+#[derive(Clone, Copy)]
+pub(super) struct Chain(u64);
+
+impl Chain {
+    pub(super) const fn new(step: Step) -> Chain {
+        Chain(step as u64)
+    }
+
+    #[inline]
+    pub(super) fn then(self, step: Step) -> Chain {
+        let mut steps = self.0;
+        if steps >> ((STEPS - 1) * BITS) != 0 {
+            // Full: the two oldest become "more".
+            let oldest = (STEPS - 2) * BITS;
+            steps =
+                steps & !(MASK << oldest | MASK << (oldest + BITS)) | (Step::More as u64) << oldest;
+        }
+        Chain(steps << BITS | step as u64)
+    }
+
+    /// The oldest first.
+    fn steps(self) -> impl Iterator<Item = u64> {
+        (0..STEPS)
+            .rev()
+            .map(move |i| self.0 >> (i * BITS) & MASK)
+            .filter(|step| *step != 0)
+    }
+}
+
+impl fmt::Display for Context {
+    /// The steps from the root to here, as Go's contexts show themselves. Of values, the type; of deadlines,
+    /// how far the one that holds is away.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // From the newest to the oldest, and out the other way round.
+        let mut parts: Vec<(Chain, Option<&'static str>)> = vec![(self.chain, None)];
+        let mut values: Option<&Values> = Some(&self.values);
+        while let Some(layer) = values.and_then(Values::newest) {
+            if let Some(last) = parts.last_mut() {
+                last.1 = Some(layer.type_name());
+            }
+            parts.push((layer.chain(), None));
+            values = layer.before();
+        }
+        let deadlines = parts.iter().flat_map(|(chain, _)| chain.steps());
+        let mut deadlines = deadlines.filter(|s| *s == Step::Deadline as u64).count();
+        let mut first = true;
+        for (chain, type_name) in parts.iter().rev() {
+            for step in chain.steps() {
+                if !std::mem::take(&mut first) {
+                    f.write_str(".")?;
+                }
+                match step {
+                    s if s == Step::Background as u64 => f.write_str("background")?,
+                    s if s == Step::Todo as u64 => f.write_str("todo")?,
+                    s if s == Step::Token as u64 => f.write_str("token")?,
+                    s if s == Step::Foreign as u64 => f.write_str("foreign")?,
+                    s if s == Step::AnyOf as u64 => f.write_str("any_of")?,
+                    s if s == Step::Cancel as u64 => f.write_str("with_cancel")?,
+                    s if s == Step::Deadline as u64 => {
+                        deadlines -= 1;
+                        f.write_str("with_deadline")?;
+                        // An earlier one holds instead of all but the last.
+                        if let Some(deadline) = self.deadline.filter(|_| deadlines == 0) {
+                            write_distance(f, deadline)?;
+                        }
+                    }
+                    s if s == Step::LaterDeadline as u64 => f.write_str("with_deadline(later)")?,
+                    s if s == Step::Value as u64 => {
+                        write!(f, "with_value({})", type_name.unwrap_or("?"))?;
+                    }
+                    s if s == Step::WithoutCancel as u64 => f.write_str("without_cancel")?,
+                    _ => f.write_str("…")?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_distance(f: &mut fmt::Formatter<'_>, deadline: Instant) -> fmt::Result {
+    let now = Instant::now();
+    if deadline > now {
+        write!(f, "(in {:.1?})", deadline - now)
+    } else {
+        write!(f, "({:.1?} ago)", now - deadline)
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Context({self}")?;
+        if let Some(error) = self.err() {
+            write!(f, ": {error}")?;
+        }
+        f.write_str(")")
+    }
+}

@@ -1,0 +1,112 @@
+//! Waiting for a context as a task.
+
+use super::Context;
+use crate::cause::ContextError;
+use crate::tree::waiter::Waiter;
+use core::fmt;
+use core::future::{poll_fn, Future};
+use core::pin::{pin, Pin};
+use core::task::{self, Poll, Waker};
+
+/// Ready when the context is done; made by [`Context::done`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Done<'a> {
+    ctx: &'a Context,
+    waiter: Waiter,
+}
+
+/// Ready when the context is done; made by [`Context::done_owned`].
+#[must_use = "futures do nothing unless polled"]
+pub struct DoneOwned {
+    ctx: Context,
+    waiter: Waiter,
+}
+
+fn poll(ctx: &Context, waiter: &mut Waiter, waker: &Waker) -> Poll<ContextError> {
+    let Some(token) = &ctx.token else {
+        return Poll::Pending;
+    };
+    if waiter.poll(token.handle(), waker) || ctx.has_expired_unseen(token.handle()) {
+        if let Some(error) = ctx.err() {
+            return Poll::Ready(error);
+        }
+    }
+    Poll::Pending
+}
+
+fn leave(ctx: &Context, waiter: &mut Waiter) {
+    if let Some(token) = &ctx.token {
+        waiter.leave(token.handle());
+    }
+}
+
+impl<'a> Done<'a> {
+    pub(super) fn new(ctx: &'a Context) -> Done<'a> {
+        let waiter = Waiter::new();
+        Done { ctx, waiter }
+    }
+}
+
+impl DoneOwned {
+    pub(super) fn new(ctx: Context) -> DoneOwned {
+        let waiter = Waiter::new();
+        DoneOwned { ctx, waiter }
+    }
+}
+
+impl Future for Done<'_> {
+    type Output = ContextError;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<ContextError> {
+        let this = &mut *self;
+        poll(this.ctx, &mut this.waiter, cx.waker())
+    }
+}
+
+impl Future for DoneOwned {
+    type Output = ContextError;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<ContextError> {
+        let this = &mut *self;
+        poll(&this.ctx, &mut this.waiter, cx.waker())
+    }
+}
+
+impl Drop for Done<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        leave(self.ctx, &mut self.waiter);
+    }
+}
+
+impl Drop for DoneOwned {
+    #[inline]
+    fn drop(&mut self) {
+        leave(&self.ctx, &mut self.waiter);
+    }
+}
+
+impl fmt::Debug for Done<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Done").field(self.ctx).finish()
+    }
+}
+
+impl fmt::Debug for DoneOwned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DoneOwned").field(&self.ctx).finish()
+    }
+}
+
+pub(super) async fn run<F: Future>(ctx: &Context, future: F) -> Result<F::Output, ContextError> {
+    ctx.check()?;
+    let mut future = pin!(future);
+    let mut done = pin!(ctx.done());
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Ok(output)),
+        Poll::Pending => done.as_mut().poll(cx).map(Err),
+    })
+    .await
+}

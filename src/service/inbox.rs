@@ -1,0 +1,145 @@
+//! The way to the service thread.
+
+use super::thread;
+use crate::callback::Callback;
+use crate::sync::{global, AcqRel, Arc, AtomicPtr, AtomicU64, AtomicUsize, Relaxed};
+use crate::timer::clock::Tick;
+use crate::timer::entry::Entry;
+use core::ptr::{self, NonNull};
+
+/// The least number of abandoned entries that is worth a look at all of them.
+#[cfg(not(cancel_tree_loom))]
+const MIN_PURGE: usize = 4096;
+
+struct Inbox {
+    /// Entries to be scheduled, strung through `next`.
+    entries: AtomicPtr<Entry>,
+    /// Callbacks to be run, strung through `next`; each stands for one count of its Arc.
+    jobs: AtomicPtr<Callback>,
+    /// Until when the thread sleeps; 0 while it is awake.
+    sleeps_until: AtomicU64,
+    /// How many scheduled entries have been abandoned, and how many are too many.
+    abandoned: AtomicUsize,
+    too_many: AtomicUsize,
+}
+
+global! {
+    static INBOX: Inbox = Inbox {
+        entries: AtomicPtr::new(ptr::null_mut()),
+        jobs: AtomicPtr::new(ptr::null_mut()),
+        sleeps_until: AtomicU64::new(0),
+        abandoned: AtomicUsize::new(0),
+        too_many: AtomicUsize::new(4096),
+    };
+}
+
+/// Pushes to one of the lists: `link` makes the new element's successor.
+fn push<T>(list: &AtomicPtr<T>, new: *mut T, link: impl Fn(*mut T)) {
+    // Relaxed: the CAS checks the guess.
+    let mut head = list.load(Relaxed);
+    loop {
+        link(head);
+        // AcqRel: the release half publishes the element to the thread's swap; the acquire half
+        // pairs with that swap, so that `sleeps_until` is what it was set to before it, or newer.
+        match list.compare_exchange_weak(head, new, AcqRel, Relaxed) {
+            Ok(_) => return,
+            Err(now) => head = now,
+        }
+    }
+}
+
+/// Gives an entry to the timer.
+pub(crate) fn schedule(entry: &Entry, deadline: Tick) {
+    let new = ptr::from_ref(entry).cast_mut();
+    // Relaxed: published by the push.
+    push(&INBOX.entries, new, |head| entry.next.store(head, Relaxed));
+    thread::start();
+    // Relaxed: see `push`.
+    if deadline < INBOX.sleeps_until.load(Relaxed) {
+        thread::wake();
+    }
+}
+
+/// Has the callback run by a worker.
+pub(crate) fn run_off_thread(callback: Arc<Callback>) {
+    let new = Arc::into_raw(callback).cast_mut();
+    push(&INBOX.jobs, new, |head| {
+        // SAFETY: the Arc's count is the list's, and the list is not ours before the push is through.
+        unsafe { (*new).next.store(head, Relaxed) }
+    });
+    thread::start();
+    // Relaxed: see `push`.
+    if INBOX.sleeps_until.load(Relaxed) != 0 {
+        thread::wake();
+    }
+}
+
+/// A scheduled entry was given up. Once they are too many, the timer looks through all.
+pub(crate) fn note_abandoned() {
+    // Relaxed, all: numbers, from which nothing follows but that somebody looks.
+    let now = INBOX.abandoned.fetch_add(1, Relaxed) + 1;
+    let above = now.checked_sub(INBOX.too_many.load(Relaxed));
+    if above.is_some_and(|above| above % 1024 == 0) {
+        thread::wake();
+    }
+}
+
+// ----- the thread's side ----------------------------------------------------------------------
+
+/// Takes all entries out. An RMW also if there are none: see the module `service`.
+pub(super) fn take_entries() -> *mut Entry {
+    // AcqRel: pairs with `push`.
+    INBOX.entries.swap(ptr::null_mut(), AcqRel)
+}
+
+pub(super) fn take_jobs() -> *mut Callback {
+    // AcqRel: pairs with `push`.
+    INBOX.jobs.swap(ptr::null_mut(), AcqRel)
+}
+
+/// Goes through jobs in the order in which they came.
+pub(super) fn each_job(list: *mut Callback, mut with: impl FnMut(Arc<Callback>)) {
+    let (mut list, mut in_order) = (NonNull::new(list), ptr::null_mut());
+    while let Some(job) = list {
+        // SAFETY: the list is ours, and each job in it stands for a count.
+        unsafe {
+            list = NonNull::new(job.as_ref().next.load(Relaxed));
+            job.as_ref().next.store(in_order, Relaxed);
+        }
+        in_order = job.as_ptr();
+    }
+    while let Some(job) = NonNull::new(in_order) {
+        // SAFETY: as above; the count passes to the Arc.
+        let job = unsafe {
+            in_order = job.as_ref().next.load(Relaxed);
+            Arc::from_raw(job.as_ptr().cast_const())
+        };
+        with(job);
+    }
+}
+
+/// Tells pushers until when the thread will sleep, before it looks into the lists for the last time.
+#[cfg(not(cancel_tree_loom))]
+pub(super) fn set_sleeps_until(tick: Tick) {
+    // Relaxed: published by the swaps.
+    INBOX.sleeps_until.store(tick, Relaxed);
+}
+
+/// Whether a purge is due.
+#[cfg(not(cancel_tree_loom))]
+pub(super) fn too_many_abandoned() -> bool {
+    INBOX.abandoned.load(Relaxed) >= INBOX.too_many.load(Relaxed)
+}
+
+/// The timer has freed some; of the `all` that it has, as many may be abandoned as are not.
+#[cfg(not(cancel_tree_loom))]
+pub(super) fn note_freed(freed: usize, all: usize) {
+    let too_many = MIN_PURGE.max(all / 2);
+    // Only this thread writes it, and it is read for every entry that is abandoned.
+    if INBOX.too_many.load(Relaxed) != too_many {
+        INBOX.too_many.store(too_many, Relaxed);
+    }
+    if freed != 0 {
+        INBOX.abandoned.fetch_sub(freed, Relaxed);
+    }
+}

@@ -1,0 +1,82 @@
+//! The process's one service thread. It turns the timer's wheel, and hands what may run user code (deadlines
+//! that have passed, `after_func` callbacks) to workers, which come and go: so no user code, however slow,
+//! delays a deadline.
+//!
+//! It is started by the first deadline or `after_func` callback that needs it and stays. Others talk to it by
+//! pushing to one of two lists and, if it would sleep too long, by an unpark. Its answer to the question
+//! "did I miss something?" is an RMW on the same list before it sleeps: of a push and that RMW, the
+//! later one sees the earlier. So either the push is found, or the pusher reads until when
+//! the thread sleeps. Nobody takes a lock, and nobody waits for it.
+
+mod inbox;
+#[cfg(not(cancel_tree_loom))]
+mod thread;
+#[cfg(not(cancel_tree_loom))]
+mod workers;
+
+pub(crate) use inbox::{note_abandoned, run_off_thread, schedule};
+
+/// Whether deadlines are being watched. They are not if the thread could not be started: then
+/// contexts look at the clock themselves.
+#[cfg(not(cancel_tree_loom))]
+pub(crate) use thread::is_running;
+
+/// In models the clock stands still, until they turn the wheel themselves.
+#[cfg(cancel_tree_loom)]
+pub(crate) fn is_running() -> bool {
+    true
+}
+
+#[cfg(cancel_tree_loom)]
+pub(crate) mod thread {
+    pub(crate) fn wake() {}
+    pub(crate) fn start() {}
+}
+
+/// The service as a model has it: turned by hand.
+#[cfg(cancel_tree_loom)]
+#[doc(hidden)]
+pub mod by_hand {
+    use super::inbox;
+    use crate::sync::Panics;
+    use crate::timer::clock;
+    use crate::timer::entry::Entry;
+    use crate::timer::wheel::{Expired, Wheel};
+    use std::ptr::NonNull;
+    use std::time::Instant;
+
+    /// The wheel and what the service does with it, without a thread.
+    pub struct Service(Wheel);
+
+    struct AtOnce<'a>(&'a mut Panics);
+
+    impl Expired for AtOnce<'_> {
+        fn fire(&mut self, entry: NonNull<Entry>) {
+            // SAFETY: the wheel has made it FIRING.
+            unsafe { Entry::fire(entry, self.0) }
+        }
+
+        fn free(&mut self, entry: NonNull<Entry>) {
+            // SAFETY: abandoned.
+            unsafe { Entry::free(entry) }
+        }
+    }
+
+    impl Service {
+        #[allow(clippy::new_without_default)]
+        pub fn new() -> Service {
+            Service(Wheel::new())
+        }
+
+        /// Does all that is due at `now`.
+        pub fn turn(&mut self, now: Instant) {
+            let mut panics = Panics::default();
+            let mut expired = AtOnce(&mut panics);
+            // SAFETY: out of the inbox.
+            unsafe { self.0.take_in(inbox::take_entries(), &mut expired) };
+            self.0.advance(clock::at_or_after(now), &mut expired);
+            inbox::each_job(inbox::take_jobs(), |job| job.run());
+            panics.resume();
+        }
+    }
+}
