@@ -263,7 +263,10 @@ impl Word {
             // Release: gives the cause in `link` to `load`. What creators announced and waiters
             // armed is acquired by the load of this word with which the walk begins. The
             // failure's Acquire serves the caller's look at the other's cause.
-            match self.0.compare_exchange_weak(seen.0, new.0, Release, Acquire) {
+            match self
+                .0
+                .compare_exchange_weak(seen.0, new.0, Release, Acquire)
+            {
                 Ok(_) => return Ok(new),
                 Err(now) => seen = State(now),
             }
