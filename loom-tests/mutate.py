@@ -3,15 +3,18 @@
 
     loom-tests/mutate.py            every change: is there a model that fails?
     loom-tests/mutate.py --models   every model: is there a change that makes it fail?
-    loom-tests/mutate.py --report   what is known so far, as Markdown; runs nothing
+    loom-tests/mutate.py --report   what is known so far, as the Markdown that ends docs/VERIFICATION.md; runs nothing
 
 The changes: every ordering in src/ weakened by a step (success and failure of a CAS apart), and the steps left
 out or turned round that mutants.toml lists. All of them are compiled into one binary, and an environment variable
-switches one on, so that a change costs a run and not a build. What was found is kept in
-target/mutants/ for as long as the sources are the same, so that a run that was stopped goes on where it was.
+switches one on, so that a change costs a run and not a build.
+
+What was found is kept in target/mutants/results.jsonl. It counts as long as the library, the file the model
+is in and the change are the same, so a run that was stopped goes on where it was. What was found with older
+sources only says what to try first.
 
 A model that only runs out of time has not failed. A change that no model sees must be explained in
-mutants.toml, or the exit code is 1.
+mutants.toml, and each model must have failed by something, or the exit code is 1.
 """
 
 import argparse
@@ -27,6 +30,7 @@ import threading
 import time
 import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -80,13 +84,30 @@ pub(crate) use mutant::{ordering as mutant_ordering, step as mutant_step};
 """
 
 
+class Mutant(NamedTuple):
+    file: str
+    name: str
+    switch: str  # what CANCEL_TREE_MUTANT has to be
+    text: str = ""  # of a step: what it does
+
+    @property
+    def key(self):
+        return f"{self.file} {self.name}"
+
+
+NO_CHANGE = Mutant("", "", "0")
+
+# The limits of a run without preemptions: one thread after the other, as they come.
+ALONE = "0/5"
+
+
 def read_steps():
     with open(HERE / "mutants.toml", "rb") as file:
         return tomllib.load(file)
 
 
 def mutate(src, steps):
-    """Puts every change into the copy `src`; a list of (name, file, switch)."""
+    """Puts every change into the copy `src`."""
     mutants = []
     texts = {}
     for path in sorted(src.rglob("*.rs")):
@@ -100,7 +121,7 @@ def mutate(src, steps):
             sys.exit(f"mutants.toml: found {text.count(step['find'])} times: {step['name']}")
         on = step["replace"].replace("MUTANT", f"crate::sync::mutant_step({number})")
         texts[step["file"]] = text.replace(step["find"], on)
-        mutants.append((step["name"], step["file"], str(number)))
+        mutants.append(Mutant(step["file"], step["name"], str(number), step["find"] + step["replace"]))
     for name, text in texts.items():
         lines, function, seen = [], "?", {}
         for line in text.split("\n"):
@@ -121,9 +142,10 @@ def mutate(src, steps):
                 for weaker in WEAKER[strong]:
                     which = f" (the {nth}. {strong})" if nth > 1 else ""
                     title = f"`{function}`{which}: {strong} → {weaker}"
-                    mutants.append((title, name, f"{number}:{weaker}"))
+                    mutants.append(Mutant(name, title, f"{number}:{weaker}"))
                 return f"crate::sync::mutant_ordering({number}, crate::sync::{strong})"
 
+            # Not those that a step has brought in: they are written with their path.
             code = re.sub(r"(?<![\w:])(?:AcqRel|Acquire|Release)\b", site, code)
             lines.append(code + slashes + comment)
         (src / name).write_text("\n".join(lines))
@@ -166,30 +188,57 @@ class Runs:
     def __init__(self, binary, mutants):
         self.binary = binary
         self.lock = threading.Lock()
-        self.known = {}
-        digest = hashlib.sha256()
-        for path in sorted([*ROOT.glob("src/**/*.rs"), *HERE.glob("**/*.rs"), HERE / "mutants.toml"]):
-            if "target" not in path.parts:
-                digest.update(path.read_bytes())
-        self.file = TARGET / f"results-{digest.hexdigest()[:12]}.jsonl"
-        if self.file.exists():
-            for line in self.file.read_text().splitlines():
-                mutant, model, limits, how = json.loads(line)
-                self.known[mutant, model, limits] = how
-        self.kills = {}
-        for (mutant, model, _), how in self.known.items():
-            if how == "failed":
-                self.kills.setdefault(mutant, set()).add(model)
         listed = subprocess.run([binary, "--list"], capture_output=True, text=True, check=True)
         self.models = re.findall(r"^(\S+): test$", listed.stdout, re.M)
         self.seconds = {}
+        library = hashlib.sha256()
+        for path in sorted([*ROOT.glob("src/**/*.rs"), *HERE.glob("src/*.rs")]):
+            library.update(path.read_bytes())
+        self.library = library.digest()
+        self.files = {path.stem: path.read_bytes() for path in HERE.glob("tests/races/*.rs")}
+        # By the sources as they are: what became of each run, and by which changes a model fails.
+        # With older sources: which pairs are worth trying first.
+        self.known, self.kills, self.hints = {}, {}, set()
+        self.orderings = {mutant.key for mutant in mutants if not mutant.text}
+        self.file = TARGET / "results.jsonl"
+        by_key = {mutant.key: mutant for mutant in [NO_CHANGE, *mutants]}
+        for line in self.file.read_text().splitlines() if self.file.exists() else []:
+            stamp, key, model, limits, how = json.loads(line)
+            mutant = by_key.get(key)
+            if mutant and model in self.models:
+                if stamp == self.stamp(mutant, model):
+                    self.note(mutant, model, limits, how)
+                elif how == "failed":
+                    self.hints.add((key, model))
+
+    def stamp(self, mutant, model):
+        """What the result of a run depends on."""
+        file = self.files.get(model.split("::")[0], b"")
+        return hashlib.sha256(self.library + file + mutant.text.encode()).hexdigest()[:12]
+
+    def note(self, mutant, model, limits, how):
+        self.known[mutant.key, model, limits] = how
+        if how == "failed":
+            self.kills.setdefault(mutant.key, set()).add(model)
+
+    def killed_by(self, model):
+        return {key for key, models in self.kills.items() if model in models}
+
+    def raced(self, model):
+        """Changes by which the model fails, though not with its threads one after the other. An ordering
+        is about a race in any case."""
+        alone = {key for key in self.killed_by(model) if self.known.get((key, model, ALONE)) != "passed"}
+        return self.killed_by(model) - (alone - self.orderings)
 
     def run(self, mutant, model, limits):
         """`passed`, `failed` or `timeout`; `limits`: preemptions ("own": the model's) and seconds."""
-        key = (mutant, model, limits)
+        key = (mutant.key, model, limits)
         if key not in self.known:
             preemptions, cap = limits.split("/")
-            env = dict(os.environ, CANCEL_TREE_MUTANT=mutant, LOOM_MAX_DURATION=cap, RUST_BACKTRACE="0")
+            env = dict(os.environ, CANCEL_TREE_MUTANT=mutant.switch, LOOM_MAX_DURATION=cap, RUST_BACKTRACE="0")
+            if limits == ALONE:
+                # Also where the model has no bound.
+                env["LOOM_MAX_PREEMPTIONS"] = "0"
             if preemptions != "own":
                 env["CANCEL_TREE_PREEMPTIONS"] = preemptions
             begin = time.monotonic()
@@ -204,113 +253,151 @@ class Runs:
                 how = "passed" if status == 0 else "failed"
             except subprocess.TimeoutExpired:
                 how = "timeout"
-            if mutant == "0":
+            if mutant is NO_CHANGE:
                 how = f"{how} {time.monotonic() - begin:.2f}"
             with self.lock:
-                self.known[key] = how
-                if how == "failed":
-                    self.kills.setdefault(mutant, set()).add(model)
+                self.note(mutant, model, limits, how)
                 with open(self.file, "a") as file:
-                    file.write(json.dumps([*key, how]) + "\n")
+                    file.write(json.dumps([self.stamp(mutant, model), *key, how]) + "\n")
         return self.known[key]
 
     def baseline(self, jobs):
         """Every model without a change: it has to pass, and its time says when to ask it."""
         with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-            for model, how in zip(self.models, pool.map(lambda m: self.run("0", m, "2/5"), self.models)):
+            for model, how in zip(self.models, pool.map(lambda m: self.run(NO_CHANGE, m, "2/5"), self.models)):
                 how, seconds = how.split()
                 if how != "passed":
                     sys.exit(f"{model} {how} though nothing was changed")
                 self.seconds[model] = float(seconds)
 
-    def kill(self, switch, file, limits):
+    def kill(self, mutant, limits):
         """A model that fails by this change, or None."""
-        if found := self.kills.get(switch):
-            return min(found, key=lambda m: (self.seconds.get(m, 9), m))
-        topics = TOPICS.get(Path(file).name, [])
+        if found := self.kills.get(mutant.key):
+            return min(found, key=lambda m: (self.seconds[m], m))
+        topics = TOPICS.get(Path(mutant.file).name, [])
 
         def rank(model):
             first = model.split("::")[0] in topics and self.seconds[model] < 1
-            return (not first, self.seconds[model])
+            return ((mutant.key, model) not in self.hints, not first, self.seconds[model])
 
         for model in sorted(self.models, key=rank):
-            if self.run(switch, model, limits) == "failed":
+            if self.run(mutant, model, limits) == "failed":
                 return model
         return None
 
     def failing(self, model, mutants, limits):
-        """A change by which this model fails, or None; the ones that concern its topic first."""
+        """A change by which this model fails, or None: one that takes a race to be seen, if there is one.
+        The ones that concern its topic first."""
+        if found := self.raced(model):
+            return min(found)
         topic = model.split("::")[0]
 
         def rank(mutant):
-            kills = self.kills.get(mutant[2], set())
+            kills = self.kills.get(mutant.key, set())
             near = sum(k.split("::")[0] == topic for k in kills)
-            about = topic in TOPICS.get(Path(mutant[1]).name, [])
-            return (model not in kills, not near, not about, -near, -len(kills))
+            about = topic in TOPICS.get(Path(mutant.file).name, [])
+            return ((mutant.key, model) not in self.hints, not kills, not near, not about, -near, -len(kills))
 
         for mutant in sorted(mutants, key=rank):
-            if not self.kills.get(mutant[2]):
-                break
-            if self.run(mutant[2], model, limits) == "failed":
-                return mutant
-        return None
+            if mutant.text and self.run(mutant, model, ALONE) != "passed":
+                continue
+            if self.run(mutant, model, limits) == "failed":
+                return mutant.key
+        return min(self.killed_by(model), default=None)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--models", action="store_true", help="ask for each model what makes it fail")
     parser.add_argument("--report", action="store_true", help="print what is known and run nothing")
-    parser.add_argument("--only", default="", help="changes (or models) with this in their name or file")
+    parser.add_argument("--explored", type=Path, help="what run.sh has printed, for the report")
+    parser.add_argument("--only", default="", help="changes (or models) that this pattern is found in")
+    parser.add_argument("--by", default="", help="with --models: only changes that this pattern is found in")
     parser.add_argument("--limits", default="2/5", help="preemptions/seconds of a run; own/60: the models' own")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     args = parser.parse_args()
 
     if args.report and (TARGET / "races").exists():
-        mutants, binary = json.loads((TARGET / "mutants.json").read_text()), TARGET / "races"
+        mutants = [Mutant(*m) for m in json.loads((TARGET / "mutants.json").read_text())]
+        runs = Runs(TARGET / "races", mutants)
     else:
         mutants, binary = build()
         (TARGET / "mutants.json").write_text(json.dumps(mutants))
-    runs = Runs(binary, mutants)
-    runs.baseline(args.jobs)
+        runs = Runs(binary, mutants)
+        runs.baseline(args.jobs)
+    explained = {f"{e['file']} {e['name']}": e["why"] for e in read_steps().get("equivalent", [])}
     if args.report:
-        return report(runs, mutants)
+        return report(runs, mutants, explained, args.explored)
 
     if args.models:
-        todo = [m for m in runs.models if args.only in m]
-        work = lambda model: runs.failing(model, mutants, args.limits)
+        todo = [m for m in runs.models if re.search(args.only, m)]
+        by = [m for m in mutants if re.search(args.by, m.key) and m.key not in explained]
+        work = lambda model: runs.failing(model, by, args.limits)
         title = lambda model: model
     else:
-        todo = [m for m in mutants if args.only in m[0] or args.only in m[1]]
-        work = lambda mutant: runs.kill(mutant[2], mutant[1], args.limits)
-        title = lambda mutant: f"{mutant[1]} {mutant[0]}"
+        # Those that are explained come last: every model is asked about them.
+        todo = sorted((m for m in mutants if re.search(args.only, m.key)), key=lambda m: m.key in explained)
+        work = lambda mutant: runs.kill(mutant, args.limits)
+        title = lambda mutant: mutant.key
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         jobs = {pool.submit(work, one): one for one in todo}
         for n, job in enumerate(concurrent.futures.as_completed(jobs), 1):
-            by = job.result()
-            by = by[0] if isinstance(by, (list, tuple)) else by
-            print(f"{n}/{len(todo)} {title(jobs[job])}: {by or 'NOTHING FAILED'}", flush=True)
-    return report(runs, mutants)
+            print(f"{n}/{len(todo)} {title(jobs[job])}: {job.result() or 'NOTHING FAILED'}", flush=True)
+    return check(runs, mutants, explained)
 
 
-def report(runs, mutants):
-    explained = {(e["file"], e["name"]): e["why"] for e in read_steps().get("equivalent", [])}
-    killed = [m for m in mutants if runs.kills.get(m[2])]
-    left = [m for m in mutants if not runs.kills.get(m[2])]
-    unexplained = [m for m in left if (m[1], m[0]) not in explained]
-    for model in runs.models:
-        if not any(model in kills for kills in runs.kills.values()):
-            print(f"not seen to fail: {model}", file=sys.stderr)
-    for file, name in explained.keys() - {(m[1], m[0]) for m in left}:
-        print(f"mutants.toml: explained, but caught or not there: {file} {name}", file=sys.stderr)
-    print(f"\n{len(mutants)} changes: {len(killed)} caught, {len(left)} not.\n")
-    print("| file | change | models seen to fail by it |\n| --- | --- | --- |")
-    for name, file, switch in sorted(killed, key=lambda m: (m[1], m[0])):
-        models = ", ".join(f"`{m}`" for m in sorted(runs.kills[switch]))
-        print(f"| `{file}` | {name} | {models} |")
-    print("\n| file | change | why nothing fails |\n| --- | --- | --- |")
-    for name, file, _ in sorted(left, key=lambda m: (m[1], m[0])):
-        print(f"| `{file}` | {name} | {explained.get((file, name), 'NOT EXPLAINED')} |")
-    return 1 if unexplained else 0
+def check(runs, mutants, explained):
+    """Says what is left to do; 1 if there is something."""
+    wrong = [f"not seen to fail: {model}" for model in runs.models if not runs.killed_by(model)]
+    for mutant in mutants:
+        if mutant.key in explained and runs.kills.get(mutant.key):
+            wrong.append(f"explained, but caught: {mutant.key}")
+        if mutant.key not in explained and not runs.kills.get(mutant.key):
+            wrong.append(f"nothing fails, and not explained: {mutant.key}")
+    for key in explained.keys() - {mutant.key for mutant in mutants}:
+        wrong.append(f"explained, but not there: {key}")
+    for line in wrong:
+        print(line, file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def report(runs, mutants, explained, explored):
+    """The tables of docs/VERIFICATION.md."""
+    names = {mutant.key: f"{mutant.name} (`{Path(mutant.file).name}`)" for mutant in mutants}
+    lines = explored.read_text() if explored else ""
+    found = r"^explored races::(\S+) +bound (\S+) +(\d+) executions"
+    bounds = {m: (bound, f"{int(n):,}") for m, bound, n in re.findall(found, lines, re.M)}
+    caught = [m for m in mutants if runs.kills.get(m.key)]
+    left = [m for m in mutants if not runs.kills.get(m.key)]
+    failed = [m for m in runs.models if runs.killed_by(m)]
+
+    print("## Each model has been seen to fail\n")
+    raced = [m for m in failed if runs.raced(m)]
+    print(f"{len(runs.models)} models; {len(failed)} of them have failed by a change, of which one is named: {len(raced)} by a weaker")
+    print("ordering, or by a step that is not missed as long as the threads run one after the other; the others have a *.\n")
+    print("| model | bound | executions | fails by |\n| --- | --- | --- | --- |")
+    for model in sorted(runs.models):
+        raced = runs.raced(model)
+        # The most particular one.
+        by = min(raced or runs.killed_by(model), key=lambda key: (len(runs.kills[key]), key), default=None)
+        by = names.get(by, "**nothing yet**") + ("" if raced else " \\*")
+        bound, executions = bounds.get(model, ("", ""))
+        print(f"| `{model}` | {bound} | {executions} | {by} |")
+
+    print("\n## What was broken on purpose\n")
+    print(f"{len(mutants)} changes; {len(caught)} of them make a model fail.\n")
+    print("| file | change | models that failed (not all were asked) |\n| --- | --- | --- |")
+    for mutant in sorted(caught):
+        models = sorted(runs.kills[mutant.key], key=lambda m: (len(runs.killed_by(m)), m))
+        more = f" and {len(models) - 2} more" if len(models) > 2 else ""
+        print(f"| `{Path(mutant.file).name}` | {mutant.name} | {', '.join(f'`{m}`' for m in models[:2])}{more} |")
+
+    print("\n## What nothing fails by\n")
+    print("| file | change | why |\n| --- | --- | --- |")
+    for mutant in sorted(left):
+        why = explained.get(mutant.key, "**not explained yet**")
+        print(f"| `{Path(mutant.file).name}` | {mutant.name} | {why} |")
+    return check(runs, mutants, explained)
 
 
 if __name__ == "__main__":

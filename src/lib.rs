@@ -13,6 +13,8 @@ mod context;
 mod future;
 mod guard;
 #[cfg(feature = "std")]
+pub mod integrations;
+#[cfg(feature = "std")]
 mod park;
 #[cfg(feature = "std")]
 mod service;
@@ -51,3 +53,7 @@ pub fn set_all_orders(all: bool) {
 #[cfg(cancel_tree_loom)]
 #[doc(hidden)]
 pub use service::by_hand::{Due, Service};
+
+#[cfg(all(doctest, feature = "std"))]
+#[doc = include_str!("../docs/GUIDE.md")]
+mod guide {}

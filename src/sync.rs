@@ -394,9 +394,9 @@ impl Panics {
         user();
     }
 
-    /// Lets nobody know: for a thread that has no caller.
+    /// Lets nobody know: for a thread that has no caller, or is unwinding already.
     #[cfg(feature = "std")]
-    pub(crate) fn forget(self) {
+    pub(crate) fn swallow(self) {
         if let Some(payload) = self.first {
             use std::panic::{catch_unwind, AssertUnwindSafe};
             // The payload is user code too.
@@ -411,10 +411,10 @@ impl Panics {
     #[inline]
     pub(crate) fn resume(self) {
         #[cfg(feature = "std")]
-        if let Some(payload) = self.first {
+        if self.first.is_some() {
             if std::thread::panicking() {
-                core::mem::forget(payload);
-            } else {
+                self.swallow();
+            } else if let Some(payload) = self.first {
                 std::panic::resume_unwind(payload);
             }
         }

@@ -65,9 +65,9 @@ use values::Values;
 ///
 /// # Cost
 ///
-/// In atomic read-modify-writes (RMWs), in the steady state: [`with_cancel`](Self::with_cancel) 2, dropping what it
-/// returns 3; a deadline 1 RMW and a reading of the clock more, and 1 more to drop it; no allocation for any of
-/// these. [`err`](Self::err), [`is_done`](Self::is_done) and [`deadline`](Self::deadline) are loads. `clone`
+/// In atomic read-modify-writes (RMWs), in the steady state: [`with_cancel`](Self::with_cancel) 1, dropping what it
+/// returns 2; a deadline 1 RMW and a reading of the clock more, and 1 more to drop it; no allocation for any of
+/// these. Values add 1 to making and to dropping any context that has them. [`err`](Self::err), [`is_done`](Self::is_done) and [`deadline`](Self::deadline) are loads. `clone`
 /// 1, or 2 with values.
 #[derive(Clone)]
 #[must_use]
@@ -128,7 +128,7 @@ impl Context {
     /// assert_eq!(ctx.err(), Some(ContextError::Cancelled));
     /// ```
     ///
-    /// Cost: 2 RMWs below another context, an allocation below [`background`](Self::background).
+    /// Cost: 1 RMW below another context, an allocation below [`background`](Self::background).
     pub fn with_cancel(&self) -> (Context, CancelGuard) {
         self.derive(self.child_pair(), self.deadline, Step::Cancel)
     }

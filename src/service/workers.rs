@@ -152,6 +152,6 @@ impl Job {
                 panics.catch(|| drop(callback));
             }
         }
-        panics.forget();
+        panics.swallow();
     }
 }

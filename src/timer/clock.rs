@@ -44,6 +44,6 @@ pub(crate) fn now() -> Tick {
 /// How long it is from now to the tick.
 #[cfg(not(cancel_tree_loom))]
 pub(crate) fn until(tick: Tick) -> Duration {
-    let at = Duration::from_nanos(tick.checked_shl(SHIFT).map_or(u64::MAX, |n| n.max(tick)));
+    let at = Duration::from_nanos(tick.saturating_mul(1 << SHIFT));
     (base() + at).saturating_duration_since(Instant::now())
 }

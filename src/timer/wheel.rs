@@ -63,7 +63,7 @@ impl Wheel {
         // SAFETY: scheduled, so it stays until the timer lets it go.
         let this = unsafe { entry.as_ref() };
         let mut when = this.when();
-        if when <= self.now {
+        if when <= self.now || this.is_abandoned() {
             match this.visit(self.now) {
                 Visit::Later(tick) => when = tick,
                 out => {

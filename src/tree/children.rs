@@ -180,11 +180,10 @@ impl Node {
     /// The child list from the newest chunk to the oldest.
     ///
     /// # Safety
-    /// The list stays while the iterator is used: the caller holds this node, or a handle above
-    /// that keeps it frozen (I3), or is its last owner.
+    /// The caller is the node's last owner, and the iterator is used while he is.
     pub(super) unsafe fn children(&self) -> impl Iterator<Item = &Node> {
-        // Acquire: pairs with the push; the nodes and their siblings are readable.
-        let first = self.children.load(Acquire);
+        // Relaxed: the last owner has acquired what the others did, the pushes too.
+        let first = self.children.load(Relaxed);
         // SAFETY: linked nodes stay for as long as the caller promises (I2).
         iter::successors(unsafe { first.as_ref() }, |node| unsafe {
             node.sibling().as_ref()

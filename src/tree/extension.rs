@@ -14,7 +14,7 @@ use super::any_of::Edge;
 use super::deadline::{Foreign, Timing};
 use super::Node;
 use crate::cause::{Cause, ContextError, Custom};
-use crate::sync::{AcqRel, Acquire, AtomicPtr, Panics, Relaxed, Release};
+use crate::sync::{Acquire, AtomicPtr, Panics, Relaxed, Release};
 use alloc::boxed::Box;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
@@ -297,9 +297,9 @@ impl Link {
     pub(super) fn place_cause(&self, cause: RawCause) -> Result<(), RawCause> {
         loop {
             let word = self.cause_word();
-            // AcqRel: the release half pairs with the Acquire of `cause`; failure's Acquire
-            // with the other's release, so that his kind can be read.
-            match word.compare_exchange(ptr::null_mut(), cause.0, AcqRel, Acquire) {
+            // Release, and Acquire on failure: who helps makes the other's cause visible by
+            // `cancel`, and so must have seen it. The winner's own `cancel` releases by itself.
+            match word.compare_exchange(ptr::null_mut(), cause.0, Release, Acquire) {
                 Ok(_) => return Ok(()),
                 Err(now) => {
                     if let Some(other) = RawCause::from_word(now) {
@@ -328,8 +328,8 @@ impl Link {
     /// # Safety
     /// The caller holds the node, or climbs from below it: the cause stays until the node dies.
     pub(super) unsafe fn clone_cause(&self) -> Option<Cause> {
-        // Acquire: pairs with `place_cause`; the word's own Acquire would do as well.
-        let cause = RawCause::from_word(self.cause_word().load(Acquire))?;
+        // Relaxed: acquired with the state that says CUSTOM, by `place_cause` and `cancel`.
+        let cause = RawCause::from_word(self.cause_word().load(Relaxed))?;
         // SAFETY: the node owns the count while the caller is here.
         Some(unsafe { cause.clone_cause() })
     }
@@ -390,7 +390,7 @@ impl Link {
         if value.addr() & TAGS == EXTENSION {
             // SAFETY: it stays until the last owner, who is the caller, takes it.
             let extension: &Extension = unsafe { &*value.map_addr(|a| a & !TAGS).cast() };
-            if extension.is_bare() && extension.timing.disarm() {
+            if extension.timing.disarm() && extension.is_bare() {
                 self.0.store(ptr::null_mut(), Relaxed);
                 // SAFETY: the last owner; there was nothing in it but a deadline, which is settled.
                 unsafe { super::deadline::retire(NonNull::from(extension)) };

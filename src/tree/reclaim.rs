@@ -14,7 +14,7 @@ use super::children::{self, shards_of, KEPT_NODES};
 use super::extension::{Extension, Remains};
 use super::word::State;
 use super::{any_of, Handle, Node};
-use crate::sync::{Acquire, Panics, Relaxed};
+use crate::sync::{Panics, Relaxed};
 use core::mem;
 use core::ptr::{self, NonNull};
 
@@ -243,8 +243,8 @@ unsafe fn give_up(
 
 /// Gives up the handles of a dying parent's shards: from here on they are children like any other.
 fn release_shards(extension: &Extension, pending: &mut Pending, panics: &mut Panics) {
-    // Acquire: pairs with the publication in `grow`. Relaxed: only the last owner is here.
-    let shards = extension.shards.load(Acquire);
+    // Relaxed, both: only the last owner is here, who has acquired what the others did.
+    let shards = extension.shards.load(Relaxed);
     extension.shards.store(ptr::null_mut(), Relaxed);
     for shard in NonNull::new(shards).into_iter().flat_map(shards_of) {
         // SAFETY: the shard's one handle of old. It has neither extension nor orphanhood, so
@@ -326,7 +326,7 @@ impl Census {
 /// `node` is DEAD by the caller, and nobody lives below it.
 unsafe fn reset_children(node: &Node, panics: &mut Panics) -> bool {
     // Relaxed, everywhere here: the list is ours alone (I2) and is published by `vacate`.
-    let mut chunk = node.children.load(Acquire);
+    let mut chunk = node.children.load(Relaxed);
     let mut garbage = Garbage::new();
     let (mut kept, mut head, mut last) = (0, ptr::null_mut(), None::<&Node>);
     while let Some(first) = NonNull::new(chunk) {
@@ -379,9 +379,9 @@ unsafe fn reset_children(node: &Node, panics: &mut Panics) -> bool {
 /// Nobody has a handle of anything in the tree.
 unsafe fn free_root(root: NonNull<Node>, panics: &mut Panics) {
     let mut garbage = Garbage::new();
-    // SAFETY: the caller's promise. Acquire: pairs with the pushes.
+    // SAFETY: the caller's promise. Relaxed: the last owner has acquired the pushes.
     unsafe {
-        garbage.push_list(root.as_ref().children.load(Acquire));
+        garbage.push_list(root.as_ref().children.load(Relaxed));
         children::free_root(root);
         garbage.free(panics);
     }
@@ -455,8 +455,8 @@ impl Garbage {
                 next = node.sibling();
                 let state = node.word.load();
                 if state.has_any(State::PARENT) {
-                    // Acquire: pairs with the pushes, by owners long gone.
-                    self.push_list(node.children.load(Acquire));
+                    // Relaxed: the pushes were acquired with the state.
+                    self.push_list(node.children.load(Relaxed));
                 }
                 if state.has_any(State::WAITER) {
                     // A callback that will never run: nobody is left who could cancel.

@@ -190,8 +190,8 @@ impl Word {
 
     /// Takes back `n` handles of which the caller knows that another one remains his.
     pub(crate) fn return_handles(&self, n: usize) {
-        // Release: pairs with the Acquire of the owner who later finds himself alone.
-        self.0.fetch_sub(n as Bits * ONE, Release);
+        // Relaxed: what the caller did is published when he gives up the other one.
+        self.0.fetch_sub(n as Bits * ONE, Relaxed);
     }
 
     /// Gives up one handle, unless it is the only one: then nothing changes, and the state is
@@ -260,10 +260,13 @@ impl Word {
                 // Nothing below, nobody waits: marked and woken already.
                 new = new.with(State::DONE);
             }
-            // AcqRel: releases the cause in `link` to `load`; acquires what creators announced
-            // and waiters armed. The failure's Acquire serves the next turn's look, or
-            // the caller's look at the other's cause.
-            match self.0.compare_exchange_weak(seen.0, new.0, AcqRel, Acquire) {
+            // Release: gives the cause in `link` to `load`. What creators announced and waiters
+            // armed is acquired by the load of this word with which the walk begins. The
+            // failure's Acquire serves the caller's look at the other's cause.
+            match self
+                .0
+                .compare_exchange_weak(seen.0, new.0, Release, Acquire)
+            {
                 Ok(_) => return Ok(new),
                 Err(now) => seen = State(now),
             }
@@ -298,8 +301,8 @@ impl Word {
         // marking RMW or a later one, so it has acquired what that one had.
         let mut seen = self.load();
         while !seen.has_all(flags) {
-            // AcqRel as in `cancel`; the release half also orders the ancestor's state before
-            // this one's, so `cause` can climb.
+            // AcqRel: acquires what creators announced; releases as `cancel` does, and orders the
+            // ancestor's state before this one's, so `cause` can climb.
             match self
                 .0
                 .compare_exchange_weak(seen.0, seen.with(flags).0, AcqRel, Acquire)
@@ -388,10 +391,10 @@ impl Word {
         let mut seen = self.load();
         while seen.is_living() {
             // Release: pairs with the Acquire of the child's `vacate`, which then knows of the
-            // handle. Acquire on failure: pairs with `vacate`, for a child that just went.
+            // handle. On failure nothing is read: for a child that just went the next census acquires.
             match self
                 .0
-                .compare_exchange_weak(seen.0, seen.with(State::ORPHAN).0, Release, Acquire)
+                .compare_exchange_weak(seen.0, seen.with(State::ORPHAN).0, Release, Relaxed)
             {
                 Ok(_) => return true,
                 Err(now) => seen = State(now),
@@ -400,13 +403,13 @@ impl Word {
         false
     }
 
-    /// A last owner's step: the word becomes `new` if it still is `seen`.
+    /// A last owner's step: the word becomes `new` if it still is `seen`, which he has acquired.
     #[inline]
     pub(crate) fn vacate(&self, seen: State, new: State) -> Result<(), State> {
-        // AcqRel: the release half hands the node to `claim` and tells a dying parent
-        // (`adopt`, `load`) that we are through; the acquire half pairs with `adopt` and
-        // `mark`. Failure's Acquire likewise: the answer decides what to do instead.
-        match self.0.compare_exchange(seen.0, new.0, AcqRel, Acquire) {
+        // Release: hands the node to `claim` and tells a dying parent (`adopt`, `load`) that we are
+        // through. Acquire on failure: pairs with `adopt` and `mark`, who have changed the value
+        // if they came since; the answer decides what to do instead.
+        match self.0.compare_exchange(seen.0, new.0, Release, Acquire) {
             Ok(_) => Ok(()),
             Err(now) => Err(State(now)),
         }

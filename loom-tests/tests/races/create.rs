@@ -55,20 +55,32 @@ fn create_of_a_new_chunk_vs_cancel() {
     });
 }
 
+/// The same two levels below the canceller.
+fn create_and_cancel_above(root: Token, parent: Token) {
+    let creator = spawn(move || (parent.child_token(), parent));
+    root.cancel();
+    let (child, parent) = creator.join().unwrap();
+    reached(&child);
+    reached(&parent);
+}
+
 #[test]
-fn create_vs_cancel_of_the_grandparent() {
-    for free in 0..2 {
-        model(UNBOUNDED, move || {
-            let root = Token::new();
-            let parent = root.child_token();
-            seed(&parent, free);
-            let creator = spawn(move || (parent.child_token(), parent));
-            root.cancel();
-            let (child, parent) = creator.join().unwrap();
-            reached(&child);
-            reached(&parent);
-        });
-    }
+fn create_in_an_empty_list_vs_cancel_of_the_grandparent() {
+    model(UNBOUNDED, || {
+        let root = Token::new();
+        let parent = root.child_token();
+        create_and_cancel_above(root, parent);
+    });
+}
+
+#[test]
+fn create_in_a_free_node_vs_cancel_of_the_grandparent() {
+    model(UNBOUNDED, || {
+        let root = Token::new();
+        let parent = root.child_token();
+        seed(&parent, 1);
+        create_and_cancel_above(root, parent);
+    });
 }
 
 #[test]

@@ -97,12 +97,16 @@ fn parent_dropped_by_one_thread_claimed_with_its_children_by_another() {
     model(UNBOUNDED, || {
         let root = Token::new();
         let old = root.child_token();
+        let above = root.clone();
+        let creator = spawn(move || {
+            let new = above.child_token();
+            let (a, b) = (new.child_token(), new.child_token());
+            assert_ne!(a, b);
+            (a, b, new)
+        });
         seed(&old, 1);
-        let dropper = spawn(move || drop(old));
-        let new = root.child_token();
-        let (a, b) = (new.child_token(), new.child_token());
-        assert_ne!(a, b);
-        dropper.join().unwrap();
+        drop(old);
+        let (a, b, _new) = creator.join().unwrap();
         untouched(&a);
         untouched(&b);
     });
@@ -179,14 +183,17 @@ fn cancelled_parent_dropped_vs_creator() {
         let root = Token::new();
         let old = cancelled_parent(&root);
         let above = root.clone();
-        let a = spawn(move || drop(old));
-        let new = above.child_token();
-        untouched(&new);
-        let (x, y) = (new.child_token(), new.child_token());
-        assert_ne!(x, y);
-        untouched(&x);
-        a.join().unwrap();
-        untouched(&y);
+        let creator = spawn(move || {
+            let new = above.child_token();
+            let (x, y) = (new.child_token(), new.child_token());
+            assert_ne!(x, y);
+            (x, y, new)
+        });
+        drop(old);
+        let (x, y, new) = creator.join().unwrap();
+        for token in [&x, &y, &new] {
+            untouched(token);
+        }
     });
 }
 

@@ -1,0 +1,4 @@
+//! Adapters to contexts of other crates, each behind the feature that has its name.
+
+#[cfg(feature = "tokio-util")]
+pub mod tokio_util;

@@ -1,0 +1,97 @@
+//! A deadline that is far away leaves nothing behind until then: memory follows the contexts that live, not
+//! those that were made. One test, for the count is the process's.
+
+use cancel_tree::Context;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+/// Counts the bytes in use, and their peak.
+struct Counting;
+
+static IN_USE: AtomicIsize = AtomicIsize::new(0);
+static PEAK: AtomicIsize = AtomicIsize::new(0);
+
+// SAFETY: the system's allocator does the work.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let bytes = layout.size() as isize;
+        PEAK.fetch_max(IN_USE.fetch_add(bytes, Relaxed) + bytes, Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(layout.size() as isize, Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const LIMIT: Duration = Duration::from_secs(30);
+/// A node, its extension, and what they cost at most: several times over.
+const EACH: isize = 1000;
+/// What may wait for the timer's next look at all entries, and lie in the caches of two threads.
+const ROOM: isize = 4 * 4096 * EACH;
+
+/// Fails if the peak during `f` is more than so many contexts' above what was in use before.
+fn takes_at_most(contexts: isize, what: &str, f: impl FnOnce()) {
+    let before = IN_USE.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    f();
+    let peak = PEAK.load(Relaxed) - before;
+    println!("{what}: {} KiB at the peak", peak / 1024);
+    assert!(peak <= contexts * EACH + ROOM, "{what}: {peak} bytes");
+}
+
+#[test]
+fn memory_follows_what_lives() {
+    let (server, _guard) = Context::background().with_cancel();
+
+    takes_at_most(1, "one after the other", || {
+        for _ in 0..500_000 {
+            drop(server.with_timeout(LIMIT));
+        }
+    });
+    takes_at_most(1, "below the background", || {
+        for _ in 0..500_000 {
+            drop(Context::background().with_timeout(LIMIT));
+        }
+    });
+    takes_at_most(1, "of all lengths", || {
+        for i in 0..500_000 {
+            let limit = Duration::from_millis([1, 20, 1000, 30_000, 3_600_000][i % 5]);
+            drop(server.with_timeout(limit));
+        }
+    });
+    takes_at_most(20_000, "in waves", || {
+        for _ in 0..20 {
+            let wave: Vec<_> = (0..20_000).map(|_| server.with_timeout(LIMIT)).collect();
+            drop(wave);
+        }
+    });
+    takes_at_most(1000, "made here, dropped there", || {
+        let (send, receive) = mpsc::sync_channel(1000);
+        let other = thread::spawn(move || receive.iter().for_each(drop));
+        for _ in 0..300_000 {
+            send.send(server.with_timeout(LIMIT)).unwrap();
+        }
+        drop(send);
+        other.join().unwrap();
+    });
+    takes_at_most(100, "on short-lived threads", || {
+        for _ in 0..300 {
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let some: Vec<_> = (0..100).map(|_| server.with_timeout(LIMIT)).collect();
+                    drop(some);
+                });
+            });
+        }
+    });
+}

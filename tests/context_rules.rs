@@ -1,0 +1,972 @@
+//! The rules of contexts, one by one: Go's where we follow, ours where not. Each test is named by its
+//! rule; those about tokens alone are in rules.rs.
+
+use cancel_tree::{
+    CancelGuard, CancellationToken, Canceller, Cause, Context, ContextError, Registration,
+};
+use futures::executor::block_on;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::future::Future;
+use std::panic::{catch_unwind, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Barrier};
+use std::task::{Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ContextError::{Cancelled, DeadlineExceeded};
+
+const MS: Duration = Duration::from_millis(1);
+const SOON: Duration = Duration::from_millis(20);
+const FAR: Duration = Duration::from_secs(3600);
+/// For what comes in time on any machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Counts this thread's allocations.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: the system's allocator does the work.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations_of(f: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.get();
+    f();
+    ALLOCATIONS.get() - before
+}
+
+fn cancellable() -> (Context, CancelGuard) {
+    Context::background().with_cancel()
+}
+
+/// A callback that says so, and the ear for it.
+fn bell() -> (impl FnOnce() + Send + 'static, mpsc::Receiver<()>) {
+    let (say, hear) = mpsc::channel();
+    let ring = move || {
+        // Nobody may be listening any more.
+        let _ = say.send(());
+    };
+    (ring, hear)
+}
+
+fn hears(ear: &mpsc::Receiver<()>) -> bool {
+    ear.recv_timeout(PATIENCE).is_ok()
+}
+
+/// Nothing was heard, and nothing will be: the callback is gone.
+fn never_hears(ear: &mpsc::Receiver<()>) -> bool {
+    ear.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Disconnected)
+}
+
+fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut std::task::Context::from_waker(Waker::noop()))
+}
+
+// ----- first cancel wins, state and cause together ---------------------------------------------
+
+#[test]
+fn first_cancel_wins_state_and_cause_together() {
+    let (ctx, guard) = cancellable();
+    assert!(guard.cancel_with("first"));
+    assert!(!guard.cancel_with("second"));
+    assert!(!guard.cancel());
+    assert!(!guard.canceller().cancel_with("third"));
+    assert_eq!(ctx.err(), Some(Cancelled));
+    assert_eq!(ctx.cause().unwrap().to_string(), "first");
+}
+
+#[test]
+fn of_many_cancels_at_once_and_a_deadline_one_wins() {
+    for round in 0..300 {
+        let deadline = Instant::now() + Duration::from_micros(round % 40 * 10);
+        let (ctx, guard) = Context::background().with_deadline_cause(deadline, "late");
+        let barrier = Barrier::new(3);
+        let (a, b) = (guard.canceller(), guard.canceller());
+        let (wins, seen) = thread::scope(|scope| {
+            let cancel = |canceller: Canceller, cause: &'static str| {
+                barrier.wait();
+                canceller.cancel_with(cause)
+            };
+            let a = scope.spawn(move || cancel(a, "a"));
+            let b = scope.spawn(move || cancel(b, "b"));
+            barrier.wait();
+            let seen = ctx.wait();
+            let text = ctx.cause().unwrap().to_string();
+            assert_eq!(seen == DeadlineExceeded, text == "late");
+            (
+                usize::from(a.join().unwrap()) + usize::from(b.join().unwrap()),
+                seen,
+            )
+        });
+        assert_eq!(wins, usize::from(seen == Cancelled), "one transition");
+        assert_eq!(ctx.err(), Some(seen));
+    }
+}
+
+// ----- when cancel() returns ------------------------------------------------------------------
+
+#[test]
+fn when_cancel_returns_every_descendant_is_done_and_every_waiter_woken() {
+    struct Alarm(AtomicBool);
+    impl Wake for Alarm {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, SeqCst);
+        }
+    }
+    let (root, guard) = cancellable();
+    let mut contexts = vec![root.clone()];
+    for i in 0..40 {
+        let above = &contexts[i / 3];
+        let (ctx, below) = match i % 3 {
+            0 => above.with_cancel(),
+            1 => above.with_timeout(FAR),
+            _ => above.with_value(i).with_timeout_cause(FAR, "late"),
+        };
+        below.detach();
+        contexts.push(ctx);
+    }
+    let mut futures: Vec<_> = contexts.iter().map(|ctx| Box::pin(ctx.done())).collect();
+    let alarms: Vec<_> = futures
+        .iter_mut()
+        .map(|future| {
+            let alarm = Arc::new(Alarm(AtomicBool::new(false)));
+            let waker = Waker::from(alarm.clone());
+            let mut cx = std::task::Context::from_waker(&waker);
+            assert!(future.as_mut().poll(&mut cx).is_pending());
+            alarm
+        })
+        .collect();
+    guard.cancel_with("enough");
+    for (ctx, alarm) in contexts.iter().zip(alarms) {
+        assert_eq!(ctx.err(), Some(Cancelled));
+        assert_eq!(ctx.cause().unwrap().to_string(), "enough");
+        assert!(alarm.0.load(SeqCst));
+    }
+}
+
+#[test]
+fn all_state_is_set_before_the_first_callback() {
+    let (root, guard) = cancellable();
+    let below: Arc<Vec<Context>> = Arc::new(
+        (0..50)
+            .map(|_| {
+                let (ctx, guard) = root.with_timeout(FAR);
+                guard.detach();
+                ctx
+            })
+            .collect(),
+    );
+    let wrong = Arc::new(AtomicUsize::new(0));
+    for ctx in below.iter() {
+        let (below, wrong) = (below.clone(), wrong.clone());
+        drop(ctx.on_cancel(move || {
+            wrong.fetch_add(below.iter().filter(|ctx| !ctx.is_done()).count(), SeqCst);
+        }));
+    }
+    guard.cancel();
+    assert_eq!(wrong.load(SeqCst), 0);
+}
+
+#[test]
+fn all_state_is_set_before_the_first_callback_also_at_a_deadline() {
+    let (root, _guard) = Context::background().with_timeout(SOON);
+    let below: Arc<Vec<Context>> = Arc::new((0..50).map(|i| root.with_value(i)).collect());
+    let (say, hear) = mpsc::channel();
+    let inner = below.clone();
+    let registration = root.with_cancel().0.on_cancel(|| ());
+    drop(registration);
+    drop(root.on_cancel(move || say.send(inner.iter().all(Context::is_done)).unwrap()));
+    assert_eq!(hear.recv_timeout(PATIENCE), Ok(true));
+}
+
+// ----- born cancelled -------------------------------------------------------------------------
+
+#[test]
+fn a_child_of_a_cancelled_parent_is_born_cancelled_with_its_error_and_cause() {
+    let (parent, guard) = cancellable();
+    guard.cancel_with("gone");
+    let children = [
+        parent.with_cancel(),
+        parent.with_timeout(FAR),
+        parent.with_deadline(Instant::now()),
+        parent.with_timeout_cause(Duration::ZERO, "other"),
+    ];
+    for (child, _guard) in &children {
+        assert_eq!(child.err(), Some(Cancelled));
+        assert_eq!(child.cause().unwrap().to_string(), "gone");
+    }
+    assert!(parent.child_token().is_cancelled());
+}
+
+#[test]
+fn a_child_is_born_cancelled_also_when_creation_races_the_cancel() {
+    for _ in 0..500 {
+        let (parent, guard) = cancellable();
+        let barrier = Barrier::new(2);
+        let child = thread::scope(|scope| {
+            let child = scope.spawn(|| {
+                barrier.wait();
+                let (child, guard) = parent.with_timeout(FAR);
+                guard.detach();
+                child
+            });
+            barrier.wait();
+            guard.cancel_with("gone");
+            child.join().unwrap()
+        });
+        assert_eq!(child.cause().unwrap().to_string(), "gone");
+    }
+}
+
+// ----- who reaches whom -----------------------------------------------------------------------
+
+#[test]
+fn a_childs_cancel_never_reaches_parent_or_siblings() {
+    let (parent, _guard) = cancellable();
+    let (child, child_guard) = parent.with_timeout(FAR);
+    let (sibling, _sibling_guard) = parent.with_cancel();
+    child_guard.cancel();
+    let (late, _late_guard) = parent.with_timeout(Duration::ZERO);
+    assert!(child.is_done() && late.is_done());
+    assert!(!parent.is_done() && !sibling.is_done());
+}
+
+#[test]
+fn parent_first_the_child_takes_its_error_and_cause_child_first_it_keeps_its_own() {
+    let (parent, guard) = cancellable();
+    let (first, first_guard) = parent.with_cancel();
+    let (late, _late_guard) = parent.with_timeout_cause(Duration::ZERO, "late");
+    let (other, _other_guard) = parent.with_timeout(FAR);
+    first_guard.cancel_with("child");
+    guard.cancel_with("parent");
+    assert_eq!(first.cause().unwrap().to_string(), "child");
+    assert_eq!(late.cause().unwrap().to_string(), "late");
+    assert_eq!(late.err(), Some(DeadlineExceeded));
+    assert_eq!(other.cause().unwrap().to_string(), "parent");
+    assert_eq!(other.err(), Some(Cancelled));
+}
+
+// ----- error and cause ------------------------------------------------------------------------
+
+#[test]
+fn while_live_no_error_and_no_cause() {
+    let (ctx, _guard) = Context::background().with_timeout_cause(FAR, "late");
+    assert!(!ctx.is_done());
+    assert_eq!(ctx.err(), None);
+    assert!(ctx.cause().is_none());
+    assert_eq!(ctx.check(), Ok(()));
+    assert!(poll_once(pin!(ctx.done())).is_pending());
+}
+
+#[test]
+fn without_a_cause_it_is_the_kind_itself() {
+    let (ctx, guard) = cancellable();
+    guard.cancel();
+    assert_eq!(ctx.cause().unwrap().downcast_ref(), Some(&Cancelled));
+    assert_eq!(ctx.check(), Err(Cancelled));
+    let (ctx, _guard) = Context::background().with_timeout(Duration::ZERO);
+    assert_eq!(ctx.cause().unwrap().downcast_ref(), Some(&DeadlineExceeded));
+    assert_eq!(ctx.check(), Err(DeadlineExceeded));
+}
+
+#[test]
+fn every_cause_still_answers_to_its_kind() {
+    let error = || Cause::new(std::io::Error::other("disk"));
+    let (ctx, guard) = cancellable();
+    guard.cancel_with(error());
+    assert_eq!(ctx.cause().unwrap().kind(), Cancelled);
+    let (ctx, _guard) = Context::background().with_timeout_cause(SOON, error());
+    assert_eq!(ctx.wait(), DeadlineExceeded);
+    let cause = ctx.cause().unwrap();
+    assert_eq!(cause.kind(), DeadlineExceeded);
+    assert!(cause.downcast_ref::<std::io::Error>().is_some());
+}
+
+// ----- deadlines ------------------------------------------------------------------------------
+
+#[test]
+fn the_effective_deadline_is_the_earliest_of_its_own_and_its_ancestors() {
+    let now = Instant::now();
+    let (parent, _a) = Context::background().with_deadline(now + FAR);
+    let (earlier, _b) = parent.with_deadline(now + FAR / 2);
+    let (later, _c) = parent.with_deadline(now + FAR * 2);
+    let (plain, _d) = earlier.with_cancel();
+    assert_eq!(parent.deadline(), Some(now + FAR));
+    assert_eq!(earlier.deadline(), Some(now + FAR / 2));
+    assert_eq!(later.deadline(), Some(now + FAR));
+    assert_eq!(plain.with_value(1).deadline(), Some(now + FAR / 2));
+    assert!(plain.remaining().unwrap() <= FAR / 2);
+}
+
+#[test]
+fn a_deadline_already_past_is_done_at_birth() {
+    let past = Instant::now();
+    for (ctx, _guard) in [
+        Context::background().with_deadline(past),
+        Context::background().with_timeout(Duration::ZERO),
+        cancellable().0.with_deadline_cause(past, "late"),
+    ] {
+        assert_eq!(poll_once(pin!(ctx.done())), Poll::Ready(DeadlineExceeded));
+        assert_eq!(ctx.err(), Some(DeadlineExceeded));
+    }
+}
+
+#[test]
+fn an_explicit_cancel_before_the_deadline_gives_cancelled_also_with_a_deadline_cause() {
+    let (ctx, guard) = Context::background().with_timeout_cause(FAR, "late");
+    guard.cancel();
+    assert_eq!(ctx.err(), Some(Cancelled));
+    assert_eq!(ctx.cause().unwrap().downcast_ref(), Some(&Cancelled));
+}
+
+#[test]
+fn a_cancel_after_the_deadline_changes_nothing() {
+    let (ctx, guard) = Context::background().with_timeout_cause(MS, "late");
+    let (parent, parent_guard) = cancellable();
+    let (child, _child_guard) = parent.with_timeout(MS);
+    // Nobody waits there, nobody looks.
+    thread::sleep(SOON);
+    thread::sleep(100 * MS);
+    assert!(!guard.cancel());
+    parent_guard.cancel();
+    assert_eq!(ctx.err(), Some(DeadlineExceeded));
+    assert_eq!(ctx.cause().unwrap().to_string(), "late");
+    assert_eq!(child.err(), Some(DeadlineExceeded));
+}
+
+#[test]
+fn deadline_does_not_change_on_cancel() {
+    let (ctx, guard) = Context::background().with_timeout(FAR);
+    let deadline = ctx.deadline();
+    guard.cancel();
+    assert!(deadline.is_some());
+    assert_eq!(ctx.deadline(), deadline);
+}
+
+#[test]
+fn an_own_deadline_later_than_the_parents_leaves_the_parents_cause() {
+    let (parent, _guard) = Context::background().with_timeout_cause(SOON, "parent");
+    let (child, _child_guard) = parent.with_timeout_cause(FAR, "child");
+    assert_eq!(child.wait(), DeadlineExceeded);
+    assert_eq!(child.cause().unwrap().to_string(), "parent");
+}
+
+#[test]
+fn never_no_error_after_an_error_never_an_error_before_done_is_ready() {
+    for _ in 0..50 {
+        let (ctx, _guard) = Context::background().with_timeout(2 * MS);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| loop {
+                    let before = ctx.err();
+                    let ready = poll_once(pin!(ctx.done())).is_ready();
+                    let after = ctx.err();
+                    assert!(before.is_none() || ready, "an error, and done is not ready");
+                    assert!(!ready || after.is_some(), "done is ready, and no error");
+                    if after.is_some() {
+                        assert!(Instant::now() >= ctx.deadline().unwrap(), "too early");
+                        assert_eq!(after, Some(DeadlineExceeded));
+                        break;
+                    }
+                });
+            }
+            ctx.wait();
+        });
+    }
+}
+
+#[test]
+fn a_token_below_is_cancelled_at_the_deadline_though_nobody_polls() {
+    let (ctx, _guard) = Context::background().with_timeout(SOON);
+    let token = ctx.child_token();
+    let begin = Instant::now();
+    while !token.is_cancelled() {
+        assert!(begin.elapsed() < PATIENCE);
+        thread::sleep(MS);
+    }
+    assert!(Instant::now() >= ctx.deadline().unwrap());
+    assert_eq!(token.cause().unwrap().kind(), DeadlineExceeded);
+}
+
+#[test]
+fn a_callback_fires_at_the_deadline_though_all_handles_are_dropped() {
+    let (f, ear) = bell();
+    let (g, other_ear) = bell();
+    let (ctx, guard) = Context::background().with_timeout(SOON);
+    drop(ctx.after_func(f));
+    drop(ctx.on_cancel(g));
+    guard.detach();
+    drop(ctx);
+    assert!(hears(&ear) && hears(&other_ear));
+}
+
+#[test]
+fn never_early_and_not_late() {
+    let mut late = Vec::new();
+    for i in 0..40 {
+        let (ctx, _guard) =
+            Context::background().with_timeout(Duration::from_micros(1000 + 97 * i));
+        let deadline = ctx.deadline().unwrap();
+        match i % 3 {
+            0 => assert_eq!(block_on(ctx.done()), DeadlineExceeded),
+            1 => assert_eq!(ctx.wait(), DeadlineExceeded),
+            _ => {
+                let (f, ear) = bell();
+                drop(ctx.on_cancel(f));
+                assert!(hears(&ear));
+            }
+        }
+        late.push(
+            Instant::now()
+                .checked_duration_since(deadline)
+                .expect("too early"),
+        );
+    }
+    late.sort();
+    println!("late: median {:?}, worst {:?}", late[20], late[39]);
+    // A machine may be busy, but not all the time.
+    assert!(late[20] < 250 * MS);
+}
+
+#[test]
+fn one_hundred_thousand_deadlines_at_one_instant() {
+    let at = Instant::now() + 100 * MS;
+    let (root, _guard) = cancellable();
+    let fired = Arc::new(AtomicUsize::new(0));
+    let all: Vec<_> = (0..100_000)
+        .map(|i| {
+            let pair = root.with_deadline(at);
+            if i % 10 == 0 {
+                let fired = fired.clone();
+                drop(pair.0.on_cancel(move || {
+                    fired.fetch_add(1, SeqCst);
+                }));
+            }
+            pair
+        })
+        .collect();
+    for (ctx, _) in &all {
+        assert_eq!(ctx.wait(), DeadlineExceeded);
+    }
+    let begin = Instant::now();
+    while fired.load(SeqCst) < 10_000 {
+        assert!(begin.elapsed() < PATIENCE);
+        thread::sleep(MS);
+    }
+}
+
+#[test]
+fn a_callback_that_blocks_at_a_deadline_delays_no_other_deadline() {
+    let (slow, _guard) = Context::background().with_timeout(MS);
+    let (let_go, blocked) = mpsc::channel::<()>();
+    let (running, is_running) = mpsc::channel();
+    drop(slow.on_cancel(move || {
+        running.send(()).unwrap();
+        let _ = blocked.recv();
+    }));
+    is_running.recv_timeout(PATIENCE).unwrap();
+    for _ in 0..20 {
+        let (ctx, _guard) = Context::background().with_timeout(MS);
+        // By the timer: this task does not look at the clock.
+        assert_eq!(block_on(ctx.done()), DeadlineExceeded);
+    }
+    drop(let_go);
+}
+
+#[test]
+fn a_callback_at_a_deadline_may_wait_for_another_deadline() {
+    let (ctx, _guard) = Context::background().with_timeout(MS);
+    let (f, ear) = bell();
+    drop(ctx.on_cancel(move || {
+        let (other, _guard) = Context::background().with_timeout(MS);
+        block_on(other.done());
+        f();
+    }));
+    assert!(hears(&ear));
+}
+
+#[test]
+fn a_timeout_costs_no_allocation_once_there_was_one() {
+    let (parent, _guard) = cancellable();
+    drop(parent.with_timeout(FAR));
+    let allocations = allocations_of(|| {
+        for _ in 0..10_000 {
+            let (ctx, guard) = parent.with_timeout(FAR);
+            assert!(!ctx.is_done());
+            drop((ctx, guard));
+        }
+    });
+    assert_eq!(allocations, 0);
+}
+
+// ----- values ---------------------------------------------------------------------------------
+
+struct Id(u32);
+struct User(&'static str);
+
+#[test]
+fn the_nearest_value_wins() {
+    let ctx = Context::background()
+        .with_value(Id(1))
+        .with_value(User("u"));
+    let below = ctx.with_cancel().0.with_value(Id(2));
+    assert_eq!(ctx.value::<Id>().map(|id| id.0), Some(1));
+    assert_eq!(below.value::<Id>().map(|id| id.0), Some(2));
+    assert_eq!(below.value::<User>().map(|user| user.0), Some("u"));
+    assert!(below.value::<String>().is_none());
+}
+
+#[test]
+fn a_lookup_works_after_a_cancel() {
+    let (ctx, guard) = cancellable();
+    let ctx = ctx.with_value(Id(1));
+    guard.cancel();
+    assert!(ctx.is_done());
+    assert_eq!(ctx.value::<Id>().map(|id| id.0), Some(1));
+}
+
+#[test]
+fn values_are_dropped_with_the_last_context_that_has_them() {
+    let value = Arc::new(());
+    let ctx = Context::background().with_value(value.clone());
+    let below = ctx.with_value(Id(1)).with_cancel().0;
+    drop(ctx);
+    assert_eq!(Arc::strong_count(&value), 2);
+    drop(below);
+    assert_eq!(Arc::strong_count(&value), 1);
+}
+
+#[test]
+fn a_million_values_and_a_million_cancels_on_a_small_stack() {
+    thread::Builder::new()
+        .stack_size(128 << 10)
+        .spawn(|| {
+            let mut ctx = Context::background();
+            for i in 0..1_000_000 {
+                ctx = ctx.with_value(Id(i));
+            }
+            assert_eq!(ctx.value::<Id>().map(|id| id.0), Some(999_999));
+            assert!(ctx.value::<User>().is_none());
+            let mut guards = Vec::new();
+            for _ in 0..1_000_000 {
+                let guard;
+                (ctx, guard) = ctx.with_cancel();
+                guards.push(guard);
+            }
+            guards[0].cancel();
+            assert!(ctx.is_done());
+            drop((ctx, guards));
+        })
+        .unwrap()
+        .join()
+        .unwrap();
+}
+
+// ----- without_cancel, background, todo, any_of -------------------------------------------------
+
+#[test]
+fn without_cancel_keeps_the_values_and_drops_cancel_deadline_and_cause() {
+    let (ctx, guard) = Context::background().with_value(Id(1)).with_timeout(FAR);
+    let free = ctx.without_cancel();
+    guard.cancel_with("gone");
+    assert!(!free.is_done());
+    assert_eq!((free.err(), free.deadline()), (None, None));
+    assert!(free.cause().is_none());
+    assert_eq!(free.value::<Id>().map(|id| id.0), Some(1));
+}
+
+#[test]
+fn background_and_todo_are_never_done_and_allocate_nothing() {
+    let allocations = allocations_of(|| {
+        for ctx in [Context::background(), Context::todo(), Context::default()] {
+            assert!(!ctx.is_done());
+            assert_eq!(
+                (ctx.err(), ctx.deadline(), ctx.remaining()),
+                (None, None, None)
+            );
+            assert!(ctx.value::<Id>().is_none());
+            assert!(poll_once(pin!(ctx.done())).is_pending());
+            assert_eq!(ctx.clone().without_cancel().check(), Ok(()));
+        }
+    });
+    assert_eq!(allocations, 0);
+    assert_eq!(Context::background().wait_timeout(MS), None);
+    assert_eq!(Context::background().sleep(MS), Ok(()));
+}
+
+#[test]
+fn any_of_is_done_with_the_first_ones_cause_and_has_the_earliest_deadline() {
+    let (a, _a_guard) = Context::background().with_value(Id(1)).with_timeout(FAR);
+    let (b, b_guard) = Context::background()
+        .with_value(Id(2))
+        .with_timeout(FAR / 2);
+    let either = Context::any_of([&a, &b]);
+    assert_eq!(either.deadline(), b.deadline());
+    assert_eq!(either.value::<Id>().map(|id| id.0), Some(1));
+    assert!(!either.is_done());
+    b_guard.cancel_with("b");
+    assert_eq!(either.cause().unwrap().to_string(), "b");
+    assert!(!a.is_done());
+    assert!(!Context::any_of([]).is_done());
+    assert!(!Context::any_of([&Context::background()]).is_done());
+}
+
+#[test]
+fn any_of_is_done_at_the_earliest_deadline() {
+    let (a, _a_guard) = Context::background().with_timeout_cause(FAR, "a");
+    let (b, _b_guard) = Context::background().with_timeout_cause(SOON, "b");
+    let either = Context::any_of([&a, &b]);
+    assert_eq!(either.wait(), DeadlineExceeded);
+    assert_eq!(either.cause().unwrap().to_string(), "b");
+    assert!(!a.is_done());
+}
+
+// ----- after_func, on_cancel ------------------------------------------------------------------
+
+#[test]
+fn after_func_runs_once_off_the_cancelling_thread() {
+    let (ctx, guard) = cancellable();
+    let (say, hear) = mpsc::channel();
+    drop(ctx.after_func(move || say.send(thread::current().id()).unwrap()));
+    guard.cancel();
+    assert_ne!(hear.recv_timeout(PATIENCE).unwrap(), thread::current().id());
+    assert_eq!(
+        hear.recv_timeout(PATIENCE),
+        Err(RecvTimeoutError::Disconnected)
+    );
+}
+
+#[test]
+fn after_func_runs_at_once_if_already_cancelled() {
+    let (ctx, guard) = cancellable();
+    guard.cancel();
+    let (f, ear) = bell();
+    let registration = ctx.after_func(f);
+    assert!(hears(&ear));
+    assert!(!registration.stop());
+}
+
+#[test]
+fn cancel_never_waits_for_after_func_and_a_slow_one_delays_no_other() {
+    let (ctx, guard) = cancellable();
+    let (let_go, blocked) = mpsc::channel::<()>();
+    let blocked = Arc::new(std::sync::Mutex::new(blocked));
+    for _ in 0..20 {
+        let blocked = blocked.clone();
+        drop(ctx.after_func(move || {
+            let _ = blocked.lock().unwrap().recv();
+        }));
+    }
+    let (f, ear) = bell();
+    drop(ctx.after_func(f));
+    guard.cancel(); // returns although 20 of them never end by themselves
+    assert!(hears(&ear));
+    drop(let_go);
+}
+
+#[test]
+fn stop_returns_true_exactly_once_only_if_it_kept_f_from_running() {
+    for off_thread in [false, true] {
+        for _ in 0..300 {
+            let (ctx, guard) = cancellable();
+            let (f, ear) = bell();
+            let registration = if off_thread {
+                ctx.after_func(f)
+            } else {
+                ctx.on_cancel(f)
+            };
+            let barrier = Barrier::new(2);
+            let stopped = thread::scope(|scope| {
+                let stop = scope.spawn(|| {
+                    barrier.wait();
+                    registration.stop()
+                });
+                barrier.wait();
+                guard.cancel();
+                stop.join().unwrap()
+            });
+            assert_eq!(stopped, !hears(&ear), "stopped or run, not both");
+        }
+    }
+}
+
+#[test]
+fn stop_and_wait_waits_for_a_running_f_but_not_for_itself() {
+    let (ctx, guard) = cancellable();
+    let over = Arc::new(AtomicBool::new(false));
+    let (f, running) = bell();
+    let o = over.clone();
+    let registration = ctx.after_func(move || {
+        f();
+        thread::sleep(SOON);
+        o.store(true, SeqCst);
+    });
+    guard.cancel();
+    assert!(hears(&running));
+    assert!(!registration.stop_and_wait());
+    assert!(over.load(SeqCst));
+
+    let (ctx, guard) = cancellable();
+    let (give, take) = mpsc::channel::<Registration>();
+    let (say, hear) = mpsc::channel();
+    let registration = ctx.after_func(move || {
+        let me = take.recv().unwrap();
+        say.send(me.stop_and_wait()).unwrap();
+    });
+    give.send(registration).unwrap();
+    guard.cancel();
+    assert_eq!(hear.recv_timeout(PATIENCE), Ok(false));
+}
+
+#[test]
+fn a_third_form_of_stop_is_async() {
+    let (ctx, guard) = cancellable();
+    let over = Arc::new(AtomicBool::new(false));
+    let (f, running) = bell();
+    let o = over.clone();
+    let registration = ctx.after_func(move || {
+        f();
+        thread::sleep(SOON);
+        o.store(true, SeqCst);
+    });
+    guard.cancel();
+    assert!(hears(&running));
+    assert!(!block_on(registration.stop_async()));
+    assert!(over.load(SeqCst));
+}
+
+#[test]
+fn on_cancel_runs_on_the_cancelling_thread_and_a_panic_keeps_no_other_from_running() {
+    let (ctx, guard) = cancellable();
+    let ran = Arc::new(AtomicUsize::new(0));
+    for i in 0..10 {
+        let (ran, me) = (ran.clone(), thread::current().id());
+        drop(ctx.on_cancel(move || {
+            assert_eq!(thread::current().id(), me);
+            ran.fetch_add(1, SeqCst);
+            if i % 3 == 0 {
+                std::panic::resume_unwind(Box::new("on purpose"));
+            }
+        }));
+    }
+    let panic = catch_unwind(AssertUnwindSafe(|| guard.cancel()));
+    assert_eq!(panic.unwrap_err().downcast_ref(), Some(&"on purpose"));
+    assert_eq!(ran.load(SeqCst), 10);
+}
+
+#[test]
+fn panics_at_a_deadline_keep_no_other_from_running() {
+    let (ctx, _guard) = Context::background().with_timeout(SOON);
+    for _ in 0..5 {
+        drop(ctx.on_cancel(|| std::panic::resume_unwind(Box::new("on purpose"))));
+        drop(ctx.after_func(|| std::panic::resume_unwind(Box::new("on purpose"))));
+    }
+    let (f, ear) = bell();
+    drop(ctx.on_cancel(f));
+    assert!(hears(&ear));
+    let (next, _guard) = Context::background().with_timeout(MS);
+    assert_eq!(block_on(next.done()), DeadlineExceeded);
+}
+
+#[test]
+fn callbacks_on_a_context_that_is_never_done_are_dropped_unrun() {
+    for registration in [false, true] {
+        let (f, ear) = bell();
+        let kept = Context::background().after_func(f);
+        if registration {
+            assert!(kept.stop());
+        } else {
+            drop(kept);
+        }
+        assert!(never_hears(&ear));
+    }
+}
+
+// ----- guards and cancellers ------------------------------------------------------------------
+
+#[test]
+fn dropping_a_guard_cancels_detach_gives_that_up_a_canceller_does_nothing_on_drop() {
+    let (ctx, guard) = cancellable();
+    drop(guard.canceller());
+    assert!(!ctx.is_done());
+    drop(guard);
+    assert_eq!(ctx.err(), Some(Cancelled));
+    let (ctx, guard) = cancellable();
+    let canceller = guard.canceller();
+    guard.detach();
+    assert!(!ctx.is_done());
+    assert!(canceller.clone().cancel());
+    assert!(ctx.is_done());
+}
+
+#[test]
+fn dropping_every_handle_of_a_child_frees_its_place() {
+    let (parent, _guard) = cancellable();
+    for _ in 0..100 {
+        parent.with_timeout(FAR).1.detach();
+    }
+    let allocations = allocations_of(|| {
+        for _ in 0..10_000 {
+            parent.with_timeout(FAR).1.detach();
+            let (ctx, guard) = parent.with_cancel();
+            drop(guard.canceller());
+            drop((ctx, guard));
+        }
+    });
+    assert_eq!(allocations, 0);
+}
+
+// ----- waiting --------------------------------------------------------------------------------
+
+#[test]
+fn run_ends_with_the_future_or_with_the_context() {
+    block_on(async {
+        let (ctx, guard) = Context::background().with_timeout(SOON);
+        assert_eq!(ctx.run(async { 5 }).await, Ok(5));
+        assert_eq!(
+            ctx.run(std::future::pending::<()>()).await,
+            Err(DeadlineExceeded)
+        );
+        drop(guard);
+        let polled = AtomicBool::new(false);
+        let run = ctx.run(async { polled.store(true, SeqCst) }).await;
+        assert_eq!((run, polled.load(SeqCst)), (Err(DeadlineExceeded), false));
+        assert_eq!(ctx.clone().done_owned().await, DeadlineExceeded);
+    });
+}
+
+#[test]
+fn sleep_ends_early_and_says_why() {
+    let (ctx, guard) = cancellable();
+    let canceller = guard.canceller();
+    let begin = Instant::now();
+    let sleeper = thread::spawn(move || ctx.sleep(FAR));
+    thread::sleep(SOON);
+    canceller.cancel();
+    assert_eq!(sleeper.join().unwrap(), Err(Cancelled));
+    assert!(begin.elapsed() < PATIENCE);
+    let (ctx, _guard) = Context::background().with_timeout(FAR);
+    assert_eq!(ctx.sleep(MS), Ok(()));
+    assert_eq!(block_on(ctx.sleep_async(MS)), Ok(()));
+    let (ctx, _guard) = Context::background().with_timeout(SOON);
+    assert_eq!(block_on(ctx.sleep_async(FAR)), Err(DeadlineExceeded));
+    assert_eq!(ctx.wait_timeout(FAR), Some(DeadlineExceeded));
+}
+
+#[test]
+fn a_future_polled_after_it_was_ready_stays_ready() {
+    let (ctx, guard) = cancellable();
+    let mut done = pin!(ctx.done());
+    assert!(poll_once(done.as_mut()).is_pending());
+    guard.cancel();
+    assert_eq!(poll_once(done.as_mut()), Poll::Ready(Cancelled));
+    assert_eq!(poll_once(done.as_mut()), Poll::Ready(Cancelled));
+}
+
+// ----- bad input ------------------------------------------------------------------------------
+
+#[test]
+fn what_the_clock_cannot_express_is_no_deadline_of_its_own() {
+    let (ctx, _guard) = Context::background().with_timeout(Duration::MAX);
+    assert_eq!((ctx.err(), ctx.deadline()), (None, None));
+    let (parent, _parent_guard) = Context::background().with_timeout(FAR);
+    let (ctx, _ctx_guard) = parent.with_timeout_cause(Duration::MAX, "late");
+    assert_eq!(ctx.deadline(), parent.deadline());
+    assert_eq!(ctx.wait_timeout(MS), None);
+    let thread = {
+        let (ctx, guard) = cancellable();
+        let thread = thread::spawn(move || ctx.wait_timeout(Duration::MAX));
+        drop(guard);
+        thread
+    };
+    assert_eq!(thread.join().unwrap(), Some(Cancelled));
+    // The clock can express it, the timer's ticks cannot.
+    let far = Duration::from_secs(1 << 40);
+    if let Some(deadline) = Instant::now().checked_add(far) {
+        let (ctx, _guard) = Context::background().with_deadline(deadline);
+        assert_eq!((ctx.err(), ctx.deadline()), (None, Some(deadline)));
+    }
+}
+
+// ----- how they look, what they are -----------------------------------------------------------
+
+#[test]
+fn display_shows_the_chain_and_never_a_value() {
+    struct Secret(#[allow(dead_code)] &'static str);
+    let (ctx, _a) = Context::background().with_cancel();
+    let (ctx, _b) = ctx.with_value(Secret("hunter2")).with_timeout(FAR);
+    let (ctx, guard) = ctx.without_cancel().with_cancel();
+    let text = ctx.to_string();
+    assert!(
+        text.starts_with("background.with_cancel.with_value("),
+        "{text}"
+    );
+    assert!(text.ends_with(".without_cancel.with_cancel"), "{text}");
+    assert!(
+        text.contains("Secret") && !text.contains("hunter2"),
+        "{text}"
+    );
+    guard.cancel();
+    let debug = format!("{ctx:?}");
+    assert!(debug.contains("context cancelled") && !debug.contains("hunter2"));
+    assert_eq!(Context::todo().to_string(), "todo");
+    let (timed, _c) = Context::todo().with_timeout(FAR);
+    assert!(
+        timed.to_string().starts_with("todo.with_deadline(in 3"),
+        "{timed}"
+    );
+    // Long chains are cut at the far end.
+    let mut ctx = timed;
+    for _ in 0..100 {
+        let guard;
+        (ctx, guard) = ctx.with_cancel();
+        guard.detach();
+    }
+    assert!(ctx.to_string().starts_with("…."), "{ctx}");
+}
+
+#[test]
+fn a_token_has_a_context_and_a_context_a_token() {
+    let token = CancellationToken::new();
+    let ctx = token.context();
+    let below = ctx.child_token();
+    assert!(!below.is_cancelled());
+    token.cancel_with("enough");
+    assert_eq!(ctx.cause().unwrap().to_string(), "enough");
+    assert_eq!(below.cause().unwrap().to_string(), "enough");
+}
+
+#[test]
+fn handles_are_send_sync_and_unwind_safe() {
+    fn all<T: Send + Sync + UnwindSafe + RefUnwindSafe + 'static>() {}
+    fn cloned<T: Clone>() {}
+    all::<Context>();
+    all::<CancelGuard>();
+    all::<Canceller>();
+    all::<Registration>();
+    all::<cancel_tree::DoneOwned>();
+    all::<cancel_tree::Done<'static>>();
+    all::<cancel_tree::DoneSignal>();
+    cloned::<Context>();
+    cloned::<Canceller>();
+}
