@@ -299,6 +299,8 @@ fn detached_callback_of_a_dropped_context_vs_signal_and_deadline() {
 struct Events {
     flags: Vec<AtomicBool>,
     waker: Mutex<Option<Waker>>,
+    /// How many futures have been dropped.
+    dropped: AtomicUsize,
 }
 
 impl Events {
@@ -306,6 +308,7 @@ impl Events {
         Arc::new(Events {
             flags: (0..n).map(|_| AtomicBool::new(false)).collect(),
             waker: Mutex::new(None),
+            dropped: AtomicUsize::new(0),
         })
     }
 
@@ -361,6 +364,7 @@ impl Future for All {
 impl Drop for All {
     fn drop(&mut self) {
         self.touched.with_mut(|_| ());
+        self.events.dropped.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -450,10 +454,13 @@ fn wake_vs_drop() {
 #[test]
 fn wake_that_is_too_early_vs_drop() {
     model_in_all_orders(USUAL, || {
-        let (ctx, _, waker) = eventful(1);
+        let (ctx, events, waker) = eventful(1);
         let thread = spawn(move || drop(ctx));
-        waker.wake();
+        waker.wake_by_ref();
         thread.join().unwrap();
+        // The future goes with the context, not with the last waker.
+        assert_eq!(events.dropped.load(Ordering::Relaxed), 1);
+        drop(waker);
     });
 }
 
