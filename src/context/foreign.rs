@@ -5,7 +5,7 @@ use super::values::Values;
 use super::Context;
 use crate::cause::{Cause, ContextError};
 use crate::sync::{waker_of, Arc as Counted, UnsafeCell, Wake};
-use crate::sync::{AcqRel, Acquire, AtomicU8, Relaxed};
+use crate::sync::{AcqRel, Acquire, AtomicU8, Relaxed, Release};
 use crate::timer::clock;
 use crate::tree::{Handle, Signal};
 use alloc::boxed::Box;
@@ -161,8 +161,8 @@ struct Driven(Counted<Drive>);
 
 impl Drop for Driven {
     fn drop(&mut self) {
-        // Acquire: pairs with the release of who polled last.
-        if self.0.state.swap(CLOSED, AcqRel) == IDLE {
+        // Acquire: pairs with the release of who polled last. Who polls now and finds it has the future anyway.
+        if self.0.state.swap(CLOSED, Acquire) == IDLE {
             self.0.drop_future();
         }
     }
@@ -179,13 +179,25 @@ impl Wake for Drive {
                 // polls next must see it.
                 _ => AGAIN,
             };
-            // AcqRel: the future changes hands by this. Pairs with the exchanges of `poll`.
-            match this.state.compare_exchange(seen, new, AcqRel, Acquire) {
+            // AcqRel: the acquire half takes the future over from who polled last, the release half tells who
+            // polls again (`poll`, both) of what has happened. Failure: the next turn exchanges again.
+            match this.state.compare_exchange(seen, new, AcqRel, Relaxed) {
                 Ok(IDLE) => return Drive::poll(this),
                 Ok(_) => return,
                 Err(now) => seen = now,
             }
         }
+    }
+}
+
+/// After a panic nobody polls again.
+struct Close<'a>(&'a Drive);
+
+impl Drop for Close<'_> {
+    fn drop(&mut self) {
+        // Relaxed: who finds it leaves the future alone.
+        self.0.state.store(CLOSED, Relaxed);
+        self.0.drop_future();
     }
 }
 
@@ -197,14 +209,6 @@ impl Drive {
 
     /// The caller has made the state POLLING.
     fn poll(this: &Counted<Drive>) {
-        /// After a panic nobody polls again.
-        struct Close<'a>(&'a Drive);
-        impl Drop for Close<'_> {
-            fn drop(&mut self) {
-                self.0.state.store(CLOSED, Relaxed);
-                self.0.drop_future();
-            }
-        }
         let waker = waker_of(this.clone());
         let mut cx = task::Context::from_waker(&waker);
         loop {
@@ -219,12 +223,15 @@ impl Drive {
                 return;
             }
             mem::forget(close);
-            // AcqRel: hands the future on, or takes over what came meanwhile.
-            match this.state.compare_exchange(POLLING, IDLE, AcqRel, Acquire) {
+            // Release: hands the future on, to `wake` and the drop of `Driven`. Failure: nothing is read.
+            match this.state.compare_exchange(POLLING, IDLE, Release, Relaxed) {
                 Ok(_) => return,
                 Err(AGAIN) => {
-                    // Only CLOSED can come in between, and it is found at the next turn's end.
-                    let _ = this.state.compare_exchange(AGAIN, POLLING, AcqRel, Acquire);
+                    // Only CLOSED can come in between, and it is found at the next turn's end. Acquire: pairs
+                    // with `wake`; the next poll sees what it was woken for.
+                    let _ = this
+                        .state
+                        .compare_exchange(AGAIN, POLLING, Acquire, Relaxed);
                 }
                 Err(_) => return this.drop_future(),
             }
