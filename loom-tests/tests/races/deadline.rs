@@ -674,6 +674,22 @@ fn deadline_vs_drop_and_a_later_deadline() {
     });
 }
 
+/// The word is the same then, but not the node: who takes the entry must see which it is for.
+#[test]
+fn deadline_vs_drop_and_the_same_deadline() {
+    model_in_all_orders(USUAL, || {
+        let mut service = Service::new();
+        let ctx = timed(&background(), 1);
+        service.turn(Service::at(0));
+        let timer = turn(service, 1);
+        drop(ctx);
+        let ctx = timed(&background(), 1);
+        let mut service = timer.join().unwrap();
+        service.turn(Service::at(1));
+        assert_eq!(ctx.err(), DEADLINE);
+    });
+}
+
 #[test]
 fn deadline_vs_drop_and_an_earlier_deadline() {
     model_in_all_orders(USUAL, || {
