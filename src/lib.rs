@@ -42,10 +42,17 @@ pub fn set_thread_number(number: usize) {
     sync::thread::set_number(number);
 }
 
+/// For models: whether loom is to try all orders of loads too.
+#[cfg(cancel_tree_loom)]
+#[doc(hidden)]
+pub fn set_all_orders(all: bool) {
+    sync::set_all_orders(all);
+}
+
 /// For models: the service thread's work, turned by hand.
 #[cfg(cancel_tree_loom)]
 #[doc(hidden)]
-pub use service::by_hand::Service;
+pub use service::by_hand::{Due, Service};
 
 #[cfg(all(doctest, feature = "std"))]
 #[doc = include_str!("../docs/GUIDE.md")]

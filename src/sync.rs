@@ -80,23 +80,53 @@ mod imp {
     pub(crate) use loom::sync::Arc;
     pub(crate) use AtomicU64 as AtomicBits;
 
+    std::thread_local! {
+        static ALL_ORDERS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+
+    /// Whether the models that this OS thread checks from now on explore loads in all orders: see `Shadow`.
+    pub(crate) fn set_all_orders(all: bool) {
+        ALL_ORDERS.set(all);
+    }
+
+    /// loom tries another order of two accesses only if one of them is the last that it remembers, and
+    /// of each object it remembers one. A thread that loads and then exchanges hides by its own load
+    /// that another one has loaded before: that the other's load comes after the exchange is not tried then.
+    /// So a model may ask for an access of each atomic's shadow before each of its own: these are RMWs,
+    /// of which none hides another. They are relaxed and order nothing.
+    #[derive(Debug)]
+    struct Shadow(Option<atomic::AtomicUsize>);
+
+    impl Shadow {
+        fn new() -> Shadow {
+            Shadow(ALL_ORDERS.get().then(|| atomic::AtomicUsize::new(0)))
+        }
+
+        fn touch(&self) {
+            if let Some(shadow) = &self.0 {
+                shadow.fetch_add(1, super::Relaxed);
+            }
+        }
+    }
+
     /// loom's types, whose drop counts as a write here: so every access must have happened before
     /// it, and a release that is too weak to free by shows. loom itself lets a drop pass.
     macro_rules! checked_at_drop {
         ($($name:ident $(<$t:ident>)? = $inner:ty, $value:ty;)*) => {$(
             #[derive(Debug)]
-            pub(crate) struct $name $(<$t>)? ($inner);
+            pub(crate) struct $name $(<$t>)? ($inner, Shadow);
 
             impl $(<$t>)? $name $(<$t>)? {
                 #[track_caller]
                 pub(crate) fn new(value: $value) -> Self {
-                    Self(<$inner>::new(value))
+                    Self(<$inner>::new(value), Shadow::new())
                 }
             }
 
             impl $(<$t>)? Deref for $name $(<$t>)? {
                 type Target = $inner;
                 fn deref(&self) -> &$inner {
+                    self.1.touch();
                     &self.0
                 }
             }
@@ -126,6 +156,9 @@ mod imp {
         pub(crate) use loom::alloc::{alloc, dealloc};
     }
 
+    /// A value that loom reports if it is leaked: for what a Box holds, which loom does not see.
+    pub(crate) use loom::alloc::Track;
+
     /// loom's stand-in for `atomic_waker::AtomicWaker`, whose atomics loom cannot see.
     #[derive(Debug, Default)]
     pub(crate) struct AtomicWaker(loom::future::AtomicWaker);
@@ -151,13 +184,13 @@ macro_rules! global {
         static $name: $type = $init;
     };
 }
-/// A static: a real one, or loom's, which is made anew for each execution.
+/// A static: a real one, or loom's, which is made anew for each execution. Never dropped, as a real one.
 #[cfg(cancel_tree_loom)]
 macro_rules! global {
     ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
         loom::lazy_static! {
             $(#[$meta])*
-            static ref $name: $type = $init;
+            static ref $name: core::mem::ManuallyDrop<$type> = core::mem::ManuallyDrop::new($init);
         }
     };
 }
@@ -289,6 +322,47 @@ pub(crate) mod thread {
     }
 
     pub(crate) use imp::*;
+}
+
+/// Something that is told by a waker. `std::task::Wake`, with the `Arc` that models know.
+#[cfg(feature = "std")]
+pub(crate) trait Wake: Send + Sync + 'static {
+    fn wake(this: &Arc<Self>);
+}
+
+/// A waker that tells it, and keeps it.
+#[cfg(feature = "std")]
+pub(crate) fn waker_of<T: Wake>(this: Arc<T>) -> core::task::Waker {
+    use core::mem::ManuallyDrop;
+    use core::task::{RawWaker, RawWakerVTable, Waker};
+
+    struct Table<T>(T);
+
+    impl<T: Wake> Table<T> {
+        const TABLE: &'static RawWakerVTable = &RawWakerVTable::new(
+            |data| {
+                // SAFETY: `data` is a counted pointer, whose count ManuallyDrop leaves to the waker.
+                let this = ManuallyDrop::new(unsafe { Arc::<T>::from_raw(data.cast()) });
+                raw(Arc::clone(&this))
+            },
+            // SAFETY: waking consumes the waker and its count.
+            |data| T::wake(&unsafe { Arc::from_raw(data.cast()) }),
+            |data| {
+                // SAFETY: as for the clone.
+                T::wake(&ManuallyDrop::new(unsafe { Arc::from_raw(data.cast()) }));
+            },
+            // SAFETY: dropping the waker gives its count back.
+            |data| drop(unsafe { Arc::<T>::from_raw(data.cast()) }),
+        );
+    }
+
+    fn raw<T: Wake>(this: Arc<T>) -> RawWaker {
+        RawWaker::new(Arc::into_raw(this).cast(), Table::<T>::TABLE)
+    }
+
+    // SAFETY: the table keeps the contract of RawWakerVTable: `T` is Send and Sync, and the count follows
+    // the waker's clones.
+    unsafe { Waker::from_raw(raw(this)) }
 }
 
 /// Runs user code so that its panic does not stop what has to be done for others; the first

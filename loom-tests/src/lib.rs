@@ -10,7 +10,7 @@ mod probes;
 pub use cancel_tree::{CancellationToken as Token, Cause, ContextError};
 pub use loom::future::block_on;
 pub use loom::thread::spawn;
-pub use probes::{poll, reason_of, Data, Probe, Reason, Runs};
+pub use probes::{poll, reason_of, reason_of_context, Data, Probe, Reason, Runs};
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -30,7 +30,21 @@ const BRANCHES: usize = 20_000;
 ///
 /// `CANCEL_TREE_PREEMPTIONS=n` replaces the bound of every model that has one, and
 /// `CANCEL_TREE_PREEMPTIONS=none` takes it away; loom's own variables work as well.
+/// `CANCEL_TREE_ALL_ORDERS=1` makes it the function below.
 pub fn model<F: Fn() + Send + Sync + 'static>(bound: Option<usize>, f: F) {
+    cancel_tree::set_all_orders(std::env::var_os("CANCEL_TREE_ALL_ORDERS").is_some());
+    explore(bound, f);
+}
+
+/// The same, and tries all orders of the tree's atomic accesses. Those that loom takes for the same otherwise
+/// may not be: it forgets a load by one thread when another one loads the same before it writes.
+pub fn model_in_all_orders<F: Fn() + Send + Sync + 'static>(bound: Option<usize>, f: F) {
+    cancel_tree::set_all_orders(true);
+    explore(bound, f);
+    cancel_tree::set_all_orders(false);
+}
+
+fn explore<F: Fn() + Send + Sync + 'static>(bound: Option<usize>, f: F) {
     let name = std::any::type_name::<F>();
     let mut builder = loom::model::Builder::new();
     if std::env::var_os("LOOM_MAX_BRANCHES").is_none() {

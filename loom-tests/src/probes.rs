@@ -190,6 +190,15 @@ pub fn reason_of(token: &CancellationToken) -> usize {
     cause.downcast_ref::<Reason>().map_or(0, Reason::number)
 }
 
+/// The same of a context that is done; what it says of itself must agree.
+#[track_caller]
+pub fn reason_of_context(ctx: &cancel_tree::Context) -> usize {
+    let error = ctx.err().expect("a context that is done");
+    let cause = ctx.cause().expect("done without a cause");
+    assert_eq!(cause.kind(), error);
+    cause.downcast_ref::<Reason>().map_or(0, Reason::number)
+}
+
 /// Plain data: one thread writes it before it cancels, others read it when they have seen the cancel.
 /// Shared by std's `Arc` on purpose: loom's would order the accesses by itself.
 #[derive(Clone)]

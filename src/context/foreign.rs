@@ -4,7 +4,7 @@ use super::chain::{Chain, Step};
 use super::values::Values;
 use super::Context;
 use crate::cause::{Cause, ContextError};
-use crate::sync::UnsafeCell;
+use crate::sync::{waker_of, Arc as Counted, UnsafeCell, Wake};
 use crate::sync::{AcqRel, Acquire, AtomicU8, Relaxed};
 use crate::timer::clock;
 use crate::tree::{Handle, Signal};
@@ -13,9 +13,8 @@ use core::any::{Any, TypeId};
 use core::future::Future;
 use core::mem;
 use core::pin::Pin;
-use core::task::{self, Poll, Waker};
+use core::task::{self, Poll};
 use std::sync::Arc;
-use std::task::Wake;
 use std::time::Instant;
 
 /// What a context of another crate has to offer to be a parent of ours: see [`Context::below`].
@@ -97,12 +96,12 @@ impl DoneSignal {
         F: Future<Output = C> + Send + 'static,
         C: Into<Cause>,
     {
-        let drive = Arc::new(Drive {
+        let drive = Counted::new(Drive {
             state: AtomicU8::new(IDLE),
             future: UnsafeCell::new(Some(Box::pin(async move { future.await.into() }))),
             signal: self.0,
         });
-        drive.clone().wake();
+        Wake::wake(&drive);
         Box::new(Driven(drive))
     }
 }
@@ -158,7 +157,7 @@ unsafe impl Sync for Drive {}
 // SAFETY: every field is Send.
 unsafe impl Send for Drive {}
 
-struct Driven(Arc<Drive>);
+struct Driven(Counted<Drive>);
 
 impl Drop for Driven {
     fn drop(&mut self) {
@@ -170,21 +169,19 @@ impl Drop for Driven {
 }
 
 impl Wake for Drive {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        let mut seen = self.state.load(Relaxed);
+    fn wake(this: &Counted<Drive>) {
+        let mut seen = this.state.load(Relaxed);
         loop {
             let new = match seen {
                 IDLE => POLLING,
-                POLLING => AGAIN,
-                _ => return,
+                CLOSED => return,
+                // AGAIN too, and by an RMW: what we have been told of has happened before this step, and who
+                // polls next must see it.
+                _ => AGAIN,
             };
-            // AcqRel: the future changes hands by this.
-            match self.state.compare_exchange(seen, new, AcqRel, Acquire) {
-                Ok(IDLE) => return self.poll(),
+            // AcqRel: the future changes hands by this. Pairs with the exchanges of `poll`.
+            match this.state.compare_exchange(seen, new, AcqRel, Acquire) {
+                Ok(IDLE) => return Drive::poll(this),
                 Ok(_) => return,
                 Err(now) => seen = now,
             }
@@ -199,7 +196,7 @@ impl Drive {
     }
 
     /// The caller has made the state POLLING.
-    fn poll(self: &Arc<Self>) {
+    fn poll(this: &Counted<Drive>) {
         /// After a panic nobody polls again.
         struct Close<'a>(&'a Drive);
         impl Drop for Close<'_> {
@@ -208,28 +205,28 @@ impl Drive {
                 self.0.drop_future();
             }
         }
-        let waker = Waker::from(self.clone());
+        let waker = waker_of(this.clone());
         let mut cx = task::Context::from_waker(&waker);
         loop {
-            let close = Close(self);
-            let poll = self.future.with_mut(|future| {
+            let close = Close(this);
+            let poll = this.future.with_mut(|future| {
                 // SAFETY: POLLING is ours.
                 unsafe { (*future).as_mut() }.map(|future| future.as_mut().poll(&mut cx))
             });
             if let Some(Poll::Ready(cause)) = poll {
                 drop(close);
-                self.signal.cancel(cause);
+                this.signal.cancel(cause);
                 return;
             }
             mem::forget(close);
             // AcqRel: hands the future on, or takes over what came meanwhile.
-            match self.state.compare_exchange(POLLING, IDLE, AcqRel, Acquire) {
+            match this.state.compare_exchange(POLLING, IDLE, AcqRel, Acquire) {
                 Ok(_) => return,
                 Err(AGAIN) => {
                     // Only CLOSED can come in between, and it is found at the next turn's end.
-                    let _ = self.state.compare_exchange(AGAIN, POLLING, AcqRel, Acquire);
+                    let _ = this.state.compare_exchange(AGAIN, POLLING, AcqRel, Acquire);
                 }
-                Err(_) => return self.drop_future(),
+                Err(_) => return this.drop_future(),
             }
         }
     }

@@ -86,15 +86,39 @@ pub(crate) fn note_abandoned() {
 
 // ----- the thread's side ----------------------------------------------------------------------
 
-/// Takes all entries out. An RMW also if there are none: see the module `service`.
-pub(super) fn take_entries() -> *mut Entry {
-    // AcqRel: pairs with `push`.
-    INBOX.entries.swap(ptr::null_mut(), AcqRel)
+/// What the thread has taken out of its lists.
+pub(super) struct Taken {
+    pub(super) entries: *mut Entry,
+    pub(super) jobs: *mut Callback,
 }
 
-pub(super) fn take_jobs() -> *mut Callback {
+impl Taken {
+    pub(super) fn is_nothing(&self) -> bool {
+        self.entries.is_null() && self.jobs.is_null()
+    }
+}
+
+/// Takes all out. RMWs also if there is nothing: see the module `service`.
+pub(super) fn take() -> Taken {
     // AcqRel: pairs with `push`.
-    INBOX.jobs.swap(ptr::null_mut(), AcqRel)
+    let entries = INBOX.entries.swap(ptr::null_mut(), AcqRel);
+    // AcqRel: the same.
+    let jobs = INBOX.jobs.swap(ptr::null_mut(), AcqRel);
+    Taken { entries, jobs }
+}
+
+/// The same, as the last look before the thread sleeps until `tick`, if it finds nothing: who pushes
+/// after this look knows until when, and wakes the thread if that is too long.
+pub(super) fn take_before_sleep(tick: Tick) -> Taken {
+    // Relaxed: published by the swaps.
+    INBOX.sleeps_until.store(tick, Relaxed);
+    take()
+}
+
+/// The thread does not sleep any more, and will look again before it does.
+pub(super) fn note_awake() {
+    // Relaxed: who pushes and does not see it wakes a thread that is awake.
+    INBOX.sleeps_until.store(0, Relaxed);
 }
 
 /// Goes through jobs in the order in which they came.
@@ -116,13 +140,6 @@ pub(super) fn each_job(list: *mut Callback, mut with: impl FnMut(Arc<Callback>))
         };
         with(job);
     }
-}
-
-/// Tells pushers until when the thread will sleep, before it looks into the lists for the last time.
-#[cfg(not(cancel_tree_loom))]
-pub(super) fn set_sleeps_until(tick: Tick) {
-    // Relaxed: published by the swaps.
-    INBOX.sleeps_until.store(tick, Relaxed);
 }
 
 /// Whether a purge is due.

@@ -27,56 +27,9 @@ pub(crate) fn is_running() -> bool {
     true
 }
 
-#[cfg(cancel_tree_loom)]
-pub(crate) mod thread {
-    pub(crate) fn wake() {}
-    pub(crate) fn start() {}
-}
-
 /// The service as a model has it: turned by hand.
 #[cfg(cancel_tree_loom)]
 #[doc(hidden)]
-pub mod by_hand {
-    use super::inbox;
-    use crate::sync::Panics;
-    use crate::timer::clock;
-    use crate::timer::entry::Entry;
-    use crate::timer::wheel::{Expired, Wheel};
-    use std::ptr::NonNull;
-    use std::time::Instant;
-
-    /// The wheel and what the service does with it, without a thread.
-    pub struct Service(Wheel);
-
-    struct AtOnce<'a>(&'a mut Panics);
-
-    impl Expired for AtOnce<'_> {
-        fn fire(&mut self, entry: NonNull<Entry>) {
-            // SAFETY: the wheel has made it FIRING.
-            unsafe { Entry::fire(entry, self.0) }
-        }
-
-        fn free(&mut self, entry: NonNull<Entry>) {
-            // SAFETY: abandoned.
-            unsafe { Entry::free(entry) }
-        }
-    }
-
-    impl Service {
-        #[allow(clippy::new_without_default)]
-        pub fn new() -> Service {
-            Service(Wheel::new())
-        }
-
-        /// Does all that is due at `now`.
-        pub fn turn(&mut self, now: Instant) {
-            let mut panics = Panics::default();
-            let mut expired = AtOnce(&mut panics);
-            // SAFETY: out of the inbox.
-            unsafe { self.0.take_in(inbox::take_entries(), &mut expired) };
-            self.0.advance(clock::at_or_after(now), &mut expired);
-            inbox::each_job(inbox::take_jobs(), |job| job.run());
-            panics.resume();
-        }
-    }
-}
+pub mod by_hand;
+#[cfg(cancel_tree_loom)]
+use by_hand::thread;

@@ -93,9 +93,8 @@ fn run() {
         inbox::note_freed(std::mem::take(&mut due.freed), wheel.len());
 
         let next = wheel.next();
-        inbox::set_sleeps_until(next.unwrap_or(u64::MAX));
-        let (entries, jobs) = (inbox::take_entries(), inbox::take_jobs());
-        if entries.is_null() && jobs.is_null() {
+        let taken = inbox::take_before_sleep(next.unwrap_or(u64::MAX));
+        if taken.is_nothing() {
             let busy = workers::help_if_stuck().then_some(PATIENCE);
             match (next.map(clock::until), busy) {
                 (Some(sleep), Some(busy)) => thread::park_timeout(sleep.min(busy)),
@@ -103,9 +102,9 @@ fn run() {
                 (None, None) => thread::park(),
             }
         }
-        inbox::set_sleeps_until(0);
+        inbox::note_awake();
         // SAFETY: out of the inbox.
-        unsafe { wheel.take_in(entries, &mut due) };
-        inbox::each_job(jobs, workers::run);
+        unsafe { wheel.take_in(taken.entries, &mut due) };
+        inbox::each_job(taken.jobs, workers::run);
     }
 }

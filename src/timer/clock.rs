@@ -29,12 +29,20 @@ pub(crate) fn at_or_after(instant: Instant) -> Tick {
     nanos(instant).div_ceil(1 << SHIFT)
 }
 
+/// For models, whose deadlines are ticks that they choose.
+#[cfg(cancel_tree_loom)]
+pub(crate) fn instant_of(tick: Tick) -> Instant {
+    base() + Duration::from_nanos(tick << SHIFT)
+}
+
 /// The last tick that is not after now.
+#[cfg(not(cancel_tree_loom))]
 pub(crate) fn now() -> Tick {
     nanos(Instant::now()) >> SHIFT
 }
 
 /// How long it is from now to the tick.
+#[cfg(not(cancel_tree_loom))]
 pub(crate) fn until(tick: Tick) -> Duration {
     let at = Duration::from_nanos(tick.saturating_mul(1 << SHIFT));
     (base() + at).saturating_duration_since(Instant::now())

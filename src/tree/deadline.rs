@@ -108,6 +108,12 @@ impl Drop for Cache {
     }
 }
 
+/// For models: loom's threads are joined before their locals are dropped.
+#[cfg(cancel_tree_loom)]
+pub(crate) fn drop_cache() {
+    drop(CACHE.with(|cache| cache.replace(Cache(Vec::new()))));
+}
+
 fn entry_of<'a>(extension: NonNull<Extension>) -> &'a Entry {
     // SAFETY: the caller owns the extension. A raw place: no more than the entry is borrowed.
     unsafe { &(*extension.as_ptr()).timing.entry }
@@ -187,7 +193,7 @@ impl Entry {
         // SAFETY: FIRING keeps the node, and with it the entry.
         let trigger = NonNull::from(unsafe { this.as_ref() }.trigger());
         // SAFETY: the caller's promise.
-        unsafe { Trigger::fire(trigger, expire, panics) };
+        unsafe { Trigger::fire(trigger, expire, Trigger::finish, panics) };
     }
 }
 
@@ -281,23 +287,29 @@ fn new_extension() -> NonNull<Extension> {
 pub(crate) struct Signal(Arc<Trigger>);
 
 impl Signal {
-    /// True: this call cancelled the token.
+    /// True: this call cancelled the token. When it returns the token is cancelled, or gone.
     pub(crate) fn cancel(&self, cause: Cause) -> bool {
         let mut seen = self.0.load();
-        while Trigger::is_armed(seen) {
-            match self.0.begin(seen, 0) {
-                Ok(()) => {
-                    let mut panics = Panics::default();
-                    let mut first = false;
-                    let fire = |node: &Node| first = cancel::cancel_because(node, cause);
-                    // SAFETY: just made FIRING.
-                    unsafe { Trigger::fire(NonNull::from(&*self.0), fire, &mut panics) };
-                    panics.resume();
-                    return first;
-                }
+        loop {
+            let step = if Trigger::is_armed(seen) {
+                self.0.begin(seen, 0)
+            } else if Trigger::is_firing(seen) {
+                self.0.join(seen)
+            } else {
+                return false;
+            };
+            match step {
+                Ok(()) => break,
                 Err(now) => seen = now,
             }
         }
-        false
+        let mut panics = Panics::default();
+        let mut first = false;
+        let fire = |node: &Node| first = cancel::cancel_because(node, cause);
+        let trigger = NonNull::from(&*self.0);
+        // SAFETY: FIRING by one of the steps above.
+        unsafe { Trigger::fire(trigger, fire, Trigger::finish_one, &mut panics) };
+        panics.resume();
+        first
     }
 }

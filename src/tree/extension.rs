@@ -40,6 +40,8 @@ pub(super) struct Extension {
     pub(super) edges: Box<[Edge]>,
     /// Made as a `Padded`.
     padded: bool,
+    #[cfg(cancel_tree_loom)]
+    _leak: crate::sync::Track<()>,
 }
 
 /// An extension on cache lines of its own: every thread that makes children of a sharded parent reads it,
@@ -96,6 +98,8 @@ impl Extension {
             shards: AtomicPtr::new(shards),
             edges,
             padded,
+            #[cfg(cancel_tree_loom)]
+            _leak: crate::sync::Track::new(()),
         }
     }
 

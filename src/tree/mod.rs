@@ -43,6 +43,8 @@ use extension::Link;
 use waiter::Slot;
 use word::{State, Word};
 
+#[cfg(cancel_tree_loom)]
+pub(crate) use deadline::drop_cache;
 #[cfg(feature = "std")]
 pub(crate) use deadline::Signal;
 

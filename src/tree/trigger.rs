@@ -11,6 +11,7 @@
 //! | nothing | the owner of a new node: `arm`, or what the timer has for it | ARMED |
 //! | ARMED | the last owner: `settle` | nothing |
 //! | ARMED | the firer: `begin` | FIRING |
+//! | FIRING | another firer, of a foreign parent: `join` | FIRING and one more of them |
 //! | FIRING | the last owner: `settle` | FIRING, LEFT |
 //! | FIRING | the firer: `finish` | nothing |
 //! | FIRING, LEFT | the firer: `finish`, and releases the handle | nothing |
@@ -27,6 +28,8 @@ const FIRING: u64 = 1 << 1;
 const LEFT: u64 = 1 << 2;
 /// The bits from here on are its user's own.
 pub(crate) const USER: u32 = 3;
+/// One firer more, where a trigger's user counts them there.
+const ONE: u64 = 1 << USER;
 
 pub(crate) struct Trigger {
     word: AtomicU64,
@@ -79,13 +82,40 @@ impl Trigger {
         self.replace(seen, seen & !(ARMED | without) | FIRING)
     }
 
-    /// The firer's work: `fire` is given the node; afterwards the trigger may be gone.
+    /// Another firer comes along while it is FIRING: his call too must not return before the node is
+    /// cancelled. Only for triggers whose user counts firers in his bits, and finishes by `finish_one`.
+    pub(super) fn join(&self, seen: u64) -> Result<(), u64> {
+        debug_assert!(seen & FIRING != 0);
+        self.replace(seen, seen + ONE)
+    }
+
+    /// A firer's last step where there may be several; the word before, without LEFT unless he was the last.
+    pub(super) fn finish_one(&self) -> u64 {
+        let mut seen = self.load();
+        loop {
+            let others = seen >= ONE;
+            let new = if others { seen - ONE } else { 0 };
+            match self.replace(seen, new) {
+                Ok(()) if others => return seen & !LEFT,
+                Ok(()) => return seen,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// A firer's last step where there is one; the word before.
+    pub(super) fn finish(&self) -> u64 {
+        self.clear(FIRING | LEFT)
+    }
+
+    /// The firer's work: `fire` is given the node; after `finish` the trigger may be gone.
     ///
     /// # Safety
-    /// The caller has made it FIRING.
-    pub(crate) unsafe fn fire(
+    /// The caller has made it FIRING, or joined.
+    pub(super) unsafe fn fire(
         this: NonNull<Trigger>,
         fire: impl FnOnce(&Node),
+        finish: impl FnOnce(&Trigger) -> u64,
         panics: &mut Panics,
     ) {
         // SAFETY: FIRING keeps the node, and the node keeps the trigger.
@@ -96,7 +126,7 @@ impl Trigger {
         // SAFETY: as above.
         panics.catch(|| fire(unsafe { node.as_ref() }));
         // SAFETY: as above; the last use.
-        if unsafe { this.as_ref() }.clear(FIRING | LEFT) & LEFT != 0 {
+        if finish(unsafe { this.as_ref() }) & LEFT != 0 {
             // SAFETY: the last owner left us his handle.
             panics.catch(|| unsafe { reclaim::release(node) });
         }
@@ -147,6 +177,10 @@ impl Trigger {
 
     pub(super) fn is_armed(seen: u64) -> bool {
         seen & ARMED != 0
+    }
+
+    pub(super) fn is_firing(seen: u64) -> bool {
+        seen & FIRING != 0
     }
 
     /// One that is armed from birth.

@@ -6,6 +6,8 @@ mod callback;
 mod cancel;
 mod cause;
 mod create;
+mod deadline;
+mod foreign;
 mod recycle;
 mod release;
 mod shard;

@@ -1,0 +1,517 @@
+//! Contexts below those of another kind.
+
+use cancel_tree::{Context, DoneSignal, ForeignContext, Service};
+use cancel_tree_loom::{
+    model, model_in_all_orders, poll, reason_of_context as reason_of, ContextError, Probe, Reason,
+    Runs, USUAL,
+};
+use loom::alloc::Track;
+use loom::cell::UnsafeCell;
+use loom::sync::atomic::AtomicBool;
+use loom::thread::JoinHandle;
+use std::any::Any;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+/// A context of another kind: gives away its signal. Its locks are std's, which loom neither sees nor
+/// orders; nothing of loom's happens under them.
+#[derive(Default)]
+struct Foreign {
+    signal: Arc<Mutex<Option<DoneSignal>>>,
+    deadline: Option<Instant>,
+    dropped: Arc<AtomicUsize>,
+}
+
+/// What it returns: to be dropped once, by somebody who has seen all that was done before.
+struct Subscription {
+    dropped: Arc<AtomicUsize>,
+    touched: UnsafeCell<()>,
+    _leak: Track<()>,
+}
+
+// SAFETY: loom reports a race on the cell.
+unsafe impl Send for Subscription {}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.touched.with_mut(|_| ());
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl ForeignContext for Foreign {
+    fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+        *self.signal.lock().unwrap() = Some(signal);
+        Box::new(Subscription {
+            dropped: self.dropped.clone(),
+            touched: UnsafeCell::new(()),
+            _leak: Track::new(()),
+        })
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+}
+
+/// A context below a foreign one, the signal, and how many subscriptions have been dropped.
+fn below(deadline: Option<Instant>) -> (Context, DoneSignal, Arc<AtomicUsize>) {
+    let foreign = Foreign {
+        deadline,
+        ..Foreign::default()
+    };
+    let (signal, dropped) = (foreign.signal.clone(), foreign.dropped.clone());
+    let ctx = Context::below(foreign);
+    let signal = signal.lock().unwrap().take().unwrap();
+    (ctx, signal, dropped)
+}
+
+/// A thread that gives up what it has kept for its next contexts before it is joined.
+fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
+    cancel_tree_loom::spawn(move || {
+        let answer = f();
+        Service::end_of_thread();
+        answer
+    })
+}
+
+fn turn(mut service: Service, n: u64) -> JoinHandle<Service> {
+    spawn(move || {
+        service.turn(Service::at(n));
+        service
+    })
+}
+
+#[test]
+fn signal_vs_drop() {
+    model_in_all_orders(USUAL, || {
+        let (ctx, signal, dropped) = below(None);
+        let thread = spawn(move || signal.cancel());
+        drop(ctx);
+        thread.join().unwrap();
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn signal_with_a_cause_vs_drop() {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
+        let (ctx, signal, dropped) = below(None);
+        let thread = spawn(move || drop(ctx));
+        signal.cancel_with(Reason::cause(1));
+        thread.join().unwrap();
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+        assert!(!signal.cancel());
+    });
+}
+
+#[test]
+fn two_signals_at_once() {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
+        let (ctx, signal, _) = below(None);
+        let (other, same) = (signal.clone(), ctx.clone());
+        let thread = spawn(move || {
+            let first = other.cancel_with(Reason::cause(1));
+            (first, reason_of(&same))
+        });
+        let first = signal.cancel_with(Reason::cause(2));
+        let stands = reason_of(&ctx);
+        let (other_first, seen) = thread.join().unwrap();
+        assert!(first != other_first);
+        assert_eq!(stands, if first { 2 } else { 1 });
+        assert_eq!(seen, stands);
+    });
+}
+
+#[test]
+fn two_signals_vs_drop() {
+    // Too many executions in all orders, or at 3.
+    model(Some(2), || {
+        let (ctx, signal, dropped) = below(None);
+        let other = signal.clone();
+        let one = spawn(move || other.cancel_with(Reason::cause(1)));
+        let two = spawn(move || drop(ctx));
+        signal.cancel_with(Reason::cause(2));
+        one.join().unwrap();
+        two.join().unwrap();
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn signal_vs_reader() {
+    model_in_all_orders(USUAL, || {
+        let (ctx, signal, _) = below(None);
+        let thread = spawn(move || signal.cancel_with(Reason::cause(1)));
+        if ctx.err().is_some() {
+            assert_eq!(reason_of(&ctx), 1);
+        }
+        assert!(thread.join().unwrap());
+        assert_eq!(reason_of(&ctx), 1);
+    });
+}
+
+#[test]
+fn signal_vs_first_poll() {
+    model_in_all_orders(USUAL, || {
+        let probe = Probe::new();
+        let (ctx, signal, _) = below(None);
+        let thread = spawn(move || signal.cancel());
+        let mut done = ctx.done_owned();
+        let ready = poll(&mut done, &probe.waker());
+        assert!(thread.join().unwrap());
+        assert_eq!(probe.woken(), !ready as usize);
+        drop(done);
+    });
+}
+
+#[test]
+fn signal_vs_creation_below() {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
+        let (ctx, signal, _) = below(None);
+        let thread = spawn(move || signal.cancel_with(Reason::cause(1)));
+        let (child, guard) = ctx.with_cancel();
+        drop(ctx);
+        thread.join().unwrap();
+        assert_eq!(reason_of(&child), 1);
+        guard.detach();
+    });
+}
+
+#[test]
+fn signal_vs_cancel_below() {
+    model_in_all_orders(USUAL, || {
+        let (ctx, signal, _) = below(None);
+        let (child, guard) = ctx.with_cancel();
+        let thread = spawn(move || signal.cancel_with(Reason::cause(1)));
+        let first = guard.cancel_with(Reason::cause(2));
+        let stands = reason_of(&child);
+        assert_eq!(stands, if first { 2 } else { 1 });
+        assert!(thread.join().unwrap());
+        assert_eq!((reason_of(&ctx), reason_of(&child)), (1, stands));
+    });
+}
+
+/// The signal is used on another thread while `below` is still at it.
+#[test]
+fn signal_vs_the_end_of_subscribing() {
+    #[derive(Clone, Default)]
+    struct AtOnce(Arc<Mutex<Option<JoinHandle<bool>>>>, Arc<AtomicUsize>);
+
+    impl ForeignContext for AtOnce {
+        fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+            let thread = spawn(move || signal.cancel_with(Reason::cause(1)));
+            *self.0.lock().unwrap() = Some(thread);
+            Box::new(Subscription {
+                dropped: self.1.clone(),
+                touched: UnsafeCell::new(()),
+                _leak: Track::new(()),
+            })
+        }
+    }
+
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
+        let dropped = Arc::<AtomicUsize>::default();
+        let foreign = AtOnce(Arc::default(), dropped.clone());
+        let ctx = Context::below(foreign.clone());
+        let child = ctx.child_token();
+        let thread = foreign.0.lock().unwrap().take().unwrap();
+        drop(ctx);
+        assert!(thread.join().unwrap());
+        assert!(child.is_cancelled());
+        drop(child);
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn signal_vs_deadline() {
+    model_in_all_orders(USUAL, || {
+        let service = Service::new();
+        let (ctx, signal, _) = below(Some(Service::at(1)));
+        let timer = turn(service, 1);
+        let first = signal.cancel_with(Reason::cause(1));
+        let stands = reason_of(&ctx);
+        assert_eq!(stands, first as usize);
+        let _service = timer.join().unwrap();
+        assert_eq!(reason_of(&ctx), stands);
+    });
+}
+
+#[test]
+fn signal_vs_deadline_vs_drop() {
+    // Too many executions in all orders, or at 3.
+    model(Some(2), || {
+        let service = Service::new();
+        let (ctx, signal, dropped) = below(Some(Service::at(1)));
+        let timer = turn(service, 1);
+        let thread = spawn(move || drop(ctx));
+        signal.cancel();
+        thread.join().unwrap();
+        drop(timer.join().unwrap());
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn detached_callback_of_a_dropped_context_vs_signal() {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
+        let runs = Runs::default();
+        let (ctx, signal, dropped) = below(None);
+        drop(ctx.on_cancel(runs.callback()));
+        let thread = spawn(move || drop(ctx));
+        signal.cancel();
+        thread.join().unwrap();
+        assert_eq!(runs.count(), 1);
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn detached_callback_of_a_dropped_context_vs_signal_and_deadline() {
+    // Too many executions in all orders, or at 3.
+    model(Some(2), || {
+        let runs = Runs::default();
+        let service = Service::new();
+        let (ctx, signal, dropped) = below(Some(Service::at(1)));
+        drop(ctx.on_cancel(runs.callback()));
+        drop(ctx);
+        let timer = turn(service, 1);
+        signal.cancel();
+        drop(timer.join().unwrap());
+        assert_eq!(runs.count(), 1);
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    });
+}
+
+// ----- a future instead of callbacks ------------------------------------------------------------
+
+/// What a future waits for, and its waker.
+struct Events {
+    flags: Vec<AtomicBool>,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Events {
+    fn new(n: usize) -> Arc<Events> {
+        Arc::new(Events {
+            flags: (0..n).map(|_| AtomicBool::new(false)).collect(),
+            waker: Mutex::new(None),
+        })
+    }
+
+    fn happen(&self, n: usize) {
+        self.flags[n].store(true, Ordering::Release);
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.lock().unwrap().take().unwrap()
+    }
+}
+
+/// Ready when all has happened; notices if two threads are at it at once.
+struct All {
+    events: Arc<Events>,
+    started: bool,
+    touched: UnsafeCell<()>,
+    _leak: Track<()>,
+}
+
+// SAFETY: loom reports a race on the cell.
+unsafe impl Send for All {}
+
+impl All {
+    fn new(events: &Arc<Events>) -> All {
+        All {
+            events: events.clone(),
+            started: false,
+            touched: UnsafeCell::new(()),
+            _leak: Track::new(()),
+        }
+    }
+}
+
+impl Future for All {
+    type Output = cancel_tree_loom::Cause;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        self.touched.with_mut(|_| ());
+        if !self.started {
+            self.started = true;
+            let waker = cx.waker().clone();
+            *self.events.waker.lock().unwrap() = Some(waker);
+        }
+        let mut flags = self.events.flags.iter();
+        if flags.all(|flag| flag.load(Ordering::Acquire)) {
+            return Poll::Ready(Reason::cause(1));
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for All {
+    fn drop(&mut self) {
+        self.touched.with_mut(|_| ());
+    }
+}
+
+struct Eventful(Arc<Events>);
+
+impl ForeignContext for Eventful {
+    fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+        signal.when_ready(All::new(&self.0))
+    }
+}
+
+fn eventful(n: usize) -> (Context, Arc<Events>, Waker) {
+    let events = Events::new(n);
+    let ctx = Context::below(Eventful(events.clone()));
+    let waker = events.waker();
+    (ctx, events, waker)
+}
+
+#[test]
+fn wake_vs_wake() {
+    model_in_all_orders(USUAL, || {
+        let (ctx, events, waker) = eventful(2);
+        let (same, again) = (events.clone(), waker.clone());
+        let thread = spawn(move || {
+            same.happen(0);
+            again.wake();
+        });
+        events.happen(1);
+        waker.wake();
+        thread.join().unwrap();
+        assert_eq!(reason_of(&ctx), 1);
+    });
+}
+
+/// The second wake-up may find that the first is still to be seen to.
+#[test]
+fn wake_vs_two_wakes() {
+    model_in_all_orders(USUAL, || {
+        let (ctx, events, waker) = eventful(3);
+        let (same, again) = (events.clone(), waker.clone());
+        let thread = spawn(move || {
+            same.happen(0);
+            again.wake_by_ref();
+            same.happen(1);
+            again.wake();
+        });
+        events.happen(2);
+        waker.wake();
+        thread.join().unwrap();
+        assert_eq!(reason_of(&ctx), 1);
+    });
+}
+
+#[test]
+fn three_wakes_at_once() {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
+        let (ctx, events, waker) = eventful(3);
+        let wake = |n: usize| {
+            let (events, waker) = (events.clone(), waker.clone());
+            spawn(move || {
+                events.happen(n);
+                waker.wake();
+            })
+        };
+        let (one, two) = (wake(0), wake(1));
+        events.happen(2);
+        waker.wake();
+        one.join().unwrap();
+        two.join().unwrap();
+        assert_eq!(reason_of(&ctx), 1);
+    });
+}
+
+#[test]
+fn wake_vs_drop() {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
+        let (ctx, events, waker) = eventful(1);
+        let thread = spawn(move || drop(ctx));
+        events.happen(0);
+        waker.wake();
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn wake_that_is_too_early_vs_drop() {
+    model_in_all_orders(USUAL, || {
+        let (ctx, _, waker) = eventful(1);
+        let thread = spawn(move || drop(ctx));
+        waker.wake();
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn wake_vs_wake_vs_drop() {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
+        let (ctx, events, waker) = eventful(2);
+        let (same, again) = (events.clone(), waker.clone());
+        let one = spawn(move || {
+            same.happen(0);
+            again.wake();
+        });
+        let two = spawn(move || drop(ctx));
+        events.happen(1);
+        waker.wake();
+        one.join().unwrap();
+        two.join().unwrap();
+    });
+}
+
+#[test]
+fn wake_vs_the_first_poll() {
+    /// Gives its waker to another thread while it is polled for the first time.
+    #[derive(Clone)]
+    struct Early(Arc<Mutex<Option<JoinHandle<()>>>>, Arc<Events>);
+
+    struct Polled(Early, All);
+
+    impl Future for Polled {
+        type Output = cancel_tree_loom::Cause;
+
+        fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+            if !self.1.started {
+                let (waker, events) = (cx.waker().clone(), self.0 .1.clone());
+                let thread = spawn(move || {
+                    events.happen(0);
+                    waker.wake();
+                });
+                *self.0 .0.lock().unwrap() = Some(thread);
+                self.1.started = true;
+            }
+            Pin::new(&mut self.1).poll(cx)
+        }
+    }
+
+    impl ForeignContext for Early {
+        fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+            signal.when_ready(Polled(self.clone(), All::new(&self.1)))
+        }
+    }
+
+    model_in_all_orders(USUAL, || {
+        let early = Early(Arc::default(), Events::new(1));
+        let ctx = Context::below(early.clone());
+        let thread = early.0.lock().unwrap().take().unwrap();
+        thread.join().unwrap();
+        assert_eq!(reason_of(&ctx), 1);
+        assert_eq!(ctx.err(), Some(ContextError::Cancelled));
+    });
+}
