@@ -71,6 +71,20 @@ impl Slot {
             .then(|| ManuallyDrop::into_inner(unsafe { self.take().waker }))
     }
 
+    /// The same by the waiter who armed it, who leaves the slot in the same step.
+    ///
+    /// # Safety
+    /// The slot is the caller's, and he has armed it.
+    unsafe fn disarm_and_leave(&self, word: &Word) -> Option<Waker> {
+        // Read before it is known whose it is: a canceller who takes it reads too, and nobody writes
+        // before the slot has been left.
+        // SAFETY: the caller has written it. It is a copy of bytes, used only if it is his.
+        let raw = self.0.with(|slot| unsafe { ptr::read(slot) });
+        word.disarm_and_leave()
+            // SAFETY: who clears WAITER owns the content (I8), a waker as the caller has armed it.
+            .then(|| ManuallyDrop::into_inner(unsafe { raw.assume_init().waker }))
+    }
+
     /// Takes the edge out, if nobody was faster.
     ///
     /// # Safety
@@ -83,10 +97,8 @@ impl Slot {
     /// # Safety
     /// The content is the caller's, and is there.
     unsafe fn take(&self) -> Raw {
-        // SAFETY: the caller's promise. `with_mut` tells the model checker of the change of hands.
-        self.0.with_mut(|slot| unsafe {
-            mem::replace(&mut *slot, MaybeUninit::uninit()).assume_init()
-        })
+        // SAFETY: the caller's promise. A read: the waiter may read too, see `disarm_and_leave`.
+        self.0.with(|slot| unsafe { ptr::read(slot).assume_init() })
     }
 }
 
@@ -222,10 +234,8 @@ impl Waiter {
             Place::Nowhere => true,
             Place::Own => {
                 let node = token.node();
-                let waker = node.slot.disarm(&node.word);
-                if waker.is_some() {
-                    node.word.leave_slot();
-                }
+                // SAFETY: armed by this waiter.
+                let waker = unsafe { node.slot.disarm_and_leave(&node.word) };
                 // User code last: dropping `waker` here, after the slot has been left (I9).
                 waker.is_some()
             }

@@ -373,6 +373,17 @@ impl Word {
         State(before).has_any(State::WAITER)
     }
 
+    /// `disarm` and `leave_slot` in one step, for the waiter who armed it. If a canceller was faster, the
+    /// slot is left all the same: nobody takes it again, for the token is cancelled.
+    pub(crate) fn disarm_and_leave(&self) -> bool {
+        // Release: pairs with `take_slot`; the waiter has read the slot before. There is nothing to
+        // acquire: what is in it is the waiter's own.
+        let before = self
+            .0
+            .fetch_and(!State::WAITER.with(State::SLOT).0, Release);
+        State(before).has_any(State::WAITER)
+    }
+
     /// True: the handle that the token was kept by is the caller's.
     pub(crate) fn take_kept_handle(&self) -> bool {
         // Acquire: pairs with the `vacate` that set it.
