@@ -49,10 +49,13 @@ fn push<T>(list: &AtomicPtr<T>, new: *mut T, link: impl Fn(*mut T)) {
 }
 
 /// Gives an entry to the timer.
-pub(crate) fn schedule(entry: &Entry, deadline: Tick) {
-    let new = ptr::from_ref(entry).cast_mut();
-    // Relaxed: published by the push.
-    push(&INBOX.entries, new, |head| entry.next.store(head, Relaxed));
+///
+/// The pointer may be used for what the entry is a part of.
+pub(crate) fn schedule(entry: NonNull<Entry>, deadline: Tick) {
+    push(&INBOX.entries, entry.as_ptr(), |head| {
+        // SAFETY: the caller's, until the push is through. Relaxed: published by the push.
+        unsafe { entry.as_ref() }.next.store(head, Relaxed);
+    });
     thread::start();
     // Relaxed: see `push`.
     if deadline < INBOX.sleeps_until.load(Relaxed) {

@@ -169,7 +169,7 @@ unsafe fn abandon(extension: NonNull<Extension>) {
     let entry = entry_of(extension);
     if entry.abandon() {
         // SAFETY: not scheduled, so nobody else has it.
-        unsafe { Entry::free(NonNull::from(entry)) };
+        unsafe { Extension::free(extension) };
     } else {
         service::note_abandoned();
     }
@@ -220,7 +220,8 @@ impl Handle {
             timing.cause.with_mut(|c| unsafe { *c = cause });
         }
         if timing.entry.arm(node, deadline) {
-            service::schedule(&timing.entry, deadline);
+            // The pointer is to all of the extension, for who frees it: `Entry::free`.
+            service::schedule(extension.cast(), deadline);
         }
     }
 

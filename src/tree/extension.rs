@@ -388,12 +388,14 @@ impl Link {
         }
         #[cfg(feature = "std")]
         if value.addr() & TAGS == EXTENSION {
+            let raw: *mut Extension = value.map_addr(|a| a & !TAGS).cast();
             // SAFETY: it stays until the last owner, who is the caller, takes it.
-            let extension: &Extension = unsafe { &*value.map_addr(|a| a & !TAGS).cast() };
+            let extension = unsafe { &*raw };
+            // First the trigger: if the firer is through, what he did is acquired by this.
             if extension.timing.disarm() && extension.is_bare() {
                 self.0.store(ptr::null_mut(), Relaxed);
                 // SAFETY: the last owner; there was nothing in it but a deadline, which is settled.
-                unsafe { super::deadline::retire(NonNull::from(extension)) };
+                unsafe { super::deadline::retire(NonNull::new_unchecked(raw)) };
                 return true;
             }
         }
