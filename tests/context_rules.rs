@@ -776,7 +776,7 @@ fn on_cancel_runs_on_the_cancelling_thread_and_a_panic_keeps_no_other_from_runni
 
 #[test]
 fn panics_at_a_deadline_keep_no_other_from_running() {
-    let (ctx, _guard) = Context::background().with_timeout(SOON);
+    let (ctx, _guard) = Context::background().with_timeout(10 * SOON);
     for _ in 0..5 {
         drop(ctx.on_cancel(|| std::panic::resume_unwind(Box::new("on purpose"))));
         drop(ctx.after_func(|| std::panic::resume_unwind(Box::new("on purpose"))));

@@ -64,9 +64,21 @@ fn allocate(class: usize) -> NonNull<Node> {
     let layout = layout(class);
     // SAFETY: the layout is not of size zero.
     let memory = unsafe { alloc(layout) };
+    expose(memory);
     let lowest = NonNull::new(memory.cast()).unwrap_or_else(|| handle_alloc_error(layout));
     // SAFETY: there is room for 2^class nodes.
     unsafe { lowest.add((1 << class) - 1) }
+}
+
+/// Many pointers to nodes come from references, and may be used for no more than those may. Memory is freed
+/// through a pointer that may be used for all of it: found again by its address.
+fn expose(memory: *mut u8) {
+    let _ = memory.expose_provenance();
+}
+
+/// The pointer to memory that was exposed.
+fn exposed(address: usize) -> *mut u8 {
+    ptr::with_exposed_provenance_mut(address)
 }
 
 /// The nodes of a chunk, from the first to the last.
@@ -98,6 +110,7 @@ fn root_layout() -> Layout {
 pub(super) fn allocate_root(node: Node) -> NonNull<Node> {
     // SAFETY: the layout is not of size zero.
     let memory = unsafe { alloc(root_layout()) };
+    expose(memory);
     let memory = NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(root_layout()));
     let shift = ROOT_OFFSET.wrapping_sub(memory.addr().get()) % 64;
     // SAFETY: fresh memory with room for a node after the shift, a multiple of its alignment.
@@ -118,8 +131,9 @@ pub(super) unsafe fn free_root(root: NonNull<Node>) {
     // SAFETY: the caller's promise. Nothing to drop but under loom, see `free`.
     unsafe {
         let shift = root.as_ref().chunk_class().unwrap_or(0) * ROOT_ALIGN;
-        root.drop_in_place();
-        dealloc(root.cast::<u8>().sub(shift).as_ptr(), root_layout());
+        let memory = exposed(root.addr().get() - shift);
+        memory.add(shift).cast::<Node>().drop_in_place();
+        dealloc(memory, root_layout());
     }
 }
 
@@ -130,13 +144,15 @@ pub(super) unsafe fn free_root(root: NonNull<Node>) {
 /// and links are empty.
 pub(super) unsafe fn free(first: NonNull<Node>, class: usize) {
     let len = 1 << class;
-    for i in 0..len {
+    // The lowest node is where the memory begins.
+    let memory = exposed(first.addr().get() - (len - 1) * size_of::<Node>());
+    for i in (0..len).rev() {
         // Nothing to do but under loom, whose atomics and cells report what they saw.
         // SAFETY: the caller's promise.
-        unsafe { first.sub(i).drop_in_place() };
+        unsafe { memory.cast::<Node>().add(i).drop_in_place() };
     }
-    // SAFETY: the caller's promise; the lowest node is where the memory begins.
-    unsafe { dealloc(first.sub(len - 1).as_ptr().cast(), layout(class)) };
+    // SAFETY: the caller's promise.
+    unsafe { dealloc(memory, layout(class)) };
 }
 
 impl Node {
