@@ -119,7 +119,7 @@ fn a_parent_keeps_a_small_multiple_of_its_peak() {
                 }
                 let kept = nodes() - before;
                 // And 64 shards, if threads got into each other's way, each with its first chunks.
-                let limit = 4 * (peak + 1) * threads + 64 + 16 * threads;
+                let limit = 4 * (peak + 1) * threads + 64 + 32 * threads;
                 assert!(
                     kept <= limit,
                     "{threads} threads, peak {peak} each, handing over: {handing_over}: \
