@@ -344,9 +344,12 @@ fn a_cancel_after_the_deadline_changes_nothing() {
     let (ctx, guard) = Context::background().with_timeout_cause(MS, "late");
     let (parent, parent_guard) = cancellable();
     let (child, _child_guard) = parent.with_timeout(MS);
-    // Nobody waits there, nobody looks.
-    thread::sleep(SOON);
-    thread::sleep(100 * MS);
+    // Nobody waits there; to look is no more than a load.
+    let begin = Instant::now();
+    while !(ctx.is_done() && child.is_done()) {
+        assert!(begin.elapsed() < PATIENCE);
+        thread::sleep(MS);
+    }
     assert!(!guard.cancel());
     parent_guard.cancel();
     assert_eq!(ctx.err(), Some(DeadlineExceeded));
@@ -841,8 +844,9 @@ fn dropping_every_handle_of_a_child_frees_its_place() {
 #[test]
 fn run_ends_with_the_future_or_with_the_context() {
     block_on(async {
-        let (ctx, guard) = Context::background().with_timeout(SOON);
+        let (ctx, _guard) = Context::background().with_timeout(FAR);
         assert_eq!(ctx.run(async { 5 }).await, Ok(5));
+        let (ctx, guard) = Context::background().with_timeout(SOON);
         assert_eq!(
             ctx.run(std::future::pending::<()>()).await,
             Err(DeadlineExceeded)
