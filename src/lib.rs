@@ -49,8 +49,8 @@ pub fn set_all_orders(all: bool) {
     sync::set_all_orders(all);
 }
 
-/// For models: the service thread's work, turned by hand.
-#[cfg(cancel_tree_loom)]
+/// For models and fuzzers: the service thread's work, turned by hand.
+#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 #[doc(hidden)]
 pub use service::by_hand::{Due, Service};
 

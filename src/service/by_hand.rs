@@ -1,5 +1,5 @@
-//! The service as a model has it: no thread of its own, but steps that a model takes on whatever
-//! thread it likes, and a clock that it turns itself.
+//! The service as models and fuzzers have it: no thread of its own, but steps that they take on whatever
+//! thread they like, and a clock that they turn themselves. `--cfg cancel_tree_loom` or `cancel_tree_by_hand`.
 
 use super::inbox::{self, Taken};
 use crate::sync::Panics;
@@ -11,7 +11,22 @@ use alloc::vec::Vec;
 use std::ptr::NonNull;
 use std::time::Instant;
 
+/// In place of the module `thread`: nobody sleeps, so nobody is woken.
+#[cfg(not(cancel_tree_loom))]
+pub(super) mod thread {
+    pub(crate) fn start() {}
+
+    pub(crate) fn wake() {}
+
+    pub(super) fn begin() {}
+
+    pub(super) fn park() {
+        std::thread::yield_now();
+    }
+}
+
 /// In place of the module `thread`.
+#[cfg(cancel_tree_loom)]
 pub(super) mod thread {
     use crate::sync::{global, Acquire, AtomicBool, Release};
     use loom::sync::Notify;
@@ -105,7 +120,8 @@ impl Service {
         clock::instant_of((n + 1) << STEP)
     }
 
-    /// What happens at the end of a thread that has had contexts. loom lets a thread be joined before.
+    /// What happens at the end of a thread that has had contexts. loom lets a thread be joined before; a fuzzer's
+    /// thread does not end.
     pub fn end_of_thread() {
         crate::tree::drop_cache();
     }

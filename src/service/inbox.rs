@@ -8,7 +8,7 @@ use crate::timer::entry::Entry;
 use core::ptr::{self, NonNull};
 
 /// The least number of abandoned entries that is worth a look at all of them.
-#[cfg(not(cancel_tree_loom))]
+#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 const MIN_PURGE: usize = 4096;
 
 struct Inbox {
@@ -146,13 +146,13 @@ pub(super) fn each_job(list: *mut Callback, mut with: impl FnMut(Arc<Callback>))
 }
 
 /// Whether a purge is due.
-#[cfg(not(cancel_tree_loom))]
+#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 pub(super) fn too_many_abandoned() -> bool {
     INBOX.abandoned.load(Relaxed) >= INBOX.too_many.load(Relaxed)
 }
 
 /// The timer has freed some; of the `all` that it has, as many may be abandoned as are not.
-#[cfg(not(cancel_tree_loom))]
+#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 pub(super) fn note_freed(freed: usize, all: usize) {
     let too_many = MIN_PURGE.max(all / 2);
     // Only this thread writes it, and it is read for every entry that is abandoned.

@@ -9,27 +9,27 @@
 //! the thread sleeps. Nobody takes a lock, and nobody waits for it.
 
 mod inbox;
-#[cfg(not(cancel_tree_loom))]
+#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 mod thread;
-#[cfg(not(cancel_tree_loom))]
+#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 mod workers;
 
 pub(crate) use inbox::{note_abandoned, run_off_thread, schedule};
 
 /// Whether deadlines are being watched. They are not if the thread could not be started: then
 /// contexts look at the clock themselves.
-#[cfg(not(cancel_tree_loom))]
+#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 pub(crate) use thread::is_running;
 
 /// In models the clock stands still, until they turn the wheel themselves.
-#[cfg(cancel_tree_loom)]
+#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 pub(crate) fn is_running() -> bool {
     true
 }
 
 /// The service as a model has it: turned by hand.
-#[cfg(cancel_tree_loom)]
+#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 #[doc(hidden)]
 pub mod by_hand;
-#[cfg(cancel_tree_loom)]
+#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 use by_hand::thread;

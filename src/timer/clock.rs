@@ -30,19 +30,19 @@ pub(crate) fn at_or_after(instant: Instant) -> Tick {
 }
 
 /// For models, whose deadlines are ticks that they choose.
-#[cfg(cancel_tree_loom)]
+#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 pub(crate) fn instant_of(tick: Tick) -> Instant {
     base() + Duration::from_nanos(tick << SHIFT)
 }
 
 /// The last tick that is not after now.
-#[cfg(not(cancel_tree_loom))]
+#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 pub(crate) fn now() -> Tick {
     nanos(Instant::now()) >> SHIFT
 }
 
 /// How long it is from now to the tick.
-#[cfg(not(cancel_tree_loom))]
+#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 pub(crate) fn until(tick: Tick) -> Duration {
     let at = Duration::from_nanos(tick.saturating_mul(1 << SHIFT));
     (base() + at).saturating_duration_since(Instant::now())

@@ -109,7 +109,7 @@ impl Drop for Cache {
 }
 
 /// For models: loom's threads are joined before their locals are dropped.
-#[cfg(cancel_tree_loom)]
+#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 pub(crate) fn drop_cache() {
     drop(CACHE.with(|cache| cache.replace(Cache(Vec::new()))));
 }

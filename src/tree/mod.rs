@@ -43,7 +43,7 @@ use extension::Link;
 use waiter::Slot;
 use word::{State, Word};
 
-#[cfg(cancel_tree_loom)]
+#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 pub(crate) use deadline::drop_cache;
 #[cfg(feature = "std")]
 pub(crate) use deadline::Signal;
