@@ -5,8 +5,8 @@
     loom-tests/mutate.py --models   every model: is there a change that makes it fail?
     loom-tests/mutate.py --report   what is known so far, as the Markdown that ends docs/VERIFICATION.md; runs nothing
 
-The changes: every ordering in src/ weakened by a step (success and failure of a CAS apart), and the steps left
-out or turned round that mutants.toml lists. All of them are compiled into one binary, and an environment variable
+The changes: every ordering in src/ weakened (success and failure of a CAS apart), every read-modify-write torn
+into a load and a store, and the steps left out or turned round that mutants.toml lists. All of them are compiled into one binary, and an environment variable
 switches one on, so that a change costs a run and not a build.
 
 What was found is kept in target/mutants/results.jsonl. It counts as long as the library, the file the model
@@ -46,6 +46,9 @@ WEAKER = {
     "Release": ["Relaxed"],
 }
 
+ORDERING = r"(?<![\w:])(?:AcqRel|Acquire|Release)\b"
+RMW = r"\.(compare_exchange(?:_weak)?|swap|fetch_\w+)\("
+
 # Which models to ask first. The others are asked as well.
 TOPICS = {
     "any_of.rs": ["any_of"],
@@ -60,8 +63,10 @@ TOPICS = {
 
 # Appended to sync.rs: the switch.
 SWITCH = """
+use core::sync::atomic::Ordering;
+
 mod mutant {
-    use core::sync::atomic::Ordering::{self, *};
+    use super::Ordering::{self, *};
     fn switch() -> &'static (usize, Option<Ordering>) {
         static SWITCH: std::sync::OnceLock<(usize, Option<Ordering>)> = std::sync::OnceLock::new();
         SWITCH.get_or_init(|| {
@@ -82,6 +87,53 @@ mod mutant {
     }
 }
 pub(crate) use mutant::{ordering as mutant_ordering, step as mutant_step};
+
+macro_rules! torn {
+    ($($atomic:ident $(<$t:ident>)? = $value:ty;)*) => {$(
+        impl $(<$t>)? $atomic $(<$t>)? {
+            #[track_caller]
+            pub(crate) fn torn_compare_exchange(
+                &self, id: usize, old: $value, new: $value, yes: Ordering, no: Ordering,
+            ) -> Result<$value, $value> {
+                if !mutant_step(id) { return self.compare_exchange(old, new, yes, no); }
+                let seen = self.load(Acquire);
+                if seen != old { return Err(seen); }
+                self.store(new, Release);
+                Ok(seen)
+            }
+            #[track_caller]
+            pub(crate) fn torn_swap(&self, id: usize, new: $value, ordering: Ordering) -> $value {
+                if !mutant_step(id) { return self.swap(new, ordering); }
+                let seen = self.load(Acquire);
+                self.store(new, Release);
+                seen
+            }
+        }
+    )*};
+}
+torn! { AtomicU64 = u64; AtomicU8 = u8; AtomicUsize = usize; AtomicPtr<T> = *mut T; }
+
+macro_rules! torn_number {
+    ($name:ident $whole:ident $atomic:ident $value:ty, $change:expr) => {
+        impl $atomic {
+            #[track_caller]
+            #[allow(dead_code)]
+            pub(crate) fn $name(&self, id: usize, by: $value, ordering: Ordering) -> $value {
+                if !mutant_step(id) { return self.$whole(by, ordering); }
+                let seen = self.load(Acquire);
+                let change: fn($value, $value) -> $value = $change;
+                self.store(change(seen, by), Release);
+                seen
+            }
+        }
+    };
+}
+torn_number! { torn_fetch_or fetch_or AtomicU64 u64, |a, b| a | b }
+torn_number! { torn_fetch_and fetch_and AtomicU64 u64, |a, b| a & b }
+torn_number! { torn_fetch_add fetch_add AtomicU64 u64, |a, b| a.wrapping_add(b) }
+torn_number! { torn_fetch_sub fetch_sub AtomicU64 u64, |a, b| a.wrapping_sub(b) }
+torn_number! { torn_fetch_add fetch_add AtomicUsize usize, |a, b| a.wrapping_add(b) }
+torn_number! { torn_fetch_sub fetch_sub AtomicUsize usize, |a, b| a.wrapping_sub(b) }
 """
 
 
@@ -133,6 +185,8 @@ def mutate(src, steps):
             in_use = in_use or line.startswith("use ")
             is_use, in_use = in_use, in_use and not line.endswith(";")
             if is_use or "mutant_step" in line:
+                if not is_use and re.search(ORDERING, line):
+                    sys.exit(f"mutants.toml: hides an ordering: {line}")
                 lines.append(line)
                 continue
             code, slashes, comment = line.partition("//")
@@ -148,8 +202,19 @@ def mutate(src, steps):
                     mutants.append(Mutant(name, title, f"{number}:{weaker}"))
                 return f"crate::sync::mutant_ordering({number}, crate::sync::{strong})"
 
+            def rmw(match):
+                nonlocal number
+                number += 1
+                whole = match[1].removesuffix("_weak")
+                nth = seen[whole] = seen.get(whole, 0) + 1
+                which = f" (the {nth}.)" if nth > 1 else ""
+                title = f"`{function}`: {whole}{which} as a load and a store"
+                mutants.append(Mutant(name, title, str(number)))
+                return f".torn_{whole}({number}, "
+
             # Not those that a step has brought in: they are written with their path.
-            code = re.sub(r"(?<![\w:])(?:AcqRel|Acquire|Release)\b", site, code)
+            code = re.sub(ORDERING, site, code)
+            code = re.sub(RMW, rmw, code)
             lines.append(code + slashes + comment)
         (src / name).write_text("\n".join(lines))
     with open(src / "sync.rs", "a") as file:

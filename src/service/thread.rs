@@ -6,38 +6,28 @@ use crate::timer::entry::Entry;
 use crate::timer::wheel::{Expired, Wheel};
 use alloc::vec::Vec;
 use core::ptr::NonNull;
-use std::sync::atomic::{
-    AtomicU8,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::OnceLock;
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-const NOT_STARTED: u8 = 0;
-const STARTING: u8 = 1;
-const RUNNING: u8 = 2;
-
-static STATE: AtomicU8 = AtomicU8::new(NOT_STARTED);
+/// Somebody has started the thread, or is about to. Relaxed throughout: what others need to know of the thread is
+/// in `THREAD`, and what it needs to know of them in the inbox.
+static STARTED: AtomicBool = AtomicBool::new(false);
 static THREAD: OnceLock<Thread> = OnceLock::new();
 
 /// How long a worker may take for one deadline before another one helps with the rest.
 const PATIENCE: Duration = Duration::from_millis(1);
 
 pub(crate) fn is_running() -> bool {
-    // Relaxed: nothing follows but whether the clock is looked at.
-    STATE.load(Relaxed) != NOT_STARTED
+    STARTED.load(Relaxed)
 }
 
 /// Starts the thread, if nobody has. Who comes while somebody else is at it goes on: the thread
 /// looks into the lists before it sleeps for the first time.
 pub(super) fn start() {
-    // Relaxed: whatever it is, the exchange decides.
-    if STATE.load(Relaxed) != NOT_STARTED
-        || STATE
-            .compare_exchange(NOT_STARTED, STARTING, Acquire, Relaxed)
-            .is_err()
-    {
+    // The load keeps the line shared; the swap decides.
+    if STARTED.load(Relaxed) || STARTED.swap(true, Relaxed) {
         return;
     }
     let spawned = thread::Builder::new()
@@ -46,7 +36,7 @@ pub(super) fn start() {
         .spawn(run);
     if spawned.is_err() {
         // The next one tries again. Until then contexts look at the clock themselves.
-        STATE.store(NOT_STARTED, Release);
+        STARTED.store(false, Relaxed);
     }
 }
 
@@ -78,7 +68,6 @@ impl Expired for Due {
 
 fn run() {
     let _ = THREAD.set(thread::current());
-    STATE.store(RUNNING, Release);
     let mut wheel = Wheel::new();
     let mut due = Due {
         fired: Vec::new(),

@@ -279,13 +279,17 @@ impl Word {
     #[inline]
     pub(crate) fn cancel_and_release(&self) -> bool {
         let cancelled = State::CANCELLED.with(State::OWN).with(State::DONE);
-        let mut seen = self.load();
+        let mut seen = self.peek();
         while seen.handles() > 1
             && !seen.has_any(State::PARENT.with(State::WAITER).with(State::CANCELLED))
         {
             let new = State(seen.with(cancelled).0 - ONE);
-            // AcqRel: the release half of both steps; the acquire half as in `cancel`.
-            match self.0.compare_exchange_weak(seen.0, new.0, AcqRel, Acquire) {
+            // Release: for both steps, as they have it alone. Nothing is below and nobody waits, so there
+            // is nothing to acquire: on failure neither, as the caller loads again.
+            match self
+                .0
+                .compare_exchange_weak(seen.0, new.0, Release, Relaxed)
+            {
                 Ok(_) => return true,
                 Err(now) => seen = State(now),
             }

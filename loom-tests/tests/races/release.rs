@@ -1,5 +1,6 @@
 //! Who is the last one, and frees: nobody joins before all is gone.
 
+use cancel_tree::Context;
 use cancel_tree_loom::{
     model, reached, reason_of, spawn, untouched, Reason, Token, UNBOUNDED, USUAL,
 };
@@ -260,5 +261,15 @@ fn three_levels_dropped_by_three_threads() {
         drop(root);
         a.join().unwrap();
         b.join().unwrap();
+    });
+}
+
+#[test]
+fn guard_dropped_vs_context_dropped() {
+    model(UNBOUNDED, || {
+        let (ctx, guard) = Context::background().with_cancel();
+        let thread = spawn(move || drop(guard));
+        drop(ctx);
+        thread.join().unwrap();
     });
 }

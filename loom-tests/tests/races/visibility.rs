@@ -1,5 +1,6 @@
 //! What a thread did before it cancelled is visible to everyone who has seen the cancel.
 
+use cancel_tree::Context;
 use cancel_tree_loom::{block_on, model, spawn, Data, Reason, Token, UNBOUNDED, USUAL};
 
 #[test]
@@ -174,5 +175,23 @@ fn data_vs_second_walk_that_wakes() {
         root.cancel();
         task.join().unwrap();
         second.join().unwrap();
+    });
+}
+
+/// The drop of a guard cancels and gives up its handle in one step.
+#[test]
+fn data_vs_reader_of_a_context_whose_guard_is_dropped() {
+    model(UNBOUNDED, || {
+        let data = Data::new();
+        let (ctx, guard) = Context::background().with_cancel();
+        let there = data.clone();
+        let reader = spawn(move || {
+            if ctx.is_done() {
+                there.read();
+            }
+        });
+        data.write();
+        drop(guard);
+        reader.join().unwrap();
     });
 }
