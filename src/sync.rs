@@ -8,21 +8,22 @@ compile_error!(
     "the feature `std` of cancel-tree needs 64-bit atomics: turn off the default features"
 );
 
-/// The integer of a state word: 64 bits wherever the target has such an atomic.
-#[cfg(target_has_atomic = "64")]
+/// The integer of a state word: 64 bits wherever the target has such an atomic. (`--cfg cancel_tree_narrow` is
+/// for tests: the narrow word on a machine that could have the wide one.)
+#[cfg(all(target_has_atomic = "64", not(cancel_tree_narrow)))]
 pub(crate) type Bits = u64;
-/// The integer of a state word: 64 bits wherever the target has such an atomic.
-#[cfg(not(target_has_atomic = "64"))]
-pub(crate) type Bits = usize;
+/// The integer of a state word where there are no atomics of 64 bits.
+#[cfg(not(all(target_has_atomic = "64", not(cancel_tree_narrow))))]
+pub(crate) type Bits = u32;
 
 #[cfg(not(cancel_tree_loom))]
 mod imp {
-    #[cfg(target_has_atomic = "64")]
+    #[cfg(not(all(target_has_atomic = "64", not(cancel_tree_narrow))))]
+    pub(crate) use core::sync::atomic::AtomicU32 as AtomicBits;
+    #[cfg(all(target_has_atomic = "64", not(cancel_tree_narrow)))]
     pub(crate) use core::sync::atomic::AtomicU64 as AtomicBits;
     #[cfg(feature = "std")]
     pub(crate) use core::sync::atomic::AtomicU64;
-    #[cfg(not(target_has_atomic = "64"))]
-    pub(crate) use core::sync::atomic::AtomicUsize as AtomicBits;
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize};
 
     pub(crate) use alloc::sync::Arc;
