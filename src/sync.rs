@@ -157,6 +157,10 @@ mod imp {
             self.0.register_by_ref(waker);
         }
 
+        pub(super) fn take(&self) -> Option<core::task::Waker> {
+            self.0.take_waker()
+        }
+
         pub(super) fn wake(&self) {
             self.0.wake();
         }
@@ -356,10 +360,23 @@ pub(crate) fn waker_of<T: Wake>(this: Arc<T>) -> core::task::Waker {
 #[derive(Default)]
 pub(crate) struct OneWaiter(AtomicWaker);
 
+/// A waker that is cloned and dropped without running user code, but for its last copy's drop.
+struct Relay(OfUser<core::task::Waker>);
+
+impl Wake for Relay {
+    fn wake(this: &Arc<Relay>) {
+        this.0.wake_by_ref();
+    }
+}
+
 impl OneWaiter {
     /// By the one who waits, and nobody else. He has to look once more afterwards.
     pub(crate) fn register(&self, waker: &core::task::Waker) {
-        self.0.register(waker);
+        // All user code is here. `AtomicWaker` clones the new waker and drops the old one while it is
+        // locked: if that panics, it stays locked, and nobody is woken any more.
+        drop(self.0.take().map(OfUser::new));
+        let relay = waker_of(Arc::new(Relay(OfUser::new(waker.clone()))));
+        self.0.register(&relay);
     }
 
     pub(crate) fn wake(&self) {
