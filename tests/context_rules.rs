@@ -8,7 +8,7 @@ use futures::executor::block_on;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::future::Future;
-use std::panic::{catch_unwind, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -912,7 +912,7 @@ fn what_the_clock_cannot_express_is_no_deadline_of_its_own() {
     }
 }
 
-// ----- how they look, what they are -----------------------------------------------------------
+// ----- how they look ---------------------------------------------------------------------------
 
 #[test]
 fn display_shows_the_chain_and_never_a_value() {
@@ -958,19 +958,4 @@ fn a_token_has_a_context_and_a_context_a_token() {
     token.cancel_with("enough");
     assert_eq!(ctx.cause().unwrap().to_string(), "enough");
     assert_eq!(below.cause().unwrap().to_string(), "enough");
-}
-
-#[test]
-fn handles_are_send_sync_and_unwind_safe() {
-    fn all<T: Send + Sync + UnwindSafe + RefUnwindSafe + 'static>() {}
-    fn cloned<T: Clone>() {}
-    all::<Context>();
-    all::<CancelGuard>();
-    all::<Canceller>();
-    all::<Registration>();
-    all::<cancel_tree::DoneOwned>();
-    all::<cancel_tree::Done<'static>>();
-    all::<cancel_tree::DoneSignal>();
-    cloned::<Context>();
-    cloned::<Canceller>();
 }

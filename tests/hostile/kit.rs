@@ -128,7 +128,8 @@ pub fn panics(f: impl FnOnce()) -> bool {
     }
 }
 
-static NOW_PLAYING: Mutex<String> = Mutex::new(String::new());
+/// What is being played, by each test.
+static NOW_PLAYING: Mutex<Vec<Arc<Mutex<String>>>> = Mutex::new(Vec::new());
 
 /// Meant panics are silent. The process's end by a panic too many says what was going on.
 fn set_hook() {
@@ -142,8 +143,9 @@ fn set_hook() {
             }
             let text = payload.downcast_ref::<&str>().copied().unwrap_or_default();
             if text.starts_with("panic in a ") {
-                let playing = lock(&NOW_PLAYING).clone();
-                let _ = writeln!(std::io::stderr(), "aborted in: {playing}");
+                for playing in lock(&NOW_PLAYING).iter() {
+                    let _ = writeln!(std::io::stderr(), "aborted in: {}", lock(playing));
+                }
             }
             default(info);
         }));
@@ -158,15 +160,13 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub fn guarded(name: &str, f: impl FnOnce(&dyn Fn(String)) + Send + 'static) {
     set_hook();
     let at = Arc::new(Mutex::new(name.to_string()));
+    lock(&NOW_PLAYING).push(at.clone());
     let (done, is_done) = mpsc::channel::<()>();
     let thread = thread::spawn({
         let at = at.clone();
         move || {
             let _done = done;
-            f(&|name| {
-                *lock(&NOW_PLAYING) = name.clone();
-                *lock(&at) = name;
-            });
+            f(&|name| *lock(&at) = name);
         }
     });
     let mut last = String::new();
@@ -180,6 +180,7 @@ pub fn guarded(name: &str, f: impl FnOnce(&dyn Fn(String)) + Send + 'static) {
             }
         }
     }
+    lock(&NOW_PLAYING).retain(|playing| !Arc::ptr_eq(playing, &at));
     if let Err(payload) = thread.join() {
         let text = payload.downcast_ref::<String>().cloned();
         let text = text.or(payload.downcast_ref::<&str>().map(|s| s.to_string()));
