@@ -375,6 +375,22 @@ fn an_own_deadline_later_than_the_parents_leaves_the_parents_cause() {
 }
 
 #[test]
+fn a_deadline_that_timer_and_waiters_notice_at_once_is_not_taken_for_the_parents() {
+    let (parent, _guard) = Context::background().with_timeout(FAR);
+    for _ in 0..1000 {
+        let (child, _guard) = parent.with_timeout(MS);
+        let below = child.with_cancel();
+        thread::scope(|scope| {
+            for i in 0..12 {
+                let ctx = if i % 2 == 0 { &child } else { &below.0 };
+                scope.spawn(|| assert_eq!(ctx.wait(), DeadlineExceeded));
+            }
+        });
+        assert_eq!(parent.err(), None);
+    }
+}
+
+#[test]
 fn never_no_error_after_an_error_never_an_error_before_done_is_ready() {
     for _ in 0..50 {
         let (ctx, _guard) = Context::background().with_timeout(2 * MS);
