@@ -469,6 +469,11 @@ impl World {
         self.find(name).expect("the world is new")
     }
 
+    /// Whether `own` is, as far as anybody can tell.
+    pub fn is_cancelled(&self) -> bool {
+        self.find(Name::Own).is_none_or(|own| own.is_cancelled())
+    }
+
     pub fn act_of(self: &Arc<World>, deed: Deed) -> Act {
         Act {
             world: Arc::downgrade(self),

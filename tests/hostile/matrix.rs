@@ -244,6 +244,16 @@ const ROLES: &[Role] = &[
         },
     },
     Role {
+        name: "waker, first at its token, given up with its future",
+        panics: Surface,
+        cancels: None,
+        least: 1,
+        set_up: |world, act| {
+            let future = wait_with(&world.get(Name::Own).child_token(), on_last_drop(act));
+            Box::new(move || drop(future))
+        },
+    },
+    Role {
         name: "waker, given up with a context's future",
         panics: Surface,
         cancels: None,
@@ -261,7 +271,27 @@ const ROLES: &[Role] = &[
         least: 1,
         set_up: |world, act| {
             let mut future = wait_with(&world.get(Name::Own), on_last_drop(act));
-            Box::new(move || _ = poll(future.as_mut(), Waker::noop()))
+            let world = world.clone();
+            Box::new(move || {
+                assert!(poll(future.as_mut(), Waker::noop()).is_pending() || world.is_cancelled());
+                // It goes later.
+                world.keep(future);
+            })
+        },
+    },
+    Role {
+        name: "waker, first at its token, replaced by another poll",
+        panics: Surface,
+        cancels: None,
+        least: 1,
+        set_up: |world, act| {
+            let mut future = wait_with(&world.get(Name::Own).child_token(), on_last_drop(act));
+            let world = world.clone();
+            Box::new(move || {
+                assert!(poll(future.as_mut(), Waker::noop()).is_pending() || world.is_cancelled());
+                // It goes later.
+                world.keep(future);
+            })
         },
     },
     Role {
@@ -548,6 +578,22 @@ const ROLES: &[Role] = &[
             let base = world.get(Name::Own).context();
             let pair = base.with_timeout_cause(FAR, Cause::new(OnDrop(Some(act))));
             Box::new(move || drop(pair))
+        },
+    },
+    Role {
+        name: "causes of deadlines, of a chain that goes at once",
+        panics: Surface,
+        cancels: None,
+        least: 3,
+        set_up: |world, act| {
+            let mut ctx = world.get(Name::Own).context();
+            for i in 0..3 {
+                let cause = Cause::new(OnDrop(Some(act.clone())));
+                let (below, guard) = ctx.with_timeout_cause(FAR / (i + 1), cause);
+                guard.detach();
+                ctx = below;
+            }
+            Box::new(move || drop(ctx))
         },
     },
     Role {
