@@ -234,7 +234,7 @@ fn threads() {
         assert!(!block_on(stopping));
         canceller.unwrap().join().unwrap();
     } else {
-        drop(registration.stop());
+        let _ = registration.stop();
         token.cancel();
     }
     waiter.join().unwrap();

@@ -251,6 +251,9 @@ impl Context {
     /// Values are for what belongs to the request and crosses layers that do not care: its id, its user, its
     /// span. They are not for parameters.
     ///
+    /// However long the chain of contexts is, its values are dropped one after the other. A value that itself has
+    /// another context, whose value has another, nests as boxes do: some hundred bytes of stack for each.
+    ///
     /// ```
     /// # use cancel_tree::Context;
     /// #[derive(Debug, PartialEq)]
