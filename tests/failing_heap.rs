@@ -225,14 +225,14 @@ fn threads() {
         return;
     };
     let canceller = spawn(Box::new(move || canceller.cancel()));
-    if canceller.is_ok() {
+    if let Ok(canceller) = canceller {
         has_started.recv_timeout(PATIENCE).unwrap();
         let mut stopping = pin!(registration.stop_async());
         let mut cx = std::task::Context::from_waker(Waker::noop());
         assert!(stopping.as_mut().poll(&mut cx).is_pending());
         go.send(()).unwrap();
         assert!(!block_on(stopping));
-        canceller.unwrap().join().unwrap();
+        canceller.join().unwrap();
     } else {
         let _ = registration.stop();
         token.cancel();
