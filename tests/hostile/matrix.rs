@@ -845,6 +845,20 @@ const ROLES: &[Role] = &[
         },
     },
     Role {
+        name: "iterator of any_of, dropped",
+        panics: Direct,
+        cancels: None,
+        least: 1,
+        set_up: |_, act| {
+            let hostile = OnDrop(Some(act));
+            let none = std::iter::from_fn(move || {
+                let _ = &hostile;
+                None
+            });
+            Box::new(move || drop(CancellationToken::any_of(none)))
+        },
+    },
+    Role {
         name: "payloads of panics, dropped",
         panics: Always,
         cancels: Some(Name::Parent),
