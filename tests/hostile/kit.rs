@@ -171,7 +171,7 @@ pub fn guarded(name: &str, f: impl FnOnce(&dyn Fn(String)) + Send + 'static) {
     });
     let mut last = String::new();
     loop {
-        match is_done.recv_timeout(2 * PATIENCE) {
+        match is_done.recv_timeout(PATIENCE) {
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             _ => {
                 let now = lock(&at).clone();
