@@ -270,7 +270,7 @@ impl CancellationToken {
     ///
     /// # Panics
     ///
-    /// If the token is cancelled already, with the panic of `f`.
+    /// If the token is cancelled already, with the panic of `f`; if this thread is unwinding, that is swallowed.
     ///
     /// # Cost
     ///
