@@ -237,9 +237,9 @@ struct Inner {
     number: usize,
     above: Vec<Record>,
     deadline: Option<Deadline>,
-    /// A cancel of it has begun, has returned.
-    begun: Cell<bool>,
-    ended: Cell<bool>,
+    /// How many cancels of it have begun, have returned.
+    begun: Cell<usize>,
+    ended: Cell<usize>,
     /// Whether one was told that it was the first.
     won: Cell<bool>,
     /// The cause that was seen.
@@ -265,8 +265,8 @@ impl Record {
             number: RECORDS.get(),
             above,
             deadline,
-            begun: Cell::new(false),
-            ended: Cell::new(false),
+            begun: Cell::new(0),
+            ended: Cell::new(0),
             won: Cell::new(false),
             seen: Cell::new(None),
         }))
@@ -301,13 +301,25 @@ impl Record {
 
     /// Who asks now must find it done.
     pub fn must_be_done(&self) -> bool {
-        self.any(&|r| {
-            let due = |d: &Deadline| {
-                let (turn, time) = d.turns.ended.get();
-                turn > d.made_at.get() && time >= d.time
-            };
-            r.ended.get() || r.deadline.as_ref().is_some_and(due)
-        })
+        let due = |d: &Deadline| {
+            let (turn, time) = d.turns.ended.get();
+            turn > d.made_at.get() && time >= d.time
+        };
+        let this = &self.0;
+        if this.ended.get() != 0 || this.deadline.as_ref().is_some_and(due) {
+            return true;
+        }
+        // Of several parents the first is as any parent. From another one a canceller takes what leads here,
+        // and a second canceller may return before the first has used it: only when nobody is
+        // at it is it sure.
+        let mut above = this.above.iter();
+        above.next().is_some_and(Record::must_be_done)
+            || above.any(|other| other.must_be_done() && !other.is_being_done())
+    }
+
+    fn is_being_done(&self) -> bool {
+        let turning = |d: &Deadline| d.turns.begun.get().0 != d.turns.ended.get().0;
+        self.any(&|r| r.begun.get() != r.ended.get() || r.deadline.as_ref().is_some_and(turning))
     }
 
     fn may_have_expired(&self) -> bool {
@@ -316,7 +328,7 @@ impl Record {
     }
 
     pub fn may_be_done(&self) -> bool {
-        self.any(&|r| r.begun.get()) || self.may_have_expired()
+        self.any(&|r| r.begun.get() != 0) || self.may_have_expired()
     }
 
     /// What it says of itself must agree with what has been done.
@@ -333,7 +345,7 @@ impl Record {
             Some(reason) => {
                 reason.1.check();
                 assert_eq!(cause.kind(), ContextError::Cancelled);
-                let given = self.any(&|r| r.number == reason.0 && r.begun.get());
+                let given = self.any(&|r| r.number == reason.0 && r.begun.get() != 0);
                 assert!(given, "a cause that nobody above gave");
                 reason.0
             }
@@ -351,10 +363,10 @@ impl Record {
     /// Cancels by `cancel`, which is given the cause and says whether it was the first.
     #[track_caller]
     pub fn cancel(&self, subject: &impl Subject, cancel: impl FnOnce(Cause) -> bool) {
-        self.0.begun.set(true);
+        self.0.begun.set(self.0.begun.get() + 1);
         let number = self.0.number;
         let first = cancel(Cause::new(Reason(number, Counted::new())));
-        self.0.ended.set(true);
+        self.0.ended.set(self.0.ended.get() + 1);
         self.check(subject);
         if first {
             assert!(!self.0.won.replace(true), "two were the first");
