@@ -251,9 +251,9 @@ struct Inner {
 pub struct Record(Arc<Inner>);
 
 // SAFETY: as for `Shared`.
-unsafe impl Sync for Record {}
+unsafe impl Sync for Inner {}
 // SAFETY: as for `Shared`.
-unsafe impl Send for Record {}
+unsafe impl Send for Inner {}
 
 /// Done because of a deadline, whichever.
 const BY_DEADLINE: usize = usize::MAX;
