@@ -294,9 +294,13 @@ impl AtomicWaker {
         drop(self.0.replace(Some(waker)));
     }
 
-    pub(crate) fn wake(&self) {
+    pub(crate) fn take(&self) -> Option<Waker> {
         switch();
-        if let Some(waker) = self.0.take() {
+        self.0.take()
+    }
+
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = self.take() {
             waker.wake();
         }
     }

@@ -309,17 +309,7 @@ impl Record {
         if this.ended.get() != 0 || this.deadline.as_ref().is_some_and(due) {
             return true;
         }
-        // Of several parents the first is as any parent. From another one a canceller takes what leads here,
-        // and a second canceller may return before the first has used it: only when nobody is
-        // at it is it sure.
-        let mut above = this.above.iter();
-        above.next().is_some_and(Record::must_be_done)
-            || above.any(|other| other.must_be_done() && !other.is_being_done())
-    }
-
-    fn is_being_done(&self) -> bool {
-        let turning = |d: &Deadline| d.turns.begun.get().0 != d.turns.ended.get().0;
-        self.any(&|r| r.begun.get() != r.ended.get() || r.deadline.as_ref().is_some_and(turning))
+        this.above.iter().any(Record::must_be_done)
     }
 
     fn may_have_expired(&self) -> bool {
