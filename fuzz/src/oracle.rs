@@ -58,11 +58,14 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// Of parents that are cancelled already, the first decides.
-    pub fn add(&mut self, parents: Vec<usize>) -> usize {
+    /// Of parents that are cancelled already the first decides, and then none of them is needed any more.
+    pub fn add(&mut self, mut parents: Vec<usize>) -> usize {
         let verdict = parents
             .iter()
             .find_map(|&parent| self.facts[parent].verdict.clone());
+        if verdict.is_some() {
+            parents.clear();
+        }
         self.facts.push(Fact {
             parents,
             verdict,
