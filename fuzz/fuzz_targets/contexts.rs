@@ -429,10 +429,12 @@ impl World {
                 let ticks = u64::from(n) << (6 * (power % 6));
                 self.now + ticks_long(ticks) + BITS[usize::from(bit % 4)]
             }
-            When::Like(n, bit) => {
-                let like = self.ctx(n).and_then(|i| self.contexts[i].deadline);
-                like.unwrap_or(self.now) + BITS[usize::from(bit % 4)]
-            }
+            When::Like(n, bit) => match self.ctx(n).and_then(|i| self.contexts[i].deadline) {
+                Some(like) if like >= clock::start() => like + BITS[usize::from(bit % 4)],
+                // A bit more could be a bit too much for the real clock.
+                Some(_) => clock::base(),
+                None => self.now,
+            },
             When::Past => clock::base(),
             When::InAges => clock::base() + Duration::from_secs(600 * 365 * 24 * 3600),
         }

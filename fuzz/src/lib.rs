@@ -2,5 +2,7 @@
 
 pub mod allocations;
 pub mod clock;
+pub mod history;
 pub mod oracle;
+pub mod pool;
 pub mod probes;
