@@ -2,7 +2,7 @@
 //! what the oracle says, each waker and callback must have been called as often as it should. In the end nothing
 //! may be left. Time is turned by hand.
 //!
-//! `fuzz/run.sh contexts`
+//! `fuzz/run.sh 1800 contexts`
 #![no_main]
 
 use arbitrary::Arbitrary;

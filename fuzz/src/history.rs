@@ -66,7 +66,6 @@ pub struct Told {
     pub fact: usize,
     pub how_often: usize,
     pub first: u64,
-    pub last: u64,
     /// It was given up before it was told.
     pub given_up: bool,
     /// Callbacks are told once, and nobody has to look whether they are; wakers more often.
