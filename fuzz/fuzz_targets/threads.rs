@@ -624,13 +624,17 @@ impl Thread {
         }
     }
 
-    /// What became of wakers and callbacks.
-    fn sum_up(&mut self) {
+    /// What became of wakers.
+    fn sum_up_waiters(&mut self) {
         for i in 0..self.tasks.len() {
             let bell = self.tasks[i].bell.clone();
             self.told(i, bell, false);
         }
         self.tasks.clear();
+    }
+
+    /// What became of callbacks: those that were left have gone with the last waiter, of whatever thread.
+    fn sum_up_callbacks(&mut self) {
         for callback in self.callbacks.drain(..) {
             let runs = &callback.runs;
             let told = Told {
@@ -715,7 +719,10 @@ fn run(pool: &Pool, input: &Input) {
     // What callbacks did.
     threads[0].turn(15);
     for thread in &mut threads {
-        thread.sum_up();
+        thread.sum_up_waiters();
+    }
+    for thread in &mut threads {
+        thread.sum_up_callbacks();
         main.history.events.append(&mut thread.history.events);
     }
     // The last deadlines have gone with the waiters.
