@@ -51,6 +51,13 @@ pub fn set_all_orders(all: bool) {
     sync::set_all_orders(all);
 }
 
+/// For randomised schedules: how much memory the trees have.
+#[cfg(cancel_tree_shuttle)]
+#[doc(hidden)]
+pub fn live() -> usize {
+    sync::live()
+}
+
 /// For models and fuzzers: the service thread's work, turned by hand.
 #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 #[doc(hidden)]

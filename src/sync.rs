@@ -1,5 +1,5 @@
 //! The only file that names `core`, `std`, `alloc` or loom: one vocabulary for the real
-//! world, for `no_std` and for the model checker.
+//! world, for `no_std` and for the model checker. The world of shuttle is `sync/shuttle.rs`.
 
 use core::mem::ManuallyDrop;
 pub(crate) use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -17,7 +17,7 @@ pub(crate) type Bits = u64;
 #[cfg(not(all(target_has_atomic = "64", not(cancel_tree_narrow))))]
 pub(crate) type Bits = u32;
 
-#[cfg(not(cancel_tree_loom))]
+#[cfg(not(any(cancel_tree_loom, cancel_tree_shuttle)))]
 mod imp {
     #[cfg(not(all(target_has_atomic = "64", not(cancel_tree_narrow))))]
     pub(crate) use core::sync::atomic::AtomicU32 as AtomicBits;
@@ -28,6 +28,9 @@ mod imp {
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize};
 
     pub(crate) use alloc::sync::Arc;
+
+    /// Whether families of tokens are small, so that a few operations reach their edges.
+    pub(crate) const SMALL: bool = false;
 
     /// `core`'s cell with the closure interface of loom's.
     #[derive(Debug)]
@@ -65,10 +68,13 @@ mod imp {
     use core::ops::Deref;
     use loom::{cell, sync::atomic};
 
-    pub(crate) use loom::sync::atomic::AtomicBool;
+    pub(crate) use loom::sync::{atomic::AtomicBool, Notify};
 
     pub(crate) use loom::sync::Arc;
     pub(crate) use AtomicU64 as AtomicBits;
+
+    /// Whether families of tokens are small, so that a few operations reach their edges.
+    pub(crate) const SMALL: bool = true;
 
     std::thread_local! {
         static ALL_ORDERS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
@@ -168,29 +174,33 @@ mod imp {
     }
 }
 
+#[cfg(cancel_tree_shuttle)]
+#[path = "sync/shuttle.rs"]
+mod imp;
+
 pub(crate) use imp::*;
 
-/// A static: a real one, or loom's, which is made anew for each execution.
-#[cfg(all(feature = "std", not(cancel_tree_loom)))]
+/// A static: a real one, or loom's or shuttle's, which is made anew for each execution.
+#[cfg(all(feature = "std", not(any(cancel_tree_loom, cancel_tree_shuttle))))]
 macro_rules! global {
     ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
         $(#[$meta])*
         static $name: $type = $init;
     };
 }
-/// A static: a real one, or loom's, which is made anew for each execution. Never dropped, as a real one.
-#[cfg(cancel_tree_loom)]
+/// A static that is made anew for each execution. Never dropped, as a real one.
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
 macro_rules! global {
     ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
-        loom::lazy_static! {
+        $crate::sync::model::lazy_static! {
             $(#[$meta])*
             static ref $name: core::mem::ManuallyDrop<$type> = core::mem::ManuallyDrop::new($init);
         }
     };
 }
 
-/// A thread-local, std's or loom's.
-#[cfg(all(feature = "std", not(cancel_tree_loom)))]
+/// A thread-local, std's or loom's or shuttle's.
+#[cfg(all(feature = "std", not(any(cancel_tree_loom, cancel_tree_shuttle))))]
 macro_rules! local {
     ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
         std::thread_local! {
@@ -199,11 +209,11 @@ macro_rules! local {
         }
     };
 }
-/// A thread-local, std's or loom's.
-#[cfg(cancel_tree_loom)]
+/// A thread-local, std's or loom's or shuttle's.
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
 macro_rules! local {
     ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
-        loom::thread_local! {
+        $crate::sync::model::thread_local! {
             $(#[$meta])*
             static $name: $type = $init;
         }
@@ -211,6 +221,12 @@ macro_rules! local {
 }
 #[cfg(feature = "std")]
 pub(crate) use {global, local};
+
+/// Who makes statics and thread-locals anew.
+#[cfg(cancel_tree_loom)]
+pub(crate) use loom as model;
+#[cfg(cancel_tree_shuttle)]
+pub(crate) use shuttle as model;
 
 /// A count is about to wrap: every later decision about memory would be wrong, so the
 /// process ends here, as it does when an `Arc` overflows.
@@ -233,6 +249,7 @@ pub(crate) fn abort_on_overflow() -> ! {
 }
 
 /// Which threads are at work: sharding and the callbacks' "is it me?" ask.
+#[cfg(not(cancel_tree_shuttle))]
 pub(crate) mod thread {
     /// How often this thread must have lost a race before it pays for sharding a parent.
     #[cfg(all(feature = "std", not(cancel_tree_loom)))]
@@ -505,7 +522,7 @@ impl<T: Clone> Clone for OfUser<T> {
 }
 
 /// Blocking: the calling thread as a waker, and its sleep.
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", not(cancel_tree_shuttle)))]
 pub(crate) mod park {
     use core::mem::ManuallyDrop;
     use core::task::{RawWaker, RawWakerVTable, Waker};

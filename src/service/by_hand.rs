@@ -12,7 +12,7 @@ use std::ptr::NonNull;
 use std::time::Instant;
 
 /// In place of the module `thread`: nobody sleeps, so nobody is woken.
-#[cfg(not(cancel_tree_loom))]
+#[cfg(not(any(cancel_tree_loom, cancel_tree_shuttle)))]
 pub(super) mod thread {
     pub(crate) fn start() {}
 
@@ -26,10 +26,9 @@ pub(super) mod thread {
 }
 
 /// In place of the module `thread`.
-#[cfg(cancel_tree_loom)]
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
 pub(super) mod thread {
-    use crate::sync::{global, Acquire, AtomicBool, Release};
-    use loom::sync::Notify;
+    use crate::sync::{global, Acquire, AtomicBool, Notify, Release};
 
     global! {
         /// Where the thread sleeps.

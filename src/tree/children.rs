@@ -16,17 +16,14 @@ use super::extension::Extension;
 use super::word::State;
 use super::{cancel, Handle, Node};
 use crate::sync::heap::{alloc, dealloc, handle_alloc_error};
-use crate::sync::{thread, Acquire, Bits, Relaxed, Release};
+use crate::sync::{thread, Acquire, Bits, Relaxed, Release, SMALL};
 use alloc::alloc::Layout;
 use core::iter;
 use core::mem;
 use core::ptr::{self, NonNull};
 
 /// Chunks have 1, 2, 4, … up to 2^MAX_CLASS nodes: a page.
-#[cfg(not(cancel_tree_loom))]
-const MAX_CLASS: usize = 6;
-#[cfg(cancel_tree_loom)]
-const MAX_CLASS: usize = 1;
+const MAX_CLASS: usize = if SMALL { 1 } else { 6 };
 
 /// Pages are aligned to the cache line. Smaller chunks are not: an allocator that is asked for
 /// alignment scatters them, and a walk over many small families takes twice as long.
@@ -34,18 +31,18 @@ const ALIGNED_CLASS: usize = 6;
 
 /// So many free nodes at most survive the death of their parent, for its next occupant: enough for a
 /// request's few children, in chunks of 4, 2 and 1.
-pub(super) const KEPT_NODES: usize = if cfg!(cancel_tree_loom) { 1 } else { 7 };
+pub(super) const KEPT_NODES: usize = if SMALL { 1 } else { 7 };
 
 /// A contended parent gets 2^SHARD_CLASS shards, a cache line each.
-const SHARD_CLASS: usize = if cfg!(cancel_tree_loom) { 1 } else { 6 };
+const SHARD_CLASS: usize = if SMALL { 1 } else { 6 };
 
-const _: () = assert!(cfg!(cancel_tree_loom) || SHARD_CLASS >= ALIGNED_CLASS);
+const _: () = assert!(SMALL || SHARD_CLASS >= ALIGNED_CLASS);
 
 /// A thread takes free nodes from others' shards only when its own has chunks of these classes.
-const OWN_CLASSES: usize = if cfg!(cancel_tree_loom) { 0 } else { 2 };
+const OWN_CLASSES: usize = if SMALL { 0 } else { 2 };
 
 /// At least so many nodes are looked at before a list grows.
-const LOOK: usize = if cfg!(cancel_tree_loom) { 2 } else { 8 };
+const LOOK: usize = if SMALL { 2 } else { 8 };
 
 /// The low bits of `sibling` hold the class of the chunk plus one, in its first node.
 const CLASS_BITS: usize = 15;

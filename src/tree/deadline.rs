@@ -10,7 +10,7 @@ use super::trigger::Trigger;
 use super::{Handle, Node};
 use crate::cause::{Cause, ContextError};
 use crate::service;
-use crate::sync::{local, Arc, Panics, UnsafeCell};
+use crate::sync::{local, Arc, Panics, UnsafeCell, SMALL};
 use crate::timer::clock::Tick;
 use crate::timer::entry::Entry;
 use alloc::boxed::Box;
@@ -20,7 +20,7 @@ use core::cell::RefCell;
 use core::ptr::NonNull;
 
 /// So many extensions a thread keeps at most.
-const CACHED: usize = if cfg!(cancel_tree_loom) { 1 } else { 4096 };
+const CACHED: usize = if SMALL { 1 } else { 4096 };
 
 /// So many of them are looked at to find one that need not be scheduled anew.
 const LOOK: usize = 4;

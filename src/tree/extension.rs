@@ -40,7 +40,7 @@ pub(super) struct Extension {
     pub(super) edges: Box<[Edge]>,
     /// Made as a `Padded`.
     padded: bool,
-    #[cfg(cancel_tree_loom)]
+    #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
     _leak: crate::sync::Track<()>,
 }
 
@@ -98,7 +98,7 @@ impl Extension {
             shards: AtomicPtr::new(shards),
             edges,
             padded,
-            #[cfg(cancel_tree_loom)]
+            #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
             _leak: crate::sync::Track::new(()),
         }
     }

@@ -194,7 +194,7 @@ impl Waiter {
                 false
             }
             Err(rejected) => {
-                node.word.leave_slot();
+                // Nobody takes the slot again: the token is cancelled.
                 unless_unwinding(|| drop(rejected));
                 true
             }

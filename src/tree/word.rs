@@ -335,7 +335,7 @@ impl Word {
             if seen.has_any(State::SLOT) {
                 return Err(Refused::Taken);
             }
-            // Acquire: pairs with `leave_slot`; the slot's last content has been taken out.
+            // Acquire: pairs with `disarm_and_leave`; the slot's last content has been taken out.
             match self
                 .0
                 .compare_exchange_weak(seen.0, seen.with(State::SLOT).0, Acquire, Acquire)
@@ -373,12 +373,12 @@ impl Word {
     pub(crate) fn disarm(&self) -> bool {
         // Relaxed: who comes here has seen WAITER by an Acquire load, which pairs with `arm`, and nobody
         // has armed since: the token is cancelled, or has no other owner. What the winner does
-        // with the slot is published by `leave_slot` or `vacate`.
+        // with the slot is published by `vacate`, and until then nobody takes the slot again.
         let before = self.0.fetch_and(!State::WAITER.0, Relaxed);
         State(before).has_any(State::WAITER)
     }
 
-    /// `disarm` and `leave_slot` in one step, for the waiter who armed it. If a canceller was faster, the
+    /// Disarms and leaves the slot in one step, for the waiter who armed it. If a canceller was faster, the
     /// slot is left all the same: nobody takes it again, for the token is cancelled.
     pub(crate) fn disarm_and_leave(&self) -> bool {
         // Release: pairs with `take_slot`; the waiter has read the slot before. There is nothing to
@@ -394,12 +394,6 @@ impl Word {
         // Relaxed: the caller has seen KEPT by an Acquire load, which pairs with the `vacate` that set it.
         let before = self.0.fetch_and(!State::KEPT.0, Relaxed);
         State(before).has_any(State::KEPT)
-    }
-
-    /// The slot is empty again.
-    pub(crate) fn leave_slot(&self) {
-        // Release: pairs with `take_slot`.
-        self.0.fetch_and(!State::SLOT.0, Release);
     }
 
     /// A dying parent hands its child one of its handles. False: the child is gone.

@@ -295,3 +295,22 @@ fn stop_vs_drop_of_the_any_of_vs_cancel_of_a_source() {
         untouched(&a);
     });
 }
+
+/// Whoever's cancel of a source has returned may rely on the token being cancelled, also if another's
+/// was faster at the source.
+#[test]
+fn each_of_two_cancels_of_the_other_source_reaches_the_token() {
+    model(USUAL, || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let (b2, either2) = (b.clone(), either.clone());
+        let thread = spawn(move || {
+            b2.cancel();
+            reached(&either2);
+        });
+        b.cancel();
+        reached(&either);
+        thread.join().unwrap();
+        untouched(&a);
+    });
+}
