@@ -12,6 +12,7 @@ set -eu
 cd "$(dirname "$0")"
 
 SHORT=20
+RACES=5000
 seconds=${1:-$SHORT}
 [ $# -eq 0 ] || shift
 targets=${*:-tokens contexts threads}
@@ -56,14 +57,19 @@ for target in $targets; do
     [ -f "fuzz_targets/$target.rs" ] || { echo "fuzz: no target $target" >&2; exit 1; }
     cargo +nightly fuzz build "$target"
 
-    # What was found once. With threads it may come only now and then.
-    again=1
-    [ "$target" != threads ] || again=50
+    # `cover-*`: what reaches most of the code. The others are named by what they show.
     seeds=$(find "seeds/$target" -type f | LC_ALL=C sort)
+    named=$(echo "$seeds" | grep -v '/cover-' || true)
     [ -n "$seeds" ] || { echo "fuzz: no seeds for $target" >&2; exit 1; }
     # shellcheck disable=SC2086 # no name has a space
-    run "$target" "$logs/$target-seeds.log" $seeds -- -runs=$again
-    line="$target: $(echo "$seeds" | wc -l) seeds x $again"
+    run "$target" "$logs/$target-seeds.log" $seeds -- -runs=1
+    line="$target: $(echo "$seeds" | wc -l) seeds"
+    if [ "$target" = threads ]; then
+        # Races: one time does not tell.
+        # shellcheck disable=SC2086
+        run "$target" "$logs/$target-races.log" $named -- -runs=$RACES
+        line="$line, $(echo "$named" | wc -l) of them $RACES times"
+    fi
 
     if [ "$seconds" -gt 0 ]; then
         mkdir -p "corpus/$target"

@@ -21,6 +21,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{self, Wake, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Numbers are taken modulo what there is.
@@ -429,6 +430,11 @@ impl Thread {
             // Something of the tree goes meanwhile.
             let other = shared.boxes[0].try_lock().ok().and_then(|mut b| b.take());
             drop(other);
+            // Long enough to be found running.
+            thread::yield_now();
+            for _ in 0..200 {
+                std::hint::spin_loop();
+            }
             inner.over.store(stamp(), Ordering::Release);
         };
         let (registered, registration) = match &held.handle {
