@@ -5,40 +5,34 @@
 //! the slot and cancels the edge's target.
 //!
 //! An edge does not count as a handle of its target: a token that only waits to be cancelled by
-//! its sources may go. So the two ends have to agree on who is last. The target's last owner
-//! takes the edges out of their slots. If a canceller was faster, the owner leaves him a handle
-//! instead (`LEFT`), and the canceller, when he is through, gives it up. Nobody waits.
+//! its sources may go. So the two ends have to agree on who is last. A canceller who comes by has a
+//! handle of the edge's node until he is through; the first takes the edge out of the slot, others come along,
+//! because their calls too must not return before the target is cancelled. The target's last owner takes
+//! the edges out of their slots. Where cancellers were faster, he leaves them a handle of the target (`LEFT`),
+//! which the last of them gives up. Nobody waits.
 
 use super::extension::Extension;
 use super::waiter::Content;
-use super::word::State;
+use super::word::{State, Word};
 use super::{cancel, reclaim, Handle, Node};
 use crate::cause::ContextError;
-use crate::sync::{AcqRel, Acquire, AtomicU8, Relaxed, UnsafeCell};
+use crate::sync::{AtomicUsize, Relaxed, UnsafeCell};
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::iter;
 use core::mem;
 use core::ptr::{self, NonNull};
 
-/// In the slot, or in a canceller's hands.
-const ARMED: u8 = 0;
-/// The canceller is through with it.
-const FIRED: u8 = 1;
-/// The target's last owner has left a handle to the canceller.
-const LEFT: u8 = 2;
-/// Out of the game.
-const SETTLED: u8 = 3;
-
 /// What cancels an `any_of` token when another source is cancelled.
 pub(super) struct Edge {
-    /// The child of the source in whose slot the edge waits.
+    /// The child of the source in whose slot the edge waits. None: not armed, or settled.
     source: UnsafeCell<Option<Handle>>,
     target: *const Node,
-    state: AtomicU8,
-    /// The canceller's list of those he has taken.
+    /// Which call of `cancel` has taken it out of its slot: the address of its `FiredEdges`.
+    taken_by: AtomicUsize,
+    /// That call's queue.
     next: Cell<*const Edge>,
-    /// What the canceller has seen below the target; nothing if it was cancelled before.
+    /// What that call has seen below the target; nothing if it was cancelled before.
     below: Cell<Option<State>>,
 }
 
@@ -64,8 +58,7 @@ impl Handle {
         let edges = others.iter().map(|_| Edge {
             source: UnsafeCell::new(None),
             target: target.0.as_ptr(),
-            // Nothing is in a slot yet.
-            state: AtomicU8::new(SETTLED),
+            taken_by: AtomicUsize::new(0),
             next: Cell::new(ptr::null()),
             below: Cell::new(None),
         });
@@ -95,8 +88,6 @@ impl Edge {
         let node = child.0;
         // SAFETY: nobody else looks at this edge before it is armed.
         self.source.with_mut(|s| unsafe { *s = Some(child) });
-        // Relaxed: published by `arm` on the word.
-        self.state.store(ARMED, Relaxed);
         // SAFETY: the edge holds the child; the slot of a new node is ours alone.
         let armed = unsafe {
             let node = node.as_ref();
@@ -104,8 +95,6 @@ impl Edge {
                 .arm_exclusive(&node.word, Content::Edge(self), State::EDGE)
         };
         if armed.is_err() {
-            // Relaxed: not published.
-            self.state.store(SETTLED, Relaxed);
             // The child goes now: born cancelled it may have a cause, and `settle` has no place
             // for one.
             // SAFETY: not published.
@@ -115,11 +104,11 @@ impl Edge {
         armed.is_ok()
     }
 
-    /// The canceller's part: cancels the target with the source's cause. The target to go on
+    /// A canceller's part: cancels the target with the source's cause. The target to go on
     /// below, if there is something to do.
-    pub(super) fn follow(&self) -> Option<&Node> {
-        // SAFETY: the edge is in the canceller's hands: the target's last owner leaves it, its
-        // source and the target in place until the canceller is through (`settle`).
+    fn follow(&self) -> Option<&Node> {
+        // SAFETY: the edge is in a canceller's hands: the target's last owner leaves it, its
+        // source and the target in place until he is through (`settle`).
         let (source, target) = unsafe { (self.source.with(|s| &*s), &*self.target) };
         let cause = source.as_ref().and_then(Handle::cause);
         let cause = cause.unwrap_or(ContextError::Cancelled.into());
@@ -129,16 +118,34 @@ impl Edge {
         (!state.has_any(State::DONE)).then_some(target)
     }
 
-    pub(super) fn remember(&self, below: State) {
-        self.below.set(Some(below));
+    /// A canceller's last step, after which the edge may be gone.
+    ///
+    /// # Safety
+    /// The edge is in the caller's hands, once.
+    unsafe fn leave(this: *const Edge) {
+        // SAFETY: as the caller says.
+        let (source, target) = unsafe {
+            let source = (*this).source.with(|s| (*s).as_ref().map(|s| s.0));
+            (source, (*this).target)
+        };
+        // SAFETY: the edge has a handle of it until we have left.
+        if source.is_some_and(|source| unsafe { source.as_ref() }.word.end_firing()) {
+            // SAFETY: the owner left a handle of the target, and we are the last.
+            unsafe { reclaim::release(NonNull::new_unchecked(target.cast_mut())) };
+        }
     }
 }
 
-/// The edges that one call of `cancel` has taken out of their slots: a queue strung through them.
+/// The edges that one call of `cancel` has in its hands.
 pub(super) struct FiredEdges {
+    /// Those that it took out of their slots: a queue strung through them.
     first: *const Edge,
     last: *const Edge,
     to_follow: *const Edge,
+    /// Those that another call was faster with, to come along, and what is below their targets. Only calls that
+    /// race have some.
+    joined: Vec<(*const Edge, Option<State>)>,
+    joined_followed: usize,
 }
 
 impl FiredEdges {
@@ -147,32 +154,48 @@ impl FiredEdges {
             first: ptr::null(),
             last: ptr::null(),
             to_follow: ptr::null(),
+            joined: Vec::new(),
+            joined_followed: 0,
         }
     }
 
-    /// Takes the edges that wait below `top`.
+    /// Takes the edges that wait below `top`, or comes along with those who have taken them.
     pub(super) fn collect(&mut self, top: &Node) {
         cancel::walk(top, |node| {
-            let state = node.word.load();
-            if state.has_all(State::WAITER.with(State::EDGE)) {
-                // SAFETY: a node with EDGE has an edge in its slot.
-                if let Some(edge) = unsafe { node.slot.disarm_edge(&node.word) } {
-                    self.push(edge);
+            let mut state = node.word.load();
+            while state.has_any(State::EDGE) {
+                // SAFETY: armed with an edge once, and below what is cancelled nobody arms anew.
+                let edge = unsafe { node.slot.edge() };
+                let first = state.has_any(State::WAITER);
+                if !(first || state.is_fired() && self.can_join(edge)) {
+                    break;
                 }
+                match node.word.begin_firing(state) {
+                    Ok(()) if first => self.take(edge),
+                    Ok(()) => self.join(edge, &node.word),
+                    Err(now) => {
+                        state = now;
+                        continue;
+                    }
+                }
+                break;
             }
             state
         });
     }
 
-    fn push(&mut self, edge: *const Edge) {
-        // SAFETY: taken out of its slot, so ours until `finish`; so is `last`.
-        unsafe {
-            (*edge).next.set(ptr::null());
-            (*edge).below.set(None);
-            match self.last.as_ref() {
-                Some(last) => last.next.set(edge),
-                None => self.first = edge,
-            }
+    fn me(&self) -> usize {
+        ptr::from_ref(self).addr()
+    }
+
+    fn take(&mut self, edge: *const Edge) {
+        // SAFETY: taken out of its slot, so in our hands until we leave; so is `last`.
+        let (edge, last) = unsafe { (&*edge, self.last.as_ref()) };
+        // Relaxed: only for ourselves to recognise.
+        edge.taken_by.store(self.me(), Relaxed);
+        match last {
+            Some(last) => last.next.set(edge),
+            None => self.first = edge,
         }
         self.last = edge;
         if self.to_follow.is_null() {
@@ -180,73 +203,115 @@ impl FiredEdges {
         }
     }
 
-    pub(super) fn next_to_follow<'a>(&mut self) -> Option<&'a Edge> {
-        // SAFETY: in the queue, so in our hands until `finish`.
-        let edge = unsafe { self.to_follow.as_ref() }?;
-        self.to_follow = edge.next.get();
-        Some(edge)
+    /// Whether there is room for it, and it is not there yet. Without memory, who was faster is relied upon.
+    fn can_join(&mut self, edge: *const Edge) -> bool {
+        self.joined.iter().all(|&(other, _)| other != edge) && self.joined.try_reserve(1).is_ok()
+    }
+
+    fn join(&mut self, edge: *const Edge, word: &Word) {
+        // SAFETY: in our hands, beside somebody else's.
+        if unsafe { (*edge).taken_by.load(Relaxed) } == self.me() {
+            // It was reached by two ways, and is in the queue.
+            let last = word.end_firing();
+            debug_assert!(!last);
+        } else {
+            self.joined.push((edge, None));
+        }
+    }
+
+    /// Cancels the targets, and those of the edges below them, and so on. `mark` is given each, and answers
+    /// what is below.
+    pub(super) fn follow(&mut self, mut mark: impl FnMut(&Node) -> State) {
+        loop {
+            // SAFETY: in the queue, so in our hands until `finish`.
+            if let Some(edge) = unsafe { self.to_follow.as_ref() } {
+                edge.below.set(self.follow_one(edge, &mut mark));
+                // Not before: more may have been added.
+                self.to_follow = edge.next.get();
+            } else if let Some(&(edge, _)) = self.joined.get(self.joined_followed) {
+                // SAFETY: joined, so in our hands until `finish`.
+                let below = self.follow_one(unsafe { &*edge }, &mut mark);
+                self.joined[self.joined_followed].1 = below;
+                self.joined_followed += 1;
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn follow_one(&mut self, edge: &Edge, mark: impl FnOnce(&Node) -> State) -> Option<State> {
+        let target = edge.follow()?;
+        let below = mark(target);
+        if below.has_any(State::EDGE) {
+            self.collect(target);
+        }
+        Some(below)
     }
 
     /// Wakes below the targets, and lets go of the edges.
     pub(super) fn finish(self, mut wake: impl FnMut(&Node, State)) {
+        let mut finish_one = |edge: *const Edge, below: Option<State>| {
+            if let Some(below) = below {
+                // SAFETY: the target is alive as long as the edge is in our hands.
+                wake(unsafe { &*(*edge).target }, below);
+            }
+            // SAFETY: in our hands, and not used again.
+            unsafe { Edge::leave(edge) };
+        };
         let mut edge = self.first;
-        // SAFETY: in the queue, so in our hands until its `state` is swapped.
+        // SAFETY: in the queue, so in our hands until it is left.
         while let Some(this) = unsafe { edge.as_ref() } {
             edge = this.next.get();
-            let target = this.target;
-            if let Some(below) = this.below.get() {
-                // SAFETY: as above: the target is alive as long as the edge is in our hands.
-                wake(unsafe { &*target }, below);
-            }
-            // AcqRel: pairs with the swap in `settle`: of owner and canceller, the later one sees all
-            // that the earlier did.
-            if this.state.swap(FIRED, AcqRel) == LEFT {
-                // SAFETY: the owner left us a handle of the target.
-                unsafe { reclaim::release(NonNull::new_unchecked(target.cast_mut())) };
-            }
+            // Relaxed: whoever has our address later has it after we have left.
+            this.taken_by.store(0, Relaxed);
+            finish_one(this, this.below.get());
+        }
+        for (edge, below) in self.joined {
+            finish_one(edge, below);
         }
     }
 }
 
 /// The part of a target's last owner: takes the edges out of the game; their sources, to be
-/// released, go to `released`. False: a canceller still has some of them and a handle for each.
+/// released, go to `released`. False: cancellers still have some of them, and a handle for each.
 pub(super) fn settle(node: &Node, edges: &[Edge], mut released: impl FnMut(Handle)) -> bool {
     let mut all = true;
     for edge in edges {
-        // Acquire: pairs with the canceller's swap, here and below.
-        match edge.state.load(Acquire) {
-            ARMED if !edge.take_out() => {
-                // A handle for the canceller, before he can know of it.
-                node.word.add_handle();
-                if edge.state.swap(LEFT, AcqRel) == FIRED {
-                    node.word.return_handles(1);
-                } else {
-                    all = false;
-                    continue;
-                }
-            }
-            // ARMED, and out of the slot again. FIRED: the canceller was through before. LEFT, and we are
-            // here again: he has given up the handle, so he is through.
-            _ => {}
-        }
-        // Relaxed: nobody else has the edge any more.
-        edge.state.store(SETTLED, Relaxed);
-        // SAFETY: as said.
-        if let Some(source) = edge.source.with_mut(|s| mem::take(unsafe { &mut *s })) {
-            released(source);
+        // SAFETY: changed by the owner alone.
+        let Some(source) = edge.source.with(|s| unsafe { (*s).as_ref() }) else {
+            continue;
+        };
+        if settle_one(node, &source.node().word) {
+            // SAFETY: nobody else has the edge any more.
+            let source = edge.source.with_mut(|s| mem::take(unsafe { &mut *s }));
+            source.into_iter().for_each(&mut released);
+        } else {
+            all = false;
         }
     }
     all
 }
 
-impl Edge {
-    fn take_out(&self) -> bool {
-        // SAFETY: armed, so `source` is set and not changed before the edge is settled.
-        let source = self.source.with(|s| unsafe { &*s });
-        source.as_ref().is_some_and(|source| {
-            let node = source.node();
-            // SAFETY: the slot holds this edge.
-            unsafe { node.slot.disarm_edge(&node.word) }.is_some()
-        })
+/// The same for one edge, by the word of the node that it waits in.
+fn settle_one(target: &Node, source: &Word) -> bool {
+    let mut seen = source.load();
+    loop {
+        let armed = seen.has_any(State::WAITER);
+        // All cancellers are through, also those who were left a handle: this is called again when it has
+        // been given up.
+        if !armed && !seen.is_fired() {
+            return true;
+        }
+        if !armed {
+            // A handle for them, before they can know of it.
+            target.word.add_handle();
+        }
+        match source.settle_edge(seen) {
+            Ok(()) => return armed,
+            Err(now) => seen = now,
+        }
+        if !armed {
+            target.word.return_handles(1);
+        }
     }
 }

@@ -192,15 +192,7 @@ fn spread(top: &Node) {
     if below.has_any(State::EDGE) {
         fired.collect(top);
     }
-    while let Some(edge) = fired.next_to_follow() {
-        if let Some(target) = edge.follow() {
-            let below = mark(target);
-            if below.has_any(State::EDGE) {
-                fired.collect(target);
-            }
-            edge.remember(below);
-        }
-    }
+    fired.follow(mark);
 
     let mut panics = Panics::default();
     let mut wake_below = |top: &Node, below: State| {

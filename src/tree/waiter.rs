@@ -65,8 +65,8 @@ impl Slot {
 
     /// Takes the waker out, if nobody was faster.
     pub(super) fn disarm(&self, word: &Word) -> Option<Waker> {
-        // SAFETY: who clears WAITER owns the content (I8). EDGE slots are disarmed by
-        // `disarm_edge` only, so it is a waker.
+        // SAFETY: who clears WAITER owns the content (I8). The slots of edges are not
+        // disarmed here, so it is a waker.
         word.disarm()
             .then(|| ManuallyDrop::into_inner(unsafe { self.take().waker }))
     }
@@ -85,13 +85,14 @@ impl Slot {
             .then(|| ManuallyDrop::into_inner(unsafe { raw.assume_init().waker }))
     }
 
-    /// Takes the edge out, if nobody was faster.
+    /// The edge in it, whoever has it by now.
     ///
     /// # Safety
-    /// The node is an edge's.
-    pub(super) unsafe fn disarm_edge(&self, word: &Word) -> Option<*const Edge> {
-        // SAFETY: who clears WAITER owns the content (I8), an edge as the caller says.
-        word.disarm().then(|| unsafe { self.take().edge })
+    /// The node is an edge's, and nobody arms its slot anew meanwhile.
+    pub(super) unsafe fn edge(&self) -> *const Edge {
+        // SAFETY: the caller's promise; written before EDGE was set.
+        self.0
+            .with(|slot| unsafe { (*slot).assume_init_ref().edge })
     }
 
     /// # Safety

@@ -38,6 +38,9 @@ impl State {
     pub(crate) const WAITER: State = State(1 << 7);
     /// The waiter slot is taken by somebody who arms it, or has armed it.
     pub(crate) const SLOT: State = State(1 << 8);
+    /// The same bit in an edge's node, whose slot nobody takes: the last owner of the edge's target has left a
+    /// handle of it to the cancellers who are at it.
+    const LEFT: State = State::SLOT;
     /// Nobody has it; its parent's next child may claim it, unless `INHERITED`.
     pub(crate) const FREE: State = State(1 << 9);
     /// It owns one handle of its parent.
@@ -92,6 +95,11 @@ impl State {
     #[inline(always)]
     pub(crate) const fn is_cancelled(self) -> bool {
         self.has_any(State::CANCELLED)
+    }
+
+    /// Of an edge's node, which nobody but the edge holds: a canceller is at it.
+    pub(crate) const fn is_fired(self) -> bool {
+        self.handles() > 1
     }
 
     #[inline(always)]
@@ -387,6 +395,47 @@ impl Word {
             .0
             .fetch_and(!State::WAITER.with(State::SLOT).0, Release);
         State(before).has_any(State::WAITER)
+    }
+
+    /// A canceller comes by an edge's node that is armed, or that another one is at: until `end_firing` he has one
+    /// of its handles, and the edge and its target stay.
+    pub(crate) fn begin_firing(&self, seen: State) -> Result<(), State> {
+        if seen.handles() >= MAX_HANDLES {
+            abort_on_overflow();
+        }
+        // Relaxed: the edge was published by `arm`, to the load that the caller has seen this by; its owner
+        // learns that somebody is there, and no more.
+        let new = seen.without(State::WAITER).0 + ONE;
+        match self.0.compare_exchange_weak(seen.0, new, Relaxed, Acquire) {
+            Ok(_) => Ok(()),
+            Err(now) => Err(State(now)),
+        }
+    }
+
+    /// True: the canceller was the last, and has a handle of the target to give up.
+    pub(crate) fn end_firing(&self) -> bool {
+        // AcqRel: whoever is last, here or in `settle_edge`, sees all that the others did.
+        let before = State(self.0.fetch_sub(ONE, AcqRel));
+        before.handles() == 2 && before.has_any(State::LEFT)
+    }
+
+    /// The last owner of an edge's target takes it back if it is armed, or else notes that there is a handle for those
+    /// who are at it.
+    pub(crate) fn settle_edge(&self, seen: State) -> Result<(), State> {
+        let new = if seen.has_any(State::WAITER) {
+            seen.without(State::WAITER)
+        } else {
+            seen.with(State::LEFT)
+        };
+        // Release: pairs with the last `end_firing`, which goes on as the target's owner. Acquire on failure:
+        // pairs with it too, if that has been the last by now.
+        match self
+            .0
+            .compare_exchange_weak(seen.0, new.0, Release, Acquire)
+        {
+            Ok(_) => Ok(()),
+            Err(now) => Err(State(now)),
+        }
     }
 
     /// True: the handle that the token was kept by is the caller's.

@@ -314,3 +314,76 @@ fn each_of_two_cancels_of_the_other_source_reaches_the_token() {
         untouched(&a);
     });
 }
+
+#[test]
+fn two_cancels_of_the_other_source_vs_drop() {
+    // Three threads: bound 1.
+    model(Some(1), || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let b2 = b.clone();
+        let one = spawn(move || b2.cancel());
+        let two = spawn(move || drop(either));
+        b.cancel();
+        one.join().unwrap();
+        two.join().unwrap();
+        untouched(&a);
+    });
+}
+
+#[test]
+fn cancel_of_the_other_source_and_drop_vs_cancel() {
+    model(USUAL, || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let b2 = b.clone();
+        let thread = spawn(move || {
+            b2.cancel();
+            drop(either);
+        });
+        b.cancel();
+        thread.join().unwrap();
+        untouched(&a);
+    });
+}
+
+#[test]
+fn each_of_two_cancels_reaches_what_is_nested() {
+    // Too many executions at 2: bound 1.
+    model(Some(1), || {
+        let (a, b, c) = (Token::new(), Token::new(), Token::new());
+        let inner = Token::any_of([&a, &b]);
+        let outer = Token::any_of([&c, &inner]);
+        drop(inner);
+        let (b2, outer2) = (b.clone(), outer.clone());
+        let thread = spawn(move || {
+            b2.cancel();
+            reached(&outer2);
+        });
+        b.cancel();
+        reached(&outer);
+        thread.join().unwrap();
+        untouched(&c);
+    });
+}
+
+/// Below a root that both cancel: one takes an edge that the other one needs, and finds its own again.
+#[test]
+fn two_cancels_above_all_sources() {
+    // Too many executions at 3: bound 2.
+    model(Some(2), || {
+        let root = Token::new();
+        let either = {
+            let child = root.child_token();
+            Token::any_of([&child, &root])
+        };
+        let (root2, either2) = (root.clone(), either.clone());
+        let thread = spawn(move || {
+            root2.cancel();
+            reached(&either2);
+        });
+        root.cancel();
+        reached(&either);
+        thread.join().unwrap();
+    });
+}
