@@ -2,7 +2,7 @@
 //! has which parents. After every step each token must say what the oracle says, each waker and
 //! callback must have been called as often as it should; at the end nothing may be left.
 //!
-//! `cargo +nightly fuzz run tokens`
+//! `fuzz/run.sh 1800 tokens`
 #![no_main]
 
 use arbitrary::Arbitrary;
@@ -319,7 +319,7 @@ fuzz_target!(|steps: Vec<Step>| {
     world.waiters.clear();
     // A registration keeps its token, and with it what else waits there.
     for callback in &mut world.callbacks {
-        drop(callback.registration.take().map(Registration::stop));
+        callback.registration.take().map(Registration::stop);
     }
     for callback in world.callbacks {
         assert_eq!(Arc::strong_count(&callback.runs), 1, "a callback is left");

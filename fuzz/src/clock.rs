@@ -1,0 +1,30 @@
+//! The test clock: it stands where the target has turned the service to, far from the real time, which never gets
+//! there.
+
+use cancel_tree::Service;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+pub const TICK: Duration = Duration::from_nanos(1 << 17);
+
+/// The instant of the crate's tick 0: real, and past.
+pub fn base() -> Instant {
+    static BASE: OnceLock<Instant> = OnceLock::new();
+    *BASE.get_or_init(|| {
+        let ticks = Service::at(2) - Service::at(1);
+        Service::at(1) - 2 * ticks
+    })
+}
+
+/// Where the test clock starts: years from now.
+pub fn start() -> Instant {
+    Service::at(100_000)
+}
+
+/// The tick at which a deadline is due.
+pub fn tick(instant: Instant) -> u64 {
+    let nanos = (instant - base()).as_nanos();
+    u64::try_from(nanos)
+        .unwrap_or(u64::MAX)
+        .div_ceil(TICK.as_nanos() as u64)
+}

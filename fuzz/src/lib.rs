@@ -1,0 +1,8 @@
+//! What the targets share.
+
+pub mod allocations;
+pub mod clock;
+pub mod history;
+pub mod oracle;
+pub mod pool;
+pub mod probes;

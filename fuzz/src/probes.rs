@@ -1,0 +1,161 @@
+//! User code that can be counted: wakers, causes, values, panics.
+
+use cancel_tree::{Cause, Context, ContextError};
+use std::error::Error;
+use std::fmt;
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::task::Wake;
+
+/// Counts how often it is rung; may panic then.
+#[derive(Default)]
+pub struct Bell {
+    rings: AtomicUsize,
+    panics: bool,
+}
+
+impl Bell {
+    pub fn new(panics: bool) -> Arc<Bell> {
+        let rings = AtomicUsize::new(0);
+        Arc::new(Bell { rings, panics })
+    }
+
+    pub fn rings(&self) -> usize {
+        self.rings.load(Ordering::Acquire)
+    }
+
+    pub fn ring(&self) {
+        self.rings.fetch_add(1, Ordering::AcqRel);
+        if self.panics {
+            planned_panic();
+        }
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.ring();
+    }
+}
+
+/// Panics of user code that nobody has caught yet.
+static PLANNED: AtomicUsize = AtomicUsize::new(0);
+
+struct Planned;
+
+/// Unwinds past the panic hook, which would end the run.
+pub fn planned_panic() -> ! {
+    PLANNED.fetch_add(1, Ordering::Relaxed);
+    resume_unwind(Box::new(Planned));
+}
+
+/// Runs what may run user code. None: that panicked; it has to come out here then, and only then.
+pub fn catching<T>(f: impl FnOnce() -> T) -> Option<T> {
+    let before = PLANNED.load(Ordering::Relaxed);
+    let result = catch_unwind(AssertUnwindSafe(f));
+    let planned = PLANNED.swap(before, Ordering::Relaxed) - before;
+    match result {
+        Ok(value) => {
+            assert_eq!(planned, 0, "a panic was lost");
+            Some(value)
+        }
+        Err(payload) if payload.is::<Planned>() => {
+            assert_ne!(planned, 0, "a panic came out twice");
+            None
+        }
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+/// A cause: known by its number, and alive as long as `_life` is held.
+pub struct Reason {
+    pub number: u32,
+    _life: Arc<()>,
+}
+
+impl Reason {
+    pub fn cause(number: u32, kind: ContextError, life: &Arc<()>) -> Cause {
+        let _life = life.clone();
+        Cause::with_kind(kind, Reason { number, _life })
+    }
+
+    pub fn number_of(cause: &Cause) -> u32 {
+        match cause.downcast_ref::<Reason>() {
+            Some(reason) => reason.number,
+            None => match cause.downcast_ref::<ContextError>() {
+                Some(ContextError::Cancelled) => 0,
+                Some(ContextError::DeadlineExceeded) => 1,
+                None => panic!("a cause from nowhere: {cause:?}"),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "reason {}", self.number)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl Error for Reason {}
+
+/// How many types of values there are.
+pub const KINDS: usize = 7;
+
+pub struct Value<const KIND: usize> {
+    pub number: u32,
+    _life: Arc<()>,
+}
+
+impl<const KIND: usize> Value<KIND> {
+    pub fn new(number: u32, life: &Arc<()>) -> Self {
+        let _life = life.clone();
+        Value { number, _life }
+    }
+
+    fn of(ctx: &Context) -> Option<u32> {
+        ctx.value::<Value<KIND>>().map(|value| value.number)
+    }
+
+    fn on(ctx: &Context, number: u32, life: &Arc<()>) -> (Context, &'static str) {
+        let value = Value::<KIND>::new(number, life);
+        (ctx.with_value(value), std::any::type_name::<Value<KIND>>())
+    }
+}
+
+/// The new context, and the value's type.
+pub fn with_value(
+    ctx: &Context,
+    kind: usize,
+    number: u32,
+    life: &Arc<()>,
+) -> (Context, &'static str) {
+    match kind {
+        0 => Value::<0>::on(ctx, number, life),
+        1 => Value::<1>::on(ctx, number, life),
+        2 => Value::<2>::on(ctx, number, life),
+        3 => Value::<3>::on(ctx, number, life),
+        4 => Value::<4>::on(ctx, number, life),
+        5 => Value::<5>::on(ctx, number, life),
+        _ => Value::<6>::on(ctx, number, life),
+    }
+}
+
+pub fn values_of(ctx: &Context) -> [Option<u32>; KINDS] {
+    [
+        Value::<0>::of(ctx),
+        Value::<1>::of(ctx),
+        Value::<2>::of(ctx),
+        Value::<3>::of(ctx),
+        Value::<4>::of(ctx),
+        Value::<5>::of(ctx),
+        Value::<6>::of(ctx),
+    ]
+}
