@@ -2,7 +2,8 @@
 
 use crate::sync::UnsafeCell;
 use crate::sync::{
-    thread, Acquire, Arc, AtomicBool, AtomicPtr, AtomicUsize, AtomicWaker, Relaxed, Release,
+    thread, unless_unwinding, Acquire, Arc, AtomicBool, AtomicPtr, AtomicUsize, OfUser, OneWaiter,
+    Relaxed, Release,
 };
 use crate::tree::waiter::Entry;
 use crate::tree::Handle;
@@ -27,7 +28,7 @@ pub struct Registration {
     callback: Arc<Callback>,
 }
 
-type Function = Box<dyn FnOnce() + Send>;
+type Function = OfUser<Box<dyn FnOnce() + Send>>;
 
 /// What the slot in the tree and the registration share.
 pub(crate) struct Callback {
@@ -37,7 +38,7 @@ pub(crate) struct Callback {
     runner: AtomicUsize,
     finished: AtomicBool,
     /// Who waits for `finished`.
-    waiting: AtomicWaker,
+    waiting: OneWaiter,
     /// The service thread's list.
     #[cfg_attr(not(feature = "std"), allow(dead_code))]
     pub(crate) next: AtomicPtr<Callback>,
@@ -95,7 +96,8 @@ impl Callback {
             fn drop(&mut self) {
                 // Release: pairs with the Acquire of `has_finished`.
                 self.0.finished.store(true, Release);
-                self.0.waiting.wake();
+                // User code, of which the function's panic may be on its way.
+                unless_unwinding(|| self.0.waiting.wake());
             }
         }
         let function = self.take_function();
@@ -103,7 +105,7 @@ impl Callback {
         self.runner.store(thread::number(), Relaxed);
         let _finish = Finish(self);
         if let Some(function) = function {
-            function();
+            function.into_inner()();
         }
     }
 
@@ -130,7 +132,7 @@ impl Registration {
     where
         F: FnOnce() + Send + 'static,
     {
-        Registration::with(token, Box::new(f), false)
+        Registration::with(token, OfUser::new(Box::new(f)), false)
     }
 
     /// On a worker thread.
@@ -139,7 +141,7 @@ impl Registration {
     where
         F: FnOnce() + Send + 'static,
     {
-        Registration::with(token, Box::new(f), true)
+        Registration::with(token, OfUser::new(Box::new(f)), true)
     }
 
     fn with(token: &Handle, f: Function, off_thread: bool) -> Registration {
@@ -147,7 +149,7 @@ impl Registration {
             function: UnsafeCell::new(Some(f)),
             runner: AtomicUsize::new(0),
             finished: AtomicBool::new(false),
-            waiting: AtomicWaker::default(),
+            waiting: OneWaiter::default(),
             next: AtomicPtr::new(ptr::null_mut()),
             off_thread,
         });
@@ -158,7 +160,7 @@ impl Registration {
             },
             Err(waker) => {
                 // Cancelled already: at once, here.
-                waker.wake();
+                unless_unwinding(|| waker.wake());
                 Registration {
                     entry: None,
                     callback,

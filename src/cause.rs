@@ -1,6 +1,6 @@
 //! Why a token was cancelled.
 
-use crate::sync::Arc;
+use crate::sync::{Arc, OfUser};
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -38,7 +38,7 @@ impl Error for ContextError {}
 /// The alignment keeps the low bits of the pointer free: the tree keeps tags there.
 #[repr(align(8))]
 pub(crate) struct Custom {
-    error: Box<dyn Error + Send + Sync>,
+    error: OfUser<Box<dyn Error + Send + Sync>>,
 }
 
 /// The reason of a cancellation: one of the two kinds, or an error of the caller's choice
@@ -90,7 +90,7 @@ impl Cause {
     /// assert_eq!(cause.kind(), ContextError::DeadlineExceeded);
     /// ```
     pub fn with_kind(kind: ContextError, error: impl Into<Box<dyn Error + Send + Sync>>) -> Cause {
-        let error = error.into();
+        let error = OfUser::new(error.into());
         Cause(Inner::Custom(kind, Arc::new(Custom { error })))
     }
 
@@ -125,7 +125,7 @@ impl Cause {
     fn error(&self) -> &(dyn Error + 'static) {
         match &self.0 {
             Inner::Kind(kind) => kind,
-            Inner::Custom(_, custom) => &*custom.error,
+            Inner::Custom(_, custom) => &**custom.error,
         }
     }
 
@@ -152,7 +152,7 @@ impl fmt::Debug for Cause {
             Inner::Custom(kind, custom) => f
                 .debug_struct("Cause")
                 .field("kind", kind)
-                .field("error", &custom.error)
+                .field("error", &*custom.error)
                 .finish(),
         }
     }

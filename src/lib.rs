@@ -6,6 +6,8 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+#[cfg(any(test, doctest))]
+mod api_soundness;
 mod callback;
 mod cause;
 #[cfg(feature = "std")]

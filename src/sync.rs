@@ -1,6 +1,7 @@
 //! The only file that names `core`, `std`, `alloc` or loom: one vocabulary for the real
 //! world, for `no_std` and for the model checker.
 
+use core::mem::ManuallyDrop;
 pub(crate) use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 #[cfg(all(feature = "std", not(target_has_atomic = "64")))]
@@ -8,21 +9,22 @@ compile_error!(
     "the feature `std` of cancel-tree needs 64-bit atomics: turn off the default features"
 );
 
-/// The integer of a state word: 64 bits wherever the target has such an atomic.
-#[cfg(target_has_atomic = "64")]
+/// The integer of a state word: 64 bits wherever the target has such an atomic. (`--cfg cancel_tree_narrow` is
+/// for tests: the narrow word on a machine that could have the wide one.)
+#[cfg(all(target_has_atomic = "64", not(cancel_tree_narrow)))]
 pub(crate) type Bits = u64;
-/// The integer of a state word: 64 bits wherever the target has such an atomic.
-#[cfg(not(target_has_atomic = "64"))]
-pub(crate) type Bits = usize;
+/// The integer of a state word where there are no atomics of 64 bits.
+#[cfg(not(all(target_has_atomic = "64", not(cancel_tree_narrow))))]
+pub(crate) type Bits = u32;
 
 #[cfg(not(cancel_tree_loom))]
 mod imp {
-    #[cfg(target_has_atomic = "64")]
+    #[cfg(not(all(target_has_atomic = "64", not(cancel_tree_narrow))))]
+    pub(crate) use core::sync::atomic::AtomicU32 as AtomicBits;
+    #[cfg(all(target_has_atomic = "64", not(cancel_tree_narrow)))]
     pub(crate) use core::sync::atomic::AtomicU64 as AtomicBits;
     #[cfg(feature = "std")]
     pub(crate) use core::sync::atomic::AtomicU64;
-    #[cfg(not(target_has_atomic = "64"))]
-    pub(crate) use core::sync::atomic::AtomicUsize as AtomicBits;
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize};
 
     pub(crate) use alloc::sync::Arc;
@@ -52,19 +54,7 @@ mod imp {
         pub(crate) use alloc::alloc::{alloc, dealloc, handle_alloc_error};
     }
 
-    /// A waker that another thread can take.
-    #[derive(Debug, Default)]
-    pub(crate) struct AtomicWaker(atomic_waker::AtomicWaker);
-
-    impl AtomicWaker {
-        pub(crate) fn register(&self, waker: &core::task::Waker) {
-            self.0.register(waker);
-        }
-
-        pub(crate) fn wake(&self) {
-            self.0.wake();
-        }
-    }
+    pub(super) use atomic_waker::AtomicWaker;
 }
 
 #[cfg(cancel_tree_loom)]
@@ -161,14 +151,18 @@ mod imp {
 
     /// loom's stand-in for `atomic_waker::AtomicWaker`, whose atomics loom cannot see.
     #[derive(Debug, Default)]
-    pub(crate) struct AtomicWaker(loom::future::AtomicWaker);
+    pub(super) struct AtomicWaker(loom::future::AtomicWaker);
 
     impl AtomicWaker {
-        pub(crate) fn register(&self, waker: &core::task::Waker) {
+        pub(super) fn register(&self, waker: &core::task::Waker) {
             self.0.register_by_ref(waker);
         }
 
-        pub(crate) fn wake(&self) {
+        pub(super) fn take(&self) -> Option<core::task::Waker> {
+            self.0.take_waker()
+        }
+
+        pub(super) fn wake(&self) {
             self.0.wake();
         }
     }
@@ -325,13 +319,11 @@ pub(crate) mod thread {
 }
 
 /// Something that is told by a waker. `std::task::Wake`, with the `Arc` that models know.
-#[cfg(feature = "std")]
 pub(crate) trait Wake: Send + Sync + 'static {
     fn wake(this: &Arc<Self>);
 }
 
 /// A waker that tells it, and keeps it.
-#[cfg(feature = "std")]
 pub(crate) fn waker_of<T: Wake>(this: Arc<T>) -> core::task::Waker {
     use core::mem::ManuallyDrop;
     use core::task::{RawWaker, RawWakerVTable, Waker};
@@ -365,6 +357,34 @@ pub(crate) fn waker_of<T: Wake>(this: Arc<T>) -> core::task::Waker {
     unsafe { Waker::from_raw(raw(this)) }
 }
 
+/// The waker of one who waits, which another thread can take.
+#[derive(Default)]
+pub(crate) struct OneWaiter(AtomicWaker);
+
+/// A waker that is cloned and dropped without running user code, but for its last copy's drop.
+struct Relay(OfUser<core::task::Waker>);
+
+impl Wake for Relay {
+    fn wake(this: &Arc<Relay>) {
+        this.0.wake_by_ref();
+    }
+}
+
+impl OneWaiter {
+    /// By the one who waits, and nobody else. He has to look once more afterwards.
+    pub(crate) fn register(&self, waker: &core::task::Waker) {
+        // All user code is here. `AtomicWaker` clones the new waker and drops the old one while it is
+        // locked: if that panics, it stays locked, and nobody is woken any more.
+        drop(self.0.take().map(OfUser::new));
+        let relay = waker_of(Arc::new(Relay(OfUser::new(waker.clone()))));
+        self.0.register(&relay);
+    }
+
+    pub(crate) fn wake(&self) {
+        self.0.wake();
+    }
+}
+
 /// Runs user code so that its panic does not stop what has to be done for others; the first
 /// panic is kept and surfaces once, at the end.
 #[derive(Default)]
@@ -384,9 +404,8 @@ impl Panics {
             if let Err(payload) = catch_unwind(AssertUnwindSafe(user)) {
                 if self.first.is_none() {
                     self.first = Some(payload);
-                } else if let Err(worse) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-                    // A payload whose drop panics with a payload: there is no end to it.
-                    core::mem::forget(worse);
+                } else {
+                    drop_payload(payload);
                 }
             }
         }
@@ -398,11 +417,7 @@ impl Panics {
     #[cfg(feature = "std")]
     pub(crate) fn swallow(self) {
         if let Some(payload) = self.first {
-            use std::panic::{catch_unwind, AssertUnwindSafe};
-            // The payload is user code too.
-            if let Err(worse) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-                core::mem::forget(worse);
-            }
+            drop_payload(payload);
         }
     }
 
@@ -418,6 +433,74 @@ impl Panics {
                 std::panic::resume_unwind(payload);
             }
         }
+    }
+}
+
+/// The payload of a panic is user code too.
+#[cfg(feature = "std")]
+#[cold]
+fn drop_payload(mut payload: alloc::boxed::Box<dyn core::any::Any + Send>) {
+    use std::panic::{catch_unwind, AssertUnwindSafe};
+    for _ in 0..8 {
+        match catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            Ok(()) => return,
+            Err(worse) => payload = worse,
+        }
+    }
+    // A payload whose drop panics with a payload, and so on: there is no end to it.
+    core::mem::forget(payload);
+}
+
+/// Runs user code that has a caller to tell of its panic: unless this thread is unwinding already, for a
+/// second panic would end the process. Then it is swallowed.
+#[inline]
+pub(crate) fn unless_unwinding(user: impl FnOnce()) {
+    #[cfg(feature = "std")]
+    if std::thread::panicking() {
+        let mut panics = Panics::default();
+        panics.catch(user);
+        return panics.swallow();
+    }
+    user();
+}
+
+/// Something of the user's, to whose drop applies the same: of several that go one after the other, the first
+/// panic goes on and ends nothing.
+pub(crate) struct OfUser<T>(ManuallyDrop<T>);
+
+impl<T> OfUser<T> {
+    pub(crate) fn new(value: T) -> OfUser<T> {
+        OfUser(ManuallyDrop::new(value))
+    }
+
+    pub(crate) fn into_inner(self) -> T {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is neither used nor dropped after its only field was moved out.
+        unsafe { ManuallyDrop::take(&mut this.0) }
+    }
+}
+
+impl<T> Drop for OfUser<T> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: not used again.
+        let value = unsafe { ManuallyDrop::take(&mut self.0) };
+        unless_unwinding(|| drop(value));
+    }
+}
+
+impl<T> core::ops::Deref for OfUser<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Clone> Clone for OfUser<T> {
+    fn clone(&self) -> OfUser<T> {
+        OfUser(self.0.clone())
     }
 }
 

@@ -270,7 +270,7 @@ impl CancellationToken {
     ///
     /// # Panics
     ///
-    /// If the token is cancelled already, with the panic of `f`.
+    /// If the token is cancelled already, with the panic of `f`; if this thread is unwinding, that is swallowed.
     ///
     /// # Cost
     ///
@@ -303,6 +303,11 @@ impl From<Handle> for CancellationToken {
 
 impl Clone for CancellationToken {
     /// Another handle of the same token. Cost: 1 RMW.
+    ///
+    /// # Aborts
+    ///
+    /// As `Arc`'s clone, if there are too many handles for the count: 2⁴⁷, more than memory has room for, and on
+    /// targets without 64-bit atomics 32,767. Living children count as handles of a parent that is dropped.
     #[inline]
     fn clone(&self) -> CancellationToken {
         self.handle.clone().into()

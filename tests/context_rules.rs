@@ -8,7 +8,7 @@ use futures::executor::block_on;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::future::Future;
-use std::panic::{catch_unwind, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -372,6 +372,22 @@ fn an_own_deadline_later_than_the_parents_leaves_the_parents_cause() {
     let (child, _child_guard) = parent.with_timeout_cause(FAR, "child");
     assert_eq!(child.wait(), DeadlineExceeded);
     assert_eq!(child.cause().unwrap().to_string(), "parent");
+}
+
+#[test]
+fn a_deadline_that_timer_and_waiters_notice_at_once_is_not_taken_for_the_parents() {
+    let (parent, _guard) = Context::background().with_timeout(FAR);
+    for _ in 0..1000 {
+        let (child, _guard) = parent.with_timeout(MS);
+        let below = child.with_cancel();
+        thread::scope(|scope| {
+            for i in 0..12 {
+                let ctx = if i % 2 == 0 { &child } else { &below.0 };
+                scope.spawn(|| assert_eq!(ctx.wait(), DeadlineExceeded));
+            }
+        });
+        assert_eq!(parent.err(), None);
+    }
 }
 
 #[test]
@@ -912,7 +928,7 @@ fn what_the_clock_cannot_express_is_no_deadline_of_its_own() {
     }
 }
 
-// ----- how they look, what they are -----------------------------------------------------------
+// ----- how they look ---------------------------------------------------------------------------
 
 #[test]
 fn display_shows_the_chain_and_never_a_value() {
@@ -958,19 +974,4 @@ fn a_token_has_a_context_and_a_context_a_token() {
     token.cancel_with("enough");
     assert_eq!(ctx.cause().unwrap().to_string(), "enough");
     assert_eq!(below.cause().unwrap().to_string(), "enough");
-}
-
-#[test]
-fn handles_are_send_sync_and_unwind_safe() {
-    fn all<T: Send + Sync + UnwindSafe + RefUnwindSafe + 'static>() {}
-    fn cloned<T: Clone>() {}
-    all::<Context>();
-    all::<CancelGuard>();
-    all::<Canceller>();
-    all::<Registration>();
-    all::<cancel_tree::DoneOwned>();
-    all::<cancel_tree::Done<'static>>();
-    all::<cancel_tree::DoneSignal>();
-    cloned::<Context>();
-    cloned::<Canceller>();
 }

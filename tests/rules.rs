@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::pin::{pin, Pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{mpsc, Arc, Barrier, Mutex};
@@ -13,8 +13,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use cancel_tree::{
-    CancellationToken, Cause, ContextError, DropGuard, DropGuardRef, FutureExt, Registration,
-    StopOnDrop, WaitForCancellationFuture, WaitForCancellationFutureOwned,
+    CancellationToken, Cause, ContextError, FutureExt, Registration, StopOnDrop,
+    WaitForCancellationFutureOwned,
 };
 
 const SHORT: Duration = Duration::from_millis(20);
@@ -116,26 +116,7 @@ fn spawn_small(f: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
         .expect("a thread with a small stack")
 }
 
-// ---- names and traits ----
-
-#[test]
-fn traits() {
-    fn handle<T: Send + Sync + Unpin + UnwindSafe + RefUnwindSafe + fmt::Debug + 'static>() {}
-    fn future<T: Future<Output = ()> + Send + Sync + Unpin + fmt::Debug>() {}
-    fn error<T: Error + Clone>() {}
-
-    handle::<CancellationToken>();
-    handle::<DropGuard>();
-    handle::<DropGuardRef<'static>>();
-    handle::<Registration>();
-    handle::<StopOnDrop>();
-    handle::<Cause>();
-    handle::<ContextError>();
-    error::<Cause>();
-    error::<ContextError>();
-    future::<WaitForCancellationFuture<'_>>();
-    future::<WaitForCancellationFutureOwned>();
-}
+// ---- names ----
 
 #[test]
 fn signatures() {

@@ -4,7 +4,7 @@ use super::chain::{Chain, Step};
 use super::values::Values;
 use super::Context;
 use crate::cause::{Cause, ContextError};
-use crate::sync::{waker_of, Arc as Counted, UnsafeCell, Wake};
+use crate::sync::{unless_unwinding, waker_of, Arc as Counted, Panics, UnsafeCell, Wake};
 use crate::sync::{AcqRel, Acquire, AtomicU8, Relaxed, Release};
 use crate::timer::clock;
 use crate::tree::{Handle, Signal};
@@ -98,7 +98,7 @@ impl DoneSignal {
     {
         let drive = Counted::new(Drive {
             state: AtomicU8::new(IDLE),
-            future: UnsafeCell::new(Some(Box::pin(async move { future.await.into() }))),
+            future: UnsafeCell::new(Some(Box::pin(IntoCause(future)))),
             signal: self.0,
         });
         Wake::wake(&drive);
@@ -143,6 +143,20 @@ const CLOSED: u8 = 3;
 
 type Waiting = Pin<Box<dyn Future<Output = Cause> + Send>>;
 
+/// A future whose output is a cause. It keeps what it polls: an `async` block drops that first, and if the
+/// drop panics, what the future has said is lost.
+struct IntoCause<F>(F);
+
+impl<F: Future<Output: Into<Cause>>> Future for IntoCause<F> {
+    type Output = Cause;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Cause> {
+        // SAFETY: the only field is pinned with `self`; there is no Drop and no other access.
+        let future = unsafe { self.map_unchecked_mut(|this| &mut this.0) };
+        future.poll(cx).map(Into::into)
+    }
+}
+
 /// A future that is polled by whoever wakes it.
 struct Drive {
     state: AtomicU8,
@@ -182,7 +196,7 @@ impl Wake for Drive {
             // AcqRel: the acquire half takes the future over from who polled last, the release half tells who
             // polls again (`poll`, both) of what has happened. Failure: the next turn exchanges again.
             match this.state.compare_exchange(seen, new, AcqRel, Relaxed) {
-                Ok(IDLE) => return Drive::poll(this),
+                Ok(IDLE) => return unless_unwinding(|| Drive::poll(this)),
                 Ok(_) => return,
                 Err(now) => seen = now,
             }
@@ -204,7 +218,8 @@ impl Drop for Close<'_> {
 impl Drive {
     fn drop_future(&self) {
         // SAFETY: the caller has it, as `state` says. User code runs after it has been taken out.
-        drop(self.future.with_mut(|future| unsafe { (*future).take() }));
+        let future = self.future.with_mut(|future| unsafe { (*future).take() });
+        unless_unwinding(|| drop(future));
     }
 
     /// The caller has made the state POLLING.
@@ -218,9 +233,11 @@ impl Drive {
                 unsafe { (*future).as_mut() }.map(|future| future.as_mut().poll(&mut cx))
             });
             if let Some(Poll::Ready(cause)) = poll {
-                drop(close);
-                this.signal.cancel(cause);
-                return;
+                // What the future says stands, also if its drop panics.
+                let mut panics = Panics::default();
+                panics.catch(|| drop(close));
+                panics.catch(|| _ = this.signal.cancel(cause));
+                return panics.resume();
             }
             mem::forget(close);
             // Release: hands the future on, to `wake` and the drop of `Driven`. Failure: nothing is read.

@@ -203,6 +203,8 @@ impl Context {
         let pair = self.child_pair();
         let own = deadline.filter(|own| self.deadline.is_none_or(|above| *own < above));
         let Some(own) = own else {
+            // User code, before there is a context to return: it would be lost by a panic.
+            drop(cause);
             let step = if deadline.is_some() {
                 Step::LaterDeadline
             } else {
@@ -210,9 +212,11 @@ impl Context {
             };
             return self.derive(pair, self.deadline, step);
         };
-        // A parent that is done decides.
         let token = &pair.0;
-        if !token.is_cancelled() {
+        if token.is_cancelled() {
+            // A parent that is done decides. User code, as above.
+            drop(cause);
+        } else {
             let cause = cause.map(|cause| cause.of_kind(ContextError::DeadlineExceeded));
             if own <= now() {
                 let cause = cause.unwrap_or(ContextError::DeadlineExceeded.into());
@@ -246,6 +250,9 @@ impl Context {
     /// Make a type of your own for each thing to be passed; of two values of one type, the nearest wins.
     /// Values are for what belongs to the request and crosses layers that do not care: its id, its user, its
     /// span. They are not for parameters.
+    ///
+    /// However long the chain of contexts is, its values are dropped one after the other. A value that itself has
+    /// another context, whose value has another, nests as boxes do: some hundred bytes of stack for each.
     ///
     /// ```
     /// # use cancel_tree::Context;

@@ -7,6 +7,7 @@
 
 use super::chain::Chain;
 use super::ForeignContext;
+use crate::sync::OfUser;
 use alloc::boxed::Box;
 use alloc::vec;
 use core::any::{type_name, Any, TypeId};
@@ -19,7 +20,7 @@ pub(super) struct Values(Option<Arc<Layer>>);
 
 pub(super) struct Layer {
     key: TypeId,
-    value: Box<dyn Any + Send + Sync>,
+    value: OfUser<Box<dyn Any + Send + Sync>>,
     type_name: &'static str,
     /// The steps that led to the value.
     chain: Chain,
@@ -30,7 +31,7 @@ pub(super) struct Layer {
     /// How many types the table has.
     types: usize,
     /// Asked last.
-    foreign: Option<Arc<dyn ForeignContext>>,
+    foreign: Option<OfUser<Arc<dyn ForeignContext>>>,
 }
 
 // SAFETY: the pointers are to layers that `before` keeps, which are Send and Sync like the rest.
@@ -49,7 +50,7 @@ impl Values {
     /// Values of a foreign context.
     pub(super) fn of_foreign(foreign: Arc<dyn ForeignContext>, chain: Chain) -> Values {
         let mut layer = Layer::on(Values::none(), Bottom, chain);
-        layer.foreign = Some(foreign);
+        layer.foreign = Some(OfUser::new(foreign));
         Values(Some(Arc::new(layer)))
     }
 
@@ -79,7 +80,7 @@ impl Layer {
         };
         Layer {
             key: TypeId::of::<T>(),
-            value: Box::new(value),
+            value: OfUser::new(Box::new(value)),
             type_name: type_name::<T>(),
             chain,
             foreign: before
@@ -107,12 +108,12 @@ impl Layer {
     #[inline]
     fn find(&self, key: TypeId) -> Option<&(dyn Any + Send + Sync)> {
         if self.key == key {
-            return Some(&*self.value);
+            return Some(&**self.value);
         }
         match self.place_of(key).map(|place| self.table[place]) {
             Some(layer) if !layer.is_null() => {
                 // SAFETY: `before` keeps the layers of the table.
-                Some(unsafe { &*(*layer).value })
+                Some(unsafe { &**(*layer).value })
             }
             _ => self.foreign.as_ref()?.value(key),
         }

@@ -47,6 +47,8 @@ impl Handle {
     pub(crate) fn any_of<'a>(sources: impl Iterator<Item = &'a Handle>) -> Handle {
         let mut sources = sources;
         let Some(first) = sources.next() else {
+            // User code, before there is a handle to return: it would be lost by a panic.
+            drop(sources);
             return Handle::root();
         };
         let others: Vec<&Handle> = sources.collect();

@@ -239,6 +239,11 @@ impl Handle {
                     return;
                 }
             }
+            // After the look at the trigger: if the timer was faster it is through, the node is cancelled, and
+            // what is above has a deadline of its own, which has not passed.
+            if node.word.load().is_cancelled() {
+                return;
+            }
             // SAFETY: held, or above what is held (I5).
             above = unsafe { node.parent() };
         }

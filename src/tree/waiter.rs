@@ -7,7 +7,7 @@
 use super::any_of::Edge;
 use super::word::{Refused, State, Word};
 use super::{reclaim, Handle, Node};
-use crate::sync::{thread, UnsafeCell};
+use crate::sync::{thread, unless_unwinding, UnsafeCell};
 use core::mem::{self, ManuallyDrop, MaybeUninit};
 use core::ptr;
 use core::task::{RawWakerVTable, Waker};
@@ -195,7 +195,7 @@ impl Waiter {
             }
             Err(rejected) => {
                 node.word.leave_slot();
-                drop(rejected);
+                unless_unwinding(|| drop(rejected));
                 true
             }
         }
@@ -221,7 +221,7 @@ impl Waiter {
             }
             Err(rejected) => {
                 drop(child);
-                drop(rejected);
+                unless_unwinding(|| drop(rejected));
                 true
             }
         }
@@ -236,17 +236,27 @@ impl Waiter {
                 let node = token.node();
                 // SAFETY: armed by this waiter.
                 let waker = unsafe { node.slot.disarm_and_leave(&node.word) };
-                // User code last: dropping `waker` here, after the slot has been left (I9).
-                waker.is_some()
+                // User code last, after the slot has been left (I9).
+                drop_waker(waker)
             }
             Place::Child(child) => {
                 let node = child.node();
                 let waker = node.slot.disarm(&node.word);
                 drop(child);
-                waker.is_some()
+                drop_waker(waker)
             }
         }
     }
+}
+
+/// User code. True: there was one.
+#[inline]
+fn drop_waker(waker: Option<Waker>) -> bool {
+    let there = waker.is_some();
+    if let Some(waker) = waker {
+        unless_unwinding(|| drop(waker));
+    }
+    there
 }
 
 /// Moves the waiters of a token that several threads wait for at once off its own line.

@@ -11,8 +11,8 @@ use crate::sync::{abort_on_overflow, AcqRel, Acquire, AtomicBits, Bits, Relaxed,
 const SHIFT: u32 = 16;
 const ONE: Bits = 1 << SHIFT;
 const FLAGS: Bits = ONE - 1;
-/// Half of what fits: far beyond what memory allows on 64 bits, and far enough from the
-/// edge that racing increments cannot pass it.
+/// Half of what fits, so that racing increments cannot pass the edge: far beyond what memory allows
+/// with 64 bits, and 32,767 with 32.
 const MAX_HANDLES: Bits = Bits::MAX >> (SHIFT + 1);
 
 /// A value of the word.
@@ -354,7 +354,7 @@ impl Word {
             if seen.is_cancelled() {
                 return Err(Refused::Cancelled);
             }
-            // Release: pairs with the Acquire of `disarm` by the canceller, who reads the slot.
+            // Release: pairs with the load by which a canceller finds WAITER before he reads the slot.
             // Acquire on failure: a refused waiter goes on as one that saw the cancel.
             match self.0.compare_exchange_weak(
                 seen.0,
@@ -371,9 +371,10 @@ impl Word {
     /// True: the content of the slot is the caller's. Exactly one of a canceller, a waiter that
     /// gives up and a last owner gets it.
     pub(crate) fn disarm(&self) -> bool {
-        // Acquire: pairs with `arm`. Nothing is released: what the winner does with the slot
-        // is published by `leave_slot` or `vacate`.
-        let before = self.0.fetch_and(!State::WAITER.0, Acquire);
+        // Relaxed: who comes here has seen WAITER by an Acquire load, which pairs with `arm`, and nobody
+        // has armed since: the token is cancelled, or has no other owner. What the winner does
+        // with the slot is published by `leave_slot` or `vacate`.
+        let before = self.0.fetch_and(!State::WAITER.0, Relaxed);
         State(before).has_any(State::WAITER)
     }
 
@@ -390,8 +391,8 @@ impl Word {
 
     /// True: the handle that the token was kept by is the caller's.
     pub(crate) fn take_kept_handle(&self) -> bool {
-        // Acquire: pairs with the `vacate` that set it.
-        let before = self.0.fetch_and(!State::KEPT.0, Acquire);
+        // Relaxed: the caller has seen KEPT by an Acquire load, which pairs with the `vacate` that set it.
+        let before = self.0.fetch_and(!State::KEPT.0, Relaxed);
         State(before).has_any(State::KEPT)
     }
 

@@ -218,6 +218,22 @@ fn waiter_on_a_sharded_token_vs_cancel() {
 
 /// A token that has an extension already gets its shards by another way.
 #[test]
+fn growth_below_any_of_vs_growth() {
+    // Three creators: bound 2.
+    model(Some(2), || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        seed(&either, 1);
+        let threads = contended(&either, 2);
+        set_thread_number(3);
+        let z = either.child_token();
+        let [x, y] = two_children(threads);
+        assert!(x != y && x != z && y != z);
+    });
+}
+
+/// The same way, and a cancel.
+#[test]
 fn growth_below_any_of_vs_creator() {
     model(USUAL, || {
         let (a, b) = (Token::new(), Token::new());
