@@ -36,7 +36,7 @@ run_tests() {
         echo "$step: $programs programs, of which $passed ran tests" >&2
         exit 1
     fi
-    say "$step: $(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' "$log" | paste -sd+ | bc) tests" \
+    say "$step: $(awk '/^test result: ok/ { n += $4 } END { print n }' "$log") tests" \
         "of $programs programs passed"
 }
 
@@ -56,9 +56,10 @@ address() {
     local build_std=()
     if has_rust_src; then build_std=(-Zbuild-std); fi
     # Not `depth`, whose stack of 128 KiB is too small for what the sanitizer puts around each variable.
+    LSAN_OPTIONS="suppressions=$PWD/tests/sanitizers/lsan.supp ${LSAN_OPTIONS:-}" \
     RUSTFLAGS=-Zsanitizer=address run_tests address \
         cargo "+$nightly" test "${build_std[@]}" --target "$host" --target-dir "$target_dir/address" \
-        --tests --features tokio-util --no-fail-fast -- --skip depth
+        --test '*' --features tokio-util --no-fail-fast -- --skip depth
     seeds
 }
 
@@ -107,7 +108,7 @@ thread() {
     TSAN_OPTIONS="suppressions=$PWD/tests/sanitizers/tsan.supp ${TSAN_OPTIONS:-}" \
     RUSTFLAGS=-Zsanitizer=thread run_tests thread \
         cargo "+$nightly" test -Zbuild-std --target "$host" --target-dir "$target_dir/thread" \
-        --tests --features tokio-util --no-fail-fast -- --skip depth
+        --test '*' --features tokio-util --no-fail-fast -- --skip depth
 }
 
 if [ $# -eq 0 ]; then set -- address valgrind thread; fi

@@ -22,7 +22,7 @@ mod chosen {
 }
 #[cfg(not(any(feature = "jemalloc", feature = "mimalloc")))]
 mod chosen {
-    pub const NAME: &str = "the system's allocator";
+    pub const NAME: &str = "system";
     pub static INNER: std::alloc::System = std::alloc::System;
 }
 pub use chosen::NAME;

@@ -461,10 +461,16 @@ impl Load {
             self.world.figures.given_up.add(1);
             // If it runs after this, it says so.
             if !mark.set_over() {
-                fail(&format!("{}: a callback was stopped, and has run", request.facts));
+                fail(&format!(
+                    "{}: a callback was stopped, and has run",
+                    request.facts
+                ));
             }
         } else if waits && !mark.is_over() {
-            fail(&format!("{}: a callback was waited for, and has not run", request.facts));
+            fail(&format!(
+                "{}: a callback was waited for, and has not run",
+                request.facts
+            ));
         } else {
             request.marks.push(mark);
         }
