@@ -90,11 +90,14 @@ valgrind() {
         return
     fi
     local runner=CARGO_TARGET_$(tr a-z- A-Z_ <<<"$host")_RUNNER
-    # One thread at a time, in turns: otherwise one that spins can keep the others from running.
+    # In turns, one thread at a time: otherwise one that spins can keep the others from running. What is only possibly
+    # lost is no error: threads that live on, and handles that tests forget, are reached by inner pointers.
+    # Without `theirs`, and without the one test that counts what is done in a time.
     run_tests valgrind env \
-        "$runner=valgrind --error-exitcode=99 --leak-check=full --fair-sched=yes --suppressions=tests/sanitizers/valgrind.supp" \
-        cargo test --target-dir "$target_dir/valgrind" --test rules --test stress --test stress_context --test drop_in \
-        --no-fail-fast -- --test-threads=1
+        "$runner=valgrind --quiet --error-exitcode=99 --fair-sched=yes --suppressions=tests/sanitizers/valgrind.supp \
+--leak-check=full --show-leak-kinds=definite,indirect --errors-for-leak-kinds=definite,indirect" \
+        cargo test --target-dir "$target_dir/valgrind" --test rules --test drop_in --test stress --test stress_context \
+        --no-fail-fast -- --test-threads=1 --skip theirs --skip a_branch_of_select
 }
 
 thread() {
