@@ -704,6 +704,23 @@ fn cancel_never_waits_for_after_func_and_a_slow_one_delays_no_other() {
 }
 
 #[test]
+fn after_func_callbacks_may_wait_for_one_another() {
+    const ALL: usize = 100;
+    let (ctx, guard) = cancellable();
+    let barrier = Arc::new(Barrier::new(ALL));
+    let (say, hear) = mpsc::channel();
+    for _ in 0..ALL {
+        let (barrier, say) = (barrier.clone(), say.clone());
+        drop(ctx.after_func(move || {
+            barrier.wait();
+            say.send(()).unwrap();
+        }));
+    }
+    guard.cancel();
+    (0..ALL).for_each(|_| hear.recv_timeout(PATIENCE).unwrap());
+}
+
+#[test]
 fn stop_returns_true_exactly_once_only_if_it_kept_f_from_running() {
     for off_thread in [false, true] {
         for _ in 0..300 {
