@@ -23,9 +23,9 @@ mod imp {
     pub(crate) use core::sync::atomic::AtomicU32 as AtomicBits;
     #[cfg(all(target_has_atomic = "64", not(cancel_tree_narrow)))]
     pub(crate) use core::sync::atomic::AtomicU64 as AtomicBits;
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize};
     #[cfg(feature = "std")]
-    pub(crate) use core::sync::atomic::AtomicU64;
-    pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize};
+    pub(crate) use core::sync::atomic::{AtomicU64, AtomicU8};
 
     pub(crate) use alloc::sync::Arc;
 

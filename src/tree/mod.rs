@@ -72,6 +72,9 @@ pub(crate) struct Node {
 
 #[cfg(all(target_pointer_width = "64", not(cancel_tree_loom)))]
 const _: () = assert!(size_of::<Node>() == 64);
+// With pointers of 32 bits the word may have 64 or 32.
+#[cfg(all(target_pointer_width = "32", not(cancel_tree_loom)))]
+const _: () = assert!(size_of::<Node>() == if size_of::<Word>() == 8 { 48 } else { 32 });
 
 impl Node {
     fn new(state: State, parent: *const Node) -> Node {

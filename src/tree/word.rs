@@ -14,6 +14,9 @@ const FLAGS: Bits = ONE - 1;
 /// Half of what fits, so that racing increments cannot pass the edge: far beyond what memory allows
 /// with 64 bits, and 32,767 with 32.
 const MAX_HANDLES: Bits = Bits::MAX >> (SHIFT + 1);
+// The flags have room, and so have twice as many handles as there may be.
+const _: () = assert!(State::KEPT.0 == ONE >> 1 && MAX_HANDLES < Bits::MAX >> SHIFT);
+const _: () = assert!(Bits::BITS == 64 || MAX_HANDLES == 32_767);
 
 /// A value of the word.
 #[derive(Clone, Copy, PartialEq, Eq)]
