@@ -90,7 +90,8 @@ impl CancellationToken {
     /// When a source is cancelled, the tokens below are marked before anybody is woken.
     ///
     /// One thing keeps it longer than its handles: a callback below whose [`Registration`] was
-    /// dropped. Then it stays, and the sources' trees with it, until one of them is cancelled.
+    /// dropped. Then it stays, and the sources' trees with it, until one of them is cancelled; for good if
+    /// nobody has a handle of a source any more.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
