@@ -37,7 +37,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A node, its extension, and what they cost at most: several times over.
 const EACH: isize = 1000;
 /// What may wait for the timer's next look at all entries, and lie in the caches of two threads.
-const ROOM: isize = 4 * 4096 * EACH;
+const ROOM: isize = (2 * 4096 + 2 * 512) * EACH;
 
 /// Fails if the peak during `f` is more than so many contexts' above what was in use before.
 fn takes_at_most(contexts: isize, what: &str, f: impl FnOnce()) {

@@ -19,8 +19,9 @@ use core::any::Any;
 use core::cell::RefCell;
 use core::ptr::NonNull;
 
-/// So many extensions a thread keeps at most.
-const CACHED: usize = if SMALL { 1 } else { 4096 };
+/// So many extensions a thread keeps at most. It comes to that many, with time, also where few live at once: those whose
+/// entries the timer looks at late suit few deadlines, and a thread may drop contexts that others made.
+const CACHED: usize = if SMALL { 1 } else { 512 };
 
 /// So many of them are looked at to find one that need not be scheduled anew.
 const LOOK: usize = 4;
