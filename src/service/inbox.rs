@@ -80,11 +80,18 @@ pub(crate) fn run_off_thread(callback: Arc<Callback>) {
 /// A scheduled entry was given up. Once they are too many, the timer looks through all.
 pub(crate) fn note_abandoned() {
     // Relaxed, all: numbers, from which nothing follows but that somebody looks.
-    let now = INBOX.abandoned.fetch_add(1, Relaxed) + 1;
-    let above = now.checked_sub(INBOX.too_many.load(Relaxed));
+    let now = INBOX.abandoned.fetch_add(1, Relaxed).wrapping_add(1);
+    let above = above(now, INBOX.too_many.load(Relaxed));
     if above.is_some_and(|above| above % 1024 == 0) {
         thread::wake();
     }
+}
+
+/// How many more have been abandoned than `limit`. The timer may have freed an entry, and said so, before who abandoned
+/// it has: then the number is less than nothing for a moment, and wraps.
+fn above(abandoned: usize, limit: usize) -> Option<usize> {
+    let abandoned = usize::try_from(abandoned as isize).ok()?;
+    abandoned.checked_sub(limit)
 }
 
 // ----- the thread's side ----------------------------------------------------------------------
@@ -148,7 +155,7 @@ pub(super) fn each_job(list: *mut Callback, mut with: impl FnMut(Arc<Callback>))
 /// Whether a purge is due.
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 pub(super) fn too_many_abandoned() -> bool {
-    INBOX.abandoned.load(Relaxed) >= INBOX.too_many.load(Relaxed)
+    above(INBOX.abandoned.load(Relaxed), INBOX.too_many.load(Relaxed)).is_some()
 }
 
 /// The timer has freed some; of the `all` that it has, as many may be abandoned as are not.
