@@ -16,7 +16,7 @@ use super::waiter::Content;
 use super::word::{State, Word};
 use super::{cancel, reclaim, Handle, Node};
 use crate::cause::ContextError;
-use crate::sync::{AtomicUsize, Relaxed, UnsafeCell};
+use crate::sync::{AtomicUsize, Panics, Relaxed, UnsafeCell};
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::iter;
@@ -249,14 +249,15 @@ impl FiredEdges {
     }
 
     /// Wakes below the targets, and lets go of the edges.
-    pub(super) fn finish(self, mut wake: impl FnMut(&Node, State)) {
+    pub(super) fn finish(self, panics: &mut Panics, wake: impl Fn(&Node, State, &mut Panics)) {
         let mut finish_one = |edge: *const Edge, below: Option<State>| {
             if let Some(below) = below {
                 // SAFETY: the target is alive as long as the edge is in our hands.
-                wake(unsafe { &*(*edge).target }, below);
+                wake(unsafe { &*(*edge).target }, below, panics);
             }
+            // User code, if the target goes and its cause with it.
             // SAFETY: in our hands, and not used again.
-            unsafe { Edge::leave(edge) };
+            panics.catch(|| unsafe { Edge::leave(edge) });
         };
         let mut edge = self.first;
         // SAFETY: in the queue, so in our hands until it is left.

@@ -195,14 +195,14 @@ fn spread(top: &Node) {
     fired.follow(mark);
 
     let mut panics = Panics::default();
-    let mut wake_below = |top: &Node, below: State| {
+    let wake_below = |top: &Node, below: State, panics: &mut Panics| {
         if below.has_any(State::WAITER.with(State::KEPT)) {
-            wake(top, &mut panics);
+            wake(top, panics);
         }
         top.word.set_done();
     };
-    wake_below(top, below);
-    fired.finish(wake_below);
+    wake_below(top, below, &mut panics);
+    fired.finish(&mut panics, wake_below);
     panics.resume();
 }
 

@@ -184,3 +184,55 @@ fn everything_that_goes_with_a_tree_panics() {
         });
     });
 }
+
+/// Drops the last handle of a token that the canceller is at: he has to let it go, cause and all.
+#[test]
+fn a_cause_explodes_when_the_canceller_lets_go_of_an_any_of() {
+    const TOKENS: usize = 4;
+    for bomb in 0..TOKENS {
+        guarded("an any_of's cause", move |_| {
+            let source = CancellationToken::new();
+            let others: Vec<_> = (0..TOKENS).map(|_| CancellationToken::new()).collect();
+            let either = |other| CancellationToken::any_of([other, &source]);
+            let mut tokens: Vec<_> = others.iter().map(|other| Some(either(other))).collect();
+            let victim = tokens[bomb].take().expect("it is there");
+            victim.cancel_with(Cause::new(ExplodingCause));
+            let victim = Arc::new(std::sync::Mutex::new(Some(victim)));
+            let counts: Vec<_> = tokens
+                .iter()
+                .flatten()
+                .map(|token| {
+                    let (count, waker) = counting();
+                    let victim = victim.clone();
+                    drop(token.on_cancel(move || {
+                        let last = lock(&victim).take();
+                        drop(last);
+                    }));
+                    (count, wait_with(token, waker))
+                })
+                .collect();
+            assert!(panics(|| source.cancel()), "{bomb}: the panic surfaces");
+            assert_eq!(counts.len(), TOKENS - 1);
+            for (at, (count, _waiting)) in counts.iter().enumerate() {
+                assert_eq!(count.load(SeqCst), 1, "{bomb}: {at} was told");
+            }
+        });
+    }
+}
+
+#[derive(Debug)]
+struct ExplodingCause;
+
+impl std::fmt::Display for ExplodingCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a bomb")
+    }
+}
+
+impl std::error::Error for ExplodingCause {}
+
+impl Drop for ExplodingCause {
+    fn drop(&mut self) {
+        panic_any(Meant);
+    }
+}
