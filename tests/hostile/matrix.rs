@@ -17,7 +17,7 @@ use std::task::{Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use Panics::{Always, Direct, Stay, Surface};
+use Panics::{Always, Direct, Stay, StayIfQuick, Surface};
 
 /// Hostile code that is told by a cancel of `parent`: at `own` and below, so that there are two of it.
 fn below_parent(world: &World, act: Act, set: impl Fn(&CancellationToken, Act)) -> Trigger {
@@ -416,7 +416,7 @@ const ROLES: &[Role] = &[
     },
     Role {
         name: "callback, at a deadline",
-        panics: Stay,
+        panics: StayIfQuick,
         cancels: None,
         least: 2,
         set_up: |world, act| {
