@@ -456,7 +456,10 @@ def report(runs, mutants, explained, explored):
         print(f"| `{model}` | {bound} | {executions} | {by} |")
 
     print("\n## What was broken on purpose\n")
-    print(f"{len(mutants)} changes; {len(caught)} of them make a model fail.\n")
+    reasons = sum(mutant.key in explained for mutant in left)
+    settled = 100 * (len(caught) + reasons) / len(mutants)
+    print(f"{len(mutants)} changes: {len(caught)} make a model fail ({100 * len(caught) / len(mutants):.1f} %), {reasons} are explained")
+    print(f"below, {len(left) - reasons} are neither. Score: {settled:.1f} % caught or explained.\n")
     print("| file | change | models that failed (not all were asked) |\n| --- | --- | --- |")
     for mutant in sorted(caught):
         models = sorted(runs.kills[mutant.key], key=lambda m: (len(runs.killed_by(m)), m))
