@@ -1,6 +1,5 @@
 //! A flag and an event of event-listener's for each token, which knows its parent: see `chain.rs`.
 
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
@@ -53,28 +52,26 @@ impl CancelTree for Token {
     }
 
     #[inline]
-    fn cancelled(&self) -> impl Future<Output = ()> {
-        async {
-            if self.is_cancelled() {
-                return;
-            }
-            // Its own is on the stack, and a root allocates nothing.
-            listener!(self.0.signal.event => own);
-            let above: Vec<_> = self
-                .0
-                .up()
-                .skip(1)
-                .map(|flag| flag.event.listen())
-                .collect();
-            // Whoever cancels from here on sees the listeners.
-            if self.is_cancelled() {
-                return;
-            }
-            if above.is_empty() {
-                own.await;
-            } else {
-                select(own, select_all(above)).await;
-            }
+    async fn cancelled(&self) {
+        if self.is_cancelled() {
+            return;
+        }
+        // Its own is on the stack, and a root allocates nothing.
+        listener!(self.0.signal.event => own);
+        let above: Vec<_> = self
+            .0
+            .up()
+            .skip(1)
+            .map(|flag| flag.event.listen())
+            .collect();
+        // Whoever cancels from here on sees the listeners.
+        if self.is_cancelled() {
+            return;
+        }
+        if above.is_empty() {
+            own.await;
+        } else {
+            select(own, select_all(above)).await;
         }
     }
 }

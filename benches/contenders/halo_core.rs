@@ -69,17 +69,14 @@ impl CancelTree for Token {
     }
 
     #[inline]
-    fn cancelled(&self) -> impl Future<Output = ()> {
-        async {
-            let mut done = pin!(self.0.context.done_async());
-            // Its future looks first and registers then, and would sleep through a cancel between the two, but for
-            // a second look.
-            poll_fn(|cx| match done.as_mut().poll(cx) {
-                Poll::Pending if self.is_cancelled() => Poll::Ready(()),
-                polled => polled,
-            })
-            .await;
-        }
+    async fn cancelled(&self) {
+        let mut done = pin!(self.0.context.done_async());
+        // Its future looks first and registers then: it would sleep through a cancel between the two.
+        poll_fn(|cx| match done.as_mut().poll(cx) {
+            Poll::Pending if self.is_cancelled() => Poll::Ready(()),
+            polled => polled,
+        })
+        .await;
     }
 
     #[inline]

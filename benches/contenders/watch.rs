@@ -1,6 +1,5 @@
 //! A channel of tokio's `watch` for each token, which knows its parent: see `chain.rs`.
 
-use std::future::Future;
 use std::sync::Arc;
 
 use futures::future::select_all;
@@ -43,13 +42,11 @@ impl CancelTree for Token {
     }
 
     #[inline]
-    fn cancelled(&self) -> impl Future<Output = ()> {
-        async {
-            if self.0.parent().is_none() {
-                return raised(&self.0.signal).await;
-            }
-            select_all(self.0.up().map(|sender| Box::pin(raised(sender)))).await;
+    async fn cancelled(&self) {
+        if self.0.parent().is_none() {
+            return raised(&self.0.signal).await;
         }
+        select_all(self.0.up().map(|sender| Box::pin(raised(sender)))).await;
     }
 }
 
