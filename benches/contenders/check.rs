@@ -298,9 +298,9 @@ fn woken<T: CancelTree>() {
 fn woken_from_above<T: CancelTree>() {
     let root = T::root();
     let [child, sibling] = [root.child(), root.child()];
-    let grandchild = child.child();
+    let far_below = child.child().child();
     let [below, beside] = [Task::new(), Task::new()];
-    let mut below_wait = pin!(grandchild.cancelled());
+    let mut below_wait = pin!(far_below.cancelled());
     let mut beside_wait = pin!(sibling.cancelled());
     assert!(below.poll(below_wait.as_mut()).is_pending());
     assert!(beside.poll(beside_wait.as_mut()).is_pending());
@@ -361,7 +361,7 @@ fn race<T: CancelTree>(pair: impl Fn() -> (T, T), wait: impl Fn(&T) + Sync) {
     let pairs: Vec<_> = iter::repeat_with(pair).take(ROUNDS).collect();
     let begun = AtomicUsize::new(0);
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let waiter = scope.spawn(|| {
             for (waited_for, _) in &pairs {
                 begun.fetch_add(1, Ordering::Release);
                 wait(waited_for);
@@ -372,11 +372,12 @@ fn race<T: CancelTree>(pair: impl Fn() -> (T, T), wait: impl Fn(&T) + Sync) {
             let mut looks = 0;
             while begun.load(Ordering::Acquire) <= i {
                 looks += 1;
-                match looks % 1000 {
+                if looks % 1000 == 0 {
+                    assert!(!waiter.is_finished(), "the waiter has panicked");
                     // It may be that this core is the only one.
-                    0 => thread::yield_now(),
-                    _ => hint::spin_loop(),
+                    thread::yield_now();
                 }
+                hint::spin_loop();
             }
             // Somewhat earlier, somewhat later, by nanoseconds.
             for delay in 0..i % 256 {
