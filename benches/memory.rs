@@ -3,7 +3,7 @@
 use std::fs;
 use std::iter;
 
-use crate::contender::Contender;
+use crate::contenders::{self, CancelTree, Need, Visitor};
 
 const CHILDREN: usize = 1_000_000;
 
@@ -15,8 +15,25 @@ pub struct PerChild {
     pub recycled: f64,
 }
 
-/// Nothing where the system does not tell the size of the resident set.
-pub fn per_child<T: Contender>() -> Option<PerChild> {
+/// By the name of the contender; nothing where the system does not tell the size of the resident set.
+pub fn of_each() -> Vec<(&'static str, PerChild)> {
+    struct Measure(Vec<(&'static str, PerChild)>);
+
+    impl Visitor for Measure {
+        fn visit<T: CancelTree>(&mut self) {
+            let needs = [Need::Children, Need::Churn, Need::Crowd];
+            if contenders::can::<T>("memory", &needs) {
+                self.0.extend(per_child::<T>().map(|it| (T::NAME, it)));
+            }
+        }
+    }
+
+    let mut measured = Measure(Vec::new());
+    contenders::each(&mut measured);
+    measured.0
+}
+
+fn per_child<T: CancelTree>() -> Option<PerChild> {
     let root = T::root();
     let mut children = touched_room(&root, CHILDREN);
     give_back();
@@ -55,7 +72,7 @@ pub fn give_back() {
 
 /// From where the kernel counts pages; the figures elsewhere are off by what each thread has not
 /// yet added to them.
-fn resident_bytes() -> Option<f64> {
+pub fn resident_bytes() -> Option<f64> {
     let rollup = fs::read_to_string("/proc/self/smaps_rollup").ok()?;
     let rss = rollup.lines().find_map(|line| line.strip_prefix("Rss:"))?;
     let kib: f64 = rss.trim().strip_suffix("kB")?.trim().parse().ok()?;

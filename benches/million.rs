@@ -6,7 +6,7 @@ use std::time::Duration;
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, SamplingMode};
 
-use crate::contender::{each_contender, Contender};
+use crate::contenders::{each_contender, CancelTree};
 use crate::floor::{Lines, Linked};
 use crate::memory;
 
@@ -22,34 +22,34 @@ pub fn all(c: &mut Criterion) {
     group.bench_function("floor", |b| {
         b.iter_batched_ref(|| Lines::new(MILLION), |lines| lines.set_all(), ONCE);
     });
-    each_contender!(cancel_wide, &mut group);
+    each_contender!(cancel_wide, &mut group, [Children, Crowd]);
     group.finish();
 
     let mut group = open(c, "cancel_churned");
-    each_contender!(cancel_churned, &mut group);
+    each_contender!(cancel_churned, &mut group, [Children, Churn, Crowd]);
     group.finish();
 
     let mut group = open(c, "cancel_chain");
     group.bench_function("floor", |b| {
         b.iter_batched_ref(|| Linked::new(MILLION), |list| list.set_all(), ONCE);
     });
-    each_contender!(cancel_chain, &mut group);
+    each_contender!(cancel_chain, &mut group, [Children, Depth]);
     group.finish();
 
     let mut group = open(c, "cancel_ten_ary");
-    each_contender!(cancel_ten_ary, &mut group);
+    each_contender!(cancel_ten_ary, &mut group, [Children, Crowd]);
     group.finish();
 
     let mut group = open(c, "build_cold");
-    each_contender!(build_cold, &mut group);
+    each_contender!(build_cold, &mut group, [Children, Crowd]);
     group.finish();
 
     let mut group = open(c, "drop_children");
-    each_contender!(drop_children, &mut group);
+    each_contender!(drop_children, &mut group, [Children, Churn, Crowd]);
     group.finish();
 
     let mut group = open(c, "drop_all");
-    each_contender!(drop_all, &mut group);
+    each_contender!(drop_all, &mut group, [Children, Churn, Crowd]);
     group.finish();
 }
 
@@ -65,31 +65,31 @@ fn open<'a>(c: &'a mut Criterion, name: &str) -> Group<'a> {
     group
 }
 
-fn cancel_wide<T: Contender>(group: &mut Group) {
+fn cancel_wide<T: CancelTree>(group: &mut Group) {
     group.bench_function(T::NAME, |b| {
         b.iter_batched_ref(Tree::<T>::wide, |tree| tree.root.cancel(), ONCE);
     });
 }
 
-fn cancel_churned<T: Contender>(group: &mut Group) {
+fn cancel_churned<T: CancelTree>(group: &mut Group) {
     group.bench_function(T::NAME, |b| {
         b.iter_batched_ref(Tree::<T>::churned, |tree| tree.root.cancel(), ONCE);
     });
 }
 
-fn cancel_chain<T: Contender>(group: &mut Group) {
+fn cancel_chain<T: CancelTree>(group: &mut Group) {
     group.bench_function(T::NAME, |b| {
         b.iter_batched_ref(Tree::<T>::chain, |tree| tree.root.cancel(), ONCE);
     });
 }
 
-fn cancel_ten_ary<T: Contender>(group: &mut Group) {
+fn cancel_ten_ary<T: CancelTree>(group: &mut Group) {
     group.bench_function(T::NAME, |b| {
         b.iter_batched_ref(Tree::<T>::ten_ary, |tree| tree.root.cancel(), ONCE);
     });
 }
 
-fn build_cold<T: Contender>(group: &mut Group) {
+fn build_cold<T: CancelTree>(group: &mut Group) {
     group.bench_function(T::NAME, |b| {
         b.iter_batched_ref(
             || {
@@ -105,13 +105,13 @@ fn build_cold<T: Contender>(group: &mut Group) {
 
 /// Without the parent, which lives on: to a contender that keeps its children's memory for the
 /// next ones this is less work than `drop_all`.
-fn drop_children<T: Contender>(group: &mut Group) {
+fn drop_children<T: CancelTree>(group: &mut Group) {
     group.bench_function(T::NAME, |b| {
         b.iter_batched_ref(Tree::<T>::wide, |tree| tree.rest.clear(), ONCE);
     });
 }
 
-fn drop_all<T: Contender>(group: &mut Group) {
+fn drop_all<T: CancelTree>(group: &mut Group) {
     group.bench_function(T::NAME, |b| {
         b.iter_batched(Tree::<T>::wide, drop, ONCE);
     });
@@ -123,7 +123,7 @@ struct Tree<T> {
     root: T,
 }
 
-impl<T: Contender> Tree<T> {
+impl<T: CancelTree> Tree<T> {
     /// A root alone, but with room for a million handles.
     fn bare() -> Self {
         let root = T::root();

@@ -1,10 +1,12 @@
-//! The aims of the project, and how far they are met.
+//! The aims of the project and how far they are met, all contenders side by side, and who was left out of what.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::contenders::{self, CancelTree, Visitor};
 use crate::context::Lateness;
 use crate::go::Go;
 use crate::memory::PerChild;
@@ -31,6 +33,7 @@ const fn ratio(what: &'static str, of: &'static str, to: &'static str, limit: f6
 const RATIOS: &[Ratio] = &[
     ratio("read the flag", "read", "read/floor", 1.1),
     ratio("… while another thread makes and drops children", "read_busy", "read_busy/floor", 1.5),
+    ratio("… 100 levels below the root", "read_deep", "read_deep/tokio_util", f64::INFINITY),
     ratio("create + drop a child", "create_drop", "create_drop/tokio_util", 0.15),
     ratio("… beside 100,000 living siblings", "create_drop_among_100k", "create_drop_among_100k/tokio_util", 0.15),
     ratio("… from 2 threads on one parent", "create_drop_two_threads", "create_drop_two_threads/tokio_util", 0.02),
@@ -40,6 +43,7 @@ const RATIOS: &[Ratio] = &[
     ratio("clone + drop", "clone_drop", "clone_drop/tokio_util", 0.4),
     ratio("first poll + drop of `cancelled()`", "first_poll", "first_poll/tokio_util", 0.5),
     ratio("… beside another waiter", "first_poll_second_waiter", "first_poll_second_waiter/tokio_util", 0.8),
+    ratio("… 100 levels below the root", "first_poll_deep", "first_poll_deep/tokio_util", f64::INFINITY),
     ratio("… from 2 threads on one token", "first_poll_two_threads", "first_poll_two_threads/tokio_util", 0.08),
     ratio("poll again", "poll_again", "poll_again/tokio_util", 0.1),
     ratio("cancel 1,000,000 children", "cancel_wide", "cancel_wide/floor", 1.3),
@@ -81,7 +85,7 @@ impl Estimates {
 }
 
 /// One table in Markdown, of the rows that this run has measured.
-pub fn table(estimates: &Estimates, ours: Option<PerChild>, theirs: Option<PerChild>) -> String {
+pub fn table(estimates: &Estimates, memory: &[(&str, PerChild)]) -> String {
     let mut table = String::from(
         "| what | aim | measured | met | cancel-tree | floor | tokio-util |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
@@ -114,7 +118,8 @@ pub fn table(estimates: &Estimates, ours: Option<PerChild>, theirs: Option<PerCh
             [Some(of), floor, tokio_util].map(|ns| ns.map_or("–".to_owned(), time)),
         );
     }
-    if let (Some(ours), Some(theirs)) = (ours, theirs) {
+    let of = |name| memory.iter().find(|(of, _)| *of == name).map(|(_, it)| it);
+    if let (Some(ours), Some(theirs)) = (of("cancel_tree"), of("tokio_util")) {
         let bytes = |n: f64| format!("{n:.1} bytes");
         line(
             &mut table,
@@ -135,6 +140,106 @@ pub fn table(estimates: &Estimates, ours: Option<PerChild>, theirs: Option<PerCh
         );
     }
     table
+}
+
+/// A contender as the report names it.
+struct Entry {
+    name: &'static str,
+    about: String,
+}
+
+fn entries() -> Vec<Entry> {
+    struct Enter(Vec<Entry>);
+
+    impl Visitor for Enter {
+        fn visit<T: CancelTree>(&mut self) {
+            let from = match T::PACKAGE {
+                Some(package) => format!("{package} {}", version(package)),
+                None => "written for this comparison".to_owned(),
+            };
+            self.0.push(Entry {
+                name: T::NAME,
+                about: format!("{}: {} ({from})", T::NAME, T::ABOUT),
+            });
+        }
+    }
+
+    let mut entries = Enter(Vec::new());
+    contenders::each(&mut entries);
+    entries.0
+}
+
+/// The version of a package that this one is built with, as the lock file has it.
+fn version(package: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
+    let lock = fs::read_to_string(file).unwrap_or_default();
+    let entry = |name: &str| {
+        let start = format!("name = \"{name}\"\nversion = \"");
+        let (_, entry) = lock.split_once(&start)?;
+        entry.split("\n\n").next()
+    };
+    let of_two = || {
+        // Of two versions, what depends on one says on which.
+        let dependency = format!(" \"{package} ");
+        let (_, version) = entry(env!("CARGO_PKG_NAME"))?.split_once(&dependency)?;
+        version.split(['"', ' ']).next()
+    };
+    let of_one = || entry(package)?.split('"').next();
+    of_two().or_else(of_one).unwrap_or("?").to_owned()
+}
+
+/// All contenders side by side, of the benches that this run has measured.
+pub fn contenders(estimates: &Estimates, memory: &[(&str, PerChild)]) -> String {
+    let entries = entries();
+    let names: Vec<_> = entries.iter().map(|entry| entry.name).collect();
+    let mut table = format!(
+        "\n| what | {} |\n| --- |{}\n",
+        names.join(" | "),
+        " --- |".repeat(names.len())
+    );
+    let mut row = |what: &str, cells: Vec<Option<String>>| {
+        let cells = cells.into_iter().map(|cell| cell.unwrap_or("–".to_owned()));
+        let cells = cells.collect::<Vec<_>>().join(" | ");
+        writeln!(table, "| {what} | {cells} |").expect("a string takes everything");
+    };
+    let mut last = "";
+    for ratio in RATIOS {
+        // Some benches have an aim against two others.
+        if ratio.of != last && estimates.has(&format!("{}/cancel_tree", ratio.of)) {
+            let median = |name| estimates.median(&format!("{}/{name}", ratio.of)).map(time);
+            row(ratio.what, names.iter().map(median).collect());
+        }
+        last = ratio.of;
+    }
+    let of = |name: &str| memory.iter().find(|(of, _)| *of == name);
+    let bytes = |name: &&str| of(name).map(|(_, it)| format!("{:.1} bytes", it.first));
+    row("memory of a child", names.iter().map(bytes).collect());
+
+    table.push('\n');
+    for entry in &entries {
+        writeln!(table, "- {}", entry.about).expect("a string takes everything");
+    }
+    let measured =
+        |bench: &str| bench == "memory" || estimates.has(&format!("{bench}/cancel_tree"));
+    table + "\n" + &left_out(measured)
+}
+
+/// Who was left out of those benches that are `of_interest`, and why.
+pub fn left_out(of_interest: impl Fn(&str) -> bool) -> String {
+    let mut by_reason: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+    for left_out in contenders::left_out().iter() {
+        if of_interest(left_out.of) {
+            let reason = (left_out.name, left_out.because);
+            by_reason.entry(reason).or_default().push(left_out.of);
+        }
+    }
+    let lines = by_reason.iter().map(|((name, because), benches)| {
+        format!(
+            "- left out of {}: {name}, because {because}\n",
+            benches.join(", ")
+        )
+    });
+    lines.collect()
 }
 
 /// What a context's operation is compared with.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode};
 
-use crate::contender::{each_contender, Contender};
+use crate::contenders::{each_contender, CancelTree};
 use crate::floor::Flag;
 use crate::threads;
 
@@ -21,52 +21,60 @@ pub fn all(c: &mut Criterion) {
         let flag = Flag::new();
         b.iter(|| black_box(&flag).is_set());
     });
-    each_contender!(read, &mut group);
+    each_contender!(read, &mut group, []);
     group.finish();
 
     let mut group = open(c, "read_busy");
     read_busy_floor(&mut group);
-    each_contender!(read_busy, &mut group);
+    each_contender!(read_busy, &mut group, [Children, Churn]);
+    group.finish();
+
+    let mut group = open(c, "read_deep");
+    each_contender!(read_deep, &mut group, [Children]);
     group.finish();
 
     let mut group = open(c, "create_drop_among_100k");
-    each_contender!(create_drop_among_100k, &mut group);
+    each_contender!(create_drop_among_100k, &mut group, [Children, Churn, Crowd]);
     group.finish();
 
     let mut group = open(c, "create_drop");
-    each_contender!(create_drop, &mut group);
+    each_contender!(create_drop, &mut group, [Children, Churn]);
     group.finish();
 
     let mut group = open(c, "create_drop_two_threads");
-    each_contender!(create_drop_two_threads, &mut group);
+    each_contender!(create_drop_two_threads, &mut group, [Children, Churn]);
     group.finish();
 
     let mut group = open(c, "create_cancel_drop");
-    each_contender!(create_cancel_drop, &mut group);
+    each_contender!(create_cancel_drop, &mut group, [Children, Churn]);
     group.finish();
 
     let mut group = open(c, "request");
-    each_contender!(request, &mut group);
+    each_contender!(request, &mut group, [Children, Churn]);
     group.finish();
 
     let mut group = open(c, "clone_drop");
-    each_contender!(clone_drop, &mut group);
+    each_contender!(clone_drop, &mut group, [CloneToCancel]);
     group.finish();
 
     let mut group = open(c, "first_poll");
-    each_contender!(first_poll, &mut group);
+    each_contender!(first_poll, &mut group, [Async]);
     group.finish();
 
     let mut group = open(c, "first_poll_second_waiter");
-    each_contender!(first_poll_second_waiter, &mut group);
+    each_contender!(first_poll_second_waiter, &mut group, [Async]);
+    group.finish();
+
+    let mut group = open(c, "first_poll_deep");
+    each_contender!(first_poll_deep, &mut group, [Children, Async]);
     group.finish();
 
     let mut group = open(c, "first_poll_two_threads");
-    each_contender!(first_poll_two_threads, &mut group);
+    each_contender!(first_poll_two_threads, &mut group, [Async]);
     group.finish();
 
     let mut group = open(c, "poll_again");
-    each_contender!(poll_again, &mut group);
+    each_contender!(poll_again, &mut group, [Async]);
     group.finish();
 }
 
@@ -81,7 +89,7 @@ pub fn open<'a>(c: &'a mut Criterion, name: &str) -> Group<'a> {
     group
 }
 
-fn read<T: Contender>(group: &mut Group) {
+fn read<T: CancelTree>(group: &mut Group) {
     let token = T::root();
     group.bench_function(T::NAME, |b| {
         b.iter(|| black_box(&token).is_cancelled());
@@ -91,7 +99,7 @@ fn read<T: Contender>(group: &mut Group) {
 /// The second core is as busy as it is for `cancel_tree`, but with a token of its own.
 fn read_busy_floor(group: &mut Group) {
     let flag = Flag::new();
-    let parent = <cancel_tree::CancellationToken as Contender>::root();
+    let parent = <cancel_tree::CancellationToken as CancelTree>::root();
     threads::while_busy(
         || drop(black_box(parent.child())),
         || {
@@ -100,7 +108,7 @@ fn read_busy_floor(group: &mut Group) {
     );
 }
 
-fn read_busy<T: Contender>(group: &mut Group) {
+fn read_busy<T: CancelTree>(group: &mut Group) {
     let token = T::root();
     threads::while_busy(
         || drop(black_box(token.child())),
@@ -112,14 +120,26 @@ fn read_busy<T: Contender>(group: &mut Group) {
     );
 }
 
-fn create_drop<T: Contender>(group: &mut Group) {
+/// A hundred levels below the root: who cancels without a look at what is below pays here.
+fn read_deep<T: CancelTree>(group: &mut Group) {
+    let token = deep::<T>();
+    group.bench_function(T::NAME, |b| {
+        b.iter(|| black_box(&token).is_cancelled());
+    });
+}
+
+fn deep<T: CancelTree>() -> T {
+    (0..100).fold(T::root(), |token, _| token.child())
+}
+
+fn create_drop<T: CancelTree>(group: &mut Group) {
     let parent = T::root();
     group.bench_function(T::NAME, |b| {
         b.iter(|| drop(black_box(black_box(&parent).child())));
     });
 }
 
-fn create_drop_among_100k<T: Contender>(group: &mut Group) {
+fn create_drop_among_100k<T: CancelTree>(group: &mut Group) {
     let parent = T::root();
     let _siblings: Vec<T> = (0..100_000).map(|_| parent.child()).collect();
     group.bench_function(T::NAME, |b| {
@@ -127,7 +147,7 @@ fn create_drop_among_100k<T: Contender>(group: &mut Group) {
     });
 }
 
-fn create_drop_two_threads<T: Contender>(group: &mut Group) {
+fn create_drop_two_threads<T: CancelTree>(group: &mut Group) {
     let parent = T::root();
     threads::two_at_once(
         || drop(black_box(black_box(&parent).child())),
@@ -137,7 +157,7 @@ fn create_drop_two_threads<T: Contender>(group: &mut Group) {
     );
 }
 
-fn create_cancel_drop<T: Contender>(group: &mut Group) {
+fn create_cancel_drop<T: CancelTree>(group: &mut Group) {
     let parent = T::root();
     group.bench_function(T::NAME, |b| {
         b.iter(|| {
@@ -148,7 +168,7 @@ fn create_cancel_drop<T: Contender>(group: &mut Group) {
 }
 
 /// A request's token, one for each of three tasks that work for it, and the end of them all.
-fn request<T: Contender>(group: &mut Group) {
+fn request<T: CancelTree>(group: &mut Group) {
     let server = T::root();
     group.bench_function(T::NAME, |b| {
         b.iter(|| {
@@ -160,19 +180,19 @@ fn request<T: Contender>(group: &mut Group) {
     });
 }
 
-fn clone_drop<T: Contender>(group: &mut Group) {
+fn clone_drop<T: CancelTree>(group: &mut Group) {
     let token = T::root();
     group.bench_function(T::NAME, |b| {
         b.iter(|| drop(black_box(black_box(&token).clone())));
     });
 }
 
-fn first_poll<T: Contender>(group: &mut Group) {
+fn first_poll<T: CancelTree>(group: &mut Group) {
     let token = T::root();
     group.bench_function(T::NAME, |b| b.iter(|| poll_and_drop(&token)));
 }
 
-fn first_poll_second_waiter<T: Contender>(group: &mut Group) {
+fn first_poll_second_waiter<T: CancelTree>(group: &mut Group) {
     let token = T::root();
     let mut first = pin!(token.cancelled());
     assert!(poll(first.as_mut()).is_pending());
@@ -180,7 +200,12 @@ fn first_poll_second_waiter<T: Contender>(group: &mut Group) {
     assert!(poll(first).is_pending());
 }
 
-fn first_poll_two_threads<T: Contender>(group: &mut Group) {
+fn first_poll_deep<T: CancelTree>(group: &mut Group) {
+    let token = deep::<T>();
+    group.bench_function(T::NAME, |b| b.iter(|| poll_and_drop(&token)));
+}
+
+fn first_poll_two_threads<T: CancelTree>(group: &mut Group) {
     let token = T::root();
     threads::two_at_once(
         || {
@@ -192,7 +217,7 @@ fn first_poll_two_threads<T: Contender>(group: &mut Group) {
     );
 }
 
-fn poll_again<T: Contender>(group: &mut Group) {
+fn poll_again<T: CancelTree>(group: &mut Group) {
     let token = T::root();
     let mut future = pin!(token.cancelled());
     assert!(poll(future.as_mut()).is_pending());
@@ -202,7 +227,7 @@ fn poll_again<T: Contender>(group: &mut Group) {
 }
 
 #[inline]
-fn poll_and_drop<T: Contender>(token: &T) -> bool {
+fn poll_and_drop<T: CancelTree>(token: &T) -> bool {
     poll(pin!(black_box(token).cancelled())).is_ready()
 }
 

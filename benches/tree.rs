@@ -1,10 +1,14 @@
-//! `cargo bench` measures everything that the project has an aim for, against tokio-util, tokio's timer, Go's
-//! context and what the machine itself needs, and ends with tables of all ratios and aims.
+//! `cargo bench` measures everything that the project has an aim for, against other tokens, tokio's timer, Go's
+//! context and what the machine itself needs, and ends with tables of all ratios and aims, of all contenders, and of
+//! who was left out of what.
 //!
-//! The table is also written to the file that the variable `REPORT` names, or else to
+//! With `--test` each bench is tried once. Either way the contenders are first held to what they promise:
+//! see `contenders/check.rs`.
+//!
+//! The tables are also written to the file that the variable `REPORT` names, or else to
 //! `criterion-ratios.md` in the target directory.
 
-mod contender;
+mod contenders;
 mod context;
 mod cores;
 mod floor;
@@ -36,15 +40,15 @@ fn main() -> io::Result<()> {
     };
 
     // `cargo bench` says so; without it, or with `--test`, the benches are only tried out.
+    let is_listing = env::args().any(|arg| arg == "--list");
     let is_measuring = env::args().any(|arg| arg == "--bench")
-        && !env::args().any(|arg| arg == "--test" || arg == "--list");
+        && !is_listing
+        && !env::args().any(|arg| arg == "--test");
     // Ahead of the benches, whose freed memory would otherwise be what the children get.
-    let memory = is_measuring.then(|| {
-        (
-            memory::per_child::<cancel_tree::CancellationToken>(),
-            memory::per_child::<tokio_util::sync::CancellationToken>(),
-        )
-    });
+    let memory = is_measuring.then(memory::of_each);
+    if !is_listing {
+        contenders::check::all();
+    }
 
     let mut criterion = Criterion::default()
         .output_directory(&estimates.directory)
@@ -57,15 +61,18 @@ fn main() -> io::Result<()> {
     context::all(&mut criterion);
     criterion.final_summary();
 
-    if let Some((ours, theirs)) = memory {
-        let mut table = report::table(&estimates, ours, theirs);
+    if let Some(memory) = memory {
+        let mut table = report::table(&estimates, &memory);
         if estimates.has("ctx_timeout_drop/cancel_tree") {
             table += &report::contexts(&estimates, go::run(), &context::lateness());
         }
+        table += &report::contenders(&estimates, &memory);
         let file =
             env::var_os("REPORT").map_or_else(|| target.join("criterion-ratios.md"), PathBuf::from);
         fs::write(&file, &table)?;
         println!("\n{table}\nwritten to {}", file.display());
+    } else if !is_listing {
+        println!("\n{}", report::left_out(|_| true));
     }
     Ok(())
 }

@@ -4,26 +4,38 @@ use std::iter;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cancel_tree::CancellationToken;
-use criterion::{Criterion, SamplingMode};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, SamplingMode};
 use crossbeam_utils::sync::Parker;
 
+use crate::contenders::{each_contender, CancelTree};
 use crate::cores;
+
+type Group<'a> = BenchmarkGroup<'a, WallTime>;
 
 pub fn all(c: &mut Criterion) {
     // On one core nothing but instructions counts, on two it is mostly the way between them.
-    wake(c, "wake", 0);
-    wake(c, "wake_across", 1);
+    let mut group = open(c, "wake");
+    floor(&mut group, 0);
+    each_contender!(wake, &mut group, [Blocking, Children, Crowd]);
+    group.finish();
+
+    let mut group = open(c, "wake_across");
+    floor(&mut group, 1);
+    each_contender!(wake_across, &mut group, [Blocking, Children, Crowd]);
+    group.finish();
 }
 
-/// Wakes a thread on core `other` from the first core, and the other way round.
-fn wake(c: &mut Criterion, name: &str, other: usize) {
+fn open<'a>(c: &'a mut Criterion, name: &str) -> Group<'a> {
     let mut group = c.benchmark_group(name);
     group
         .sampling_mode(SamplingMode::Flat)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3));
+    group
+}
 
+fn floor(group: &mut Group, other: usize) {
     group.bench_function("floor", |b| {
         b.iter_custom(|iters| {
             let (ping, pong) = (Parker::new(), Parker::new());
@@ -42,13 +54,24 @@ fn wake(c: &mut Criterion, name: &str, other: usize) {
             )
         });
     });
+}
 
+fn wake<T: CancelTree>(group: &mut Group) {
+    exchange::<T>(group, 0);
+}
+
+fn wake_across<T: CancelTree>(group: &mut Group) {
+    exchange::<T>(group, 1);
+}
+
+/// Wakes a thread on core `other` from the first core, and the other way round.
+fn exchange<T: CancelTree>(group: &mut Group, other: usize) {
     // A token can be cancelled only once, hence one for each time.
-    group.bench_function("cancel_tree", |b| {
+    group.bench_function(T::NAME, |b| {
         b.iter_custom(|iters| {
-            let root = CancellationToken::new();
-            let tokens = || -> Vec<_> {
-                iter::repeat_with(|| root.child_token())
+            let root = T::root();
+            let tokens = || -> Vec<T> {
+                iter::repeat_with(|| root.child())
                     .take(iters as usize + 1)
                     .collect()
             };
@@ -67,8 +90,6 @@ fn wake(c: &mut Criterion, name: &str, other: usize) {
             )
         });
     });
-
-    group.finish();
 }
 
 /// The time of `iters` wake-ups, out of as many exchanges of two between a thread on the first

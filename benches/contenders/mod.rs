@@ -1,0 +1,164 @@
+//! Who is measured: one trait, the list of those who have it, and who is left out of what, and why.
+//!
+//! A contender is a file beside this one, of a type that is a [`CancelTree`], and its two lines here: its `mod`, and
+//! its name in [`each`]. [`check`] then holds it to what the trait promises before it is measured.
+
+mod cancel_tree;
+mod chain;
+pub mod check;
+mod event_listener;
+mod halo_core;
+mod mutex_tree;
+mod stop_token;
+mod tokio_util;
+mod watch;
+
+use std::future::Future;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use criterion::measurement::WallTime;
+use criterion::BenchmarkGroup;
+
+/// A tree of cancellation tokens, whose handle may be cloned; to drop the handles is the end of a token.
+///
+/// What not everybody has stands in [`Need`], and what this contender has not in `LACKS`; to call that is a mistake
+/// of the bench, which did not say that it needs it.
+pub trait CancelTree: Clone + Send + Sync + 'static {
+    /// Names the contender in the ids of its benchmarks.
+    const NAME: &'static str;
+
+    /// What it is, for the report.
+    const ABOUT: &'static str;
+
+    /// The crate that it comes from, whose version the report tells; none if it is written here.
+    const PACKAGE: Option<&'static str>;
+
+    /// Whether there are aims against it: its samples are as many as ours. The others have fewer, so that a run
+    /// takes minutes.
+    const HAS_AIMS: bool = false;
+
+    /// What it cannot do, each with the reason.
+    const LACKS: &'static [(Need, &'static str)] = &[];
+
+    fn root() -> Self;
+
+    /// A token that is cancelled with this one.
+    fn child(&self) -> Self {
+        lacking::<Self>(Need::Children)
+    }
+
+    fn cancel(&self);
+    fn is_cancelled(&self) -> bool;
+
+    /// Waits as a task.
+    fn cancelled(&self) -> impl Future<Output = ()> {
+        async { lacking::<Self>(Need::Async) }
+    }
+
+    /// Waits as a thread.
+    fn wait(&self) {
+        lacking::<Self>(Need::Blocking)
+    }
+}
+
+/// What a bench asks for beyond a root, clones of it, `cancel` and `is_cancelled`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Need {
+    /// `child`.
+    Children,
+    /// Children that are dropped without a cancel leave nothing behind.
+    Churn,
+    /// A hundred thousand living children of one parent, and more, at a price that does not grow with them.
+    Crowd,
+    /// Chains that are a hundred thousand tokens long, and more.
+    Depth,
+    /// Every clone may cancel, and is one of the contender's own handles.
+    CloneToCancel,
+    /// `cancelled`.
+    Async,
+    /// `wait`.
+    Blocking,
+}
+
+fn lacking<T: CancelTree>(need: Need) -> ! {
+    panic!(
+        "{} does not do this, nor say that it lacks {need:?}",
+        T::NAME
+    )
+}
+
+/// Something to do with each contender; a closure cannot be generic.
+pub trait Visitor {
+    fn visit<T: CancelTree>(&mut self);
+}
+
+/// The list. Those with aims come first: the shorter pace of the others stays with a group of benchmarks.
+pub fn each(visitor: &mut impl Visitor) {
+    visitor.visit::<cancel_tree::Token>();
+    visitor.visit::<tokio_util::Token>();
+    visitor.visit::<event_listener::Token>();
+    visitor.visit::<watch::Token>();
+    visitor.visit::<stop_token::Token>();
+    visitor.visit::<halo_core::Token>();
+    visitor.visit::<mutex_tree::Token>();
+}
+
+/// Runs a generic benchmark, named as its group is, for each contender that has what it needs, side by side in time,
+/// so that a slow drift of the machine does not end up in their ratio.
+macro_rules! each_contender {
+    ($bench:ident, $group:expr, [$($need:ident),*]) => {{
+        struct Run<'a, 'b>(&'a mut Group<'b>);
+
+        impl $crate::contenders::Visitor for Run<'_, '_> {
+            fn visit<T: CancelTree>(&mut self) {
+                let needs = [$($crate::contenders::Need::$need),*];
+                if $crate::contenders::can::<T>(stringify!($bench), &needs) {
+                    if !T::HAS_AIMS {
+                        $crate::contenders::hurry(self.0);
+                    }
+                    $bench::<T>(self.0);
+                }
+            }
+        }
+
+        $crate::contenders::each(&mut Run($group));
+    }};
+}
+pub(crate) use each_contender;
+
+/// The pace of those that there is no aim against.
+pub fn hurry(group: &mut BenchmarkGroup<'_, WallTime>) {
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(500));
+}
+
+/// A contender that did not take part.
+#[derive(Clone, Copy)]
+pub struct LeftOut {
+    pub of: &'static str,
+    pub name: &'static str,
+    pub because: &'static str,
+}
+
+static LEFT_OUT: Mutex<Vec<LeftOut>> = Mutex::new(Vec::new());
+
+/// Those that [`can`] has turned down.
+pub fn left_out() -> MutexGuard<'static, Vec<LeftOut>> {
+    LEFT_OUT.lock().expect("nobody panics with it")
+}
+
+/// Whether the contender has what is needed for `what`; if not, that is written down with the reason.
+pub fn can<T: CancelTree>(what: &'static str, needs: &[Need]) -> bool {
+    let lacks = T::LACKS.iter().find(|(lack, _)| needs.contains(lack));
+    if let Some(&(_, because)) = lacks {
+        left_out().push(LeftOut {
+            of: what,
+            name: T::NAME,
+            because,
+        });
+    }
+    lacks.is_none()
+}
