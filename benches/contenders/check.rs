@@ -18,7 +18,7 @@ use std::time::Duration;
 use futures::executor::block_on;
 
 use super::{CancelTree, Need, Visitor};
-use crate::memory;
+use crate::machine::memory;
 
 /// Even where the machine has other things to do.
 const LONG_ENOUGH: Duration = Duration::from_secs(60);

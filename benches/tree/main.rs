@@ -8,16 +8,16 @@
 //! The tables are also written to the file that the variable `REPORT` names, or else to
 //! `criterion-ratios.md` in the target directory.
 
+#[path = "../contenders/mod.rs"]
 mod contenders;
 mod context;
-mod cores;
-mod floor;
 mod go;
+#[path = "../machine/mod.rs"]
+mod machine;
 mod memory;
 mod million;
 mod report;
 mod small;
-mod threads;
 mod wake;
 
 use std::env;

@@ -7,8 +7,8 @@ use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, SamplingMode};
 
 use crate::contenders::{each_contender, CancelTree};
-use crate::floor::{Lines, Linked};
-use crate::memory;
+use crate::machine::floor::{Lines, Linked};
+use crate::machine::memory;
 
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
 

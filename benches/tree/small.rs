@@ -10,8 +10,8 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode};
 
 use crate::contenders::{each_contender, CancelTree};
-use crate::floor::Flag;
-use crate::threads;
+use crate::machine::floor::Flag;
+use crate::machine::threads;
 
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
 

@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cores;
+use super::cores;
 
 /// Runs `measure` while a thread on another core does `op` over and over.
 pub fn while_busy(op: impl Fn() + Sync, measure: impl FnOnce()) {

@@ -9,7 +9,7 @@ use criterion::{BenchmarkGroup, Criterion, SamplingMode};
 use crossbeam_utils::sync::Parker;
 
 use crate::contenders::{each_contender, CancelTree};
-use crate::cores;
+use crate::machine::cores;
 
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
 
