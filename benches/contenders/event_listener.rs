@@ -28,7 +28,10 @@ impl CancelTree for Token {
             Need::Blocking,
             "a thread can block on one event, but a child listens to one for each token above",
         ),
-        (Need::DeepWaits, "a wait is a listener for each token above"),
+        (
+            Need::ManyWaits,
+            "a child's wait is a listener for each token above, too",
+        ),
     ];
 
     #[inline]

@@ -76,12 +76,14 @@ pub enum Need {
     Crowd,
     /// Chains that are a hundred thousand tokens long, and more.
     Depth,
+    /// A million tokens, made, cancelled and dropped in a second or so.
+    Million,
     /// Every clone may cancel, and is one of the contender's own handles.
     CloneToCancel,
     /// `cancelled`.
     Async,
-    /// Many of them far below the root, at a price that does not grow with the depth.
-    DeepWaits,
+    /// A million of them, counting each as often as it has tokens above.
+    ManyWaits,
     /// `wait`.
     Blocking,
 }

@@ -19,7 +19,10 @@ impl CancelTree for Token {
     const PACKAGE: Option<&'static str> = Some("tokio");
     const LACKS: &'static [(Need, &'static str)] = &[
         (Need::Blocking, "it has no wait for threads"),
-        (Need::DeepWaits, "a wait is a receiver for each token above"),
+        (
+            Need::ManyWaits,
+            "a child's wait is a receiver for each token above, too",
+        ),
     ];
 
     #[inline]

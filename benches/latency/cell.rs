@@ -12,9 +12,13 @@ use crate::shape::{Kind, Shape};
 use crate::tree::{Row, Tokens, Tree};
 use crate::watchdog::Watchdog;
 
-/// A cell of the tables takes as long as this, and longer where the fewest samples do.
-const LONG_ENOUGH: Duration = Duration::from_millis(1500);
+/// A cell takes as long as this; longer for as many samples as a p99 needs, if it has them in time; and however long it
+/// takes for the fewest.
+const AT_LEAST: Duration = Duration::from_secs(1);
+const FOR_A_P99: (usize, Duration) = (100, Duration::from_secs(6));
 const FEWEST: usize = 11;
+
+const MILLION: usize = 1_000_000;
 
 #[derive(Clone, Copy, PartialEq)]
 pub enum What {
@@ -36,15 +40,14 @@ impl What {
 
     /// What a contender has to have for a tree of that shape.
     fn needs(self, shape: &Shape) -> Vec<Need> {
+        let has_many_waits = self == Self::Task && shape.leaves.len() > 1 && shape.reach >= MILLION;
         let asked = [
             (Need::Children, true),
             (Need::Crowd, shape.width > 1000),
             (Need::Depth, shape.depth > 1000),
+            (Need::Million, shape.len() >= MILLION),
             (Need::Async, self == Self::Task),
-            (
-                Need::DeepWaits,
-                self == Self::Task && shape.reach > 2_000_000,
-            ),
+            (Need::ManyWaits, has_many_waits),
             (Need::Blocking, self == Self::Thread),
         ];
         let needed = asked.iter().filter(|(_, is_needed)| *is_needed);
@@ -69,12 +72,13 @@ impl Cell {
 
 /// In the order of the tables.
 pub fn all(is_measuring: bool) -> Vec<Cell> {
-    const SIZES: [usize; 7] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000];
+    // Without 100,000, which take as long as they tell little.
+    const SIZES: [usize; 6] = [1, 10, 100, 1000, 10_000, MILLION];
     // A hundred threads are as many as a program has that parks them.
     let most = |what| match what {
         _ if !is_measuring => 10,
         What::Thread => 100,
-        What::Seen | What::Task => 1_000_000,
+        What::Seen | What::Task => MILLION,
     };
     // With few tokens all shapes are much the same.
     let fewest = |kind| match kind {
@@ -172,7 +176,7 @@ pub fn measure(cell: Cell, other: &OtherCore, watchdog: &Watchdog, is_measuring:
                 entrant.scan.record(ns(scan)).expect("it resizes");
             }
         }
-        if !is_measuring || round >= FEWEST && begin.elapsed() >= LONG_ENOUGH {
+        if !is_measuring || is_enough(round, begin.elapsed()) {
             break;
         }
     }
@@ -181,4 +185,9 @@ pub fn measure(cell: Cell, other: &OtherCore, watchdog: &Watchdog, is_measuring:
         entrants: entrants.these,
         left_out: entrants.left_out,
     }
+}
+
+fn is_enough(samples: usize, elapsed: Duration) -> bool {
+    let (wanted, in_time) = FOR_A_P99;
+    samples >= FEWEST && elapsed >= AT_LEAST && (samples >= wanted || elapsed >= in_time)
 }
