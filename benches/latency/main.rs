@@ -85,9 +85,11 @@ fn run() -> Result<(), Box<dyn Error>> {
         cells.retain(|cell| cell.id().contains(&filter));
     }
     if is_listing {
-        for cell in cells {
+        for cell in &cells {
             println!("{}: benchmark", cell.id());
         }
+    }
+    if is_listing || cells.is_empty() {
         return Ok(());
     }
     if is_measuring && !other_core::has_two_cores() {
@@ -95,6 +97,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
 
+    contenders::check::all();
     let other = OtherCore::start();
     let watchdog = Watchdog::start();
     let _pinned = cores::pin(0);
