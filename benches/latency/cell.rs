@@ -15,7 +15,7 @@ use crate::watchdog::Watchdog;
 /// A cell takes as long as this; longer for as many samples as a p99 needs, if it has them in time; and however long it
 /// takes for the fewest.
 const AT_LEAST: Duration = Duration::from_secs(1);
-const FOR_A_P99: (usize, Duration) = (100, Duration::from_secs(6));
+const FOR_A_P99: (usize, Duration) = (100, Duration::from_secs(4));
 const FEWEST: usize = 11;
 
 const MILLION: usize = 1_000_000;
@@ -72,7 +72,7 @@ impl Cell {
 
 /// In the order of the tables.
 pub fn all(is_measuring: bool) -> Vec<Cell> {
-    // Without 100,000, which take as long as they tell little.
+    // Not 100,000: they would take most of a minute more and tell little.
     const SIZES: [usize; 6] = [1, 10, 100, 1000, 10_000, MILLION];
     // A hundred threads are as many as a program has that parks them.
     let most = |what| match what {

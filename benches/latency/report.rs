@@ -138,18 +138,23 @@ fn left_out(measured: &[Measured]) -> String {
         }
     }
     let lines = by_reason.into_iter().map(|((name, because), cells)| {
-        let of = if cells.len() == measured.len() {
-            "everything".to_owned()
-        } else {
-            let same = |a: &Cell, b: &Cell| a.what == b.what && a.kind == b.kind;
-            let places = cells.chunk_by(same).map(|cells| {
-                let sizes: Vec<_> = cells.iter().map(|cell| cell.len.to_string()).collect();
-                let Cell { what, kind, .. } = cells[0];
-                format!("{}/{}/{}", what.name(), kind.name(), sizes.join("+"))
-            });
-            places.collect::<Vec<_>>().join(", ")
-        };
-        format!("- left out of {of}: {name}, because {because}\n")
+        let mut places = Vec::new();
+        for of_what in cells.chunk_by(|a, b| a.what == b.what) {
+            let what = of_what[0].what;
+            let all = measured.iter().filter(|it| it.cell.what == what);
+            if of_what.len() == all.count() {
+                places.push(what.name().to_owned());
+                continue;
+            }
+            for of_kind in of_what.chunk_by(|a, b| a.kind == b.kind) {
+                let sizes: Vec<_> = of_kind.iter().map(|cell| grouped(cell.len)).collect();
+                let (what, kind, sizes) =
+                    (what.name(), of_kind[0].kind.name(), sizes.join(" and "));
+                places.push(format!("{what}/{kind} of {sizes}"));
+            }
+        }
+        let places = places.join(", ");
+        format!("- left out of {places}: {name}, because {because}\n")
     });
     lines.collect()
 }
