@@ -10,7 +10,6 @@ use crate::measure::{self, Sample};
 use crate::other_core::OtherCore;
 use crate::shape::{Kind, Shape};
 use crate::tree::{Row, Tokens, Tree};
-use crate::watchdog::Watchdog;
 
 /// A cell takes as long as this; longer for as many samples as a p99 needs, if it has them in time; and however long it
 /// takes for the fewest.
@@ -150,8 +149,14 @@ pub struct Measured {
     pub left_out: Vec<(&'static str, &'static str)>,
 }
 
-/// Takes samples in turns, so that a slow drift of the machine does not end up in the ratios.
-pub fn measure(cell: Cell, other: &OtherCore, watchdog: &Watchdog, is_measuring: bool) -> Measured {
+/// Takes samples in turns, so that a slow drift of the machine does not end up in the ratios. Says before each what
+/// it is of.
+pub fn measure(
+    cell: Cell,
+    other: &OtherCore,
+    is_measuring: bool,
+    say: impl Fn(String),
+) -> Measured {
     let shape = Arc::new(cell.kind.shape(cell.len));
     let mut entrants = Entrants {
         what: cell.what,
@@ -168,7 +173,7 @@ pub fn measure(cell: Cell, other: &OtherCore, watchdog: &Watchdog, is_measuring:
         for turn in 0..count {
             // Another one begins each time.
             let entrant = &mut entrants.these[(round + turn) % count];
-            watchdog.watch(format!("{}, {}", cell.id(), entrant.name));
+            say(format!("{}, {}", cell.id(), entrant.name));
             let Sample { latency, scan } = (entrant.sample)(&shape, other);
             let ns = |time: Duration| time.as_nanos() as u64;
             entrant.latency.record(ns(latency)).expect("it resizes");

@@ -102,14 +102,15 @@ fn run() -> Result<(), Box<dyn Error>> {
     let watchdog = Watchdog::start();
     let _pinned = cores::pin(0);
     let progress = ProgressBar::new(cells.len() as u64).with_style(ProgressStyle::with_template(
-        "{bar:30} {pos}/{len} {msg}  {elapsed}, {eta} to go",
+        "{bar:30} {pos}/{len} {elapsed} {msg}",
     )?);
     let mut measured = Vec::new();
     for cell in cells {
-        progress.set_message(cell.id());
-        progress.tick();
         let begin = Instant::now();
-        let of_cell = cell::measure(cell, &other, &watchdog, is_measuring);
+        let of_cell = cell::measure(cell, &other, is_measuring, |what| {
+            progress.set_message(what.clone());
+            watchdog.watch(what);
+        });
         progress.suspend(|| {
             if is_measuring {
                 println!(
