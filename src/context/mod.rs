@@ -222,7 +222,11 @@ impl Context {
                 let cause = cause.unwrap_or(ContextError::DeadlineExceeded.into());
                 token.cancel_with(cause);
             } else {
-                token.set_deadline(clock::at_or_after(own), cause);
+                let deadline = clock::at_or_after(own);
+                match cause {
+                    None => token.set_deadline(deadline),
+                    Some(cause) => token.set_deadline_because(deadline, cause),
+                }
             }
         }
         self.derive(pair, Some(own), Step::Deadline)
