@@ -180,7 +180,7 @@ impl CancellationToken {
     ///
     /// # Cost
     ///
-    /// First poll: 2 RMWs, dropping it 1; beside other waiters of the same token, a child more. To
+    /// First poll: 2 RMWs, dropping it 1; beside other waiters of the same token the same, at a child of its own. To
     /// poll again with the same waker: a load.
     #[inline]
     pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
