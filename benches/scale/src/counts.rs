@@ -1,7 +1,5 @@
 //! What an operation does to shared memory, in numbers.
 
-use std::collections::HashMap;
-
 use serde::{Deserialize, Serialize};
 
 /// Of one operation; a fraction where one run of it is many.
@@ -39,7 +37,9 @@ pub use counting::{Log, Of};
 
 #[cfg(cancel_tree_counting)]
 mod counting {
-    use super::{Counts, HashMap};
+    use super::Counts;
+    use std::collections::HashMap;
+
     use cancel_tree::counting::{accesses, Access, Kind};
 
     const LINE: usize = 64;

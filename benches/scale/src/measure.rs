@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 use crate::machine::cores;
 use crate::operations::{Measure, Operation};
 
-/// So long is a sample, and so many there are; their median counts.
-const SAMPLE: Duration = Duration::from_millis(25);
-const SAMPLES: usize = 7;
+/// So long is a sample, and so many there are; their median counts. Shorter than a scheduler lets one run: so one that
+/// takes a core away for a while spoils a few of them, and no more.
+const SAMPLE: Duration = Duration::from_millis(2);
+const SAMPLES: usize = 100;
+
+const WARM_UP: Duration = Duration::from_millis(50);
 
 /// The clock is read after so long a time at the earliest: it takes some 25 ns.
 const BATCH: Duration = Duration::from_micros(50);
@@ -55,10 +58,12 @@ impl Sampled<'_> {
             }
             runs as f64 / time.as_secs_f64()
         };
-        // To warm up, and to have shards if it comes to that.
-        one();
         self.barrier.wait();
-        one();
+        // To warm up, and to have shards if it comes to that.
+        let start = Instant::now();
+        while start.elapsed() < WARM_UP {
+            one();
+        }
         let samples = (0..SAMPLES).map(|_| one()).collect();
         self.rates
             .lock()
@@ -99,26 +104,33 @@ struct Line(AtomicUsize);
 
 /// Seconds until a line that another core has just written is here and written: two threads count up in turn.
 pub fn transfer() -> f64 {
-    const TURNS: usize = 200_000;
-    let samples = (0..SAMPLES).map(|_| {
-        let line = Line(AtomicUsize::new(0));
-        let turns = |core: usize| {
-            let _pinned = cores::pin(core);
-            for turn in (core..TURNS).step_by(2) {
-                while line.0.load(Ordering::Acquire) != turn {
-                    hint::spin_loop();
-                }
-                line.0.store(turn + 1, Ordering::Release);
+    const TURNS: usize = 1000;
+    let line = Line(AtomicUsize::new(0));
+    let mut samples = Vec::new();
+    let mut mark = Instant::now();
+    let turns = |core: usize, mut each: Box<dyn FnMut(usize) + '_>| {
+        let _pinned = cores::pin(core);
+        for turn in (core..SAMPLES * TURNS).step_by(2) {
+            while line.0.load(Ordering::Acquire) != turn {
+                hint::spin_loop();
             }
-        };
-        thread::scope(|scope| {
-            scope.spawn(|| turns(1));
-            let start = Instant::now();
-            turns(0);
-            start.elapsed().as_secs_f64() / TURNS as f64
-        })
+            line.0.store(turn + 1, Ordering::Release);
+            each(turn);
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| turns(1, Box::new(|_| ())));
+        turns(
+            0,
+            Box::new(|turn| {
+                if turn % TURNS == 0 {
+                    samples.push(mark.elapsed().as_secs_f64() / TURNS as f64);
+                    mark = Instant::now();
+                }
+            }),
+        );
     });
-    median(samples.collect())
+    median(samples)
 }
 
 fn median(mut samples: Vec<f64>) -> f64 {
