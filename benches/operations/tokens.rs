@@ -66,7 +66,11 @@ operations! {
 
     OnCancel, "on_cancel_stop", "`on_cancel` + `stop`", CancellationToken::new(),
     |token: &CancellationToken, measure| measure.again(|| {
-        black_box(black_box(token).on_cancel(|| ()).stop());
+        let captured = black_box(7);
+        let callback = move || {
+            black_box(captured);
+        };
+        black_box(black_box(token).on_cancel(callback).stop());
     });
 
     AnyOf, "any_of_drop", "`any_of` two tokens + drop", [CancellationToken::new(), CancellationToken::new()],
