@@ -1,6 +1,7 @@
 //! Operations on contexts, which this crate alone has.
 
 use std::hint::black_box;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use cancel_tree::Context;
@@ -52,12 +53,15 @@ operations! {
     });
 
     WithValue, "ctx_with_value", "`with_value` + drop", live(),
-    |context: &Context, measure| measure.again(|| drop(black_box(black_box(context).with_value(First(1)))));
+    |context: &Context, measure| measure.again(|| drop(black_box(black_box(context).with_value(FIRST))));
 }
 
-struct First(#[allow(dead_code)] u64);
-struct Other(#[allow(dead_code)] u64);
-struct Absent;
+// Values are found by a hash of their type, which differs with where a type of our own was compiled; so these are std's.
+type First = Ipv4Addr;
+type Other = u64;
+type Absent = Ipv6Addr;
+
+const FIRST: First = Ipv4Addr::LOCALHOST;
 
 /// A context that can be cancelled, whose guard is given up.
 fn live() -> Context {
@@ -68,7 +72,7 @@ fn live() -> Context {
 
 /// A hundred values, the first of a type of its own.
 fn deep() -> Context {
-    (1..100).fold(live().with_value(First(0)), |context, n| {
-        context.with_value(Other(n))
+    (1..100).fold(live().with_value(FIRST), |context, n| {
+        context.with_value::<Other>(n)
     })
 }
