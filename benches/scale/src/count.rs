@@ -40,14 +40,15 @@ pub fn all(file: &Path) -> Result<(), Box<dyn Error>> {
 
 fn compare(counted: &[Counts]) -> Result<(), Box<dyn Error>> {
     let mut expected = HashMap::new();
-    for row in csv::Reader::from_reader(EXPECTED.as_bytes()).deserialize() {
-        let Expected {
-            op,
-            threads,
-            rmws,
-            contended,
-        } = row?;
-        expected.insert((op, threads), (rmws, contended));
+    let mut rows: Vec<Expected> = csv::Reader::from_reader(EXPECTED.as_bytes())
+        .deserialize()
+        .collect::<Result<_, _>>()?;
+    if !crate::has_two_cores() {
+        println!("SKIPPED: what two threads do, for there is one core");
+        rows.retain(|row| row.threads == 1);
+    }
+    for row in rows {
+        expected.insert((row.op, row.threads), (row.rmws, row.contended));
     }
     let mut wrong = Vec::new();
     for counts in counted
@@ -93,8 +94,10 @@ impl Visitor for Counted {
         let mut alone = Alone::default();
         O::on(&O::share(), &mut alone);
         self.0.push(alone.0.counts(&of, None));
-        let [first, second] = two::<O>();
-        self.0.push(first.counts(&of, Some(&second)));
+        if crate::has_two_cores() {
+            let [first, second] = two::<O>();
+            self.0.push(first.counts(&of, Some(&second)));
+        }
     }
 }
 

@@ -24,6 +24,7 @@ mod report;
 use std::env;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 
 use contenders::{cancel_tree, mutex_tree, CancelTree};
 use operations::{contexts, tokens, Visitor};
@@ -45,6 +46,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What two threads do is looked at where they can do it at once.
+fn has_two_cores() -> bool {
+    thread::available_parallelism().is_ok_and(|cores| cores.get() > 1)
 }
 
 /// All operations, each contender's beside the other's.

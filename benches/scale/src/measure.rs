@@ -1,35 +1,40 @@
-//! The measuring: rates of operations, and what it costs to pass a cache line on.
+//! The measuring: rates of operations, and what it takes to pass a cache line on.
 
 use std::hint;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Barrier, Mutex};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::machine::cores;
 use crate::operations::{Measure, Operation};
 
-/// So long is a sample, and so many there are; their median counts. Shorter than a scheduler lets one run: so one that
-/// takes a core away for a while spoils a few of them, and no more.
-const SAMPLE: Duration = Duration::from_millis(2);
-const SAMPLES: usize = 100;
+/// So long is a sample, and so many there are; their median counts. Much shorter than a scheduler lets one run, and begun
+/// when all threads are running: what else the machine does spoils a few of them, and no more.
+const SAMPLE: Duration = Duration::from_micros(200);
+const SAMPLES: usize = 500;
 
 const WARM_UP: Duration = Duration::from_millis(50);
 
 /// The clock is read after so long a time at the earliest: it takes some 25 ns.
-const BATCH: Duration = Duration::from_micros(50);
+const BATCH: Duration = Duration::from_micros(10);
 
 /// Operations per second of so many threads, each on a core of its own, at work on the same parent or token.
 pub fn rate<O: Operation>(threads: usize) -> f64 {
     let shared = O::share();
-    let barrier = Barrier::new(threads);
+    let arrived = AtomicUsize::new(0);
     let rates = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for core in 0..threads {
-            let (shared, barrier, rates) = (&shared, &barrier, &rates);
+            let (shared, arrived, rates) = (&shared, &arrived, &rates);
             scope.spawn(move || {
                 let _pinned = cores::pin(core);
-                O::on(shared, &mut Sampled { barrier, rates });
+                let mut sampled = Sampled {
+                    threads,
+                    arrived,
+                    rates,
+                };
+                O::on(shared, &mut sampled);
             });
         }
     });
@@ -42,11 +47,21 @@ pub fn rate<O: Operation>(threads: usize) -> f64 {
 }
 
 struct Sampled<'a> {
-    barrier: &'a Barrier,
+    threads: usize,
+    arrived: &'a AtomicUsize,
     rates: &'a Mutex<Vec<f64>>,
 }
 
 impl Sampled<'_> {
+    /// A barrier that spins: one that parks would let the first thread run alone until the second has woken up.
+    fn meet(&self) {
+        let complete =
+            (self.arrived.fetch_add(1, Ordering::AcqRel) / self.threads + 1) * self.threads;
+        while self.arrived.load(Ordering::Acquire) < complete {
+            hint::spin_loop();
+        }
+    }
+
     /// `batch` says how many runs it has made, and how long they took.
     fn sample(&mut self, mut batch: impl FnMut() -> (u64, Duration)) {
         let mut one = || {
@@ -58,13 +73,16 @@ impl Sampled<'_> {
             }
             runs as f64 / time.as_secs_f64()
         };
-        self.barrier.wait();
         // To warm up, and to have shards if it comes to that.
         let start = Instant::now();
         while start.elapsed() < WARM_UP {
             one();
         }
-        let samples = (0..SAMPLES).map(|_| one()).collect();
+        let samples = (0..SAMPLES).map(|_| {
+            self.meet();
+            one()
+        });
+        let samples = samples.collect();
         self.rates
             .lock()
             .expect("nobody panics with it")
@@ -106,29 +124,24 @@ struct Line(AtomicUsize);
 pub fn transfer() -> f64 {
     const TURNS: usize = 1000;
     let line = Line(AtomicUsize::new(0));
-    let mut samples = Vec::new();
-    let mut mark = Instant::now();
-    let turns = |core: usize, mut each: Box<dyn FnMut(usize) + '_>| {
-        let _pinned = cores::pin(core);
-        for turn in (core..SAMPLES * TURNS).step_by(2) {
+    let take_turns = |me: usize, samples: &mut Vec<f64>| {
+        let _pinned = cores::pin(me);
+        let mut start = Instant::now();
+        for turn in (me..SAMPLES * TURNS).step_by(2) {
             while line.0.load(Ordering::Acquire) != turn {
                 hint::spin_loop();
             }
             line.0.store(turn + 1, Ordering::Release);
-            each(turn);
+            if turn % TURNS == me {
+                samples.push(start.elapsed().as_secs_f64() / TURNS as f64);
+                start = Instant::now();
+            }
         }
     };
+    let mut samples = Vec::new();
     thread::scope(|scope| {
-        scope.spawn(|| turns(1, Box::new(|_| ())));
-        turns(
-            0,
-            Box::new(|turn| {
-                if turn % TURNS == 0 {
-                    samples.push(mark.elapsed().as_secs_f64() / TURNS as f64);
-                    mark = Instant::now();
-                }
-            }),
-        );
+        scope.spawn(|| take_turns(1, &mut Vec::new()));
+        take_turns(0, &mut samples);
     });
     median(samples)
 }

@@ -6,7 +6,6 @@ use std::error::Error;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use serde::Serialize;
 
@@ -57,7 +56,7 @@ pub fn write(counts: &Path) -> Result<(), Box<dyn Error>> {
     let directory = PathBuf::from(env::var_os("REPORT").ok_or("REPORT names no directory")?);
     fs::create_dir_all(&directory)?;
     let mut points = csv::Writer::from_path(directory.join("scale.csv"))?;
-    if thread::available_parallelism()?.get() < 2 {
+    if !crate::has_two_cores() {
         let skipped =
             "SKIPPED: the model, which needs two cores for what it is made of and checked by";
         writeln!(markdown, "\n{skipped}")?;
@@ -78,33 +77,38 @@ fn of_threads(counts: &[Counts], threads: usize) -> impl Iterator<Item = &Counts
 fn counted(counts: &[Counts]) -> Result<String, Box<dyn Error>> {
     let mut text = String::from(
         "### What an operation does to shared memory\n\n\
-        Counted in a build that writes down each access to an atomic, in the steady state: on one thread; and on one of \
-        two that do the same on the same parent or token. *RMWs* are read-modify-writes; *lines* are cache lines that \
-        the operation goes to, also for what is not atomic; *both's* lines are those that the other thread goes to too, and \
-        *contended* those of them that one of the two writes. A *visit* is to come to a contended line from another one. \
-        Of the mutex tree neither the slabs' memory is seen nor, of either, the allocator's.\n\n\
+        Counted in a build that writes down each access to an atomic, in the steady state: on one thread; and on one of\n\
+        two that do the same on the same parent or token. *RMWs* are read-modify-writes; *lines* are cache lines that the\n\
+        operation goes to, also for what is not atomic; *both's* lines are those that the other thread goes to too, and\n\
+        *contended* those of them that one of the two writes. A *visit* is to come to a contended line from another one.\n\
+        Lines are one more or less as the allocator places things; so are the mutex tree's visits, by several: its lock and\n\
+        what that protects may be on one line or on two. Not seen: the allocator's accesses, and those to the mutex tree's\n\
+        slabs, which makes it look better.\n\n\
         | what | contender | RMWs | stores | loads | lines | written | two threads: RMWs | lines | written | both's \
         | contended | visits |\n\
         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    for (one, two) in of_threads(counts, 1).zip(of_threads(counts, 2)) {
+    for one in of_threads(counts, 1) {
         let Counts {
             about, contender, ..
         } = one;
-        write!(text, "| {about} | {contender} |")?;
-        let alone = [one.rmws, one.stores, one.loads, one.lines, one.written];
-        let beside = [
-            two.rmws,
-            two.lines,
-            two.written,
-            two.shared,
-            two.contended,
-            two.visits,
-        ];
-        for count in alone.into_iter().chain(beside) {
-            write!(text, " {} |", short(count))?;
-        }
-        text.push('\n');
+        let cells = [one.rmws, one.stores, one.loads, one.lines, one.written].map(short);
+        write!(text, "| {about} | {contender} | {} |", cells.join(" | "))?;
+        let mut of_two = of_threads(counts, 2);
+        let two = of_two.find(|two| (&two.op, &two.contender) == (&one.op, contender));
+        let cells = match two {
+            Some(two) => [
+                two.rmws,
+                two.lines,
+                two.written,
+                two.shared,
+                two.contended,
+                two.visits,
+            ]
+            .map(short),
+            None => ["–"; 6].map(String::from),
+        };
+        writeln!(text, " {} |", cells.join(" | "))?;
     }
     Ok(text)
 }
@@ -121,7 +125,7 @@ fn modelled(
     write!(
         text,
         "\n### On many cores, by a model\n\n{ASSUMPTIONS}\n\
-        *c* was {:.0} ns. Millions of operations per second, of all cores together; what was measured is marked so, the \
+        *c* was {:.1} ns. Millions of operations per second, of all cores together; what was measured is marked so, the\n\
         rest is the model's. At one core the model is a measurement, and what stands beside it another one.\n\n\
         | what | contender | *t* | 1 core | measured | 2 cores | measured | model is off by | 8 cores | 64 cores | 192 cores |\n\
         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
