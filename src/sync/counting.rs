@@ -5,7 +5,11 @@
 //! or take; only a task that waits for a running callback meets them), of crossbeam's parker and of std (thread-locals
 //! have none; the service thread has a `OnceLock`, its workers a mutex).
 
-#![allow(missing_docs, dead_code, reason = "hidden, and all atomics have all that core's have")]
+#![allow(
+    missing_docs,
+    dead_code,
+    reason = "hidden, and all atomics have all that core's have"
+)]
 
 #[cfg(not(feature = "std"))]
 compile_error!("`--cfg cancel_tree_counting` needs the feature `std` of cancel-tree");
