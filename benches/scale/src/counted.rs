@@ -1,7 +1,7 @@
 //! What the mutex tree is made of, with each access to shared memory noted as std makes it.
 //!
-//! A lock that nobody else wants is two read-modify-writes, to take it and to give it back. Of what it protects only the
-//! first line is seen, and neither the slabs' memory nor the allocator's.
+//! A lock that nobody else wants is two read-modify-writes, to take it and to give it back. What it protects, two slabs,
+//! is larger than a line: its first byte and its last are noted. The slabs' own memory is not seen, nor the allocator's.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
@@ -39,6 +39,14 @@ impl<T> Mutex<T> {
     }
 }
 
+impl<T> MutexGuard<'_, T> {
+    fn note_both_ends(&self, kind: Kind) {
+        let value = std::ptr::from_ref(&*self.guard).cast::<u8>();
+        note(kind, value);
+        note(kind, value.wrapping_add(size_of::<T>() - 1));
+    }
+}
+
 impl<T> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
         note(Kind::Rmw, self.mutex);
@@ -49,14 +57,14 @@ impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        note(Kind::Read, &raw const *self.guard);
+        self.note_both_ends(Kind::Read);
         &self.guard
     }
 }
 
 impl<T> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        note(Kind::Write, &raw const *self.guard);
+        self.note_both_ends(Kind::Write);
         &mut self.guard
     }
 }

@@ -22,7 +22,7 @@ pub struct Counts {
     pub shared: f64,
     /// Of these, that one of the two writes.
     pub contended: f64,
-    /// How often the operation comes to a contended line from another one.
+    /// How often the operation comes to a contended line from another one. While it holds a contended lock, to each once.
     pub visits: f64,
     /// The same, of the line with most.
     pub visits_of_one: f64,
@@ -109,19 +109,23 @@ mod counting {
 
             let mut visits: HashMap<usize, usize> = HashMap::new();
             let (mut visits_locked, mut locked) = (0, 0);
-            let (mut last, mut lock) = (None, None);
+            // The lock that is held, and the lines that are here: while it is held they stay.
+            let (mut lock, mut here) = (None, Vec::new());
             for access in &self.accesses {
                 let line = access.address / LINE;
-                let is_visit = contended.contains(&line) && last != Some(line);
-                last = Some(line);
-                if is_visit {
-                    *visits.entry(line).or_default() += 1;
-                }
                 let is_lock = access.kind == Kind::Rmw && self.locked.contains(&access.address);
                 let word = is_lock.then_some(access.address);
                 let gives_back = is_lock && lock == word;
-                if lock.is_none() && contended.contains(&line) {
-                    lock = word;
+                if lock.is_none() {
+                    here.retain(|here| *here == line);
+                    if contended.contains(&line) {
+                        lock = word;
+                    }
+                }
+                let is_visit = contended.contains(&line) && !here.contains(&line);
+                here.push(line);
+                if is_visit {
+                    *visits.entry(line).or_default() += 1;
                 }
                 if lock.is_some() {
                     visits_locked += usize::from(is_visit);

@@ -16,10 +16,10 @@ A model, not a measurement. All cores do the same operation on the same parent o
 - Such a line serves one core at a time, *c* per visit. A lock keeps others out for as long as it is held: for the visits
   meanwhile, and for a part of *t*, taken to be the part of the operation's accesses that are made then.
 - So *n* cores do the lesser of *n* / (*t* + visits × *c*) and 1 / (the time for which the busiest line or lock is taken).
-- Left out: that a core may do several operations before it lets a line go; memory that is further away from some cores
-  than from others (*c* is that of two cores of this machine; between sockets it is several times as long), bandwidth, the
-  allocator, second attempts after a lost race, threads that a lock puts to sleep, more than 64 threads at one parent's
-  64 shards, cores that share a cache or a core's units.
+- Left out: that a core may do several operations before it lets a line go, the more the longer *c* is; memory that is
+  further away from some cores than from others (*c* is that of two cores of this machine; between sockets it is several
+  times as long), bandwidth, the allocator, second attempts after a lost race, threads that a lock puts to sleep, more
+  than 64 threads at one parent's 64 shards, cores that share a cache or a core's units.
 ";
 
 /// `alone` is the time of one operation on one core, `transfer` that of a line from one to another, in seconds.

@@ -80,10 +80,9 @@ fn counted(counts: &[Counts]) -> Result<String, Box<dyn Error>> {
         Counted in a build that writes down each access to an atomic, in the steady state: on one thread; and on one of\n\
         two that do the same on the same parent or token. *RMWs* are read-modify-writes; *lines* are cache lines that the\n\
         operation goes to, also for what is not atomic; *both's* lines are those that the other thread goes to too, and\n\
-        *contended* those of them that one of the two writes. A *visit* is to come to a contended line from another one.\n\
-        Lines are one more or less as the allocator places things; so are the mutex tree's visits, by several: its lock and\n\
-        what that protects may be on one line or on two. Not seen: the allocator's accesses, and those to the mutex tree's\n\
-        slabs, which makes it look better.\n\n\
+        *contended* those of them that one of the two writes. A *visit* is to come to a contended line from another one;\n\
+        while a contended lock is held, each line is visited once. Lines are one more or less as the allocator places things.\n\
+        Not seen: the allocator's own accesses, and those to the memory of the mutex tree's slabs, which makes it look better.\n\n\
         | what | contender | RMWs | stores | loads | lines | written | two threads: RMWs | lines | written | both's \
         | contended | visits |\n\
         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
