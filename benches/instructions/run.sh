@@ -4,8 +4,8 @@
 #   benches/instructions/run.sh             fails if one needs over 5 % more than expected.csv says: for CI
 #   benches/instructions/run.sh --update    takes expected.csv anew
 #
-# With another compiler or target than expected.csv is of nothing is compared, and without valgrind nothing counted; either is
-# said to be SKIPPED. Tables go to instructions.md and instructions.csv in the directory that REPORT names.
+# With another compiler or target than expected.csv is of nothing is compared, and without valgrind nothing counted;
+# either is said to be SKIPPED. instructions.md and instructions.csv go to the directory that REPORT names.
 set -eu
 cd "$(dirname "$0")"
 
