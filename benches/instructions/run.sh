@@ -1,0 +1,19 @@
+#!/bin/sh
+# Instructions of the hot operations, counted by callgrind. Half a minute, after compilation.
+#
+#   benches/instructions/run.sh             fails if one needs over 5 % more than expected.csv says: for CI
+#   benches/instructions/run.sh --update    takes expected.csv anew
+#
+# With another compiler or target than expected.csv is of nothing is compared, and without valgrind nothing counted;
+# either is said to be SKIPPED. instructions.md and instructions.csv go to the directory that REPORT names.
+set -eu
+cd "$(dirname "$0")"
+
+TARGET=${CARGO_TARGET_DIR:-$(cd ../.. && pwd)/target}
+REPORT=${REPORT:-$TARGET/report}
+PROFILES=$TARGET/instructions/profiles
+TOOLCHAIN="rustc $(rustc -vV | sed -n 's/^release: //p'), $(rustc -vV | sed -n 's/^host: //p')"
+export REPORT PROFILES TOOLCHAIN
+
+cargo build --release --locked --quiet --target-dir "$TARGET/instructions"
+exec "$TARGET/instructions/release/cancel-tree-instructions" "$@"

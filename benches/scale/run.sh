@@ -1,0 +1,24 @@
+#!/bin/sh
+# What each operation does to shared cache lines, counted; and a model of what that means on many cores, checked on one
+# and two. A minute, after compilation.
+#
+#   benches/scale/run.sh            counts, measures, and writes scale.md and scale.csv to where REPORT says
+#   benches/scale/run.sh counts     counts, and fails if anything needs other than expected.csv says: for CI
+set -eu
+cd "$(dirname "$0")"
+
+TARGET=${CARGO_TARGET_DIR:-$(cd ../.. && pwd)/target}
+REPORT=${REPORT:-$TARGET/report}
+export REPORT
+
+# Two builds, each with a directory of its own: they differ in a flag that all they are made of is built with.
+build() {
+    RUSTFLAGS="${RUSTFLAGS:-} $2" cargo build --release --locked --quiet --target-dir "$TARGET/scale/$1"
+}
+
+build counting "--cfg cancel_tree_counting"
+counts=$TARGET/scale/counts.csv
+"$TARGET/scale/counting/release/cancel-tree-scale" "$counts"
+[ "${1:-}" != counts ] || exit 0
+build measuring ""
+"$TARGET/scale/measuring/release/cancel-tree-scale" "$counts"
