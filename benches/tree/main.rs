@@ -8,6 +8,7 @@
 //! The tables are also written to the file that the variable `REPORT` names, or else to
 //! `criterion-ratios.md` in the target directory.
 
+mod beside;
 #[path = "../contenders/mod.rs"]
 mod contenders;
 mod context;
@@ -56,6 +57,7 @@ fn main() -> io::Result<()> {
         .nresamples(10_000)
         .configure_from_args();
     small::all(&mut criterion);
+    beside::all(&mut criterion);
     million::all(&mut criterion);
     wake::all(&mut criterion);
     context::all(&mut criterion);
