@@ -55,7 +55,7 @@ pub fn table(figures: &Figures, lateness: &Lateness) -> String {
         let Some(ours) = ours.or_else(|| figures.get(bench, "floor")) else {
             continue;
         };
-        let (aim, unit, theirs, which) = match other {
+        let (measured, unit, theirs, which) = match other {
             None => (ours.median, " ns", "–".to_owned(), "–"),
             Some((id, which)) => {
                 let Some(theirs) = figures.at(id) else {
@@ -64,13 +64,11 @@ pub fn table(figures: &Figures, lateness: &Lateness) -> String {
                 (ours.median / theirs.median, "", theirs.to_string(), *which)
             }
         };
-        let aim = Aim {
-            limit: *limit,
-            measured: aim,
-        };
+        let limit = *limit;
+        let aim = Aim { limit, measured };
         writeln!(
             table,
-            "| {what} | {} | {:.2}{unit} | {} | {ours} | {theirs} | {which} |",
+            "| {what} | {} | {:.3}{unit} | {} | {ours} | {theirs} | {which} |",
             aim.wanted(unit),
             aim.measured,
             aim.met(),
