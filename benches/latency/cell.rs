@@ -150,8 +150,8 @@ pub struct Measured {
     pub left_out: Vec<(&'static str, &'static str)>,
 }
 
-/// Takes samples in turns, so that a slow drift of the machine does not end up in the ratios.
-pub fn measure(cell: Cell, other: &OtherCore, watchdog: &Watchdog, is_measuring: bool) -> Measured {
+/// Takes samples in turns, or one each if not `at_length`, so that a slow drift of the machine does not end up in the ratios.
+pub fn measure(cell: Cell, other: &OtherCore, watchdog: &Watchdog, at_length: bool) -> Measured {
     let shape = Arc::new(cell.kind.shape(cell.len));
     let mut entrants = Entrants {
         what: cell.what,
@@ -176,7 +176,7 @@ pub fn measure(cell: Cell, other: &OtherCore, watchdog: &Watchdog, is_measuring:
                 entrant.scan.record(ns(scan)).expect("it resizes");
             }
         }
-        if !is_measuring || is_enough(round, begin.elapsed()) {
+        if !at_length || is_enough(round, begin.elapsed()) {
             break;
         }
     }

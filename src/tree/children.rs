@@ -420,7 +420,9 @@ fn refused(parent: &Node, handles: Bits) -> NonNull<Node> {
 
 /// Makes one handle into so many.
 fn with_handles(handle: Handle, handles: Bits) -> NonNull<Node> {
-    handle.node().word.add_handles(handles as usize - 1);
+    if handles > 1 {
+        handle.node().word.add_handles(handles as usize - 1);
+    }
     mem::ManuallyDrop::new(handle).0
 }
 

@@ -17,9 +17,9 @@ pub fn fill(document: &str, mut parts: BTreeMap<String, String>) -> Result<Strin
             continue;
         };
         let name = name.trim_end_matches(" -->");
-        let part = parts
-            .remove(name)
-            .ok_or_else(|| format!("the document has a second place for “{name}”, or nothing has"))?;
+        let part = parts.remove(name).ok_or_else(|| {
+            format!("the document has a second place for “{name}”, or nothing has")
+        })?;
         if !lines.any(|line| line == END) {
             return Err(format!("the part “{name}” has no end"));
         }

@@ -15,7 +15,9 @@ const BUSY: f64 = 0.5;
 pub fn describe(measured: &Path) -> io::Result<String> {
     let load = measured::text(&measured.join("load"))?;
     let load = load.as_deref().map(str::trim);
-    let is_busy = load.and_then(|load| load.parse().ok()).is_some_and(|load: f64| load > BUSY);
+    let is_busy = load
+        .and_then(|load| load.parse().ok())
+        .is_some_and(|load: f64| load > BUSY);
 
     let mut rows = vec![("date", first_line("date", &["-u", "+%Y-%m-%d %H:%M UTC"]))];
     rows.extend(processor());
@@ -46,19 +48,29 @@ fn processor() -> Vec<Row> {
     let virtual_by = of("Hypervisor vendor").map(|by| format!(", virtual ({by})"));
     let cores = of("CPU(s)").zip(of("Thread(s) per core"));
     let cores = cores.map(|(cores, threads)| {
-        let threads = if threads == "1" { String::new() } else { format!(", {threads} threads on a core") };
+        let threads = if threads == "1" {
+            String::new()
+        } else {
+            format!(", {threads} threads on a core")
+        };
         cores + &threads
     });
     let caches = ["L1d", "L1i", "L2", "L3"];
     let caches = caches.map(|name| Some(format!("{name} {}", of(&format!("{name} cache"))?)));
     let caches: Vec<String> = caches.into_iter().flatten().collect();
-    let memory = measured::text(Path::new("/proc/meminfo")).ok().flatten().and_then(|meminfo| {
-        let kib = field(&meminfo, "MemTotal")?;
-        let kib: f64 = kib.split_whitespace().next()?.parse().ok()?;
-        Some(format!("{:.1} GiB", kib / 1024.0 / 1024.0))
-    });
+    let memory = measured::text(Path::new("/proc/meminfo"))
+        .ok()
+        .flatten()
+        .and_then(|meminfo| {
+            let kib = field(&meminfo, "MemTotal")?;
+            let kib: f64 = kib.split_whitespace().next()?.parse().ok()?;
+            Some(format!("{:.1} GiB", kib / 1024.0 / 1024.0))
+        });
     vec![
-        ("CPU", of("Model name").map(|model| model + &virtual_by.unwrap_or_default())),
+        (
+            "CPU",
+            of("Model name").map(|model| model + &virtual_by.unwrap_or_default()),
+        ),
         ("logical cores", cores),
         ("caches", (!caches.is_empty()).then(|| caches.join(", "))),
         ("memory", memory),
@@ -80,10 +92,23 @@ fn field(lines: &str, key: &str) -> Option<String> {
 
 /// What a program says, if it is there and content.
 fn output(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).env("LC_ALL", "C").output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    let output = Command::new(program)
+        .args(arguments)
+        .env("LC_ALL", "C")
+        .output()
+        .ok()?;
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
-    Some(output(program, arguments)?.lines().next()?.trim().to_owned())
+    Some(
+        output(program, arguments)?
+            .lines()
+            .next()?
+            .trim()
+            .to_owned(),
+    )
 }

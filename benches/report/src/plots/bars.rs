@@ -43,9 +43,11 @@ impl Bars {
             TITLE + BAR * most.unwrap_or(0) as u32 + AXIS + GAP
         });
         let rows: Vec<u32> = rows.collect();
-        sheet::draw(title, &[], columns, &rows, |n, area| match self.panels.get(n) {
-            Some((title, bars)) => self.panel(area, title, bars, from..to),
-            None => Ok(()),
+        sheet::draw(title, &[], columns, &rows, |n, area| {
+            match self.panels.get(n) {
+                Some((title, bars)) => self.panel(area, title, bars, from..to),
+                None => Ok(()),
+            }
         })
     }
 
@@ -57,14 +59,21 @@ impl Bars {
         range: std::ops::Range<f64>,
     ) -> Result<(), Box<dyn Error>> {
         let (width, _) = area.dim_in_pixel();
-        area.draw(&Text::new(title.to_owned(), (4, TITLE as i32 / 2), sheet::bold(NORMAL)))?;
+        area.draw(&Text::new(
+            title.to_owned(),
+            (4, TITLE as i32 / 2),
+            sheet::bold(NORMAL),
+        ))?;
         let height = BAR * bars.len() as u32;
-        let plot = area.clone().shrink((0, TITLE), (width - GAP, height + AXIS));
+        let plot = area
+            .clone()
+            .shrink((0, TITLE), (width - GAP, height + AXIS));
         let mut chart = ChartBuilder::on(&plot)
             .x_label_area_size(AXIS)
             .y_label_area_size(NAMES)
             .build_cartesian_2d(range.clone().log_scale(), 0.0..bars.len() as f64)?;
-        let shown = |number: &f64| decade(*number).map_or(String::new(), |it| self.quantity.show(it));
+        let shown =
+            |number: &f64| decade(*number).map_or(String::new(), |it| self.quantity.show(it));
         chart
             .configure_mesh()
             .disable_y_mesh()
@@ -81,14 +90,21 @@ impl Bars {
             let color = style::color(&bar.name);
             let rectangle = [(range.start, middle - 0.36), (bar.value, middle + 0.36)];
             chart.draw_series([Rectangle::new(rectangle, color.filled())])?;
-            let spread = [(bar.low.max(range.start), middle), (bar.high.min(range.end), middle)];
+            let spread = [
+                (bar.low.max(range.start), middle),
+                (bar.high.min(range.end), middle),
+            ];
             chart.draw_series([PathElement::new(spread, BLACK.mix(0.65).stroke_width(3))])?;
 
             // Behind the bar and its spread.
             let end = chart.backend_coord(&(bar.value.max(bar.high).min(range.end), middle));
             let (left, top) = area.get_base_pixel();
             let name = (NAMES as i32 - 8, end.1 - top);
-            area.draw(&Text::new(bar.name.clone(), name, sheet::text(SMALL, HPos::Right)))?;
+            area.draw(&Text::new(
+                bar.name.clone(),
+                name,
+                sheet::text(SMALL, HPos::Right),
+            ))?;
             let number = (end.0 - left + 6, end.1 - top);
             let value = self.quantity.show(bar.value);
             area.draw(&Text::new(value, number, sheet::text(SMALL, HPos::Left)))?;

@@ -39,16 +39,22 @@ impl Lines {
         let lines = || self.panels.iter().flat_map(|(_, lines)| lines);
         let points = || lines().flat_map(|line| &line.points);
         let x = around(points().map(|point| point.x));
-        let y = around(points().flat_map(|point| [Some(point.y), point.up_to]).flatten());
+        let y = around(
+            points()
+                .flat_map(|point| [Some(point.y), point.up_to])
+                .flatten(),
+        );
         let mut names: Vec<String> = lines().map(|line| line.name.clone()).collect();
         names.sort_by_key(|name| (style::place(name), name.clone()));
         names.dedup();
 
         let columns = columns.min(self.panels.len());
         let rows = vec![HEIGHT; self.panels.len().div_ceil(columns)];
-        sheet::draw(title, &names, columns, &rows, |n, area| match self.panels.get(n) {
-            Some((title, lines)) => self.panel(area, title, lines, x.clone(), y.clone()),
-            None => Ok(()),
+        sheet::draw(title, &names, columns, &rows, |n, area| {
+            match self.panels.get(n) {
+                Some((title, lines)) => self.panel(area, title, lines, x.clone(), y.clone()),
+                None => Ok(()),
+            }
         })
     }
 
@@ -63,7 +69,9 @@ impl Lines {
         let (width, height) = area.dim_in_pixel();
         let at = (4, TITLE as i32 / 2);
         area.draw(&Text::new(title.to_owned(), at, sheet::bold(NORMAL)))?;
-        let plot = area.clone().shrink((0, TITLE), (width - 14, height - TITLE));
+        let plot = area
+            .clone()
+            .shrink((0, TITLE), (width - 14, height - TITLE));
         let mut chart = ChartBuilder::on(&plot)
             .x_label_area_size(62)
             .y_label_area_size(98)
@@ -85,8 +93,12 @@ impl Lines {
             .draw()?;
         // Bands below all lines.
         for Line { name, points } in lines {
-            let up = points.iter().filter_map(|point| Some((point.x, point.up_to?)));
-            let band: Vec<_> = up.chain(points.iter().rev().map(|it| (it.x, it.y))).collect();
+            let up = points
+                .iter()
+                .filter_map(|point| Some((point.x, point.up_to?)));
+            let band: Vec<_> = up
+                .chain(points.iter().rev().map(|it| (it.x, it.y)))
+                .collect();
             if points.iter().all(|point| point.up_to.is_some()) {
                 chart.draw_series([Polygon::new(band, style::color(name).mix(0.2).filled())])?;
             }
@@ -97,7 +109,9 @@ impl Lines {
             let line: Vec<_> = line.map(|point| (point.x, point.y)).collect();
             // One point makes no line.
             let dots = points.iter().filter(|it| it.is_measured || line.len() == 1);
-            let dots: Vec<_> = dots.map(|it| Circle::new((it.x, it.y), 6, color.filled())).collect();
+            let dots: Vec<_> = dots
+                .map(|it| Circle::new((it.x, it.y), 6, color.filled()))
+                .collect();
             chart.draw_series(LineSeries::new(line, color.stroke_width(3)))?;
             chart.draw_series(dots)?;
         }

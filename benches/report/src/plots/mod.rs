@@ -67,9 +67,8 @@ fn tokens_of(bench: &str) -> Option<f64> {
 }
 
 fn operations(tree: &[Tree]) -> Result_ {
-    let is_one = |bench: &str| {
-        tokens_of(bench).is_none() && !bench.starts_with("ctx_") && bench != "clock"
-    };
+    let is_one =
+        |bench: &str| tokens_of(bench).is_none() && !bench.starts_with("ctx_") && bench != "clock";
     bars(
         "The time of one operation, log scale (shorter is better); the mark is the 5th to 95th percentile",
         tree.iter().filter(|line| is_one(&line.bench)).map(|line| (line, 1.0)),
@@ -80,7 +79,8 @@ fn operations(tree: &[Tree]) -> Result_ {
 fn trees(tree: &[Tree]) -> Result_ {
     bars(
         "Trees of a million tokens: the time for each token, log scale (shorter is better)",
-        tree.iter().filter_map(|line| Some((line, tokens_of(&line.bench)?))),
+        tree.iter()
+            .filter_map(|line| Some((line, tokens_of(&line.bench)?))),
         4,
     )
 }
@@ -88,7 +88,9 @@ fn trees(tree: &[Tree]) -> Result_ {
 fn contexts(tree: &[Tree]) -> Result_ {
     bars(
         "Contexts: the time of one operation, log scale (shorter is better)",
-        tree.iter().filter(|line| line.bench.starts_with("ctx_")).map(|line| (line, 1.0)),
+        tree.iter()
+            .filter(|line| line.bench.starts_with("ctx_"))
+            .map(|line| (line, 1.0)),
         4,
     )
 }
@@ -134,22 +136,33 @@ fn latencies(latency: &[Latency], what: &str, title: &'static str) -> Result_ {
         };
         (line.shape.as_str(), line.contender.as_str(), point)
     });
-    self::lines(title, lines, Lines {
-        panels: Vec::new(),
-        x_label: "tokens (N)",
-        y_label: "median, and up to the 99th percentile",
-        y: Quantity::Time,
-    })
+    self::lines(
+        title,
+        lines,
+        Lines {
+            panels: Vec::new(),
+            x_label: "tokens (N)",
+            y_label: "median, and up to the 99th percentile",
+            y: Quantity::Time,
+        },
+    )
 }
 
 fn scaling(scale: &[Scale]) -> Result_ {
     let points = scale.iter().flat_map(|line| {
         let point = |y, is_measured| {
-            let point = Point { x: line.cores, y, up_to: None, is_measured };
+            let point = Point {
+                x: line.cores,
+                y,
+                up_to: None,
+                is_measured,
+            };
             (line.op.as_str(), line.contender.as_str(), point)
         };
         let measured = line.measured.map(|y| point(y, true));
-        [Some(point(line.modelled, false)), measured].into_iter().flatten()
+        [Some(point(line.modelled, false)), measured]
+            .into_iter()
+            .flatten()
     });
     lines(
         "Throughput over cores: a model (lines), and what was measured (dots); higher is better",
@@ -172,15 +185,24 @@ fn lines<'a>(
     for (panel, name, point) in points {
         // In the order of the file, which its program has chosen.
         let panels = &mut lines.panels;
-        let at = panels.iter().position(|(it, _)| it == panel).unwrap_or_else(|| {
-            panels.push((panel.to_owned(), Vec::new()));
-            panels.len() - 1
-        });
+        let at = panels
+            .iter()
+            .position(|(it, _)| it == panel)
+            .unwrap_or_else(|| {
+                panels.push((panel.to_owned(), Vec::new()));
+                panels.len() - 1
+            });
         let of_panel: &mut Vec<Line> = &mut panels[at].1;
-        let at = of_panel.iter().position(|it| it.name == name).unwrap_or_else(|| {
-            of_panel.push(Line { name: name.to_owned(), points: Vec::new() });
-            of_panel.len() - 1
-        });
+        let at = of_panel
+            .iter()
+            .position(|it| it.name == name)
+            .unwrap_or_else(|| {
+                of_panel.push(Line {
+                    name: name.to_owned(),
+                    points: Vec::new(),
+                });
+                of_panel.len() - 1
+            });
         of_panel[at].points.push(point);
     }
     if lines.panels.is_empty() {

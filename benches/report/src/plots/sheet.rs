@@ -46,14 +46,22 @@ pub fn draw(
         let page = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
         page.fill(&WHITE)?;
         let at = |x: u32, y: u32| (x as i32, y as i32);
-        page.draw(&Text::new(title.to_owned(), at(MARGIN, MARGIN + TITLE / 2), bold(LARGE)))?;
+        page.draw(&Text::new(
+            title.to_owned(),
+            at(MARGIN, MARGIN + TITLE / 2),
+            bold(LARGE),
+        ))?;
 
         let mut x = MARGIN;
         for name in legend {
             let y = MARGIN + TITLE + LEGEND / 2;
             let swatch = [at(x, y - 8), at(x + 26, y + 8)];
             page.draw(&Rectangle::new(swatch, style::color(name).filled()))?;
-            page.draw(&Text::new(name.clone(), at(x + 34, y), text(NORMAL, HPos::Left)))?;
+            page.draw(&Text::new(
+                name.clone(),
+                at(x + 34, y),
+                text(NORMAL, HPos::Left),
+            ))?;
             // As wide as the widest letters might be.
             x += 34 + 13 * name.len() as u32 + 24;
         }
@@ -71,6 +79,10 @@ pub fn draw(
         page.present()?;
     }
     // What reads it aloud says this first.
-    let svg = svg.replacen(">\n", &format!(" role=\"img\">\n<title>{title}</title>\n"), 1);
+    let svg = svg.replacen(
+        ">\n",
+        &format!(" role=\"img\">\n<title>{title}</title>\n"),
+        1,
+    );
     Ok(svg)
 }

@@ -35,7 +35,9 @@ pub fn place(contender: &str) -> usize {
 }
 
 pub fn color(contender: &str) -> RGBColor {
-    CONTENDERS.get(place(contender)).map_or(GREY, |&(_, color)| color)
+    CONTENDERS
+        .get(place(contender))
+        .map_or(GREY, |&(_, color)| color)
 }
 
 /// The benches in the order in which they are shown, with their titles.
@@ -127,7 +129,9 @@ mod tests {
     fn numbers_have_few_digits_and_a_unit() {
         let shown = [0.38, 1.0, 12.7, 999.4, 999.9, 28_100.0, 5.6e6, 2e9];
         let shown = shown.map(|ns| Time.show(ns));
-        let expected = ["0.38 ns", "1 ns", "13 ns", "999 ns", "1 µs", "28 µs", "5.6 ms", "2 s"];
+        let expected = [
+            "0.38 ns", "1 ns", "13 ns", "999 ns", "1 µs", "28 µs", "5.6 ms", "2 s",
+        ];
         assert_eq!(shown, expected);
         assert_eq!(Rate.show(2.5e8), "250 M/s");
         assert_eq!([1.0, 1e4, 1e6].map(|n| Count.show(n)), ["1", "10 k", "1 M"]);
