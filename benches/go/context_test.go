@@ -31,7 +31,7 @@ func BenchmarkOne(b *testing.B) {
 		{"create_drop_among_100k", createDropAmong100k},
 		{"create_cancel_drop", createDrop},
 		{"request", request},
-		{"select_loop", selectLoop},
+		{"select_anew", selectLoop},
 		{"wake", func(b *testing.B) { pingPong(b, goroutines) }},
 
 		{"ctx_cancel_drop", createDrop},
