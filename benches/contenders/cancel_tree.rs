@@ -34,7 +34,7 @@ impl CancelTree for Token {
     }
 
     #[inline]
-    fn cancelled(&self) -> impl Future<Output = ()> {
+    fn cancelled(&self) -> impl Future<Output = ()> + Send {
         self.cancelled()
     }
 

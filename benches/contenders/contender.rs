@@ -34,7 +34,7 @@ pub trait CancelTree: Clone + Send + Sync + 'static {
     fn is_cancelled(&self) -> bool;
 
     /// Waits as a task.
-    fn cancelled(&self) -> impl Future<Output = ()> {
+    fn cancelled(&self) -> impl Future<Output = ()> + Send {
         async { lacking::<Self>(Need::Async) }
     }
 
@@ -55,10 +55,14 @@ pub enum Need {
     Crowd,
     /// Chains that are a hundred thousand tokens long, and more.
     Depth,
+    /// A million tokens, made, cancelled and dropped in a second or so.
+    Million,
     /// Every clone may cancel, and is one of the contender's own handles.
     CloneToCancel,
     /// `cancelled`.
     Async,
+    /// A million of them, counting each as often as it has tokens above.
+    ManyWaits,
     /// `wait`.
     Blocking,
 }

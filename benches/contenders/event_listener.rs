@@ -23,10 +23,16 @@ impl CancelTree for Token {
     const ABOUT: &'static str =
         "a flag and an `Event` behind an `Arc`; a child looks at those of all above";
     const PACKAGE: Option<&'static str> = Some("event-listener");
-    const LACKS: &'static [(Need, &'static str)] = &[(
-        Need::Blocking,
-        "a thread can block on one event, but a child listens to one for each token above",
-    )];
+    const LACKS: &'static [(Need, &'static str)] = &[
+        (
+            Need::Blocking,
+            "a thread can block on one event, but a child listens to one for each token above",
+        ),
+        (
+            Need::ManyWaits,
+            "a child's wait is a listener for each token above, too",
+        ),
+    ];
 
     #[inline]
     fn root() -> Self {

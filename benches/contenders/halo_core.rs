@@ -42,6 +42,10 @@ impl CancelTree for Token {
             Need::Depth,
             "it cancels by recursion, which a long chain has no stack for",
         ),
+        (
+            Need::Million,
+            "a tree of a million takes it seconds, to make, to cancel and to drop",
+        ),
         (Need::CloneToCancel, "its cancel function cannot be cloned"),
     ];
 

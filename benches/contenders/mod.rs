@@ -3,6 +3,9 @@
 //! A contender is a file beside this one, of a type that is a [`CancelTree`], and its two lines here: its `mod`, and
 //! its name in [`each`]. [`check`] then holds it to what the trait promises before it is measured.
 
+// Each bench has its own copy of this, and not all need everything.
+#![allow(dead_code, unused_imports, unused_macros)]
+
 mod cancel_tree;
 mod chain;
 pub mod check;
@@ -92,13 +95,19 @@ pub fn left_out() -> MutexGuard<'static, Vec<LeftOut>> {
 
 /// Whether the contender has what is needed for `what`; if not, that is written down with the reason.
 pub fn can<T: CancelTree>(what: &'static str, needs: &[Need]) -> bool {
-    let lacks = T::LACKS.iter().find(|(lack, _)| needs.contains(lack));
-    if let Some(&(_, because)) = lacks {
+    let cannot = why_not::<T>(needs);
+    if let Some(because) = cannot {
         left_out().push(LeftOut {
             of: what,
             name: T::NAME,
             because,
         });
     }
-    lacks.is_none()
+    cannot.is_none()
+}
+
+/// The reason why the contender cannot do what is needed, if it cannot.
+pub fn why_not<T: CancelTree>(needs: &[Need]) -> Option<&'static str> {
+    let lacks = T::LACKS.iter().find(|(lack, _)| needs.contains(lack));
+    lacks.map(|&(_, because)| because)
 }

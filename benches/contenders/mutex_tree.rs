@@ -122,7 +122,7 @@ impl CancelTree for Token {
         self.0.is_cancelled()
     }
 
-    fn cancelled(&self) -> impl Future<Output = ()> {
+    fn cancelled(&self) -> impl Future<Output = ()> + Send {
         Cancelled {
             node: &self.0,
             place: None,

@@ -48,7 +48,7 @@ impl CancelTree for Token {
     }
 
     #[inline]
-    fn cancelled(&self) -> impl Future<Output = ()> {
+    fn cancelled(&self) -> impl Future<Output = ()> + Send {
         self.0.token.clone()
     }
 }

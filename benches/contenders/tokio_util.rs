@@ -36,7 +36,7 @@ impl CancelTree for Token {
     }
 
     #[inline]
-    fn cancelled(&self) -> impl Future<Output = ()> {
+    fn cancelled(&self) -> impl Future<Output = ()> + Send {
         self.cancelled()
     }
 }

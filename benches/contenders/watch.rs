@@ -17,8 +17,13 @@ impl CancelTree for Token {
     const ABOUT: &'static str =
         "tokio's `watch::Sender<bool>` behind an `Arc`; a child looks at those of all above";
     const PACKAGE: Option<&'static str> = Some("tokio");
-    const LACKS: &'static [(Need, &'static str)] =
-        &[(Need::Blocking, "it has no wait for threads")];
+    const LACKS: &'static [(Need, &'static str)] = &[
+        (Need::Blocking, "it has no wait for threads"),
+        (
+            Need::ManyWaits,
+            "a child's wait is a receiver for each token above, too",
+        ),
+    ];
 
     #[inline]
     fn root() -> Self {

@@ -4,6 +4,7 @@
 #
 #   benches/scale/run.sh            counts, measures, and writes scale.md and scale.csv to where REPORT says
 #   benches/scale/run.sh counts     counts, and fails if anything needs other than expected.csv says: for CI
+#   benches/scale/run.sh build      compiles, and no more
 set -eu
 # Directories are named from where the caller is.
 absolute() {
@@ -24,8 +25,9 @@ build() {
 }
 
 build counting "--cfg cancel_tree_counting"
+[ "${1:-}" = counts ] || build measuring ""
+[ "${1:-}" != build ] || exit 0
 counts=$TARGET/scale/counts.csv
 "$TARGET/scale/counting/release/cancel-tree-scale" "$counts"
 [ "${1:-}" != counts ] || exit 0
-build measuring ""
 "$TARGET/scale/measuring/release/cancel-tree-scale" "$counts"

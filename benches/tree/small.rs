@@ -227,7 +227,7 @@ fn poll_again<T: CancelTree>(group: &mut Group) {
 }
 
 #[inline]
-fn poll_and_drop<T: CancelTree>(token: &T) -> bool {
+pub fn poll_and_drop<T: CancelTree>(token: &T) -> bool {
     poll(pin!(black_box(token).cancelled())).is_ready()
 }
 
