@@ -8,10 +8,17 @@
 # With another compiler or target than expected.csv is of nothing is compared, and without valgrind nothing counted;
 # either is said to be SKIPPED. instructions.md and instructions.csv go to the directory that REPORT names.
 set -eu
+# Directories are named from where the caller is.
+absolute() {
+    case $1 in
+    /*) echo "$1" ;;
+    *) echo "$PWD/$1" ;;
+    esac
+}
+TARGET=$(absolute "${CARGO_TARGET_DIR:-$(dirname "$0")/../../target}")
+REPORT=$(absolute "${REPORT:-$TARGET/report}")
 cd "$(dirname "$0")"
 
-TARGET=${CARGO_TARGET_DIR:-$(cd ../.. && pwd)/target}
-REPORT=${REPORT:-$TARGET/report}
 PROFILES=$TARGET/instructions/profiles
 TOOLCHAIN="rustc $(rustc -vV | sed -n 's/^release: //p'), $(rustc -vV | sed -n 's/^host: //p')"
 export REPORT PROFILES TOOLCHAIN

@@ -6,10 +6,17 @@
 #   benches/scale/run.sh counts     counts, and fails if anything needs other than expected.csv says: for CI
 #   benches/scale/run.sh build      compiles, and no more
 set -eu
+# Directories are named from where the caller is.
+absolute() {
+    case $1 in
+    /*) echo "$1" ;;
+    *) echo "$PWD/$1" ;;
+    esac
+}
+TARGET=$(absolute "${CARGO_TARGET_DIR:-$(dirname "$0")/../../target}")
+REPORT=$(absolute "${REPORT:-$TARGET/report}")
 cd "$(dirname "$0")"
 
-TARGET=${CARGO_TARGET_DIR:-$(cd ../.. && pwd)/target}
-REPORT=${REPORT:-$TARGET/report}
 export REPORT
 
 # Two builds, each with a directory of its own: they differ in a flag that all they are made of is built with.

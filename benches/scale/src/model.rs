@@ -10,7 +10,7 @@ pub const ASSUMPTIONS: &str = "\
 A model, not a measurement. All cores do the same operation on the same parent or token, over and over:
 
 - On one core an operation takes what was measured here, *t*. A second core changes that by what it takes to fetch cache
-  lines, and by nothing else. (A first poll has a read-modify-write more where several threads poll.)
+  lines, and by nothing else.
 - A line that two cores go to and one of them writes is fetched anew at each visit, for *c*: as long as it takes
   here until a line that the other core has just written can be written. Lines that all only read cost nothing.
 - Such a line serves one core at a time, *c* per visit. A lock keeps others out for as long as it is held: for the visits
