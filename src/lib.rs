@@ -58,6 +58,13 @@ pub fn live() -> usize {
     sync::live()
 }
 
+/// For `benches/scale`: what a thread does to shared memory.
+#[cfg(cancel_tree_counting)]
+#[doc(hidden)]
+pub mod counting {
+    pub use crate::sync::{accesses, note, Access, AtomicBool, Kind};
+}
+
 /// For models and fuzzers: the service thread's work, turned by hand.
 #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 #[doc(hidden)]

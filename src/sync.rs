@@ -1,5 +1,6 @@
 //! The only file that names `core`, `std`, `alloc` or loom: one vocabulary for the real
-//! world, for `no_std` and for the model checker. The world of shuttle is `sync/shuttle.rs`.
+//! world, for `no_std` and for the model checker. The world of shuttle is `sync/shuttle.rs`, the one
+//! in which atomics are counted `sync/counting.rs`.
 
 use core::mem::ManuallyDrop;
 pub(crate) use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -17,7 +18,7 @@ pub(crate) type Bits = u64;
 #[cfg(not(all(target_has_atomic = "64", not(cancel_tree_narrow))))]
 pub(crate) type Bits = u32;
 
-#[cfg(not(any(cancel_tree_loom, cancel_tree_shuttle)))]
+#[cfg(not(any(cancel_tree_loom, cancel_tree_shuttle, cancel_tree_counting)))]
 mod imp {
     #[cfg(not(all(target_has_atomic = "64", not(cancel_tree_narrow))))]
     pub(crate) use core::sync::atomic::AtomicU32 as AtomicBits;
@@ -177,6 +178,12 @@ mod imp {
 #[cfg(cancel_tree_shuttle)]
 #[path = "sync/shuttle.rs"]
 mod imp;
+
+#[cfg(cancel_tree_counting)]
+#[path = "sync/counting.rs"]
+mod imp;
+#[cfg(cancel_tree_counting)]
+pub use imp::{accesses, note, Access, AtomicBool, Kind};
 
 pub(crate) use imp::*;
 

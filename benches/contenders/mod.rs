@@ -9,6 +9,7 @@
 mod cancel_tree;
 mod chain;
 pub mod check;
+mod contender;
 mod event_listener;
 mod halo_core;
 mod mutex_tree;
@@ -16,83 +17,18 @@ mod stop_token;
 mod tokio_util;
 mod watch;
 
-use std::future::Future;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::BenchmarkGroup;
 
-/// A tree of cancellation tokens, whose handle may be cloned; to drop the handles is the end of a token.
-///
-/// What not everybody has stands in [`Need`], and what this contender has not in `LACKS`; to call that is a mistake
-/// of the bench, which did not say that it needs it.
-pub trait CancelTree: Clone + Send + Sync + 'static {
-    /// Names the contender in the ids of its benchmarks.
-    const NAME: &'static str;
+pub use contender::{CancelTree, Need};
 
-    /// What it is, for the report.
-    const ABOUT: &'static str;
-
-    /// The crate that it comes from, whose version the report tells; none if it is written here.
-    const PACKAGE: Option<&'static str>;
-
-    /// Whether there are aims against it: its samples are as many as ours. The others have fewer, so that a run
-    /// takes minutes.
-    const HAS_AIMS: bool = false;
-
-    /// What it cannot do, each with the reason.
-    const LACKS: &'static [(Need, &'static str)] = &[];
-
-    fn root() -> Self;
-
-    /// A token that is cancelled with this one.
-    fn child(&self) -> Self {
-        lacking::<Self>(Need::Children)
-    }
-
-    fn cancel(&self);
-    fn is_cancelled(&self) -> bool;
-
-    /// Waits as a task.
-    fn cancelled(&self) -> impl Future<Output = ()> + Send {
-        async { lacking::<Self>(Need::Async) }
-    }
-
-    /// Waits as a thread.
-    fn wait(&self) {
-        lacking::<Self>(Need::Blocking)
-    }
-}
-
-/// What a bench asks for beyond a root, clones of it, `cancel` and `is_cancelled`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Need {
-    /// `child`.
-    Children,
-    /// Children that are dropped without a cancel leave nothing behind.
-    Churn,
-    /// A hundred thousand living children of one parent, and more, at a price that does not grow with them.
-    Crowd,
-    /// Chains that are a hundred thousand tokens long, and more.
-    Depth,
-    /// A million tokens, made, cancelled and dropped in a second or so.
-    Million,
-    /// Every clone may cancel, and is one of the contender's own handles.
-    CloneToCancel,
-    /// `cancelled`.
-    Async,
-    /// A million of them, counting each as often as it has tokens above.
-    ManyWaits,
-    /// `wait`.
-    Blocking,
-}
-
-fn lacking<T: CancelTree>(need: Need) -> ! {
-    panic!(
-        "{} does not do this, nor say that it lacks {need:?}",
-        T::NAME
-    )
+/// What `mutex_tree` is made of. `benches/scale` has the same with counters.
+mod sync {
+    pub use std::sync::atomic::AtomicBool;
+    pub use std::sync::{Arc, Mutex, MutexGuard, Weak};
 }
 
 /// Something to do with each contender; a closure cannot be generic.

@@ -6,13 +6,13 @@
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, Thread};
 
 use slab::Slab;
 
+use super::sync::{Arc, AtomicBool, Mutex, MutexGuard, Weak};
 use super::CancelTree;
 
 #[derive(Clone)]

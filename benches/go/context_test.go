@@ -1,5 +1,7 @@
-// What Go's context takes for the operations that benches/context.rs measures. Run by `cargo bench` where
-// there is a `go`, or by itself: go test -bench . -cpu 1
+// Go's context at the workloads of benches/tree, by the same names. `cargo bench --bench tree` runs what it has
+// measured itself, where there is a `go`; run.sh does that for all of them, and puts both side by side.
+//
+// To drop a token is to call `cancel` here, as nothing else removes a child from its parent.
 package benches
 
 import (
@@ -8,14 +10,165 @@ import (
 	"time"
 )
 
-type key struct{ n int }
+type workload struct {
+	name string
+	run  func(*testing.B)
+}
 
-func parent() (context.Context, context.CancelFunc) {
+func each(b *testing.B, workloads []workload) {
+	for _, it := range workloads {
+		b.Run(it.name, it.run)
+	}
+}
+
+// BenchmarkOne is for `-cpu 1`: what the garbage collector does meanwhile is part of the price.
+func BenchmarkOne(b *testing.B) {
+	each(b, []workload{
+		{"read", read},
+		{"read_select", readSelect},
+		{"read_deep", readDeep},
+		{"create_drop", createDrop},
+		{"create_drop_among_100k", createDropAmong100k},
+		{"create_cancel_drop", createDrop},
+		{"request", request},
+		{"select_anew", selectLoop},
+		{"wake", func(b *testing.B) { pingPong(b, goroutines) }},
+
+		{"ctx_cancel_drop", createDrop},
+		{"ctx_timeout_drop", timeoutDrop},
+		{"ctx_timeout_done_drop", timeoutDoneDrop},
+		{"ctx_timeout_drop_among_100k", timeoutDropAmong100k},
+		{"ctx_err", errWithDeadline},
+		{"ctx_value", value},
+		{"ctx_value_miss", valueMiss},
+		{"ctx_with_value", withValue},
+	})
+}
+
+// BenchmarkTwo is for `-cpu 2`.
+func BenchmarkTwo(b *testing.B) {
+	each(b, []workload{
+		{"read_busy", readBusy},
+		{"create_drop_two_threads", createDropTwoThreads},
+		{"wake_across", func(b *testing.B) { pingPong(b, threads) }},
+	})
+}
+
+// BenchmarkMillion is for `-benchtime 1x`: each tree serves once.
+func BenchmarkMillion(b *testing.B) {
+	each(b, []workload{
+		{"cancel_wide", func(b *testing.B) { cancel(b, wide) }},
+		{"cancel_churned", func(b *testing.B) { cancel(b, churned) }},
+		{"cancel_chain", func(b *testing.B) { cancel(b, chain) }},
+		{"cancel_ten_ary", func(b *testing.B) { cancel(b, tenAry) }},
+		{"build_cold", buildCold},
+		{"drop_children", dropChildren},
+	})
+}
+
+// What is live is used, or the compiler might leave it out.
+var sink context.Context
+
+func root() (context.Context, context.CancelFunc) {
 	return context.WithCancel(context.Background())
 }
 
-func BenchmarkTimeoutDrop(b *testing.B) {
-	ctx, stop := parent()
+func read(b *testing.B) {
+	ctx, stop := root()
+	defer stop()
+	for i := 0; i < b.N; i++ {
+		if ctx.Err() != nil {
+			b.Fatal("too early")
+		}
+	}
+}
+
+// The other way to ask.
+func readSelect(b *testing.B) {
+	ctx, stop := root()
+	defer stop()
+	for i := 0; i < b.N; i++ {
+		select {
+		case <-ctx.Done():
+			b.Fatal("too early")
+		default:
+		}
+	}
+}
+
+func readDeep(b *testing.B) {
+	ctx, stop := root()
+	defer stop()
+	for i := 0; i < 100; i++ {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+	}
+	b.ResetTimer()
+	for i := 0; i < b.N; i++ {
+		if ctx.Err() != nil {
+			b.Fatal("too early")
+		}
+	}
+}
+
+func createDrop(b *testing.B) {
+	ctx, stop := root()
+	defer stop()
+	for i := 0; i < b.N; i++ {
+		_, cancel := context.WithCancel(ctx)
+		cancel()
+	}
+}
+
+func createDropAmong100k(b *testing.B) {
+	ctx, stop := root()
+	defer stop()
+	for i := 0; i < 100_000; i++ {
+		_, cancel := context.WithCancel(ctx)
+		defer cancel()
+	}
+	b.ResetTimer()
+	for i := 0; i < b.N; i++ {
+		_, cancel := context.WithCancel(ctx)
+		cancel()
+	}
+	b.StopTimer()
+}
+
+func request(b *testing.B) {
+	server, stop := root()
+	defer stop()
+	for i := 0; i < b.N; i++ {
+		request, cancel := context.WithCancel(server)
+		_, one := context.WithCancel(request)
+		_, two := context.WithCancel(request)
+		_, three := context.WithCancel(request)
+		cancel()
+		// As a task does when it ends, and `go vet` wants it.
+		one()
+		two()
+		three()
+	}
+}
+
+// A turn of a loop that waits for work and for the end, and has work.
+func selectLoop(b *testing.B) {
+	ctx, stop := root()
+	defer stop()
+	work := make(chan struct{}, 1)
+	for i := 0; i < b.N; i++ {
+		work <- struct{}{}
+		select {
+		case <-ctx.Done():
+			b.Fatal("too early")
+		case <-work:
+		}
+	}
+}
+
+func timeoutDrop(b *testing.B) {
+	ctx, stop := root()
 	defer stop()
 	for i := 0; i < b.N; i++ {
 		_, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -23,8 +176,8 @@ func BenchmarkTimeoutDrop(b *testing.B) {
 	}
 }
 
-func BenchmarkTimeoutDropAmong100k(b *testing.B) {
-	ctx, stop := parent()
+func timeoutDropAmong100k(b *testing.B) {
+	ctx, stop := root()
 	defer stop()
 	for i := 0; i < 100_000; i++ {
 		_, cancel := context.WithTimeout(ctx, time.Hour)
@@ -35,10 +188,11 @@ func BenchmarkTimeoutDropAmong100k(b *testing.B) {
 		_, cancel := context.WithTimeout(ctx, 30*time.Second)
 		cancel()
 	}
+	b.StopTimer()
 }
 
-func BenchmarkTimeoutDoneDrop(b *testing.B) {
-	ctx, stop := parent()
+func timeoutDoneDrop(b *testing.B) {
+	ctx, stop := root()
 	defer stop()
 	for i := 0; i < b.N; i++ {
 		child, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -47,16 +201,7 @@ func BenchmarkTimeoutDoneDrop(b *testing.B) {
 	}
 }
 
-func BenchmarkCancelDrop(b *testing.B) {
-	ctx, stop := parent()
-	defer stop()
-	for i := 0; i < b.N; i++ {
-		_, cancel := context.WithCancel(ctx)
-		cancel()
-	}
-}
-
-func BenchmarkErr(b *testing.B) {
+func errWithDeadline(b *testing.B) {
 	ctx, stop := context.WithTimeout(context.Background(), time.Hour)
 	defer stop()
 	for i := 0; i < b.N; i++ {
@@ -66,6 +211,8 @@ func BenchmarkErr(b *testing.B) {
 	}
 }
 
+type key struct{ n int }
+
 func depth100() context.Context {
 	ctx := context.Background()
 	for i := 0; i < 100; i++ {
@@ -74,8 +221,9 @@ func depth100() context.Context {
 	return ctx
 }
 
-func BenchmarkValue(b *testing.B) {
+func value(b *testing.B) {
 	ctx := depth100()
+	b.ResetTimer()
 	for i := 0; i < b.N; i++ {
 		if ctx.Value(key{0}) == nil {
 			b.Fatal("not found")
@@ -83,8 +231,9 @@ func BenchmarkValue(b *testing.B) {
 	}
 }
 
-func BenchmarkValueMiss(b *testing.B) {
+func valueMiss(b *testing.B) {
 	ctx := depth100()
+	b.ResetTimer()
 	for i := 0; i < b.N; i++ {
 		if ctx.Value(key{-1}) != nil {
 			b.Fatal("found")
@@ -92,10 +241,8 @@ func BenchmarkValueMiss(b *testing.B) {
 	}
 }
 
-var sink context.Context
-
-func BenchmarkWithValue(b *testing.B) {
-	ctx, stop := parent()
+func withValue(b *testing.B) {
+	ctx, stop := root()
 	defer stop()
 	for i := 0; i < b.N; i++ {
 		sink = context.WithValue(ctx, key{0}, i)

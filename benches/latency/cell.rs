@@ -149,14 +149,9 @@ pub struct Measured {
     pub left_out: Vec<(&'static str, &'static str)>,
 }
 
-/// Takes samples in turns, so that a slow drift of the machine does not end up in the ratios. Says before each what
-/// it is of.
-pub fn measure(
-    cell: Cell,
-    other: &OtherCore,
-    is_measuring: bool,
-    say: impl Fn(String),
-) -> Measured {
+/// Takes samples in turns, so that a slow drift of the machine does not end up in the ratios; one each if not
+/// `at_length`. Says before each what it is of.
+pub fn measure(cell: Cell, other: &OtherCore, at_length: bool, say: impl Fn(String)) -> Measured {
     let shape = Arc::new(cell.kind.shape(cell.len));
     let mut entrants = Entrants {
         what: cell.what,
@@ -181,7 +176,7 @@ pub fn measure(
                 entrant.scan.record(ns(scan)).expect("it resizes");
             }
         }
-        if !is_measuring || is_enough(round, begin.elapsed()) {
+        if !at_length || is_enough(round, begin.elapsed()) {
             break;
         }
     }

@@ -2,8 +2,8 @@
 //! to the last leaf that is *seen* cancelled, the last *task* that runs again, the last parked *thread* that is back,
 //! on another. Percentiles, for trees of several shapes and sizes.
 //!
-//! A filter chooses what has it in its name, `task/flat` or `/1000000`. With `--test`, or under `cargo test --benches`,
-//! small trees are sampled once.
+//! A filter chooses what has it in its name, `task/flat` or `/1000000`. With `--quick` each tree is sampled once; with
+//! `--test`, or under `cargo test --benches`, small ones only, and nothing is told but that it works.
 //!
 //! The tables are also written to `latency.md` and `latency.csv`, into the directory that the variable `REPORT` names,
 //! or else `report` in the target directory.
@@ -36,6 +36,7 @@ use watchdog::Watchdog;
 
 struct Options {
     is_measuring: bool,
+    is_quick: bool,
     is_listing: bool,
     filter: Option<String>,
 }
@@ -43,7 +44,7 @@ struct Options {
 impl Options {
     fn parse() -> Result<Self, lexopt::Error> {
         // `cargo bench` says `--bench`; without it, or with `--test`, all is only tried out.
-        let [mut bench, mut test, mut list] = [false; 3];
+        let [mut bench, mut test, mut list, mut quick] = [false; 4];
         let mut filter = None;
         let mut arguments = lexopt::Parser::from_env();
         while let Some(argument) = arguments.next()? {
@@ -51,12 +52,14 @@ impl Options {
                 Arg::Long("bench") => bench = true,
                 Arg::Long("test") => test = true,
                 Arg::Long("list") => list = true,
+                Arg::Long("quick") => quick = true,
                 Arg::Value(text) if filter.is_none() => filter = Some(text.string()?),
                 other => return Err(other.unexpected()),
             }
         }
         Ok(Self {
             is_measuring: bench && !test,
+            is_quick: quick,
             is_listing: list,
             filter,
         })
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Box<dyn Error>> {
     let Options {
         is_measuring,
+        is_quick,
         is_listing,
         filter,
     } = Options::parse()?;
@@ -107,7 +111,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let mut measured = Vec::new();
     for cell in cells {
         let begin = Instant::now();
-        let of_cell = cell::measure(cell, &other, is_measuring, |what| {
+        let of_cell = cell::measure(cell, &other, is_measuring && !is_quick, |what| {
             progress.set_message(what.clone());
             watchdog.watch(what);
         });

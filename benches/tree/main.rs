@@ -5,13 +5,14 @@
 //! With `--test` each bench is tried once. Either way the contenders are first held to what they promise:
 //! see `contenders/check.rs`.
 //!
-//! The tables are also written to the file that the variable `REPORT` names, or else to
-//! `criterion-ratios.md` in the target directory.
+//! The tables and figures are also written to `tree.md` and `tree.csv`, into the directory that the variable `REPORT`
+//! names, or else `report` in the target directory.
 
 mod beside;
 #[path = "../contenders/mod.rs"]
 mod contenders;
 mod context;
+mod figures;
 mod go;
 #[path = "../machine/mod.rs"]
 mod machine;
@@ -29,22 +30,19 @@ use std::time::SystemTime;
 
 use criterion::Criterion;
 
-use report::Estimates;
+use figures::Figures;
 
 fn main() -> io::Result<()> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .parent()
         .expect("Cargo puts its directory for benches below the target directory");
-    let estimates = Estimates {
-        directory: target.join("criterion"),
-        since: SystemTime::now(),
-    };
+    let criterion_directory = target.join("criterion");
+    let start = SystemTime::now();
 
     // `cargo bench` says so; without it, or with `--test`, the benches are only tried out.
-    let is_listing = env::args().any(|arg| arg == "--list");
-    let is_measuring = env::args().any(|arg| arg == "--bench")
-        && !is_listing
-        && !env::args().any(|arg| arg == "--test");
+    let has = |wanted: &str| env::args().any(|arg| arg == wanted);
+    let is_listing = has("--list");
+    let is_measuring = has("--bench") && !is_listing && !has("--test");
     // Ahead of the benches, whose freed memory would otherwise be what the children get.
     let memory = is_measuring.then(memory::of_each);
     if !is_listing {
@@ -52,7 +50,7 @@ fn main() -> io::Result<()> {
     }
 
     let mut criterion = Criterion::default()
-        .output_directory(&estimates.directory)
+        .output_directory(&criterion_directory)
         .without_plots()
         .nresamples(10_000)
         .configure_from_args();
@@ -64,15 +62,17 @@ fn main() -> io::Result<()> {
     criterion.final_summary();
 
     if let Some(memory) = memory {
-        let mut table = report::table(&estimates, &memory);
-        if estimates.has("ctx_timeout_drop/cancel_tree") {
-            table += &report::contexts(&estimates, go::run(), &context::lateness());
-        }
-        table += &report::contenders(&estimates, &memory);
-        let file =
-            env::var_os("REPORT").map_or_else(|| target.join("criterion-ratios.md"), PathBuf::from);
-        fs::write(&file, &table)?;
-        println!("\n{table}\nwritten to {}", file.display());
+        let mut figures = Figures::of_criterion(&criterion_directory, start)?;
+        let has_contexts = figures.get("ctx_timeout_drop", "cancel_tree").is_some();
+        let lateness = has_contexts.then(context::lateness);
+        let go = go::run(&mut figures, has("--quick"))?;
+        let tables = report::tables(&figures, memory, lateness, go);
+
+        let directory = env::var_os("REPORT").map_or_else(|| target.join("report"), PathBuf::from);
+        fs::create_dir_all(&directory)?;
+        fs::write(directory.join("tree.md"), &tables)?;
+        fs::write(directory.join("tree.csv"), figures.csv())?;
+        println!("\n{tables}\nwritten to {}/tree.*", directory.display());
     } else if !is_listing {
         println!("\n{}", report::left_out(|_| true));
     }

@@ -8,6 +8,7 @@ use crate::machine::memory::{give_back, resident_bytes, touched_room};
 const CHILDREN: usize = 1_000_000;
 
 /// Growth of the resident set, in bytes for each child.
+#[derive(Clone, Copy)]
 pub struct PerChild {
     /// For the first children of a token.
     pub first: f64,

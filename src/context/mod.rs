@@ -222,7 +222,11 @@ impl Context {
                 let cause = cause.unwrap_or(ContextError::DeadlineExceeded.into());
                 token.cancel_with(cause);
             } else {
-                token.set_deadline(clock::at_or_after(own), cause);
+                let deadline = clock::at_or_after(own);
+                match cause {
+                    None => token.set_deadline(deadline),
+                    Some(cause) => token.set_deadline_because(deadline, cause),
+                }
             }
         }
         self.derive(pair, Some(own), Step::Deadline)
@@ -558,7 +562,7 @@ impl Context {
     ///
     /// A panic of `f` ends there; the panic hook tells of it.
     ///
-    /// Cost: a child, 1 RMW, two allocations.
+    /// Cost: that of [`CancellationToken::on_cancel`].
     pub fn after_func<F: FnOnce() + Send + 'static>(&self, f: F) -> Registration {
         self.register(|token| Registration::off_thread(token, f))
     }

@@ -1,12 +1,12 @@
 //! The service thread itself.
 
 use super::{inbox, workers};
+use crate::sync::{AtomicBool, Relaxed};
 use crate::timer::clock;
 use crate::timer::entry::Entry;
 use crate::timer::wheel::{Expired, Wheel};
 use alloc::vec::Vec;
 use core::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::OnceLock;
 use std::thread::{self, Thread};
 use std::time::Duration;

@@ -61,17 +61,20 @@ impl Entry {
         }
     }
 
+    #[inline]
     pub(crate) fn trigger(&self) -> &Trigger {
         &self.trigger
     }
 
     /// The owner's: can it be armed for that deadline without being scheduled anew?
+    #[inline]
     pub(crate) fn suits(&self, deadline: Tick) -> bool {
         // Relaxed: the timer changes it only while the entry is armed, and disarming it acquired that.
         self.trigger.load() & SCHEDULED == 0 || self.when.load(Relaxed) <= deadline
     }
 
     /// Arms an entry that suits. True: the caller has to put it into the inbox.
+    #[inline]
     pub(crate) fn arm(&self, node: &Node, deadline: Tick) -> bool {
         let deadline = deadline.clamp(1, LAST_TICK);
         self.trigger.aim(node);
@@ -89,6 +92,7 @@ impl Entry {
         true
     }
 
+    #[inline]
     pub(crate) fn has_been_armed(&self) -> bool {
         self.trigger.load() >> SHIFT != 0
     }

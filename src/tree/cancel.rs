@@ -73,14 +73,17 @@ impl Handle {
         }
     }
 
-    /// Cancels and gives up the handle: one step, if nobody waits and nothing is below.
+    /// Cancels and gives up the handle: one step, if nobody waits and nothing is below. (Then the last owner need not
+    /// cancel at all: nobody could learn of it.)
     #[cfg(feature = "std")]
     #[inline]
     pub(crate) fn cancel_and_drop(self) {
         let this = core::mem::ManuallyDrop::new(self);
         if !this.node().word.cancel_and_release() {
             let this = core::mem::ManuallyDrop::into_inner(this);
-            this.cancel();
+            if !this.node().word.is_unobserved() {
+                this.cancel();
+            }
         }
     }
 

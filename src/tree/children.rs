@@ -420,7 +420,9 @@ fn refused(parent: &Node, handles: Bits) -> NonNull<Node> {
 
 /// Makes one handle into so many.
 fn with_handles(handle: Handle, handles: Bits) -> NonNull<Node> {
-    handle.node().word.add_handles(handles as usize - 1);
+    if handles > 1 {
+        handle.node().word.add_handles(handles as usize - 1);
+    }
     mem::ManuallyDrop::new(handle).0
 }
 
@@ -451,9 +453,9 @@ fn create_slowly<'a>(
     };
     let mut look_on = ptr::null_mut();
     if !newest.is_null() {
-        // As many are looked at as would be made: a list grows only past occupied nodes, and
-        // a child pays for one look.
-        match home.claim_by_search(LOOK.max(1 << class), handles) {
+        // A quarter of what would be made is looked at: a list grows only past occupied nodes, and a child
+        // pays for a quarter of a look, which in a large list is at far memory.
+        match home.claim_by_search(LOOK.max((1 << class) / 4), handles) {
             Search::Found(child) => {
                 // A free node that no hint led to: another thread has overwritten the hint.
                 if ptr::eq(home, parent) && thread::contended() {

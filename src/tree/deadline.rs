@@ -209,18 +209,36 @@ fn expire(node: &Node) {
 }
 
 impl Handle {
-    /// Has the timer cancel the token at `deadline`, with `cause`. The token is new: the handle is the only
-    /// one, and nothing is below.
+    /// Has the timer cancel the token at `deadline`. The token is new: the handle is the only one, and nothing is
+    /// below.
     #[inline]
-    pub(crate) fn set_deadline(&self, deadline: Tick, cause: Option<Cause>) {
-        let node = self.node();
+    pub(crate) fn set_deadline(&self, deadline: Tick) {
+        let extension = self.put_extension(deadline);
+        self.arm(extension, deadline);
+    }
+
+    /// The same, with that cause.
+    #[cold]
+    pub(crate) fn set_deadline_because(&self, deadline: Tick, cause: Cause) {
+        let extension = self.put_extension(deadline);
+        // SAFETY: the token's extension, which it has as long as it is held.
+        let timing = &unsafe { extension.as_ref() }.timing;
+        // SAFETY: neither is shared yet, nor is the deadline armed.
+        timing.cause.with_mut(|c| unsafe { *c = Some(cause) });
+        self.arm(extension, deadline);
+    }
+
+    /// An extension for a new token.
+    #[inline]
+    fn put_extension(&self, deadline: Tick) -> NonNull<Extension> {
         let extension = take_cached(deadline).unwrap_or_else(new_extension);
-        let timing = &node.link.put_extension_unshared(extension).timing;
-        if cause.is_some() {
-            // SAFETY: the node is not shared, nor armed.
-            timing.cause.with_mut(|c| unsafe { *c = cause });
-        }
-        if timing.entry.arm(node, deadline) {
+        self.node().link.put_extension_unshared(extension);
+        extension
+    }
+
+    #[inline]
+    fn arm(&self, extension: NonNull<Extension>, deadline: Tick) {
+        if entry_of(extension).arm(self.node(), deadline) {
             // The pointer is to all of the extension, for who frees it: `Entry::free`.
             service::schedule(extension.cast(), deadline);
         }
@@ -258,7 +276,7 @@ impl Handle {
     ) -> Handle {
         let handle = Handle::root();
         match deadline {
-            Some(deadline) => handle.set_deadline(deadline, None),
+            Some(deadline) => handle.set_deadline(deadline),
             None => {
                 handle.node().link.put_extension_unshared(new_extension());
             }

@@ -95,6 +95,29 @@ unsafe fn release_sole(node: NonNull<Node>, seen: State) {
     unsafe { release_upwards(node) };
 }
 
+/// The waiter for whom the node was made clears WAITER and lets go, in one step. False: nothing was done, because
+/// it was cancelled, or there is more about it.
+///
+/// # Safety
+/// As for `release`, if the answer is true. The handle is the only one, and the caller has armed the slot.
+#[inline]
+pub(super) unsafe fn vacate_armed(node: NonNull<Node>) -> bool {
+    // SAFETY: the caller's handle keeps the node.
+    let this = unsafe { node.as_ref() };
+    let armed = State::NEW.with(State::WAITER);
+    // SAFETY: a living node's parent is alive (I5).
+    let Some(parent) = (unsafe { this.parent() }).filter(|_| this.word.load() == armed) else {
+        return false;
+    };
+    this.offer_to(parent);
+    if this.word.vacate(armed, State::FREE).is_ok() {
+        return true;
+    }
+    // As in `release_sole`.
+    this.link.set_next(ptr::null_mut());
+    false
+}
+
 /// Releases a handle of `node`, and then of its parent, as long as it takes.
 ///
 /// # Safety

@@ -45,17 +45,20 @@ impl Trigger {
     }
 
     /// Says which node it is about. It is not armed.
+    #[inline]
     pub(crate) fn aim(&self, node: &Node) {
         // Relaxed: published by the step that arms.
         self.node.store(ptr::from_ref(node).cast_mut(), Relaxed);
     }
 
+    #[inline]
     pub(crate) fn load(&self) -> u64 {
         // Acquire: pairs with the releases of `replace`.
         self.word.load(Acquire)
     }
 
     /// A step of its user's: the word becomes `new` if it still is `seen`.
+    #[inline]
     pub(crate) fn replace(&self, seen: u64, new: u64) -> Result<(), u64> {
         // AcqRel: the word changes hands between the node's owner and the firer, and with it what
         // they keep beside it. Acquire on failure: the answer decides what to do instead.

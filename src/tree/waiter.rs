@@ -71,18 +71,18 @@ impl Slot {
             .then(|| ManuallyDrop::into_inner(unsafe { self.take().waker }))
     }
 
-    /// The same by the waiter who armed it, who leaves the slot in the same step.
+    /// The same by the waiter who armed it, by a `step` that clears WAITER and gives up the slot; true: it was he who
+    /// cleared it.
     ///
     /// # Safety
     /// The slot is the caller's, and he has armed it.
-    unsafe fn disarm_and_leave(&self, word: &Word) -> Option<Waker> {
+    unsafe fn take_by(&self, step: impl FnOnce() -> bool) -> Option<Waker> {
         // Read before it is known whose it is: a canceller who takes it reads too, and nobody writes
-        // before the slot has been left.
+        // before the slot has been given up.
         // SAFETY: the caller has written it. It is a copy of bytes, used only if it is his.
         let raw = self.0.with(|slot| unsafe { ptr::read(slot) });
-        word.disarm_and_leave()
-            // SAFETY: who clears WAITER owns the content (I8), a waker as the caller has armed it.
-            .then(|| ManuallyDrop::into_inner(unsafe { raw.assume_init().waker }))
+        // SAFETY: who clears WAITER owns the content (I8), a waker as the caller has armed it.
+        step().then(|| ManuallyDrop::into_inner(unsafe { raw.assume_init().waker }))
     }
 
     /// The edge in it, whoever has it by now.
@@ -98,7 +98,7 @@ impl Slot {
     /// # Safety
     /// The content is the caller's, and is there.
     unsafe fn take(&self) -> Raw {
-        // SAFETY: the caller's promise. A read: the waiter may read too, see `disarm_and_leave`.
+        // SAFETY: the caller's promise. A read: the waiter may read too, see `take_by`.
         self.0.with(|slot| unsafe { ptr::read(slot).assume_init() })
     }
 }
@@ -236,12 +236,18 @@ impl Waiter {
             Place::Own => {
                 let node = token.node();
                 // SAFETY: armed by this waiter.
-                let waker = unsafe { node.slot.disarm_and_leave(&node.word) };
+                let waker = unsafe { node.slot.take_by(|| node.word.disarm_and_leave()) };
                 // User code last, after the slot has been left (I9).
                 drop_waker(waker)
             }
             Place::Child(child) => {
                 let node = child.node();
+                // SAFETY: armed by this waiter, whose handle is the only one; with the step it is gone.
+                let waker = unsafe { node.slot.take_by(|| reclaim::vacate_armed(child.0)) };
+                if waker.is_some() {
+                    mem::forget(child);
+                    return drop_waker(waker);
+                }
                 let waker = node.slot.disarm(&node.word);
                 drop(child);
                 drop_waker(waker)

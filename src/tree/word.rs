@@ -308,6 +308,15 @@ impl Word {
         false
     }
 
+    /// Nobody waits, nothing is below, and the caller's handle is the only one: that stands (I4).
+    #[cfg(feature = "std")]
+    #[inline]
+    pub(crate) fn is_unobserved(&self) -> bool {
+        // Relaxed: all of it is this one value, and nothing else is looked at.
+        let seen = self.peek();
+        seen.handles() == 1 && !seen.has_any(State::PARENT.with(State::WAITER))
+    }
+
     /// An ancestor's cancel arrives. The answer is the state before.
     #[inline]
     pub(crate) fn mark(&self) -> State {

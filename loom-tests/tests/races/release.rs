@@ -273,3 +273,15 @@ fn guard_dropped_vs_context_dropped() {
         thread.join().unwrap();
     });
 }
+
+#[test]
+fn guard_dropped_vs_context_dropped_child_below() {
+    model(UNBOUNDED, || {
+        let (ctx, guard) = Context::background().with_cancel();
+        let child = ctx.child_token();
+        let thread = spawn(move || drop(ctx));
+        drop(guard);
+        reached(&child);
+        thread.join().unwrap();
+    });
+}

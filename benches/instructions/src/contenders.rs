@@ -1,0 +1,21 @@
+//! Those that are counted: this crate; and, for information, the one that it takes the place of, and the textbook's tree.
+
+// They can more than is asked here.
+#![allow(dead_code, unused_imports)]
+
+#[path = "../../contenders/cancel_tree.rs"]
+pub mod cancel_tree;
+#[path = "../../contenders/contender.rs"]
+mod contender;
+#[path = "../../contenders/mutex_tree.rs"]
+pub mod mutex_tree;
+#[path = "../../contenders/tokio_util.rs"]
+pub mod tokio_util;
+
+pub use contender::{CancelTree, Need};
+
+/// What the mutex tree is made of.
+mod sync {
+    pub use std::sync::atomic::AtomicBool;
+    pub use std::sync::{Arc, Mutex, MutexGuard, Weak};
+}

@@ -1,0 +1,33 @@
+#!/bin/sh
+# What each operation does to shared cache lines, counted; and a model of what that means on many cores, checked on one
+# and two. A minute, after compilation.
+#
+#   benches/scale/run.sh            counts, measures, and writes scale.md and scale.csv to where REPORT says
+#   benches/scale/run.sh counts     counts, and fails if anything needs other than expected.csv says: for CI
+#   benches/scale/run.sh build      compiles, and no more
+set -eu
+# Directories are named from where the caller is.
+absolute() {
+    case $1 in
+    /*) echo "$1" ;;
+    *) echo "$PWD/$1" ;;
+    esac
+}
+TARGET=$(absolute "${CARGO_TARGET_DIR:-$(dirname "$0")/../../target}")
+REPORT=$(absolute "${REPORT:-$TARGET/report}")
+cd "$(dirname "$0")"
+
+export REPORT
+
+# Two builds, each with a directory of its own: they differ in a flag that all they are made of is built with.
+build() {
+    RUSTFLAGS="${RUSTFLAGS:-} $2" cargo build --release --locked --quiet --target-dir "$TARGET/scale/$1"
+}
+
+build counting "--cfg cancel_tree_counting"
+[ "${1:-}" = counts ] || build measuring ""
+[ "${1:-}" != build ] || exit 0
+counts=$TARGET/scale/counts.csv
+"$TARGET/scale/counting/release/cancel-tree-scale" "$counts"
+[ "${1:-}" != counts ] || exit 0
+"$TARGET/scale/measuring/release/cancel-tree-scale" "$counts"
