@@ -17,7 +17,7 @@ pub struct Tree {
     pub high: f64,
 }
 
-/// A line of `latency.csv`, in nanoseconds.
+/// A line of `latency.csv`, in nanoseconds; without what its samples are too few for.
 #[derive(Deserialize)]
 pub struct Latency {
     pub what: String,
@@ -25,7 +25,8 @@ pub struct Latency {
     pub n: f64,
     pub contender: String,
     pub p50: f64,
-    pub p99: f64,
+    pub p90: Option<f64>,
+    pub p99: Option<f64>,
 }
 
 /// A line of `scale.csv`, in operations per second.

@@ -8,7 +8,7 @@ use resvg::usvg::fontdb::Database;
 use resvg::usvg::{Options, Tree};
 
 /// What a page should have to load for a picture, at most.
-const LIMIT: usize = 150_000;
+const LIMIT: usize = 250_000;
 
 static FONTS: LazyLock<Arc<Database>> = LazyLock::new(|| {
     let mut fonts = Database::new();

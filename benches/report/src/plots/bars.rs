@@ -1,4 +1,4 @@
-//! Panels of horizontal bars on one log scale.
+//! Panels of horizontal bars, each panel on a log scale of its own.
 
 use std::error::Error;
 
@@ -24,40 +24,41 @@ pub struct Bars {
 
 const BAR: u32 = 26;
 const TITLE: u32 = 40;
-const AXIS: u32 = 34;
 const GAP: u32 = 14;
-/// For the names of the bars.
-const NAMES: u32 = 150;
 
 impl Bars {
-    pub fn draw(&self, title: &str, columns: usize) -> Result<String, Box<dyn Error>> {
-        let bars = || self.panels.iter().flat_map(|(_, bars)| bars);
-        let lowest = bars().map(|bar| bar.value).fold(f64::INFINITY, f64::min);
-        let highest = bars().map(|bar| bar.value).fold(0.0, f64::max);
-        // The bar of the lowest has some length, and behind the highest there is room for its number.
-        let from = 10f64.powf((lowest / 1.5).log10().floor());
-        let to = highest * (highest / from).powf(0.4);
+    /// Room for the longest name.
+    fn names_width(&self) -> u32 {
+        let bars = self.panels.iter().flat_map(|(_, bars)| bars);
+        let longest = bars.map(|bar| bar.name.chars().count()).max();
+        20 + 10 * longest.unwrap_or(0) as u32
+    }
 
+    pub fn draw(&self, title: &str, columns: usize) -> Result<String, Box<dyn Error>> {
         let rows = self.panels.chunks(columns).map(|row| {
             let most = row.iter().map(|(_, bars)| bars.len()).max();
-            TITLE + BAR * most.unwrap_or(0) as u32 + AXIS + GAP
+            TITLE + BAR * most.unwrap_or(0) as u32 + GAP
         });
         let rows: Vec<u32> = rows.collect();
         sheet::draw(title, &[], columns, &rows, |n, area| {
             match self.panels.get(n) {
-                Some((title, bars)) => self.panel(area, title, bars, from..to),
+                Some((title, bars)) => self.panel(area, title, bars),
                 None => Ok(()),
             }
         })
     }
 
-    fn panel(
-        &self,
-        area: &Area,
-        title: &str,
-        bars: &[Bar],
-        range: std::ops::Range<f64>,
-    ) -> Result<(), Box<dyn Error>> {
+    fn panel(&self, area: &Area, title: &str, bars: &[Bar]) -> Result<(), Box<dyn Error>> {
+        // A scale for each panel: what is compared is in one. The bar of the lowest has some length, and behind the
+        // highest there is room for its number.
+        let lowest = bars
+            .iter()
+            .map(|bar| bar.value)
+            .fold(f64::INFINITY, f64::min);
+        let highest = bars.iter().map(|bar| bar.value).fold(0.0, f64::max);
+        let from = lowest / 3.0;
+        let range = from..highest * (highest / from).powf(0.5);
+        let names = self.names_width();
         let (width, _) = area.dim_in_pixel();
         area.draw(&Text::new(
             title.to_owned(),
@@ -65,26 +66,16 @@ impl Bars {
             sheet::bold(NORMAL),
         ))?;
         let height = BAR * bars.len() as u32;
-        let plot = area
-            .clone()
-            .shrink((0, TITLE), (width - GAP, height + AXIS));
+        let plot = area.clone().shrink((0, TITLE), (width - GAP, height));
         let mut chart = ChartBuilder::on(&plot)
-            .x_label_area_size(AXIS)
-            .y_label_area_size(NAMES)
+            .y_label_area_size(names)
             .build_cartesian_2d(range.clone().log_scale(), 0.0..bars.len() as f64)?;
-        let shown =
-            |number: &f64| decade(*number).map_or(String::new(), |it| self.quantity.show(it));
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .disable_y_axis()
-            .x_labels(6)
-            .x_label_formatter(&shown)
-            .label_style(("sans-serif", SMALL - 2).into_font())
-            .bold_line_style(BLACK.mix(0.15))
-            .light_line_style(TRANSPARENT)
-            .axis_style(BLACK.mix(0.4))
-            .draw()?;
+        let mut decade = 10f64.powf(range.start.log10().ceil());
+        while decade < range.end {
+            let line = [(decade, 0.0), (decade, bars.len() as f64)];
+            chart.draw_series([PathElement::new(line, BLACK.mix(0.15))])?;
+            decade *= 10.0;
+        }
         for (i, bar) in bars.iter().enumerate() {
             let middle = (bars.len() - i) as f64 - 0.5;
             let color = style::color(&bar.name);
@@ -99,7 +90,7 @@ impl Bars {
             // Behind the bar and its spread.
             let end = chart.backend_coord(&(bar.value.max(bar.high).min(range.end), middle));
             let (left, top) = area.get_base_pixel();
-            let name = (NAMES as i32 - 8, end.1 - top);
+            let name = (names as i32 - 8, end.1 - top);
             area.draw(&Text::new(
                 bar.name.clone(),
                 name,

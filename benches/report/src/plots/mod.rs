@@ -59,35 +59,35 @@ pub fn all(measured: &Path) -> Result<Vec<(&'static str, Option<Plot>)>, Box<dyn
     ])
 }
 
-type Result_ = Result<Option<Plot>, Box<dyn Error>>;
+type Drawn = Result<Option<Plot>, Box<dyn Error>>;
 
 fn tokens_of(bench: &str) -> Option<f64> {
     let tree = TREES.iter().find(|(name, _)| *name == bench);
     tree.map(|&(_, tokens)| tokens)
 }
 
-fn operations(tree: &[Tree]) -> Result_ {
+fn operations(tree: &[Tree]) -> Drawn {
     let is_one =
         |bench: &str| tokens_of(bench).is_none() && !bench.starts_with("ctx_") && bench != "clock";
     bars(
-        "The time of one operation, log scale (shorter is better); the mark is the 5th to 95th percentile",
+        "The time of one operation, shorter is better (log scale, a grid line is ×10; the mark: 5th to 95th percentile)",
         tree.iter().filter(|line| is_one(&line.bench)).map(|line| (line, 1.0)),
         4,
     )
 }
 
-fn trees(tree: &[Tree]) -> Result_ {
+fn trees(tree: &[Tree]) -> Drawn {
     bars(
-        "Trees of a million tokens: the time for each token, log scale (shorter is better)",
+        "Trees of a million tokens: the time for each token, shorter is better (log scale, a grid line is ×10)",
         tree.iter()
             .filter_map(|line| Some((line, tokens_of(&line.bench)?))),
         4,
     )
 }
 
-fn contexts(tree: &[Tree]) -> Result_ {
+fn contexts(tree: &[Tree]) -> Drawn {
     bars(
-        "Contexts: the time of one operation, log scale (shorter is better)",
+        "Contexts: the time of one operation, shorter is better (log scale, a grid line is ×10)",
         tree.iter()
             .filter(|line| line.bench.starts_with("ctx_"))
             .map(|line| (line, 1.0)),
@@ -100,7 +100,7 @@ fn bars<'a>(
     title: &'static str,
     lines: impl Iterator<Item = (&'a Tree, f64)>,
     columns: usize,
-) -> Result_ {
+) -> Drawn {
     let mut panels: BTreeMap<(usize, &str), Vec<Bar>> = BTreeMap::new();
     for (line, count) in lines {
         let (place, _) = style::bench(&line.bench);
@@ -111,6 +111,8 @@ fn bars<'a>(
             high: line.high / count,
         });
     }
+    // Without us there is nothing to compare.
+    panels.retain(|_, bars| bars.iter().any(|bar| bar.name == "cancel_tree"));
     if panels.is_empty() {
         return Ok(None);
     }
@@ -126,12 +128,12 @@ fn bars<'a>(
     Ok(Some(Plot { title, svg }))
 }
 
-fn latencies(latency: &[Latency], what: &str, title: &'static str) -> Result_ {
+fn latencies(latency: &[Latency], what: &str, title: &'static str) -> Drawn {
     let lines = latency.iter().filter(|line| line.what == what).map(|line| {
         let point = Point {
             x: line.n,
             y: line.p50,
-            up_to: Some(line.p99),
+            up_to: line.p99.or(line.p90),
             is_measured: false,
         };
         (line.shape.as_str(), line.contender.as_str(), point)
@@ -142,13 +144,13 @@ fn latencies(latency: &[Latency], what: &str, title: &'static str) -> Result_ {
         Lines {
             panels: Vec::new(),
             x_label: "tokens (N)",
-            y_label: "median, and up to the 99th percentile",
+            y_label: "median; up to p99, p90 of few",
             y: Quantity::Time,
         },
     )
 }
 
-fn scaling(scale: &[Scale]) -> Result_ {
+fn scaling(scale: &[Scale]) -> Drawn {
     let points = scale.iter().flat_map(|line| {
         let point = |y, is_measured| {
             let point = Point {
@@ -181,7 +183,7 @@ fn lines<'a>(
     title: &'static str,
     points: impl Iterator<Item = (&'a str, &'a str, Point)>,
     mut lines: Lines,
-) -> Result_ {
+) -> Drawn {
     for (panel, name, point) in points {
         // In the order of the file, which its program has chosen.
         let panels = &mut lines.panels;

@@ -41,13 +41,16 @@ pub fn color(contender: &str) -> RGBColor {
 }
 
 /// The benches in the order in which they are shown, with their titles.
-const BENCHES: [(&str, &str); 32] = [
+const BENCHES: [(&str, &str); 38] = [
     ("read", "read the flag"),
     ("read_busy", "… beside a busy creator"),
+    ("read_beside_waits", "… beside polls of it"),
+    ("read_beside_clones", "… beside clones of it"),
     ("read_deep", "… 100 levels deep"),
     ("create_drop", "create + drop a child"),
     ("create_drop_among_100k", "… beside 100,000 siblings"),
     ("create_drop_two_threads", "… from 2 threads"),
+    ("create_drop_beside_cancels", "… beside cancels"),
     ("create_cancel_drop", "create + cancel + drop"),
     ("request", "a request (4 tokens)"),
     ("clone_drop", "clone + drop"),
@@ -56,6 +59,9 @@ const BENCHES: [(&str, &str); 32] = [
     ("first_poll_deep", "… 100 levels deep"),
     ("first_poll_two_threads", "… from 2 threads"),
     ("poll_again", "poll again"),
+    ("select_anew", "a turn of a select loop"),
+    ("select_kept", "… the future kept"),
+    ("cancel_beside_reads", "cancel 1,000 beside reads"),
     ("wake", "wake a parked thread"),
     ("wake_across", "… on another core"),
     ("cancel_wide", "cancel 1,000,000 children"),
