@@ -39,7 +39,12 @@ pub fn run(figures: &mut Figures, is_quick: bool) -> io::Result<Option<Go>> {
             );
             return Ok(None);
         }
-        Err(error) => return Err(io::Error::other(format!("{}: {error}", go.to_string_lossy()))),
+        Err(error) => {
+            return Err(io::Error::other(format!(
+                "{}: {error}",
+                go.to_string_lossy()
+            )))
+        }
     };
     println!("\nGo's context, by {version}");
 

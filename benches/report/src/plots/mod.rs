@@ -30,8 +30,11 @@ const TREES: [(&str, f64); 7] = [
     ("drop_all", 1_000_000.0),
 ];
 
-/// Each plot by its name; none where nothing of it was measured.
-pub fn all(measured: &Path) -> Result<Vec<(&'static str, Option<Plot>)>, Box<dyn Error>> {
+/// A plot by its name; none where nothing of it was measured.
+type Named = (&'static str, Option<Plot>);
+
+/// All of them.
+pub fn all(measured: &Path) -> Result<Vec<Named>, Box<dyn Error>> {
     let file = |name: &str| measured.join(name).with_extension("csv");
     let tree: Vec<Tree> = measured::lines(&file("tree"))?;
     let latency: Vec<Latency> = measured::lines(&file("latency"))?;
