@@ -1,6 +1,8 @@
 //! Waiters: tasks and parked threads.
 
-use cancel_tree_loom::{block_on, model, poll, reached, spawn, Probe, Token, UNBOUNDED, USUAL};
+use cancel_tree_loom::{
+    block_on, model, poll, reached, reason_of, spawn, Probe, Reason, Token, UNBOUNDED, USUAL,
+};
 use std::mem;
 
 /// A lost wake-up is a deadlock here, which loom reports.
@@ -196,6 +198,23 @@ fn second_waiter_dropped_vs_cancel() {
         task.join().unwrap();
         assert_eq!(one.woken(), 1);
         assert!(two.woken() <= 1);
+    });
+}
+
+#[test]
+fn second_waiter_dropped_vs_next_child_cancelled_for_a_cause() {
+    model(USUAL, || {
+        let (one, two) = (Probe::new(), Probe::new());
+        let token = Token::new();
+        let mut first = token.clone().cancelled_owned();
+        assert!(!poll(&mut first, &one.waker()));
+        let mut second = token.clone().cancelled_owned();
+        assert!(!poll(&mut second, &two.waker()));
+        let task = spawn(move || drop(second));
+        let child = token.child_token();
+        child.cancel_with(Reason::cause(1));
+        task.join().unwrap();
+        assert_eq!(reason_of(&child), 1);
     });
 }
 
