@@ -2,7 +2,8 @@
 
 use cancel_tree::Context;
 use cancel_tree_loom::{
-    model, reached, reason_of, spawn, untouched, Reason, Token, UNBOUNDED, USUAL,
+    model, model_in_all_orders, reached, reason_of, spawn, untouched, Reason, Token, UNBOUNDED,
+    USUAL,
 };
 
 #[test]
@@ -276,7 +277,7 @@ fn guard_dropped_vs_context_dropped() {
 
 #[test]
 fn guard_dropped_vs_context_dropped_child_below() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(USUAL, || {
         let (ctx, guard) = Context::background().with_cancel();
         let child = ctx.child_token();
         let thread = spawn(move || drop(ctx));

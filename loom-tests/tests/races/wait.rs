@@ -1,7 +1,8 @@
 //! Waiters: tasks and parked threads.
 
 use cancel_tree_loom::{
-    block_on, model, poll, reached, reason_of, spawn, Probe, Reason, Token, UNBOUNDED, USUAL,
+    block_on, model, model_in_all_orders, poll, reached, reason_of, spawn, Probe, Reason, Token,
+    UNBOUNDED, USUAL,
 };
 use std::mem;
 
@@ -203,7 +204,7 @@ fn second_waiter_dropped_vs_cancel() {
 
 #[test]
 fn second_waiter_dropped_vs_next_child_cancelled_for_a_cause() {
-    model(USUAL, || {
+    model_in_all_orders(USUAL, || {
         let (one, two) = (Probe::new(), Probe::new());
         let token = Token::new();
         let mut first = token.clone().cancelled_owned();

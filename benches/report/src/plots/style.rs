@@ -113,6 +113,7 @@ impl Quantity {
         let &(scale, unit) = unit.unwrap_or(&units[units.len() - 1]);
         let number = number / scale;
         let decimals = match number {
+            _ if number < 0.00995 => 4,
             _ if number < 0.9995 => 2,
             _ if number < 9.995 => 1,
             _ => 0,
@@ -133,10 +134,18 @@ mod tests {
 
     #[test]
     fn numbers_have_few_digits_and_a_unit() {
-        let shown = [0.38, 1.0, 12.7, 999.4, 999.9, 28_100.0, 5.6e6, 2e9];
+        let shown = [0.0009, 0.38, 1.0, 12.7, 999.4, 999.9, 28_100.0, 5.6e6, 2e9];
         let shown = shown.map(|ns| Time.show(ns));
         let expected = [
-            "0.38 ns", "1 ns", "13 ns", "999 ns", "1 µs", "28 µs", "5.6 ms", "2 s",
+            "0.0009 ns",
+            "0.38 ns",
+            "1 ns",
+            "13 ns",
+            "999 ns",
+            "1 µs",
+            "28 µs",
+            "5.6 ms",
+            "2 s",
         ];
         assert_eq!(shown, expected);
         assert_eq!(Rate.show(2.5e8), "250 M/s");
