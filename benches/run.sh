@@ -26,8 +26,8 @@ mkdir -p "$REPORT"
 BEGIN=$(date +%s)
 STEP=0
 # What each step took on the machine of the committed report, in seconds, for what remains.
-EXPECTED='240 450 210 60 40 30'
-[ -z "$QUICK" ] || EXPECTED='240 150 60 60 40 30'
+EXPECTED='210 490 200 20 15 5'
+[ -z "$QUICK" ] || EXPECTED='210 110 30 30 15 5'
 
 clock() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
 
