@@ -453,9 +453,9 @@ fn create_slowly<'a>(
     };
     let mut look_on = ptr::null_mut();
     if !newest.is_null() {
-        // A quarter of what would be made is looked at: a list grows only past occupied nodes, and a child
-        // pays for a quarter of a look, which in a large list is at far memory.
-        match home.claim_by_search(LOOK.max((1 << class) / 4), handles) {
+        // As many are looked at as would be made: a list grows only past occupied nodes, and
+        // a child pays for one look.
+        match home.claim_by_search(LOOK.max(1 << class), handles) {
             Search::Found(child) => {
                 // A free node that no hint led to: another thread has overwritten the hint.
                 if ptr::eq(home, parent) && thread::contended() {
