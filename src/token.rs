@@ -137,8 +137,9 @@ impl CancellationToken {
     ///
     /// # Cost
     ///
-    /// 1 RMW if nothing is below and nobody waits. Else 2, and 1 for each node below, the places of dropped children
-    /// too; a second pass of loads if somebody waits, with 1 RMW for each waiter. No allocation, no recursion.
+    /// 1 RMW if nothing is below, also if somebody waits for this token. Else 2, and 1 for each node below, the places
+    /// of dropped children too; a second pass of loads if somebody waits, with 1 RMW for each waiter. No allocation, no
+    /// recursion.
     pub fn cancel(&self) {
         self.handle.cancel();
     }
@@ -181,8 +182,8 @@ impl CancellationToken {
     ///
     /// # Cost
     ///
-    /// First poll: 2 RMWs, dropping it 1; beside other waiters of the same token the same, at a child of its own. To
-    /// poll again with the same waker: a load.
+    /// First poll: 2 RMWs, dropping it 1, or none once it was woken; beside other waiters of the same token the same, at
+    /// a child of its own, which takes 1 to drop in any case. To poll again with the same waker: a load.
     #[inline]
     pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
         WaitForCancellationFuture::new(self)

@@ -461,6 +461,26 @@ fn a_guard_dropped_while_unwinding_does_not_abort() {
     assert!(token.is_cancelled());
 }
 
+/// Nothing is below it: who waits there is woken by the step that cancels.
+#[test]
+fn the_panic_of_an_only_waiter_surfaces_once_and_never_while_unwinding() {
+    let bad = on_wake(|| quiet_panic("waker"));
+    let token = CancellationToken::new();
+    let mut waiting = wait_with(&token, &bad);
+    assert_eq!(panic_of(|| token.cancel()).as_deref(), Some("waker"));
+    assert!(poll(waiting.as_mut(), &bad).is_ready());
+    assert_eq!(panic_of(|| token.cancel()), None, "once");
+
+    let token = CancellationToken::new();
+    let _waiting = wait_with(&token, &bad);
+    let message = panic_of(|| {
+        let _guard = token.drop_guard_ref();
+        quiet_panic("first");
+    });
+    assert_eq!(message.as_deref(), Some("first"));
+    assert!(token.is_cancelled());
+}
+
 #[test]
 fn panics_in_drop_leave_the_tree_in_order() {
     /// Also as a cause, a waker and what a callback owns.

@@ -112,10 +112,11 @@ impl Edge {
         let (source, target) = unsafe { (self.source.with(|s| &*s), &*self.target) };
         let cause = source.as_ref().and_then(Handle::cause);
         let cause = cause.unwrap_or(ContextError::Cancelled.into());
-        let (_, state, rejected) = cancel::set_cancelled(target, cause);
+        // Nobody is woken before all is marked.
+        let cancelled = cancel::set_cancelled(target, cause, false);
         // A clone of a cause that its owner still has: dropping it runs no user code.
-        drop(rejected);
-        (!state.has_any(State::DONE)).then_some(target)
+        drop(cancelled.rejected);
+        (!cancelled.state.has_any(State::DONE)).then_some(target)
     }
 
     /// A canceller's last step, after which the edge may be gone.

@@ -6,8 +6,9 @@ use super::extension::RawCause;
 use super::word::State;
 use super::{reclaim, Handle, Node};
 use crate::cause::Cause;
-use crate::sync::{Acquire, Panics};
+use crate::sync::{unless_unwinding, Acquire, Panics};
 use core::ptr::{self, NonNull};
+use core::task::Waker;
 
 /// The flags and the counted pointer of a cause.
 pub(super) fn raw_cause(cause: Cause) -> (State, Option<RawCause>) {
@@ -65,11 +66,11 @@ impl Handle {
     /// Cancels the token and everything below; true if this call was the first.
     #[inline]
     pub(crate) fn cancel(&self) -> bool {
-        match self.node().word.cancel(State::NONE) {
+        let node = self.node();
+        match node.word.cancel(State::NONE, true) {
             // Nothing below, nobody waits: one RMW and done.
-            Ok(state) if state.has_any(State::DONE) => true,
-            Ok(state) => finish(self.node(), state, None, true),
-            Err(state) => finish(self.node(), state, None, false),
+            Ok((state, false)) if state.has_any(State::DONE) => true,
+            step => finish(node, Outcome::of(node, step)),
         }
     }
 
@@ -95,57 +96,94 @@ impl Handle {
 
 /// Cancels a node that the caller keeps, and everything below; true if this call was the first.
 pub(super) fn cancel_because(node: &Node, cause: Cause) -> bool {
-    let (first, state, rejected) = set_cancelled(node, cause);
-    finish(node, state, rejected, first)
+    finish(node, set_cancelled(node, cause, true))
 }
 
 /// What is left of a cancel once the node itself is cancelled.
 #[inline(never)]
-fn finish(node: &Node, state: State, rejected: Option<Cause>, first: bool) -> bool {
-    let inherited = state.has_any(State::INHERITED);
-    let done = state.has_any(State::DONE) || inherited && done_above(node);
+fn finish(node: &Node, outcome: Outcome) -> bool {
+    let inherited = outcome.state.has_any(State::INHERITED);
+    let done = outcome.state.has_any(State::DONE) || inherited && done_above(node);
     if !done {
         spread(node);
     }
+    // Done, but for this.
+    if let Some(waker) = outcome.waker {
+        unless_unwinding(|| waker.wake());
+    }
     // User code: the error that lost may run anything when it is dropped (I9).
-    drop(rejected);
-    first
+    drop(outcome.rejected);
+    outcome.first
 }
 
-/// The own cancel of one node. The answer: was it the first, the state, and the cause that was
-/// not taken.
-pub(super) fn set_cancelled(node: &Node, cause: Cause) -> (bool, State, Option<Cause>) {
+/// What has become of the own cancel of one node.
+pub(super) struct Outcome {
+    first: bool,
+    pub(super) state: State,
+    /// Who waited there, to be woken: then nothing is below.
+    waker: Option<Waker>,
+    /// The cause that was not taken.
+    pub(super) rejected: Option<Cause>,
+}
+
+impl Outcome {
+    /// Of a step that was made at once.
+    fn of(node: &Node, step: Result<(State, bool), State>) -> Outcome {
+        let (state, disarmed) = step.unwrap_or_else(|seen| (seen, false));
+        Outcome {
+            first: step.is_ok(),
+            state,
+            // SAFETY: the caller's step, which says that it is his.
+            waker: disarmed.then(|| unsafe { node.slot.take_disarmed() }),
+            rejected: None,
+        }
+    }
+}
+
+/// The own cancel of one node. The waker of one with nothing below is taken by the same step if the caller
+/// `wakes_at_once`.
+pub(super) fn set_cancelled(node: &Node, cause: Cause, wakes_at_once: bool) -> Outcome {
+    let cancel = |how| Outcome::of(node, node.word.cancel(how, wakes_at_once));
     let seen = node.word.load();
     if seen.is_cancelled() {
-        return (false, seen, Some(cause));
+        return Outcome {
+            rejected: Some(cause),
+            ..Outcome::of(node, Err(seen))
+        };
     }
     let (how, raw) = raw_cause(cause);
     let Some(raw) = raw else {
-        return match node.word.cancel(how) {
-            Ok(state) => (true, state, None),
-            Err(state) => (false, state, None),
-        };
+        return cancel(how);
     };
     match node.link.place_cause(raw) {
         Ok(()) => {
-            let (Ok(state) | Err(state)) = node.word.cancel(how);
-            if state.has_all(State::OWN.with(State::CUSTOM)) {
+            let outcome = cancel(how);
+            if outcome.state.has_all(State::OWN.with(State::CUSTOM)) {
                 // By this call, or by one that found our cause and helped.
-                (true, state, None)
-            } else {
-                // A plain cancel or an ancestor's was faster.
-                // SAFETY: placed above, and no cause of this node has been made visible.
-                let mine = unsafe { node.link.take_back_cause(raw) };
-                (false, state, Some(mine))
+                return Outcome {
+                    first: true,
+                    ..outcome
+                };
+            }
+            // A plain cancel or an ancestor's was faster.
+            // SAFETY: placed above, and no cause of this node has been made visible.
+            let mine = unsafe { node.link.take_back_cause(raw) };
+            Outcome {
+                rejected: Some(mine),
+                ..outcome
             }
         }
         Err(other) => {
             // Another call has placed its cause but perhaps not yet cancelled. Ours must not
             // return before the token is cancelled, and must not wait: so make his step for him.
             let how = State::of_kind(other.kind()).with(State::CUSTOM);
-            let (Ok(state) | Err(state)) = node.word.cancel(how);
-            // SAFETY: never placed, so still ours.
-            (false, state, Some(unsafe { raw.into_cause() }))
+            let outcome = cancel(how);
+            Outcome {
+                first: false,
+                // SAFETY: never placed, so still ours.
+                rejected: Some(unsafe { raw.into_cause() }),
+                ..outcome
+            }
         }
     }
 }

@@ -62,7 +62,9 @@ unsafe fn release_sole(node: NonNull<Node>, seen: State) {
         .with(State::CANCELLED)
         .with(State::OWN)
         .with(State::INHERITED)
-        .with(State::DONE);
+        .with(State::DONE)
+        // Of a waiter that was woken: without WAITER it is empty.
+        .with(State::SLOT);
     // SAFETY: the caller's handle keeps the node.
     let this = unsafe { node.as_ref() };
     // The common case, a leaf with nothing special: one RMW and no loop.

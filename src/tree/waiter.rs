@@ -71,8 +71,17 @@ impl Slot {
             .then(|| ManuallyDrop::into_inner(unsafe { self.take().waker }))
     }
 
-    /// The same by the waiter who armed it, by a `step` that clears WAITER and gives up the slot; true: it was he who
-    /// cleared it.
+    /// Takes the waker out of a slot that `Word::cancel` has disarmed.
+    ///
+    /// # Safety
+    /// That call was the caller's, and said so.
+    pub(super) unsafe fn take_disarmed(&self) -> Waker {
+        // SAFETY: who clears WAITER owns the content (I8). Edges' nodes have no cancel of their own, so it is a waker.
+        unsafe { ManuallyDrop::into_inner(self.take().waker) }
+    }
+
+    /// Takes the waker out, by the waiter who armed it and a `step` that clears WAITER and gives up the slot; true: it
+    /// was he who cleared it.
     ///
     /// # Safety
     /// The slot is the caller's, and he has armed it.
@@ -235,6 +244,10 @@ impl Waiter {
             Place::Nowhere => true,
             Place::Own => {
                 let node = token.node();
+                if node.word.is_disarmed() {
+                    // Nor is the slot given up: nobody takes it again.
+                    return false;
+                }
                 // SAFETY: armed by this waiter.
                 let waker = unsafe { node.slot.take_by(|| node.word.disarm_and_leave()) };
                 // User code last, after the slot has been left (I9).
@@ -242,6 +255,9 @@ impl Waiter {
             }
             Place::Child(child) => {
                 let node = child.node();
+                if node.word.is_disarmed() {
+                    return false;
+                }
                 // SAFETY: armed by this waiter, whose handle is the only one; with the step it is gone.
                 let waker = unsafe { node.slot.take_by(|| reclaim::vacate_armed(child.0)) };
                 if waker.is_some() {

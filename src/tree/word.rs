@@ -257,28 +257,30 @@ impl Word {
         State(self.0.fetch_or(State::PARENT.0, AcqRel))
     }
 
-    /// The own cancel: state, kind and whether there is a cause become visible in one step.
-    /// `Ok`: this call was the first; the value is what it made of the word.
+    /// The own cancel: state, kind and whether there is a cause become visible in one step. `Ok`: this call was
+    /// the first; the state is what it made of the word.
+    ///
+    /// With nothing below this step is all of the cancel, DONE included; also if somebody waits at the node and the
+    /// caller `wakes_at_once`. Then true beside the state says that the content of the slot is his.
     #[inline]
-    pub(crate) fn cancel(&self, how: State) -> Result<State, State> {
+    pub(crate) fn cancel(&self, how: State, wakes_at_once: bool) -> Result<(State, bool), State> {
         let mut seen = self.load();
         loop {
             if seen.is_cancelled() {
                 return Err(seen);
             }
             let mut new = seen.with(State::CANCELLED).with(State::OWN).with(how);
-            if !seen.has_any(State::PARENT.with(State::WAITER)) {
-                // Nothing below, nobody waits: marked and woken already.
-                new = new.with(State::DONE);
+            let waits = seen.has_any(State::WAITER);
+            let is_all = !seen.has_any(State::PARENT) && (wakes_at_once || !waits);
+            if is_all {
+                new = new.with(State::DONE).without(State::WAITER);
             }
-            // Release: gives the cause in `link` to `load`. What creators announced and waiters
-            // armed is acquired by the load of this word with which the walk begins. The
-            // failure's Acquire serves the caller's look at the other's cause.
-            match self
-                .0
-                .compare_exchange_weak(seen.0, new.0, Release, Acquire)
-            {
-                Ok(_) => return Ok(new),
+            // Release: gives the cause in `link` to `load`. Acquire: pairs with `arm`, for the caller's look into
+            // the slot; what was loaded may have been an earlier waiter's. What creators announced is acquired by
+            // the load of this word with which the walk begins. The failure's Acquire serves the caller's look at
+            // the other's cause.
+            match self.0.compare_exchange_weak(seen.0, new.0, AcqRel, Acquire) {
+                Ok(_) => return Ok((new, is_all && waits)),
                 Err(now) => seen = State(now),
             }
         }
@@ -407,6 +409,14 @@ impl Word {
             .0
             .fetch_and(!State::WAITER.with(State::SLOT).0, Release);
         State(before).has_any(State::WAITER)
+    }
+
+    /// A canceller has what the waiter who asks has armed, so there is nothing left to take back. A token that is
+    /// cancelled is never armed again.
+    #[inline]
+    pub(crate) fn is_disarmed(&self) -> bool {
+        // Acquire, by `load`: a waiter that goes on here has seen the cancel.
+        !self.load().has_any(State::WAITER)
     }
 
     /// A canceller comes by an edge's node that is armed, or that another one is at: until `end_firing` he has one
