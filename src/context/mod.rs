@@ -492,7 +492,7 @@ impl Context {
         if !park::until_cancelled(token, until) && until == self.deadline {
             let expired = until.is_some_and(|deadline| expire_if_past(token.handle(), deadline));
             if !expired {
-                // Of an `any_of` context the sources expire, and the timer is about to say so.
+                // The timer was faster, and is about to say so.
                 park::until_cancelled(token, limit);
             }
         }
@@ -591,7 +591,7 @@ impl Context {
 fn expire_if_past(token: &Handle, deadline: Instant) -> bool {
     let past = Instant::now() >= deadline;
     if past {
-        token.expire();
+        token.expire(clock::at_or_after(deadline));
     }
     past && token.is_cancelled()
 }

@@ -97,6 +97,13 @@ impl Entry {
         self.trigger.load() >> SHIFT != 0
     }
 
+    /// Armed for that tick or an earlier one, or about to fire.
+    pub(crate) fn is_due(&self, passed: Tick) -> bool {
+        let seen = self.trigger.load();
+        let is_live = Trigger::is_armed(seen) || Trigger::is_firing(seen);
+        is_live && seen >> SHIFT <= passed.clamp(1, LAST_TICK)
+    }
+
     /// The owner gives it up. True: it is the caller's to free.
     pub(crate) fn abandon(&self) -> bool {
         self.trigger.clear(OWNED) & SCHEDULED == 0

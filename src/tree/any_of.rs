@@ -82,6 +82,17 @@ impl Handle {
 }
 
 impl Edge {
+    /// What is below the source and keeps it; none if that was cancelled from the beginning.
+    ///
+    /// # Safety
+    /// The caller holds the target, or something below it.
+    #[cfg(feature = "std")]
+    pub(super) unsafe fn source(&self) -> Option<&Node> {
+        // SAFETY: written before the target was shared, and then by `settle`, when nobody holds anything there.
+        let source = self.source.with(|source| unsafe { &*source });
+        source.as_ref().map(Handle::node)
+    }
+
     /// Waits below `source`. False: it is cancelled.
     fn arm(&self, source: &Handle) -> bool {
         let child = source.child();

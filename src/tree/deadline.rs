@@ -18,6 +18,7 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::cell::RefCell;
 use core::ptr::NonNull;
+use std::collections::HashSet;
 
 /// So many extensions a thread keeps at most. It comes to that many, with time, also where few live at once: those whose
 /// entries the timer looks at late suit few deadlines, and a thread may drop contexts that others made.
@@ -244,27 +245,32 @@ impl Handle {
         }
     }
 
-    /// The deadline that the token has, or the nearest one above, has passed.
+    /// A deadline that the token has, or something above it, has passed: cancels what has one that is not later.
     #[cold]
-    pub(crate) fn expire(&self) {
-        let mut above = Some(self.node());
-        while let Some(node) = above {
-            if let Some(extension) = node.link.extension() {
-                if extension.timing.entry.trigger().is_live() {
-                    return expire(node);
-                }
-                if !extension.edges.is_empty() {
-                    // The deadline may be any source's: theirs to notice.
-                    return;
-                }
+    pub(crate) fn expire(&self, passed: Tick) {
+        // An `any_of` token has more than one way up. Each of these tokens is looked at once, however many ways lead to it.
+        let mut others: Vec<&Node> = Vec::new();
+        let mut forks: HashSet<*const Node> = HashSet::new();
+        let mut next = Some(self.node());
+        while let Some(node) = next {
+            let extension = node.link.extension();
+            if extension.is_some_and(|extension| extension.timing.entry.is_due(passed)) {
+                return expire(node);
             }
-            // After the look at the trigger: if the timer was faster it is through, the node is cancelled, and
-            // what is above has a deadline of its own, which has not passed.
+            // After the look at the entry: if the timer was faster it is through, and the node is cancelled.
             if node.word.load().is_cancelled() {
                 return;
             }
-            // SAFETY: held, or above what is held (I5).
-            above = unsafe { node.parent() };
+            let edges = extension.map_or(&[][..], |extension| &extension.edges);
+            if edges.is_empty() || forks.insert(node) {
+                // SAFETY: held, or above what is held.
+                others.extend(edges.iter().filter_map(|edge| unsafe { edge.source() }));
+                // SAFETY: the same (I5).
+                next = unsafe { node.parent() };
+            } else {
+                next = None;
+            }
+            next = next.or_else(|| others.pop());
         }
     }
 

@@ -25,9 +25,11 @@ const EXTENSION: usize = 2;
 /// The cause's kind is "deadline exceeded": readable without following the pointer.
 const DEADLINE: usize = 4;
 const TAGS: usize = 7;
+// An allocator need not give more than it is asked for.
+const _: () = assert!(align_of::<Extension>() > TAGS && align_of::<Custom>() > TAGS);
 
-/// What some nodes have.
-#[repr(C)]
+/// What some nodes have. Aligned so that the tags have room also where nothing in it asks for that: 32 bits, no timer.
+#[repr(C, align(8))]
 pub(super) struct Extension {
     /// What cancels the node from outside the tree. The first field: see `deadline.rs`.
     #[cfg(feature = "std")]

@@ -178,11 +178,11 @@ impl Trigger {
         self.load() & (ARMED | FIRING) != 0
     }
 
-    pub(super) fn is_armed(seen: u64) -> bool {
+    pub(crate) fn is_armed(seen: u64) -> bool {
         seen & ARMED != 0
     }
 
-    pub(super) fn is_firing(seen: u64) -> bool {
+    pub(crate) fn is_firing(seen: u64) -> bool {
         seen & FIRING != 0
     }
 

@@ -48,7 +48,8 @@ impl State {
     pub(crate) const FREE: State = State(1 << 9);
     /// It owns one handle of its parent.
     pub(crate) const ORPHAN: State = State(1 << 10);
-    /// A cancel of it has marked everything below and woken everyone.
+    /// A cancel of it has marked everything below and woken everyone there; or there is nothing below, and who waits at
+    /// the node itself is the canceller's to wake.
     pub(crate) const DONE: State = State(1 << 11);
     /// Nobody has it, but a callback that nobody can stop any more waits here or below.
     pub(crate) const PASSENGER: State = State(1 << 12);
@@ -403,11 +404,9 @@ impl Word {
     /// Disarms and leaves the slot in one step, for the waiter who armed it. If a canceller was faster, the
     /// slot is left all the same: nobody takes it again, for the token is cancelled.
     pub(crate) fn disarm_and_leave(&self) -> bool {
-        // Release: pairs with `take_slot`; the waiter has read the slot before. There is nothing to
-        // acquire: what is in it is the waiter's own.
-        let before = self
-            .0
-            .fetch_and(!State::WAITER.with(State::SLOT).0, Release);
+        // Release: pairs with `take_slot`; the waiter has read the slot before. Acquire: pairs with `cancel` and
+        // `mark`; if a canceller was faster the waiter goes on as one that has seen the cancel.
+        let before = self.0.fetch_and(!State::WAITER.with(State::SLOT).0, AcqRel);
         State(before).has_any(State::WAITER)
     }
 

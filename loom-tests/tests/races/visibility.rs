@@ -1,7 +1,9 @@
 //! What a thread did before it cancelled is visible to everyone who has seen the cancel.
 
 use cancel_tree::Context;
-use cancel_tree_loom::{block_on, model, spawn, Data, Reason, Token, UNBOUNDED, USUAL};
+use cancel_tree_loom::{
+    block_on, model, poll, spawn, Data, Probe, Reason, Token, UNBOUNDED, USUAL,
+};
 
 #[test]
 fn data_vs_reader_of_the_flag() {
@@ -40,6 +42,27 @@ fn data_vs_reader_two_levels_below() {
         data.write();
         root.cancel();
         reader.join().unwrap();
+    });
+}
+
+/// To give up its old waker it has to look whether that was taken: by that look it learns of the cancel.
+#[test]
+fn data_vs_task_that_polls_with_another_waker() {
+    model(UNBOUNDED, || {
+        let data = Data::new();
+        let (old, new) = (Probe::new(), Probe::new());
+        let token = Token::new();
+        let mut future = token.clone().cancelled_owned();
+        assert!(!poll(&mut future, &old.waker()));
+        let (waker, there) = (new.waker(), data.clone());
+        let task = spawn(move || {
+            if poll(&mut future, &waker) {
+                there.read();
+            }
+        });
+        data.write();
+        token.cancel();
+        task.join().unwrap();
     });
 }
 

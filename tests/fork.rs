@@ -1,0 +1,73 @@
+//! A child process made by `fork` has no timer thread: who blocks there notices deadlines all the same.
+#![cfg(unix)]
+
+use cancel_tree::{Context, ContextError};
+use std::ffi::c_int;
+use std::time::Duration;
+
+extern "C" {
+    fn fork() -> c_int;
+    fn waitpid(process: c_int, status: *mut c_int, options: c_int) -> c_int;
+    fn alarm(seconds: u32) -> u32;
+    fn _exit(status: c_int) -> !;
+}
+
+/// The number of the first that does not end as it should, or 0.
+fn first_wrong() -> c_int {
+    const SOON: Duration = Duration::from_millis(50);
+    const LATE: Duration = Duration::from_secs(60);
+    const PASSED: ContextError = ContextError::DeadlineExceeded;
+
+    let (ctx, _guard) = Context::background().with_timeout(SOON);
+    if ctx.wait() != PASSED {
+        return 1;
+    }
+    let (ctx, _guard) = Context::background().with_timeout(SOON);
+    if ctx.sleep(LATE) != Err(PASSED) {
+        return 2;
+    }
+    // Of several parents, whichever has the deadline, and however far above.
+    let (late, _late) = Context::background().with_timeout(LATE);
+    let any_of: [fn(&Context, &Context) -> Context; 3] = [
+        |late, early| Context::any_of([early, late]),
+        |late, early| Context::any_of([late, early]),
+        |late, early| {
+            let (below, guard) = early.with_cancel();
+            guard.detach();
+            (0..40).fold(below, |ctx, _| Context::any_of([late, &ctx, &ctx]))
+        },
+    ];
+    for (number, any_of) in (3..).zip(any_of) {
+        let (early, _early) = Context::background().with_timeout(SOON);
+        let ctx = any_of(&late, &early);
+        if ctx.wait() != PASSED || late.is_done() {
+            return number;
+        }
+    }
+    0
+}
+
+#[test]
+fn deadlines_pass_for_those_who_wait_in_a_forked_child() {
+    // So that the parent has a timer thread, which the child lacks.
+    let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(1));
+    ctx.wait();
+    // SAFETY: the child uses this crate and the allocator, which glibc and macOS make ready for that, and exits
+    // without running what is registered for the end of the process.
+    let child = unsafe {
+        let child = fork();
+        if child == 0 {
+            alarm(20);
+            _exit(first_wrong());
+        }
+        child
+    };
+    assert!(child > 0, "no process to be had");
+    let mut status = 0;
+    // SAFETY: the pointer is to a number of our own.
+    assert_eq!(unsafe { waitpid(child, &mut status, 0) }, child);
+    assert_eq!(
+        status, 0,
+        "as waitpid tells it: the exit code << 8, or a signal"
+    );
+}
