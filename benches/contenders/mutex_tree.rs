@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, Thread};
 
-use slab::Slab;
+use slab::{IntoIter, Slab};
 
 use super::sync::{Arc, AtomicBool, Mutex, MutexGuard, Weak};
 use super::CancelTree;
@@ -95,8 +95,10 @@ impl CancelTree for Token {
     }
 
     fn cancel(&self) {
-        let mut to_cancel = vec![self.0.clone()];
-        while let Some(node) = to_cancel.pop() {
+        // Children that are still to come; nothing for a leaf.
+        let mut to_cancel: Vec<IntoIter<Weak<Node>>> = Vec::new();
+        let mut node = self.0.clone();
+        loop {
             let Below { children, waiters } = {
                 let mut below = node.lock();
                 node.is_cancelled.store(true, Ordering::Release);
@@ -109,11 +111,21 @@ impl CancelTree for Token {
                     Waiter::Thread(thread) => thread.unpark(),
                 }
             }
-            to_cancel.extend(
-                children
-                    .into_iter()
-                    .filter_map(|(_, child)| child.upgrade()),
-            );
+            if !children.is_empty() {
+                to_cancel.push(children.into_iter());
+            }
+            node = loop {
+                let Some(siblings) = to_cancel.last_mut() else {
+                    return;
+                };
+                let child = siblings.next().and_then(|(_, child)| child.upgrade());
+                if siblings.len() == 0 {
+                    to_cancel.pop();
+                }
+                if let Some(child) = child {
+                    break child;
+                }
+            };
         }
     }
 

@@ -71,19 +71,17 @@ impl Cell {
 
 /// In the order of the tables.
 pub fn all(is_measuring: bool) -> Vec<Cell> {
-    // Not 100,000: they would take most of a minute more and tell little.
-    const SIZES: [usize; 6] = [1, 10, 100, 1000, 10_000, MILLION];
+    const SIZES: [usize; 7] = [1, 10, 100, 1000, 10_000, 100_000, MILLION];
     // A hundred threads are as many as a program has that parks them.
     let most = |what| match what {
         _ if !is_measuring => 10,
         What::Thread => 100,
         What::Seen | What::Task => MILLION,
     };
-    // With few tokens all shapes are much the same.
+    // One token has no shape.
     let fewest = |kind| match kind {
         Kind::Flat => 1,
-        _ if !is_measuring => 10,
-        _ => 100,
+        _ => 10,
     };
     let mut cells = Vec::new();
     for what in What::ALL {

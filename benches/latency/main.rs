@@ -96,7 +96,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     if is_listing || cells.is_empty() {
         return Ok(());
     }
-    if is_measuring && !other_core::has_two_cores() {
+    if is_measuring && !cores::has_two() {
         println!("SKIPPED: the time from one core to another, for there is one");
         return Ok(());
     }

@@ -1,10 +1,11 @@
 //! The thread on the other core, which sees what the first one has done.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::hint;
 use std::process;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::machine::cores;
 
-/// From "all wait" to the cancel, so that whoever waits has fallen asleep.
+/// From "all wait" to the cancel at least, so that whoever waits has fallen asleep.
 const SETTLE: Duration = Duration::from_micros(100);
 
 /// It stays the same for the whole run, as that of a pool would, and has a runtime for tasks.
@@ -55,10 +56,13 @@ impl OtherCore {
         };
         self.jobs.send(Box::new(job)).expect("the thread is alive");
 
-        while !ready.0.load(Ordering::Acquire) {
-            relax();
-        }
-        let settled = Instant::now() + SETTLE;
+        let round = loop {
+            match ready.0.get() {
+                Some(&round) => break round,
+                None => relax(),
+            }
+        };
+        let settled = Instant::now() + SETTLE + at_random(round.max(SETTLE));
         while Instant::now() < settled {
             relax();
         }
@@ -72,28 +76,32 @@ impl OtherCore {
 
 /// What `wait` says when all wait.
 #[derive(Default)]
-pub struct Ready(AtomicBool);
+pub struct Ready(OnceLock<Duration>);
 
 impl Ready {
-    pub fn say(&self) {
-        self.0.store(true, Ordering::Release);
+    /// Whoever does not sleep, but looks at something over and over, says how long a `round` of that takes: the cancel
+    /// comes at any point of it.
+    pub fn say(&self, round: Duration) {
+        self.0.set(round).expect("said once");
     }
+}
+
+/// Somewhere between nothing and that.
+fn at_random(most: Duration) -> Duration {
+    // Each hasher of std has keys of its own.
+    let random = RandomState::new().hash_one(());
+    most.mul_f64(random as f64 / u64::MAX as f64)
 }
 
 /// Does nothing, so that the next look is a little later. Where both threads have one core, which is nothing to be
 /// measured, the other gets it.
 pub fn relax() {
-    static ONE_CORE: LazyLock<bool> = LazyLock::new(|| !has_two_cores());
+    static ONE_CORE: LazyLock<bool> = LazyLock::new(|| !cores::has_two());
     if *ONE_CORE {
         thread::yield_now();
     } else {
         hint::spin_loop();
     }
-}
-
-/// Whether there is another core at all.
-pub fn has_two_cores() -> bool {
-    thread::available_parallelism().is_ok_and(|cores| cores.get() > 1)
 }
 
 /// Ends the program with the thread that has panicked, for the first core would spin for ever.

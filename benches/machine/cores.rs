@@ -4,6 +4,11 @@
 //! take turns instead of contending, and a wake-up costs a tenth. What is measured would then
 //! depend on its mood.
 
+/// Whether there are two cores at all. What two threads do at once is measured only then.
+pub fn has_two() -> bool {
+    std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1)
+}
+
 /// Keeps the calling thread on the `n`th of the cores that it may use, until the guard is
 /// dropped. Without so many cores, or on a system where it is not known how, does nothing.
 pub fn pin(n: usize) -> Pinned {

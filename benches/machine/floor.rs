@@ -28,6 +28,13 @@ impl Lines {
         Self((0..len).map(|_| Line(AtomicUsize::new(0))).collect())
     }
 
+    /// As they were, and gone through just now, as a tree is that has just been built.
+    pub fn clear(&self) {
+        for line in &self.0 {
+            line.0.store(0, Ordering::Relaxed);
+        }
+    }
+
     pub fn set_all(&self) {
         for line in &self.0 {
             line.0.fetch_or(1, Ordering::AcqRel);
@@ -43,7 +50,7 @@ pub struct Linked {
         clippy::vec_box,
         reason = "apart from each other, as a tree's nodes are"
     )]
-    _nodes: Vec<Box<Node>>,
+    nodes: Vec<Box<Node>>,
 }
 
 #[repr(C)]
@@ -68,15 +75,19 @@ impl Linked {
             nodes.push(node);
         }
         let head = nodes.first().map_or(ptr::null(), |node| &**node);
-        Self {
-            head,
-            _nodes: nodes,
+        Self { head, nodes }
+    }
+
+    /// As that of [`Lines`].
+    pub fn clear(&self) {
+        for node in &self.nodes {
+            node.flag.store(0, Ordering::Relaxed);
         }
     }
 
     pub fn set_all(&self) {
         let mut next = self.head;
-        // SAFETY: every pointer of the list is null or one of the boxes in `_nodes`, which live
+        // SAFETY: every pointer of the list is null or one of the boxes in `nodes`, which live
         // as long as `self` and are only shared.
         while let Some(node) = unsafe { next.as_ref() } {
             node.flag.fetch_or(1, Ordering::AcqRel);

@@ -64,6 +64,16 @@ operations! {
         });
     };
 
+    WaitCancel<T: CancelTree>, "wait_cancel", "a wait that ends: child, first poll, cancel, poll, drop", T::root(),
+    |parent: &T, measure| measure.again(|| {
+        let context = &mut Context::from_waker(Waker::noop());
+        let token = black_box(parent).child();
+        let mut future = pin!(token.cancelled());
+        black_box(future.as_mut().poll(context).is_pending());
+        black_box(&token).cancel();
+        black_box(future.poll(context).is_ready());
+    });
+
     OnCancel, "on_cancel_stop", "`on_cancel` + `stop`", CancellationToken::new(),
     |token: &CancellationToken, measure| measure.again(|| {
         let captured = black_box(7);

@@ -6,6 +6,10 @@
 #   benches/scale/run.sh counts     counts, and fails if anything needs other than expected.csv says: for CI
 #   benches/scale/run.sh build      compiles, and no more
 set -eu
+case "$*" in
+"" | counts | build) ;;
+*) echo "usage: benches/scale/run.sh [counts | build]" >&2 && exit 2 ;;
+esac
 # Directories are named from where the caller is.
 absolute() {
     case $1 in

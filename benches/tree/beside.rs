@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::contenders::{each_contender, CancelTree};
 use crate::machine::floor::Flag;
-use crate::machine::threads;
+use crate::machine::{cores, threads};
 use crate::small::poll_and_drop;
 
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
@@ -25,6 +25,22 @@ type Group<'a> = BenchmarkGroup<'a, WallTime>;
 type Ours = cancel_tree::CancellationToken;
 
 pub fn all(c: &mut Criterion) {
+    if cores::has_two() {
+        beside_another_thread(c);
+    }
+
+    let mut group = open(c, "select_anew");
+    select_floor(&mut group);
+    each_contender!(select_anew, &mut group, [Async]);
+    group.finish();
+
+    let mut group = open(c, "select_kept");
+    select_floor(&mut group);
+    each_contender!(select_kept, &mut group, [Async]);
+    group.finish();
+}
+
+fn beside_another_thread(c: &mut Criterion) {
     let mut group = open(c, "create_drop_beside_cancels");
     each_contender!(create_drop_beside_cancels, &mut group, [Children, Churn]);
     group.finish();
@@ -45,16 +61,6 @@ pub fn all(c: &mut Criterion) {
 
     let mut group = open(c, "cancel_beside_reads");
     each_contender!(cancel_beside_reads, &mut group, [Children, Churn]);
-    group.finish();
-
-    let mut group = open(c, "select_anew");
-    select_floor(&mut group);
-    each_contender!(select_anew, &mut group, [Async]);
-    group.finish();
-
-    let mut group = open(c, "select_kept");
-    select_floor(&mut group);
-    each_contender!(select_kept, &mut group, [Async]);
     group.finish();
 }
 

@@ -2,6 +2,8 @@
 //! context and what the machine itself needs, and ends with tables of all ratios and aims, of all contenders, and of
 //! who was left out of what.
 //!
+//! A filter chooses among the benches, `create_drop` or `/cancel_tree$`, and among them the memory, as `memory`.
+//!
 //! With `--test` each bench is tried once. Either way the contenders are first held to what they promise:
 //! see `contenders/check.rs`.
 //!
@@ -44,7 +46,8 @@ fn main() -> io::Result<()> {
     let is_listing = has("--list");
     let is_measuring = has("--bench") && !is_listing && !has("--test");
     // Ahead of the benches, whose freed memory would otherwise be what the children get.
-    let memory = is_measuring.then(memory::of_each);
+    let memory = is_measuring.then(|| memory::of_each(filter().as_deref()));
+    let go = is_measuring.then(go::compile);
     if !is_listing {
         contenders::check::all();
     }
@@ -61,20 +64,41 @@ fn main() -> io::Result<()> {
     context::all(&mut criterion);
     criterion.final_summary();
 
-    if let Some(memory) = memory {
+    if let Some((memory, go)) = memory.zip(go) {
         let mut figures = Figures::of_criterion(&criterion_directory, start)?;
         let has_contexts = figures.get("ctx_timeout_drop", "cancel_tree").is_some();
         let lateness = has_contexts.then(context::lateness);
-        let go = go::run(&mut figures, has("--quick"))?;
-        let tables = report::tables(&figures, memory, lateness, go);
+        let with_memory = memory.iter().any(|(name, _)| *name == "cancel_tree");
+        let go = go::run(go, &mut figures, with_memory, has("--quick"));
+        let tables = report::tables(&figures, memory, lateness, Some(go));
+        println!("\n{tables}");
 
         let directory = env::var_os("REPORT").map_or_else(|| target.join("report"), PathBuf::from);
         fs::create_dir_all(&directory)?;
         fs::write(directory.join("tree.md"), &tables)?;
         fs::write(directory.join("tree.csv"), figures.csv())?;
-        println!("\n{tables}\nwritten to {}/tree.*", directory.display());
+        println!("written to {}/tree.*", directory.display());
     } else if !is_listing {
         println!("\n{}", report::left_out(|_| true));
     }
     Ok(())
+}
+
+/// The first argument that is neither an option of criterion's nor the value of one.
+fn filter() -> Option<String> {
+    #[rustfmt::skip]
+    const WITH_VALUE: [&str; 16] = [
+        "-b", "-c", "-s", "--baseline", "--baseline-lenient", "--color", "--confidence-level", "--load-baseline",
+        "--measurement-time", "--noise-threshold", "--nresamples", "--output-format", "--sample-size", "--save-baseline",
+        "--significance-level", "--warm-up-time",
+    ];
+    let mut arguments = env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        if WITH_VALUE.contains(&argument.as_str()) {
+            arguments.next();
+        } else if !argument.starts_with('-') {
+            return Some(argument);
+        }
+    }
+    None
 }

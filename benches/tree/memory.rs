@@ -16,22 +16,38 @@ pub struct PerChild {
     pub recycled: f64,
 }
 
-/// By the name of the contender; nothing where the system does not tell the size of the resident set.
-pub fn of_each() -> Vec<(&'static str, PerChild)> {
-    struct Measure(Vec<(&'static str, PerChild)>);
+/// By the name of the contender, of those that the filter takes; nothing where the system does not tell the size of
+/// the resident set.
+pub fn of_each(filter: Option<&str>) -> Vec<(&'static str, PerChild)> {
+    struct Measure<'a> {
+        filter: Option<&'a str>,
+        measured: Vec<(&'static str, PerChild)>,
+    }
 
-    impl Visitor for Measure {
+    impl Visitor for Measure<'_> {
         fn visit<T: CancelTree>(&mut self) {
             let needs = [Need::Children, Need::Churn, Need::Crowd];
-            if contenders::can::<T>("memory", &needs) {
-                self.0.extend(per_child::<T>().map(|it| (T::NAME, it)));
+            let is_taken = self.filter.is_none_or(|filter| takes(filter, T::NAME));
+            if is_taken && contenders::can::<T>("memory", &needs) {
+                let measured = per_child::<T>().map(|it| (T::NAME, it));
+                self.measured.extend(measured);
             }
         }
     }
 
-    let mut measured = Measure(Vec::new());
-    contenders::each(&mut measured);
-    measured.0
+    let mut measure = Measure {
+        filter,
+        measured: Vec::new(),
+    };
+    contenders::each(&mut measure);
+    measure.measured
+}
+
+/// Whether a filter takes this of that contender, as `memory` does, `/tokio_util`, and `memory/tokio_util$`. To criterion
+/// it is a regular expression, but that keeps to itself what it takes: here the text counts.
+fn takes(filter: &str, contender: &str) -> bool {
+    let (bench, of) = filter.split_once('/').unwrap_or((filter, ""));
+    (bench.is_empty() || bench.contains("memory")) && (of.is_empty() || of.contains(contender))
 }
 
 fn per_child<T: CancelTree>() -> Option<PerChild> {

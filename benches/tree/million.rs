@@ -20,7 +20,8 @@ const ONCE: BatchSize = BatchSize::PerIteration;
 pub fn all(c: &mut Criterion) {
     let mut group = open(c, "cancel_wide");
     group.bench_function("floor", |b| {
-        b.iter_batched_ref(|| Lines::new(MILLION), |lines| lines.set_all(), ONCE);
+        let lines = Lines::new(MILLION);
+        b.iter_batched(|| lines.clear(), |()| lines.set_all(), ONCE);
     });
     each_contender!(cancel_wide, &mut group, [Children, Crowd]);
     group.finish();
@@ -31,7 +32,8 @@ pub fn all(c: &mut Criterion) {
 
     let mut group = open(c, "cancel_chain");
     group.bench_function("floor", |b| {
-        b.iter_batched_ref(|| Linked::new(MILLION), |list| list.set_all(), ONCE);
+        let list = Linked::new(MILLION);
+        b.iter_batched(|| list.clear(), |()| list.set_all(), ONCE);
     });
     each_contender!(cancel_chain, &mut group, [Children, Depth]);
     group.finish();

@@ -7,6 +7,7 @@ mod contexts;
 use crate::context::Lateness;
 use crate::figures::Figures;
 use crate::go::{self, Go};
+use crate::machine::cores;
 use crate::memory::PerChild;
 
 pub use contenders::left_out;
@@ -49,6 +50,7 @@ const RATIOS: &[Ratio] = &[
     ratio("… 100 levels below the root", "first_poll_deep", "first_poll_deep/tokio_util", f64::INFINITY),
     ratio("… from 2 threads on one token", "first_poll_two_threads", "first_poll_two_threads/tokio_util", 0.08),
     ratio("poll again", "poll_again", "poll_again/tokio_util", 0.1),
+    ratio("a wait that ends: child, first poll, cancel, poll, drop", "wait_cancel", "wait_cancel/tokio_util", f64::INFINITY),
     ratio("a turn of a select loop, `cancelled()` made anew", "select_anew", "select_anew/floor", f64::INFINITY),
     ratio("… kept from turn to turn", "select_kept", "select_kept/floor", f64::INFINITY),
     ratio("cancel 1,000 while another thread reads their flags", "cancel_beside_reads", "cancel_beside_reads/tokio_util", f64::INFINITY),
@@ -76,6 +78,9 @@ pub fn tables(
     tables += &contenders::table(figures, &memory, go.as_ref());
     if let Some(lateness) = lateness {
         tables += &contexts::table(figures, &lateness);
+    }
+    if !cores::has_two() {
+        tables += "\nSKIPPED: what two threads do at once, for there is one core\n";
     }
     tables
 }

@@ -11,22 +11,39 @@ use criterion::{BenchmarkGroup, Criterion, SamplingMode};
 
 use crate::contenders::{each_contender, CancelTree};
 use crate::machine::floor::Flag;
-use crate::machine::threads;
+use crate::machine::{cores, threads};
 
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
 
 pub fn all(c: &mut Criterion) {
+    of_one_thread(c);
+    if cores::has_two() {
+        of_two_threads(c);
+    }
+}
+
+fn of_two_threads(c: &mut Criterion) {
+    let mut group = open(c, "read_busy");
+    read_busy_floor(&mut group);
+    each_contender!(read_busy, &mut group, [Children, Churn]);
+    group.finish();
+
+    let mut group = open(c, "create_drop_two_threads");
+    each_contender!(create_drop_two_threads, &mut group, [Children, Churn]);
+    group.finish();
+
+    let mut group = open(c, "first_poll_two_threads");
+    each_contender!(first_poll_two_threads, &mut group, [Async]);
+    group.finish();
+}
+
+fn of_one_thread(c: &mut Criterion) {
     let mut group = open(c, "read");
     group.bench_function("floor", |b| {
         let flag = Flag::new();
         b.iter(|| black_box(&flag).is_set());
     });
     each_contender!(read, &mut group, []);
-    group.finish();
-
-    let mut group = open(c, "read_busy");
-    read_busy_floor(&mut group);
-    each_contender!(read_busy, &mut group, [Children, Churn]);
     group.finish();
 
     let mut group = open(c, "read_deep");
@@ -39,10 +56,6 @@ pub fn all(c: &mut Criterion) {
 
     let mut group = open(c, "create_drop");
     each_contender!(create_drop, &mut group, [Children, Churn]);
-    group.finish();
-
-    let mut group = open(c, "create_drop_two_threads");
-    each_contender!(create_drop_two_threads, &mut group, [Children, Churn]);
     group.finish();
 
     let mut group = open(c, "create_cancel_drop");
@@ -69,12 +82,12 @@ pub fn all(c: &mut Criterion) {
     each_contender!(first_poll_deep, &mut group, [Children, Async]);
     group.finish();
 
-    let mut group = open(c, "first_poll_two_threads");
-    each_contender!(first_poll_two_threads, &mut group, [Async]);
-    group.finish();
-
     let mut group = open(c, "poll_again");
     each_contender!(poll_again, &mut group, [Async]);
+    group.finish();
+
+    let mut group = open(c, "wait_cancel");
+    each_contender!(wait_cancel, &mut group, [Children, Churn, Async]);
     group.finish();
 }
 
@@ -223,6 +236,20 @@ fn poll_again<T: CancelTree>(group: &mut Group) {
     assert!(poll(future.as_mut()).is_pending());
     group.bench_function(T::NAME, |b| {
         b.iter(|| poll(black_box(&mut future).as_mut()))
+    });
+}
+
+/// A task that waits until it is cancelled, without the runtime.
+fn wait_cancel<T: CancelTree>(group: &mut Group) {
+    let parent = T::root();
+    group.bench_function(T::NAME, |b| {
+        b.iter(|| {
+            let token = black_box(&parent).child();
+            let mut future = pin!(token.cancelled());
+            let waits = poll(future.as_mut()).is_pending();
+            black_box(&token).cancel();
+            waits && poll(future).is_ready()
+        });
     });
 }
 

@@ -20,10 +20,12 @@ pub fn all(c: &mut Criterion) {
     each_contender!(wake, &mut group, [Blocking, Children, Crowd]);
     group.finish();
 
-    let mut group = open(c, "wake_across");
-    floor(&mut group, 1);
-    each_contender!(wake_across, &mut group, [Blocking, Children, Crowd]);
-    group.finish();
+    if cores::has_two() {
+        let mut group = open(c, "wake_across");
+        floor(&mut group, 1);
+        each_contender!(wake_across, &mut group, [Blocking, Children, Crowd]);
+        group.finish();
+    }
 }
 
 fn open<'a>(c: &'a mut Criterion, name: &str) -> Group<'a> {

@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 fn each(visitor: &mut impl Visitor) {
     use tokens::{
         AnyOf, CancelWide, CloneDrop, CreateCancelDrop, CreateDrop, CreateFirst, FirstPoll,
-        OnCancel, PollAgain, Read, Request, RootDrop,
+        OnCancel, PollAgain, Read, Request, RootDrop, WaitCancel,
     };
 
     macro_rules! of_all {
@@ -74,6 +74,7 @@ fn each(visitor: &mut impl Visitor) {
         CloneDrop;
         FirstPoll;
         PollAgain;
+        WaitCancel;
         CancelWide, CHILDREN;
     }
     of_ours! {

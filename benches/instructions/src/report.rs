@@ -51,7 +51,7 @@ pub fn all(update: bool) -> Result<(), Box<dyn Error>> {
         compare::update(&counts)?;
         println!("expected.csv was taken anew");
     } else {
-        println!("instructions: {}", compare::compare(&counts)?);
+        println!("{}", compare::compare(&counts)?);
     }
     Ok(())
 }

@@ -20,6 +20,8 @@ pub fn describe(measured: &Path) -> io::Result<String> {
         .is_some_and(|load: f64| load > BUSY);
 
     let mut rows = vec![("date", first_line("date", &["-u", "+%Y-%m-%d %H:%M UTC"]))];
+    let commit = ["describe", "--always", "--dirty", "--exclude=*"];
+    rows.push(("commit", first_line("git", &commit)));
     rows.extend(processor());
     rows.push(("system", system()));
     rows.push(("Rust", first_line("rustc", &["--version"])));

@@ -26,7 +26,6 @@ pub struct Latency {
     pub contender: String,
     pub p50: f64,
     pub p90: Option<f64>,
-    pub p99: Option<f64>,
 }
 
 /// A line of `scale.csv`, in operations per second.

@@ -12,6 +12,10 @@ pub mod mutex_tree;
 
 pub use contender::{CancelTree, Need};
 
+pub fn is_ours(contender: &str) -> bool {
+    contender == <cancel_tree::Token as CancelTree>::NAME
+}
+
 /// What the mutex tree is made of.
 #[cfg(not(cancel_tree_counting))]
 mod sync {

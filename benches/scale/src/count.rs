@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use crate::contenders::{cancel_tree, CancelTree};
-use crate::counts::{Counts, Log, Of};
+use crate::contenders::is_ours;
+use crate::counts::{Counts, Log, Of, Threads};
 use crate::machine::cores;
 use crate::operations::{Measure, Operation, Visitor};
+use crate::shard;
 
 /// What this crate's operations may need, and no more. They are exact: what needs less fails too, so that the
 /// file says what is.
@@ -21,18 +22,20 @@ const EXPECTED: &str = include_str!("../expected.csv");
 #[derive(Deserialize)]
 struct Expected {
     op: String,
-    threads: usize,
+    threads: Threads,
     rmws: f64,
-    contended: f64,
+    /// None where it is one more or less, as the allocator places a node.
+    contended: Option<f64>,
+    busiest: f64,
 }
 
 /// Counts all, into a file, and compares.
 pub fn all(file: &Path) -> Result<(), Box<dyn Error>> {
     let rows = csv::Reader::from_reader(EXPECTED.as_bytes()).into_deserialize();
     let mut expected: Vec<Expected> = rows.collect::<Result<_, _>>()?;
-    if !crate::has_two_cores() {
+    if !cores::has_two() {
         println!("SKIPPED: what two threads do, for there is one core");
-        expected.retain(|row| row.threads == 1);
+        expected.retain(|row| row.threads == Threads::One);
     }
     let mut counted = Counted {
         expected,
@@ -56,7 +59,13 @@ impl Counted {
     fn compare(self) -> Result<(), Box<dyn Error>> {
         let mut expected = HashMap::new();
         for row in self.expected {
-            expected.insert((row.op, row.threads), (row.rmws, row.contended));
+            let Expected {
+                rmws,
+                contended,
+                busiest,
+                ..
+            } = row;
+            expected.insert((row.op, row.threads), (rmws, contended, busiest));
         }
         let (mut right, mut wrong) = (0, Vec::new());
         for counts in self
@@ -65,17 +74,23 @@ impl Counted {
             .filter(|counts| is_ours(&counts.contender))
         {
             let Counts { op, threads, .. } = counts;
-            let now = (rounded(counts.rmws), rounded(counts.contended));
-            match expected.remove(&(op.clone(), *threads)) {
-                Some(then) if then == now => right += 1,
-                then => wrong.push(format!(
-                    "{op}, {threads} thread(s): {now:?} RMWs and contended lines; expected.csv says {then:?}"
-                )),
+            let [rmws, contended, busiest] =
+                [counts.rmws, counts.contended, counts.visits_of_one].map(rounded);
+            let then = expected.remove(&(op.clone(), *threads));
+            let asked = then.and_then(|(_, asked, _)| asked.and(Some(contended)));
+            let now = (rmws, asked, busiest);
+            if then == Some(now) {
+                right += 1;
+            } else {
+                wrong.push(format!(
+                    "{op}, {threads:?}: {rmws} RMWs, {contended} contended lines, {busiest} visits to the busiest; \
+                    expected.csv says {then:?}"
+                ));
             }
         }
         let left = expected
             .keys()
-            .map(|(op, threads)| format!("{op}, {threads} thread(s): not counted"));
+            .map(|(op, threads)| format!("{op}, {threads:?}: not counted"));
         wrong.extend(left);
         if !wrong.is_empty() {
             return Err(wrong.join("\n").into());
@@ -83,10 +98,6 @@ impl Counted {
         println!("scale: {right} counts, all as expected");
         Ok(())
     }
-}
-
-fn is_ours(contender: &str) -> bool {
-    contender == cancel_tree::Token::NAME
 }
 
 /// To what `expected.csv` is written in: a parent among ten thousand children does not show.
@@ -104,13 +115,23 @@ impl Visitor for Counted {
         };
         let mut alone = Alone::default();
         O::on(&O::share(), &mut alone);
-        self.counts.push(alone.0.counts(&of, None));
-        if crate::has_two_cores() {
-            let is_it = |row: &&Expected| (&*row.op, row.threads) == (O::NAME, 2);
+        let nobody = Log::default();
+        let one = alone.0.counts(&of, Threads::One, &nobody);
+        self.counts.push(one);
+        if cores::has_two() {
+            let is_it = |row: &&Expected| (&*row.op, row.threads) == (O::NAME, Threads::Two);
             let row = self.expected.iter().find(is_it);
-            let settles = is_ours(contender) && row.is_some_and(|row| row.contended == 0.0);
-            let [first, second] = two::<O>(if settles { LONG } else { SHORT });
-            self.counts.push(first.counts(&of, Some(&second)));
+            let settles = is_ours(contender) && row.is_some_and(|row| row.contended == Some(0.0));
+            let shared = O::share();
+            let mut count = |threads, rounds| {
+                let [first, second] = two::<O>(&shared, threads, rounds);
+                self.counts.push(first.counts(&of, threads, &second));
+            };
+            count(Threads::Two, if settles { LONG } else { SHORT });
+            if is_ours(contender) {
+                // Where there are shards to be had, there are now.
+                count(Threads::TwoAtAShard, SHORT);
+            }
         }
     }
 }
@@ -138,14 +159,16 @@ impl Measure for Alone {
 
 /// What each of two threads does in a run on what they share, one after the other, after they have been at it together
 /// until no line was contended any more, or for so many rounds.
-fn two<O: Operation>(rounds: usize) -> [Log; 2] {
-    let shared = O::share();
+fn two<O: Operation>(shared: &O::Shared, threads: Threads, rounds: usize) -> [Log; 2] {
     let barrier = Barrier::new(2);
     let logs = Mutex::default();
     thread::scope(|scope| {
         for me in 0..2 {
-            let (shared, barrier, logs) = (&shared, &barrier, &logs);
+            let (barrier, logs) = (&barrier, &logs);
             scope.spawn(move || {
+                if threads == Threads::TwoAtAShard {
+                    shard::same(me, barrier);
+                }
                 let _pinned = cores::pin(me);
                 let mut one = OneOfTwo {
                     me,

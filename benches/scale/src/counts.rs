@@ -2,14 +2,25 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Who is at work on the same parent or token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Threads {
+    #[serde(rename = "1")]
+    One,
+    #[serde(rename = "2")]
+    Two,
+    /// Whose children go to the same shard, if they go to any.
+    #[serde(rename = "2 at a shard")]
+    TwoAtAShard,
+}
+
 /// Of one operation; a fraction where one run of it is many.
 #[derive(Serialize, Deserialize)]
 pub struct Counts {
     pub op: String,
     pub about: String,
     pub contender: String,
-    /// 1, or 2 at work on the same parent or token.
-    pub threads: usize,
+    pub threads: Threads,
 
     pub rmws: f64,
     pub stores: f64,
@@ -23,6 +34,7 @@ pub struct Counts {
     /// Of these, that one of the two writes.
     pub contended: f64,
     /// How often the operation comes to a contended line from another one. While it holds a contended lock, to each once.
+    /// Of two at a shard, to those of the nodes that it claims once as well.
     pub visits: f64,
     /// The same, of the line with most.
     pub visits_of_one: f64,
@@ -37,8 +49,8 @@ pub use counting::{Log, Of};
 
 #[cfg(cancel_tree_counting)]
 mod counting {
-    use super::Counts;
-    use std::collections::HashMap;
+    use super::{Counts, Threads};
+    use std::collections::{HashMap, HashSet};
 
     use cancel_tree::counting::{accesses, Access, Kind};
 
@@ -101,11 +113,33 @@ mod counting {
             self.lines().iter().filter_map(contended).collect()
         }
 
-        pub fn counts(&self, of: &Of, other: Option<&Log>) -> Counts {
-            let nobody = Log::default();
-            let others = other.unwrap_or(&nobody);
+        /// The lines of contended nodes that the operation claims: that of the first read-modify-write, and what it
+        /// comes to later and not before. They are its alone until it gives them back.
+        fn claimed(&self, contended: &[usize]) -> HashSet<usize> {
+            let is_claim = |access: &Access| {
+                access.kind == Kind::Rmw && contended.contains(&(access.address / LINE))
+            };
+            let Some(claim) = self.accesses.iter().position(is_claim) else {
+                return HashSet::new();
+            };
+            let mut lines = self.accesses.iter().map(|access| access.address / LINE);
+            let before: HashSet<usize> = lines.by_ref().take(claim).collect();
+            // Its word has been looked at before.
+            let first = lines.next();
+            first
+                .into_iter()
+                .chain(lines.filter(|line| !before.contains(line)))
+                .collect()
+        }
+
+        /// `others` is of another thread, if there is one.
+        pub fn counts(&self, of: &Of, threads: Threads, others: &Log) -> Counts {
             let (lines, theirs) = (self.lines(), others.lines());
             let contended = self.contended(others);
+            let claimed = match threads {
+                Threads::TwoAtAShard => self.claimed(&contended),
+                Threads::One | Threads::Two => HashSet::new(),
+            };
 
             let mut visits: HashMap<usize, usize> = HashMap::new();
             let (mut visits_locked, mut locked) = (0, 0);
@@ -122,7 +156,8 @@ mod counting {
                         lock = word;
                     }
                 }
-                let is_visit = contended.contains(&line) && !here.contains(&line);
+                let is_kept = claimed.contains(&line) && visits.contains_key(&line);
+                let is_visit = contended.contains(&line) && !here.contains(&line) && !is_kept;
                 here.push(line);
                 if is_visit {
                     *visits.entry(line).or_default() += 1;
@@ -140,7 +175,7 @@ mod counting {
                 op: of.op.into(),
                 about: of.about.into(),
                 contender: of.contender.into(),
-                threads: 1 + usize::from(other.is_some()),
+                threads,
                 rmws: per_unit(self.rmws()),
                 stores: per_unit(self.of_kind(Kind::Store)),
                 loads: per_unit(self.of_kind(Kind::Load)),

@@ -20,11 +20,11 @@ mod measure;
 mod model;
 #[cfg(not(cancel_tree_counting))]
 mod report;
+mod shard;
 
 use std::env;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::thread;
 
 use contenders::{cancel_tree, mutex_tree, CancelTree};
 use operations::{contexts, tokens, Visitor};
@@ -48,16 +48,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// What two threads do is looked at where they can do it at once.
-fn has_two_cores() -> bool {
-    thread::available_parallelism().is_ok_and(|cores| cores.get() > 1)
-}
-
 /// All operations, each contender's beside the other's.
 fn each(visitor: &mut impl Visitor) {
     use contexts::{WithCancel, WithTimeout};
     use tokens::{
         CancelWide, CloneDrop, CreateCancelDrop, CreateDrop, FirstPoll, PollAgain, Read, Request,
+        WaitCancel,
     };
 
     macro_rules! of_both {
@@ -75,6 +71,7 @@ fn each(visitor: &mut impl Visitor) {
         CloneDrop;
         FirstPoll;
         PollAgain;
+        WaitCancel;
         CancelWide, 10000;
     }
     visitor.visit::<WithCancel>(cancel_tree::Token::NAME);

@@ -2,12 +2,14 @@
 
 use std::hint;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Mutex;
+use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::counts::Threads;
 use crate::machine::cores;
 use crate::operations::{Measure, Operation};
+use crate::shard;
 
 /// So long is a sample, and so many there are; their median counts. Much shorter than a scheduler lets one run, and begun
 /// when all threads are running: what else the machine does spoils a few of them, and no more.
@@ -19,15 +21,22 @@ const WARM_UP: Duration = Duration::from_millis(50);
 /// The clock is read after so long a time at the earliest: it takes some 25 ns.
 const BATCH: Duration = Duration::from_micros(10);
 
-/// Operations per second of so many threads, each on a core of its own, at work on the same parent or token.
-pub fn rate<O: Operation>(threads: usize) -> f64 {
-    let shared = O::share();
+/// Operations per second of all threads, each on a core of its own, at work on the same parent or token.
+pub fn rate<O: Operation>(shared: &O::Shared, who: Threads) -> f64 {
+    let threads = match who {
+        Threads::One => 1,
+        Threads::Two | Threads::TwoAtAShard => 2,
+    };
+    let barrier = Barrier::new(threads);
     let arrived = AtomicUsize::new(0);
     let rates = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for core in 0..threads {
-            let (shared, arrived, rates) = (&shared, &arrived, &rates);
+            let (barrier, arrived, rates) = (&barrier, &arrived, &rates);
             scope.spawn(move || {
+                if who == Threads::TwoAtAShard {
+                    shard::same(core, barrier);
+                }
                 let _pinned = cores::pin(core);
                 let mut sampled = Sampled {
                     threads,

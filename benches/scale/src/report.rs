@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::counts::Counts;
+use crate::contenders::is_ours;
+use crate::counts::{Counts, Threads};
+use crate::machine::cores;
 use crate::measure;
 use crate::model::{self, ASSUMPTIONS, CORES};
 use crate::operations::{Operation, Visitor};
@@ -30,6 +32,8 @@ struct Measured {
     time: f64,
     /// Operations per second: of one core, another time, and of two.
     rates: [f64; 2],
+    /// Of two at the same shard.
+    at_a_shard: Option<f64>,
 }
 
 type Key = (String, String);
@@ -39,9 +43,14 @@ struct Rates(HashMap<Key, Measured>);
 impl Visitor for Rates {
     fn visit<O: Operation>(&mut self, contender: &'static str) {
         eprintln!("scale: measuring {} of {contender}", O::NAME);
+        let alone = || measure::rate::<O>(&O::share(), Threads::One);
+        let shared = O::share();
         let measured = Measured {
-            time: 1.0 / measure::rate::<O>(1),
-            rates: [measure::rate::<O>(1), measure::rate::<O>(2)],
+            time: 1.0 / alone(),
+            rates: [alone(), measure::rate::<O>(&shared, Threads::Two)],
+            // There are shards now.
+            at_a_shard: is_ours(contender)
+                .then(|| measure::rate::<O>(&shared, Threads::TwoAtAShard)),
         };
         self.0.insert((O::NAME.into(), contender.into()), measured);
     }
@@ -56,7 +65,7 @@ pub fn write(counts: &Path) -> Result<(), Box<dyn Error>> {
     let directory = PathBuf::from(env::var_os("REPORT").ok_or("REPORT names no directory")?);
     fs::create_dir_all(&directory)?;
     let mut points = csv::Writer::from_path(directory.join("scale.csv"))?;
-    if !crate::has_two_cores() {
+    if !cores::has_two() {
         let skipped =
             "SKIPPED: the model, which needs two cores for what it is made of and checked by";
         writeln!(markdown, "\n{skipped}")?;
@@ -70,8 +79,14 @@ pub fn write(counts: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn of_threads(counts: &[Counts], threads: usize) -> impl Iterator<Item = &Counts> {
+fn of_threads(counts: &[Counts], threads: Threads) -> impl Iterator<Item = &Counts> {
     counts.iter().filter(move |c| c.threads == threads)
+}
+
+/// What was counted of the same on other threads.
+fn beside<'a>(counts: &'a [Counts], one: &Counts, threads: Threads) -> Option<&'a Counts> {
+    let is_it = |c: &&Counts| (&c.op, &c.contender) == (&one.op, &one.contender);
+    of_threads(counts, threads).find(is_it)
 }
 
 fn counted(counts: &[Counts]) -> Result<String, Box<dyn Error>> {
@@ -87,15 +102,13 @@ fn counted(counts: &[Counts]) -> Result<String, Box<dyn Error>> {
         | contended | visits |\n\
         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    for one in of_threads(counts, 1) {
+    for one in of_threads(counts, Threads::One) {
         let Counts {
             about, contender, ..
         } = one;
         let cells = [one.rmws, one.stores, one.loads, one.lines, one.written].map(short);
         write!(text, "| {about} | {contender} | {} |", cells.join(" | "))?;
-        let mut of_two = of_threads(counts, 2);
-        let two = of_two.find(|two| (&two.op, &two.contender) == (&one.op, contender));
-        let cells = match two {
+        let cells = match beside(counts, one, Threads::Two) {
             Some(two) => [
                 two.rmws,
                 two.lines,
@@ -131,7 +144,7 @@ fn modelled(
         transfer * 1e9
     )?;
     let mut errors = Vec::new();
-    for together in of_threads(counts, 2) {
+    for together in of_threads(counts, Threads::Two) {
         let Counts {
             op,
             about,
@@ -139,10 +152,11 @@ fn modelled(
             ..
         } = together;
         let key = (op.clone(), contender.clone());
-        let Measured { time, rates } = &rates.0[&key];
+        let Measured { time, rates, .. } = &rates.0[&key];
+        let at_a_shard = beside(counts, together, Threads::TwoAtAShard);
         let mut cells = Vec::new();
         for cores in CORES {
-            let modelled = model::rate(cores, *time, transfer, together);
+            let modelled = model::rate(cores, *time, transfer, together, at_a_shard);
             let measured = rates.get(cores - 1).copied();
             cells.push(millions(modelled));
             cells.extend(measured.map(millions));
@@ -166,14 +180,68 @@ fn modelled(
             cells.join(" | ")
         )?;
     }
-    errors.sort_by(f64::total_cmp);
+    writeln!(text, "\nAt two cores {}", how_far_off(errors))?;
+    two_at_a_shard(text, counts, &rates, transfer)
+}
+
+/// The model of a shard, and what it is checked by.
+fn two_at_a_shard(
+    text: &mut String,
+    counts: &[Counts],
+    rates: &Rates,
+    transfer: f64,
+) -> Result<(), Box<dyn Error>> {
+    text.push_str(
+        "\n### Two threads at one shard\n\n\
+        What the model of more than 64 cores is made of: two threads whose numbers are the same modulo 64, as those of 65 that\n\
+        make children of one parent are. Counted as above, but that the lines of claimed nodes are visited once; the *busiest*\n\
+        line is the shard's own. Rates are in millions per second, of both cores together.\n\n\
+        | what | RMWs | lines | contended | visits | of the busiest | 2 cores | measured | model is off by |\n\
+        | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    let mut errors = Vec::new();
+    for both in of_threads(counts, Threads::TwoAtAShard) {
+        let apart = beside(counts, both, Threads::Two).map_or(0.0, |apart| apart.contended);
+        if apart >= 1.0 || both.contended < 1.0 {
+            // It goes through no shard.
+            continue;
+        }
+        let measured = &rates.0[&(both.op.clone(), both.contender.clone())];
+        let modelled = model::together(2, measured.time, transfer, both);
+        let measured = measured.at_a_shard.ok_or("a shard was not measured")?;
+        let counted = [
+            both.rmws,
+            both.lines,
+            both.contended,
+            both.visits,
+            both.visits_of_one,
+        ];
+        let error = 100.0 * (modelled / measured - 1.0);
+        errors.push(error.abs());
+        writeln!(
+            text,
+            "| {} | {} | {} | {} | {error:+.0} % |",
+            both.about,
+            counted.map(short).join(" | "),
+            millions(modelled),
+            millions(measured)
+        )?;
+    }
     writeln!(
         text,
-        "\nAt two cores the model is off by {:.0} % in the median of the rows, and by {:.0} % at worst.",
-        errors[errors.len() / 2],
-        errors[errors.len() - 1]
+        "\nThere {} A row for which it is too low here is likely to be too low at 192 cores as well.",
+        how_far_off(errors)
     )?;
     Ok(())
+}
+
+fn how_far_off(mut errors: Vec<f64>) -> String {
+    errors.sort_by(f64::total_cmp);
+    format!(
+        "the model is off by {:.0} % in the median of the rows, and by {:.0} % at worst.",
+        errors[errors.len() / 2],
+        errors[errors.len() - 1]
+    )
 }
 
 /// Whole numbers as such.

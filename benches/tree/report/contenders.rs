@@ -35,12 +35,12 @@ fn entries(go: Option<&Go>) -> Vec<Entry> {
 
     let mut entries = Enter(Vec::new());
     contenders::each(&mut entries);
-    entries.0.extend(go.map(|go| Entry {
+    let version = go.and_then(|go| go.version.as_ref().ok());
+    entries.0.extend(version.map(|version| Entry {
         name: go::NAME,
         about: format!(
             "Go's `context`, where `cancel()` takes the place of a drop, memory is what is live after a collection, \
-             and `wake` is between goroutines on one thread ({})",
-            go.version
+             and `wake` is between goroutines on one thread ({version})"
         ),
     }));
     entries.0
@@ -104,18 +104,37 @@ pub fn table(figures: &Figures, memory: &[(&str, PerChild)], go: Option<&Go>) ->
     for Entry { name, about } in &entries {
         writeln!(table, "- {name}: {about}").expect("a string takes everything");
     }
+    let version = go.map(|go| &go.version);
+    if let Some(Err(because)) = version {
+        writeln!(table, "- {}: SKIPPED, {because}", go::NAME).expect("a string takes everything");
+    }
+
     let measured = |bench: &str| bench == "memory" || figures.get(bench, "cancel_tree").is_some();
-    table + "\n" + &left_out(measured)
+    let mut without_go = Vec::new();
+    if let Some(Ok(_)) = version {
+        without_go = figures.ours();
+        without_go.retain(|bench| figures.get(bench, go::NAME).is_none());
+    }
+    table + "\n" + &listed(measured, &without_go)
 }
 
 /// Who was left out of those benches that are `of_interest`, and why.
 pub fn left_out(of_interest: impl Fn(&str) -> bool) -> String {
+    listed(of_interest, &[])
+}
+
+/// Go, which is nobody that `contenders` could ask, comes on top.
+fn listed(of_interest: impl Fn(&str) -> bool, without_go: &[&str]) -> String {
     let mut by_reason: BTreeMap<_, Vec<&str>> = BTreeMap::new();
     for left_out in contenders::left_out().iter() {
         if of_interest(left_out.of) {
             let reason = (left_out.name, left_out.because);
             by_reason.entry(reason).or_default().push(left_out.of);
         }
+    }
+    for bench in without_go {
+        let reason = (go::NAME, go::why_not(bench));
+        by_reason.entry(reason).or_default().push(bench);
     }
     let lines = by_reason.iter().map(|((name, because), benches)| {
         format!(

@@ -14,7 +14,9 @@ pub struct Point {
     pub y: f64,
     /// The upper end of a band above the line.
     pub up_to: Option<f64>,
-    /// A dot, and not part of the line.
+    /// A part of the line.
+    pub is_line: bool,
+    /// A dot.
     pub is_measured: bool,
 }
 
@@ -105,15 +107,11 @@ impl Lines {
         }
         for Line { name, points } in lines {
             let color = style::color(name);
-            let line = points.iter().filter(|point| !point.is_measured);
+            let line = points.iter().filter(|point| point.is_line);
             let line: Vec<_> = line.map(|point| (point.x, point.y)).collect();
-            // One point makes no line.
-            let dots = points.iter().filter(|it| it.is_measured || line.len() == 1);
-            let dots: Vec<_> = dots
-                .map(|it| Circle::new((it.x, it.y), 6, color.filled()))
-                .collect();
             chart.draw_series(LineSeries::new(line, color.stroke_width(3)))?;
-            chart.draw_series(dots)?;
+            let dots = points.iter().filter(|point| point.is_measured);
+            chart.draw_series(dots.map(|it| Circle::new((it.x, it.y), 5, color.filled())))?;
         }
         Ok(())
     }

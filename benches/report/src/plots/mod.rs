@@ -73,7 +73,7 @@ fn operations(tree: &[Tree]) -> Drawn {
     let is_one =
         |bench: &str| tokens_of(bench).is_none() && !bench.starts_with("ctx_") && bench != "clock";
     bars(
-        "The time of one operation, shorter is better (log scale, a grid line is ×10; the mark: 5th to 95th percentile)",
+        "The time of one operation, shorter is better (each panel has a log scale of its own, a grid line is ×10; the mark: 5th to 95th percentile)",
         tree.iter().filter(|line| is_one(&line.bench)).map(|line| (line, 1.0)),
         4,
     )
@@ -81,7 +81,7 @@ fn operations(tree: &[Tree]) -> Drawn {
 
 fn trees(tree: &[Tree]) -> Drawn {
     bars(
-        "Trees of a million tokens: the time for each token, shorter is better (log scale, a grid line is ×10)",
+        "Trees of a million tokens: the time for each token, shorter is better (log scales; event_listener and watch cancel the root alone)",
         tree.iter()
             .filter_map(|line| Some((line, tokens_of(&line.bench)?))),
         4,
@@ -90,7 +90,7 @@ fn trees(tree: &[Tree]) -> Drawn {
 
 fn contexts(tree: &[Tree]) -> Drawn {
     bars(
-        "Contexts: the time of one operation, shorter is better (log scale, a grid line is ×10)",
+        "Contexts: the time of one operation, shorter is better (each panel has a log scale of its own, a grid line is ×10)",
         tree.iter()
             .filter(|line| line.bench.starts_with("ctx_"))
             .map(|line| (line, 1.0)),
@@ -136,8 +136,9 @@ fn latencies(latency: &[Latency], what: &str, title: &'static str) -> Drawn {
         let point = Point {
             x: line.n,
             y: line.p50,
-            up_to: line.p99.or(line.p90),
-            is_measured: false,
+            up_to: line.p90,
+            is_line: true,
+            is_measured: true,
         };
         (line.shape.as_str(), line.contender.as_str(), point)
     });
@@ -147,22 +148,24 @@ fn latencies(latency: &[Latency], what: &str, title: &'static str) -> Drawn {
         Lines {
             panels: Vec::new(),
             x_label: "tokens (N)",
-            y_label: "median; up to p99, p90 of few",
+            y_label: "median, and up to p90",
             y: Quantity::Time,
         },
     )
 }
 
 fn scaling(scale: &[Scale]) -> Drawn {
-    let points = scale.iter().flat_map(|line| {
-        let point = |y, is_measured| {
+    let titles: Vec<String> = scale.iter().map(|line| style::bench(&line.op).1).collect();
+    let points = scale.iter().zip(&titles).flat_map(|(line, title)| {
+        let point = |y, is_measured: bool| {
             let point = Point {
                 x: line.cores,
                 y,
                 up_to: None,
+                is_line: !is_measured,
                 is_measured,
             };
-            (line.op.as_str(), line.contender.as_str(), point)
+            (title.as_str(), line.contender.as_str(), point)
         };
         let measured = line.measured.map(|y| point(y, true));
         [Some(point(line.modelled, false)), measured]

@@ -35,13 +35,22 @@ pub fn place(contender: &str) -> usize {
 }
 
 pub fn color(contender: &str) -> RGBColor {
-    CONTENDERS
-        .get(place(contender))
-        .map_or(GREY, |&(_, color)| color)
+    let found = CONTENDERS.get(place(contender));
+    found.map_or_else(|| spare(contender), |&(_, color)| color)
+}
+
+/// For one that is not in the list: always the same.
+fn spare(contender: &str) -> RGBColor {
+    const SPARE: [RGBColor; 3] = [
+        RGBColor(0x7A, 0x4B, 0x1E),
+        RGBColor(0x80, 0x80, 0x00),
+        RGBColor(0x4B, 0x00, 0x82),
+    ];
+    SPARE[contender.bytes().map(usize::from).sum::<usize>() % SPARE.len()]
 }
 
 /// The benches in the order in which they are shown, with their titles.
-const BENCHES: [(&str, &str); 38] = [
+const BENCHES: [(&str, &str); 40] = [
     ("read", "read the flag"),
     ("read_busy", "… beside a busy creator"),
     ("read_beside_waits", "… beside polls of it"),
@@ -59,11 +68,13 @@ const BENCHES: [(&str, &str); 38] = [
     ("first_poll_deep", "… 100 levels deep"),
     ("first_poll_two_threads", "… from 2 threads"),
     ("poll_again", "poll again"),
+    ("wait_cancel", "a wait that ends"),
     ("select_anew", "a turn of a select loop"),
     ("select_kept", "… the future kept"),
     ("cancel_beside_reads", "cancel 1,000 beside reads"),
     ("wake", "wake a parked thread"),
     ("wake_across", "… on another core"),
+    ("cancel_node", "cancel, per node"),
     ("cancel_wide", "cancel 1,000,000 children"),
     ("cancel_churned", "… after random churn"),
     ("cancel_chain", "cancel a chain"),
