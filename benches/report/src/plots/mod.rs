@@ -73,7 +73,7 @@ fn operations(tree: &[Tree]) -> Drawn {
     let is_one =
         |bench: &str| tokens_of(bench).is_none() && !bench.starts_with("ctx_") && bench != "clock";
     bars(
-        "The time of one operation, shorter is better (each panel has a log scale of its own, a grid line is ×10; the mark: 5th to 95th percentile)",
+        "The time of one operation, shorter is better (each panel has its own log scale; the mark: 5th to 95th percentile)",
         tree.iter().filter(|line| is_one(&line.bench)).map(|line| (line, 1.0)),
         4,
     )
@@ -81,7 +81,7 @@ fn operations(tree: &[Tree]) -> Drawn {
 
 fn trees(tree: &[Tree]) -> Drawn {
     bars(
-        "Trees of a million tokens: the time for each token, shorter is better (log scales; event_listener and watch cancel the root alone)",
+        "Trees of a million tokens: the time for each token (log scale; event_listener and watch cancel only the root)",
         tree.iter()
             .filter_map(|line| Some((line, tokens_of(&line.bench)?))),
         4,
@@ -90,7 +90,7 @@ fn trees(tree: &[Tree]) -> Drawn {
 
 fn contexts(tree: &[Tree]) -> Drawn {
     bars(
-        "Contexts: the time of one operation, shorter is better (each panel has a log scale of its own, a grid line is ×10)",
+        "Contexts: the time of one operation, shorter is better (each panel has its own log scale)",
         tree.iter()
             .filter(|line| line.bench.starts_with("ctx_"))
             .map(|line| (line, 1.0)),
