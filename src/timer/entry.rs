@@ -100,8 +100,7 @@ impl Entry {
     /// Armed for that tick or an earlier one, or about to fire.
     pub(crate) fn is_due(&self, passed: Tick) -> bool {
         let seen = self.trigger.load();
-        let is_live = Trigger::is_armed(seen) || Trigger::is_firing(seen);
-        is_live && seen >> SHIFT <= passed.clamp(1, LAST_TICK)
+        Trigger::is_live(seen) && seen >> SHIFT <= passed.clamp(1, LAST_TICK)
     }
 
     /// The owner gives it up. True: it is the caller's to free.

@@ -70,7 +70,8 @@ impl Handle {
         match node.word.cancel(State::NONE, true) {
             // Nothing below, nobody waits: one RMW and done.
             Ok((state, false)) if state.has_any(State::DONE) => true,
-            step => finish(node, Outcome::of(node, step)),
+            // SAFETY: the step that was made just now.
+            step => finish(node, unsafe { Outcome::of(node, step) }),
         }
     }
 
@@ -127,15 +128,28 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// Of a step that was made at once.
-    fn of(node: &Node, step: Result<(State, bool), State>) -> Outcome {
-        let (state, disarmed) = step.unwrap_or_else(|seen| (seen, false));
+    /// Somebody else was faster.
+    fn of_other(state: State) -> Outcome {
         Outcome {
-            first: step.is_ok(),
+            first: false,
             state,
-            // SAFETY: the caller's step, which says that it is his.
-            waker: disarmed.then(|| unsafe { node.slot.take_disarmed() }),
+            waker: None,
             rejected: None,
+        }
+    }
+
+    /// # Safety
+    /// The step is the caller's own on the node's word, and is given to this once.
+    unsafe fn of(node: &Node, step: Result<(State, bool), State>) -> Outcome {
+        match step {
+            Ok((state, disarmed)) => Outcome {
+                first: true,
+                // SAFETY: who clears WAITER owns the content (I8), which is a waker: edges' nodes have no cancel of
+                // their own.
+                waker: disarmed.then(|| unsafe { node.slot.take_waker() }),
+                ..Outcome::of_other(state)
+            },
+            Err(state) => Outcome::of_other(state),
         }
     }
 }
@@ -143,12 +157,13 @@ impl Outcome {
 /// The own cancel of one node. The waker of one with nothing below is taken by the same step if the caller
 /// `wakes_at_once`.
 pub(super) fn set_cancelled(node: &Node, cause: Cause, wakes_at_once: bool) -> Outcome {
-    let cancel = |how| Outcome::of(node, node.word.cancel(how, wakes_at_once));
+    // SAFETY: the step is made here.
+    let cancel = |how| unsafe { Outcome::of(node, node.word.cancel(how, wakes_at_once)) };
     let seen = node.word.load();
     if seen.is_cancelled() {
         return Outcome {
             rejected: Some(cause),
-            ..Outcome::of(node, Err(seen))
+            ..Outcome::of_other(seen)
         };
     }
     let (how, raw) = raw_cause(cause);

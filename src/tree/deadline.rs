@@ -69,7 +69,8 @@ impl Timing {
 
     /// A trigger that may still fire.
     pub(super) fn can_cancel(&self) -> bool {
-        self.entry.trigger().is_live() || self.foreign().is_some_and(|f| f.signal.is_live())
+        let is_live = |trigger: &Trigger| Trigger::is_live(trigger.load());
+        is_live(self.entry.trigger()) || self.foreign().is_some_and(|f| is_live(&f.signal))
     }
 
     /// The last owner's short way: false if the timer is at it.

@@ -174,15 +174,15 @@ impl Trigger {
     }
 
     /// It may still fire, or is at it.
-    pub(super) fn is_live(&self) -> bool {
-        self.load() & (ARMED | FIRING) != 0
+    pub(crate) fn is_live(seen: u64) -> bool {
+        seen & (ARMED | FIRING) != 0
     }
 
-    pub(crate) fn is_armed(seen: u64) -> bool {
+    pub(super) fn is_armed(seen: u64) -> bool {
         seen & ARMED != 0
     }
 
-    pub(crate) fn is_firing(seen: u64) -> bool {
+    pub(super) fn is_firing(seen: u64) -> bool {
         seen & FIRING != 0
     }
 

@@ -67,16 +67,13 @@ impl Slot {
     pub(super) fn disarm(&self, word: &Word) -> Option<Waker> {
         // SAFETY: who clears WAITER owns the content (I8). The slots of edges are not
         // disarmed here, so it is a waker.
-        word.disarm()
-            .then(|| ManuallyDrop::into_inner(unsafe { self.take().waker }))
+        word.disarm().then(|| unsafe { self.take_waker() })
     }
 
-    /// Takes the waker out of a slot that `Word::cancel` has disarmed.
-    ///
     /// # Safety
-    /// That call was the caller's, and said so.
-    pub(super) unsafe fn take_disarmed(&self) -> Waker {
-        // SAFETY: who clears WAITER owns the content (I8). Edges' nodes have no cancel of their own, so it is a waker.
+    /// The content is the caller's, and is a waker.
+    pub(super) unsafe fn take_waker(&self) -> Waker {
+        // SAFETY: the caller's promise.
         unsafe { ManuallyDrop::into_inner(self.take().waker) }
     }
 
