@@ -37,9 +37,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "mutants"
 
-# Files without an ordering of the crate's own that models run: sync.rs, shuttle.rs and counting.rs wrap the atomics themselves,
+# Files without an ordering of the crate's own that models run: the folder sync wraps the atomics themselves,
 # by_hand.rs is the models', and the threads of the service are not part of a model.
-NOT_MUTATED = {"sync.rs", "shuttle.rs", "counting.rs", "by_hand.rs", "thread.rs", "workers.rs"}
+NOT_MUTATED = {"by_hand.rs", "thread.rs", "workers.rs"}
 
 WEAKER = {
     "AcqRel": ["Acquire", "Release", "Relaxed"],
@@ -62,7 +62,7 @@ TOPICS = {
     "word.rs": ["visibility", "release", "create", "wait", "cause"],
 }
 
-# Appended to sync.rs: the switch.
+# Appended to sync/mod.rs: the switch.
 SWITCH = """
 use core::sync::atomic::Ordering;
 
@@ -165,7 +165,7 @@ def mutate(src, steps):
     mutants = []
     texts = {}
     for path in sorted(src.rglob("*.rs")):
-        if path.name not in NOT_MUTATED:
+        if path.name not in NOT_MUTATED and path.parent.name != "sync":
             texts[str(path.relative_to(src))] = path.read_text()
     number = 0
     for step in steps:
@@ -218,7 +218,7 @@ def mutate(src, steps):
             code = re.sub(RMW, rmw, code)
             lines.append(code + slashes + comment)
         (src / name).write_text("\n".join(lines))
-    with open(src / "sync.rs", "a") as file:
+    with open(src / "sync" / "mod.rs", "a") as file:
         file.write(SWITCH)
     return mutants
 

@@ -8,34 +8,24 @@ extern crate std;
 
 #[cfg(any(test, doctest))]
 mod api_soundness;
-mod callback;
-mod cause;
 #[cfg(feature = "std")]
 mod context;
-mod future;
-mod guard;
 #[cfg(feature = "std")]
 pub mod integrations;
-#[cfg(feature = "std")]
-mod park;
-#[cfg(feature = "std")]
-mod service;
 mod sync;
 #[cfg(feature = "std")]
 mod timer;
 mod token;
 mod tree;
 
-pub use callback::{Registration, StopOnDrop};
-pub use cause::{Cause, ContextError};
 #[cfg(feature = "std")]
 pub use context::{CancelGuard, Canceller, Context, Done, DoneOwned, DoneSignal, ForeignContext};
-pub use future::{
-    FutureExt, WaitForCancellationFuture, WaitForCancellationFutureOwned, WithCancellationToken,
+pub use token::{
+    CancellationToken, DropGuard, DropGuardRef, FutureExt, Registration, StopOnDrop,
+    WaitForCancellationFuture, WaitForCancellationFutureOwned, WithCancellationToken,
     WithCancellationTokenOwned,
 };
-pub use guard::{DropGuard, DropGuardRef};
-pub use token::CancellationToken;
+pub use tree::{Cause, ContextError};
 
 /// For models: gives the calling loom thread a number other than 0, so that it may shard a parent.
 #[cfg(cancel_tree_loom)]
@@ -68,7 +58,7 @@ pub mod counting {
 /// For models and fuzzers: the service thread's work, turned by hand.
 #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 #[doc(hidden)]
-pub use service::by_hand::{Due, Service};
+pub use timer::by_hand::{Due, Service};
 
 #[cfg(all(doctest, feature = "std"))]
 #[doc = include_str!("../docs/GUIDE.md")]

@@ -1,8 +1,8 @@
 //! Waiting for a context as a task.
 
 use super::Context;
-use crate::cause::ContextError;
 use crate::tree::waiter::Waiter;
+use crate::tree::ContextError;
 use core::fmt;
 use core::future::{poll_fn, Future};
 use core::pin::{pin, Pin};

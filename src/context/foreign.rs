@@ -3,10 +3,10 @@
 use super::chain::{Chain, Step};
 use super::values::Values;
 use super::Context;
-use crate::cause::{Cause, ContextError};
 use crate::sync::{unless_unwinding, waker_of, Arc as Counted, Panics, UnsafeCell, Wake};
 use crate::sync::{AcqRel, Acquire, AtomicU8, Relaxed, Release};
 use crate::timer::clock;
+use crate::tree::{Cause, ContextError};
 use crate::tree::{Handle, Signal};
 use alloc::boxed::Box;
 use core::any::{Any, TypeId};

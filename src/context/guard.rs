@@ -1,7 +1,7 @@
 //! The right to cancel, apart from the context.
 
-use crate::cause::Cause;
 use crate::token::CancellationToken;
+use crate::tree::Cause;
 use core::fmt;
 use core::mem::ManuallyDrop;
 

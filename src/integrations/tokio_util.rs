@@ -20,8 +20,8 @@
 //! assert!(below.is_cancelled());
 //! ```
 
-use crate::callback::StopOnDrop;
 use crate::context::{Context, DoneSignal, ForeignContext};
+use crate::token::StopOnDrop;
 use crate::ContextError;
 use alloc::boxed::Box;
 use core::any::Any;

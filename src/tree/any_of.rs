@@ -11,11 +11,11 @@
 //! the edges out of their slots. Where cancellers were faster, he leaves them a handle of the target (`LEFT`),
 //! which the last of them gives up. Nobody waits.
 
+use super::cause::ContextError;
 use super::extension::Extension;
 use super::waiter::Content;
 use super::word::{State, Word};
 use super::{cancel, reclaim, Handle, Node};
-use crate::cause::ContextError;
 use crate::sync::{AtomicUsize, Panics, Relaxed, UnsafeCell};
 use alloc::vec::Vec;
 use core::cell::Cell;

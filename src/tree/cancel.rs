@@ -2,10 +2,10 @@
 //! no lock; a walk needs a node pointer and a counter.
 
 use super::any_of::FiredEdges;
+use super::cause::Cause;
 use super::extension::RawCause;
 use super::word::State;
 use super::{reclaim, Handle, Node};
-use crate::cause::Cause;
 use crate::sync::{unless_unwinding, Acquire, Panics};
 use core::ptr::{self, NonNull};
 use core::task::Waker;
@@ -59,7 +59,7 @@ impl Handle {
 
     /// The kind of that.
     #[cfg(feature = "std")]
-    pub(crate) fn kind(&self) -> Option<crate::ContextError> {
+    pub(crate) fn kind(&self) -> Option<super::cause::ContextError> {
         origin(self.node()).map(|(_, state)| state.kind())
     }
 

@@ -414,7 +414,7 @@ pub(super) fn create(parent: &Node, handles: Bits) -> NonNull<Node> {
 #[cold]
 fn refused(parent: &Node, handles: Bits) -> NonNull<Node> {
     // The nearest own cancel is visible: INHERITED was set after it.
-    let cause = cancel::cause(parent).unwrap_or(crate::ContextError::Cancelled.into());
+    let cause = cancel::cause(parent).unwrap_or(super::cause::ContextError::Cancelled.into());
     with_handles(Handle::born_cancelled(cause), handles)
 }
 

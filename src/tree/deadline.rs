@@ -5,12 +5,12 @@
 //! set on this thread. `timer/entry.rs` says why.
 
 use super::cancel;
+use super::cause::{Cause, ContextError};
 use super::extension::{Extension, Remains};
 use super::trigger::Trigger;
 use super::{Handle, Node};
-use crate::cause::{Cause, ContextError};
-use crate::service;
 use crate::sync::{local, Arc, Panics, UnsafeCell, SMALL};
+use crate::timer;
 use crate::timer::clock::Tick;
 use crate::timer::entry::Entry;
 use alloc::boxed::Box;
@@ -174,7 +174,7 @@ unsafe fn abandon(extension: NonNull<Extension>) {
         // SAFETY: not scheduled, so nobody else has it.
         unsafe { Extension::free(extension) };
     } else {
-        service::note_abandoned();
+        timer::note_abandoned();
     }
 }
 
@@ -242,7 +242,7 @@ impl Handle {
     fn arm(&self, extension: NonNull<Extension>, deadline: Tick) {
         if entry_of(extension).arm(self.node(), deadline) {
             // The pointer is to all of the extension, for who frees it: `Entry::free`.
-            service::schedule(extension.cast(), deadline);
+            timer::schedule(extension.cast(), deadline);
         }
     }
 

@@ -10,10 +10,10 @@
 //! cannot overwrite each other.
 
 use super::any_of::Edge;
+use super::cause::{Cause, ContextError, Custom};
 #[cfg(feature = "std")]
 use super::deadline::{Foreign, Timing};
 use super::Node;
-use crate::cause::{Cause, ContextError, Custom};
 use crate::sync::{Acquire, AtomicPtr, Panics, Relaxed, Release};
 use alloc::boxed::Box;
 use core::mem::ManuallyDrop;

@@ -5,7 +5,7 @@
 //! The transition table and the argument for each ordering are in docs/INTERNALS.md; the
 //! comments here name the partner.
 
-use crate::cause::ContextError;
+use super::cause::ContextError;
 use crate::sync::{abort_on_overflow, AcqRel, Acquire, AtomicBits, Bits, Relaxed, Release};
 
 const SHIFT: u32 = 16;

@@ -3,9 +3,9 @@
 //!
 //! The lock here is between the service thread and its workers only.
 
-use crate::callback::Callback;
+use super::entry::Entry;
 use crate::sync::{Arc, Panics};
-use crate::timer::entry::Entry;
+use crate::token::Callback;
 use core::ptr::NonNull;
 use std::collections::VecDeque;
 use std::mem;

@@ -1,6 +1,6 @@
 //! Waiting as a task: futures on a token.
 
-use crate::token::CancellationToken;
+use super::token::CancellationToken;
 use crate::tree::waiter::Waiter;
 use core::borrow::Borrow;
 use core::fmt;

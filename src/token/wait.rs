@@ -1,7 +1,7 @@
 //! Waiting as a thread.
 
+use super::token::CancellationToken;
 pub(crate) use crate::sync::park::until;
-use crate::token::CancellationToken;
 use crate::tree::waiter::Waiter;
 use std::time::{Duration, Instant};
 

@@ -1,11 +1,11 @@
 //! The service as models and fuzzers have it: no thread of its own, but steps that they take on whatever
 //! thread they like, and a clock that they turn themselves. `--cfg cancel_tree_loom` or `cancel_tree_by_hand`.
 
+use super::clock::{self, Tick};
+use super::entry::{Entry, LAST_TICK};
 use super::inbox::{self, Taken};
+use super::wheel::{Expired, Wheel};
 use crate::sync::Panics;
-use crate::timer::clock::{self, Tick};
-use crate::timer::entry::{Entry, LAST_TICK};
-use crate::timer::wheel::{Expired, Wheel};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use std::ptr::NonNull;

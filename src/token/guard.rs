@@ -1,6 +1,6 @@
 //! Guards: cancel at the end of a scope.
 
-use crate::token::CancellationToken;
+use super::token::CancellationToken;
 use core::mem::{self, ManuallyDrop};
 use core::ptr;
 

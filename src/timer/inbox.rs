@@ -1,10 +1,10 @@
 //! The way to the service thread.
 
+use super::clock::Tick;
+use super::entry::Entry;
 use super::thread;
-use crate::callback::Callback;
 use crate::sync::{global, AcqRel, Arc, AtomicPtr, AtomicU64, AtomicUsize, Relaxed};
-use crate::timer::clock::Tick;
-use crate::timer::entry::Entry;
+use crate::token::Callback;
 use core::ptr::{self, NonNull};
 
 /// The least number of abandoned entries that is worth a look at all of them.

@@ -1,11 +1,11 @@
 //! The token.
 
-use crate::callback::Registration;
-use crate::cause::Cause;
-use crate::future::{WaitForCancellationFuture, WaitForCancellationFutureOwned};
-use crate::guard::{DropGuard, DropGuardRef};
+use super::callback::Registration;
+use super::future::FutureExt;
+use super::future::{WaitForCancellationFuture, WaitForCancellationFutureOwned};
+use super::guard::{DropGuard, DropGuardRef};
+use crate::tree::Cause;
 use crate::tree::Handle;
-use crate::FutureExt;
 use core::fmt;
 use core::future::Future;
 use core::hash::{Hash, Hasher};

@@ -83,7 +83,7 @@ impl Callback {
     fn start(this: Arc<Callback>) {
         #[cfg(feature = "std")]
         if this.off_thread {
-            return crate::service::run_off_thread(this);
+            return crate::timer::run_off_thread(this);
         }
         this.run();
     }

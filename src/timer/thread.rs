@@ -1,10 +1,10 @@
 //! The service thread itself.
 
+use super::clock;
+use super::entry::Entry;
+use super::wheel::{Expired, Wheel};
 use super::{inbox, workers};
 use crate::sync::{AtomicBool, Relaxed};
-use crate::timer::clock;
-use crate::timer::entry::Entry;
-use crate::timer::wheel::{Expired, Wheel};
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 use std::sync::OnceLock;

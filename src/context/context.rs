@@ -1,0 +1,612 @@
+//! Contexts: a token, a deadline and values, passed down from caller to callee.
+
+use super::chain::{Chain, Step};
+use super::values::Values;
+use super::{done, foreign, CancelGuard, Done, DoneOwned, ForeignContext};
+use crate::timer;
+use crate::timer::clock;
+use crate::token::wait as park;
+use crate::token::CancellationToken;
+use crate::token::Registration;
+use crate::tree::Handle;
+use crate::tree::{Cause, ContextError};
+use alloc::vec::Vec;
+use core::future::Future;
+use std::time::{Duration, Instant};
+
+/// What a request carries through a program: when to stop, and what belongs to it. The counterpart of Go's
+/// `context.Context`.
+///
+/// It goes down from caller to callee as the first parameter, named `ctx`, by reference. Who starts
+/// something derives a context for it; who has a context can see whether to stop, but
+/// cannot stop others: that right is a separate value, the [`CancelGuard`].
+///
+/// ```
+/// use cancel_tree::{Context, ContextError};
+/// use std::time::Duration;
+///
+/// fn lookup(ctx: &Context, key: &str) -> Result<usize, ContextError> {
+///     for _ in 0..key.len() {
+///         ctx.check()?; // stop here if the caller does not want it any more
+///     }
+///     Ok(key.len())
+/// }
+///
+/// let (ctx, _guard) = Context::background().with_timeout(Duration::from_secs(30));
+/// assert_eq!(lookup(&ctx, "tea"), Ok(3));
+/// ```
+///
+/// Clones are the same context. Dropping a context does nothing to those derived from it.
+///
+/// # Deadlines
+///
+/// The deadline of a context is the earliest of its own and those above. When it passes, the context and
+/// everything below are cancelled with [`ContextError::DeadlineExceeded`], never before the deadline, and
+/// after it as soon as the process's timer thread gets to run: its resolution is an eighth of a
+/// millisecond. Wakers and callbacks run on a worker thread then. Time is that of [`Instant`]: on Linux it stands
+/// still while the machine is suspended.
+///
+/// A child process made by `fork` without `exec` has no timer thread: deadlines do not pass there for those who
+/// poll, but those who block in [`wait`](Self::wait) or [`sleep`](Self::sleep) notice them.
+///
+/// # Memory ordering
+///
+/// As for [`CancellationToken`]: what a thread did before it cancelled is visible to who has seen the
+/// cancel.
+///
+/// # Cost
+///
+/// In atomic read-modify-writes (RMWs), in the steady state: [`with_cancel`](Self::with_cancel) 1, dropping what it
+/// returns 2; a deadline 1 RMW and a reading of the clock more, and 1 more to drop it; no allocation for any of
+/// these. Values add 1 to making and to dropping any context that has them. [`err`](Self::err), [`is_done`](Self::is_done) and [`deadline`](Self::deadline) are loads. `clone`
+/// 1, or 2 with values.
+#[derive(Clone)]
+#[must_use]
+pub struct Context {
+    /// None: never cancelled.
+    pub(super) token: Option<CancellationToken>,
+    /// The earliest of this one's and those above.
+    pub(super) deadline: Option<Instant>,
+    pub(super) values: Values,
+    pub(super) chain: Chain,
+}
+
+// User code runs only when context and tree are in order, and values are only handed out shared.
+impl core::panic::UnwindSafe for Context {}
+impl core::panic::RefUnwindSafe for Context {}
+
+impl Context {
+    /// The root of all contexts: never cancelled, no deadline, no values. For `main`, for tests, and where
+    /// a request comes in.
+    ///
+    /// Cost: nothing; no allocation.
+    pub const fn background() -> Context {
+        Context::root(Step::Background)
+    }
+
+    /// The same, where it is not clear yet which context belongs there: to be found again.
+    pub const fn todo() -> Context {
+        Context::root(Step::Todo)
+    }
+
+    const fn root(step: Step) -> Context {
+        Context {
+            token: None,
+            deadline: None,
+            values: Values::none(),
+            chain: Chain::new(step),
+        }
+    }
+
+    /// A context that is done when the token is.
+    pub(crate) fn of_token(token: CancellationToken, step: Step) -> Context {
+        Context {
+            token: Some(token),
+            ..Context::root(step)
+        }
+    }
+
+    // ----- derived contexts -------------------------------------------------------------------
+
+    /// A context below this one that can be cancelled by itself. The guard cancels it when it is
+    /// dropped, so at the end of the scope at the latest nothing started for it goes on.
+    ///
+    /// ```
+    /// # use cancel_tree::{Context, ContextError};
+    /// let (ctx, guard) = Context::background().with_cancel();
+    /// assert!(!ctx.is_done());
+    /// drop(guard);
+    /// assert_eq!(ctx.err(), Some(ContextError::Cancelled));
+    /// ```
+    ///
+    /// Cost: 1 RMW below another context, an allocation below [`background`](Self::background).
+    pub fn with_cancel(&self) -> (Context, CancelGuard) {
+        self.derive(self.child_pair(), self.deadline, Step::Cancel)
+    }
+
+    /// A context below this one that is done at `deadline`, if that is earlier than this one's. Otherwise
+    /// this one's holds, with its cause. A deadline that has passed gives a context that is done.
+    ///
+    /// An explicit cancel before the deadline gives [`ContextError::Cancelled`].
+    ///
+    /// ```
+    /// # use cancel_tree::{Context, ContextError};
+    /// # use std::time::Instant;
+    /// let (ctx, _guard) = Context::background().with_deadline(Instant::now());
+    /// assert_eq!(ctx.err(), Some(ContextError::DeadlineExceeded));
+    /// ```
+    ///
+    /// Cost: that of [`with_cancel`](Self::with_cancel), 1 RMW and a reading of the clock.
+    pub fn with_deadline(&self, deadline: Instant) -> (Context, CancelGuard) {
+        self.at(Some(deadline), Instant::now, None)
+    }
+
+    /// The same, and says why it is done then. The cause answers to
+    /// [`ContextError::DeadlineExceeded`] whatever kind it had.
+    ///
+    /// ```
+    /// # use cancel_tree::{Context, ContextError};
+    /// # use std::time::Instant;
+    /// let (ctx, _guard) = Context::background().with_deadline_cause(Instant::now(), "too slow");
+    /// let cause = ctx.cause().unwrap();
+    /// assert_eq!(cause.to_string(), "too slow");
+    /// assert_eq!(cause.kind(), ContextError::DeadlineExceeded);
+    /// ```
+    pub fn with_deadline_cause(
+        &self,
+        deadline: Instant,
+        cause: impl Into<Cause>,
+    ) -> (Context, CancelGuard) {
+        self.at(Some(deadline), Instant::now, Some(cause.into()))
+    }
+
+    /// [`with_deadline`](Self::with_deadline), a while from now. What the clock cannot express, as
+    /// [`Duration::MAX`], is no deadline.
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// # use std::time::Duration;
+    /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(5));
+    /// ctx.wait();
+    /// assert!(ctx.remaining().unwrap().is_zero());
+    /// ```
+    pub fn with_timeout(&self, timeout: Duration) -> (Context, CancelGuard) {
+        let now = Instant::now();
+        self.at(now.checked_add(timeout), || now, None)
+    }
+
+    /// [`with_deadline_cause`](Self::with_deadline_cause), a while from now.
+    pub fn with_timeout_cause(
+        &self,
+        timeout: Duration,
+        cause: impl Into<Cause>,
+    ) -> (Context, CancelGuard) {
+        let now = Instant::now();
+        self.at(now.checked_add(timeout), || now, Some(cause.into()))
+    }
+
+    fn at(
+        &self,
+        deadline: Option<Instant>,
+        now: impl FnOnce() -> Instant,
+        cause: Option<Cause>,
+    ) -> (Context, CancelGuard) {
+        let pair = self.child_pair();
+        let own = deadline.filter(|own| self.deadline.is_none_or(|above| *own < above));
+        let Some(own) = own else {
+            // User code, before there is a context to return: it would be lost by a panic.
+            drop(cause);
+            let step = if deadline.is_some() {
+                Step::LaterDeadline
+            } else {
+                Step::Cancel
+            };
+            return self.derive(pair, self.deadline, step);
+        };
+        let token = &pair.0;
+        if token.is_cancelled() {
+            // A parent that is done decides. User code, as above.
+            drop(cause);
+        } else {
+            let cause = cause.map(|cause| cause.of_kind(ContextError::DeadlineExceeded));
+            if own <= now() {
+                let cause = cause.unwrap_or(ContextError::DeadlineExceeded.into());
+                token.cancel_with(cause);
+            } else {
+                let deadline = clock::at_or_after(own);
+                match cause {
+                    None => token.set_deadline(deadline),
+                    Some(cause) => token.set_deadline_because(deadline, cause),
+                }
+            }
+        }
+        self.derive(pair, Some(own), Step::Deadline)
+    }
+
+    fn derive(
+        &self,
+        (own, guards): (Handle, Handle),
+        deadline: Option<Instant>,
+        step: Step,
+    ) -> (Context, CancelGuard) {
+        let guard = CancelGuard::new(guards.into());
+        let ctx = Context {
+            token: Some(own.into()),
+            deadline,
+            values: self.values.clone(),
+            chain: self.chain.then(step),
+        };
+        (ctx, guard)
+    }
+
+    /// A context with a value, found by its type: see [`value`](Self::value). It is done when this one
+    /// is.
+    ///
+    /// Make a type of your own for each thing to be passed; of two values of one type, the nearest wins.
+    /// Values are for what belongs to the request and crosses layers that do not care: its id, its user, its
+    /// span. They are not for parameters.
+    ///
+    /// However long the chain of contexts is, its values are dropped one after the other. A value that itself has
+    /// another context, whose value has another, nests as boxes do: some hundred bytes of stack for each.
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// #[derive(Debug, PartialEq)]
+    /// struct RequestId(u64);
+    ///
+    /// let ctx = Context::background().with_value(RequestId(7));
+    /// assert_eq!(ctx.value::<RequestId>(), Some(&RequestId(7)));
+    /// ```
+    ///
+    /// Cost: 2 to 3 allocations, and a copy of the table of the types that are there: 8 to 16 bytes for each.
+    pub fn with_value<T: Send + Sync + 'static>(&self, value: T) -> Context {
+        Context {
+            token: self.token.clone(),
+            deadline: self.deadline,
+            values: self.values.with(value, self.chain),
+            chain: Chain::new(Step::Value),
+        }
+    }
+
+    /// A context with the values of this one, which is never done: for what has to be finished
+    /// after the request. Deadline and cause do not reach it either. (Go's `WithoutCancel`.)
+    pub fn without_cancel(&self) -> Context {
+        Context {
+            token: None,
+            deadline: None,
+            values: self.values.clone(),
+            chain: self.chain.then(Step::WithoutCancel),
+        }
+    }
+
+    /// A context that is done as soon as one of these is, with that one's cause. Its deadline is the
+    /// earliest of theirs, its values are the first one's. Of none, it is never done.
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// let (request, _request_guard) = Context::background().with_cancel();
+    /// let (server, shutdown) = Context::background().with_cancel();
+    /// let either = Context::any_of([&request, &server]);
+    /// shutdown.cancel_with("shutting down");
+    /// assert_eq!(either.cause().unwrap().to_string(), "shutting down");
+    /// assert!(!request.is_done());
+    /// ```
+    ///
+    /// Cost: that of [`CancellationToken::any_of`]. No task and no thread stands behind it.
+    pub fn any_of<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> Context {
+        let contexts: Vec<&Context> = contexts.into_iter().collect();
+        let tokens = contexts.iter().filter_map(|ctx| ctx.token.as_ref());
+        let first = contexts.first();
+        Context {
+            token: Some(CancellationToken::any_of(tokens)),
+            deadline: contexts.iter().filter_map(|ctx| ctx.deadline).min(),
+            values: first.map_or(Values::none(), |first| first.values.clone()),
+            chain: first.map_or(Chain::new(Step::AnyOf), |first| {
+                first.chain.then(Step::AnyOf)
+            }),
+        }
+    }
+
+    /// A context below one of another kind: done when that is, with its deadline and values.
+    ///
+    /// No task and no thread stands behind it. When the context and all below it are gone, the
+    /// foreign one is told so.
+    pub fn below(parent: impl ForeignContext) -> Context {
+        foreign::below(parent)
+    }
+
+    /// A token below this context, for those who ask for a [`CancellationToken`].
+    #[must_use]
+    pub fn child_token(&self) -> CancellationToken {
+        match &self.token {
+            Some(token) => token.child_token(),
+            None => CancellationToken::new(),
+        }
+    }
+
+    /// One handle for the context, one for its guard.
+    #[inline]
+    fn child_pair(&self) -> (Handle, Handle) {
+        match &self.token {
+            Some(token) => token.handle().child_pair(),
+            None => Handle::root_pair(),
+        }
+    }
+
+    // ----- what it says -----------------------------------------------------------------------
+
+    /// Whether the context is done: cancelled, or past its deadline. Wait-free.
+    ///
+    /// Cost: an acquire load.
+    #[inline]
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        let Some(token) = &self.token else {
+            return false;
+        };
+        token.is_cancelled() || self.has_expired_unseen(token.handle())
+    }
+
+    /// Without the service thread nobody else looks at the clock.
+    #[inline]
+    pub(super) fn has_expired_unseen(&self, token: &Handle) -> bool {
+        match self.deadline {
+            Some(deadline) if !timer::is_running() => expire_if_past(token, deadline),
+            _ => false,
+        }
+    }
+
+    /// Why the context is done, as one of two kinds; none while it is not. Once there is an
+    /// error it stays, and [`done`](Self::done) is ready.
+    ///
+    /// Cost: a load while it is not done; then a climb to what was cancelled.
+    #[inline]
+    #[must_use]
+    pub fn err(&self) -> Option<ContextError> {
+        if !self.is_done() {
+            return None;
+        }
+        self.token.as_ref().and_then(|token| token.handle().kind())
+    }
+
+    /// Why the context is done: the cause given to the cancel or the deadline that came first, here or
+    /// above; without one, the kind itself (as Go's `context.Cause`).
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause> {
+        if !self.is_done() {
+            return None;
+        }
+        self.token.as_ref().and_then(CancellationToken::cause)
+    }
+
+    /// [`err`](Self::err) for the `?` operator.
+    ///
+    /// # Errors
+    ///
+    /// The context is done.
+    #[inline]
+    pub fn check(&self) -> Result<(), ContextError> {
+        self.err().map_or(Ok(()), Err)
+    }
+
+    /// When the context will be done at the latest. A cancel does not change it.
+    #[inline]
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// How long it is until the deadline; zero if it has passed.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        let deadline = self.deadline?;
+        Some(deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// The nearest value of this type, here or above; also after the context is done.
+    ///
+    /// Cost: two hashed look-ups' worth of loads, however long the chain.
+    #[must_use]
+    pub fn value<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.values.get()
+    }
+
+    // ----- waiting ----------------------------------------------------------------------------
+
+    /// A future that is ready when the context is done, with the error.
+    ///
+    /// Once ready it stays ready. It holds one waker at most.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it loses nothing.
+    pub fn done(&self) -> Done<'_> {
+        Done::new(self)
+    }
+
+    /// The same, and owns the context.
+    pub fn done_owned(self) -> DoneOwned {
+        DoneOwned::new(self)
+    }
+
+    /// Runs a future until it is ready or the context is done. If both are, the future goes first; a
+    /// context that is done at the call does not poll it.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use cancel_tree::{Context, ContextError};
+    /// # use std::time::Duration;
+    /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(5));
+    /// let never = std::future::pending::<()>();
+    /// assert_eq!(ctx.run(never).await, Err(ContextError::DeadlineExceeded));
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The context was done first. The future is dropped then.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of the future.
+    pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, ContextError> {
+        done::run(self, future).await
+    }
+
+    /// Parks the calling thread until the context is done. A context that never is, as
+    /// [`background`](Self::background), is waited for until the end of the process.
+    ///
+    /// A thread that waits here does not need the timer: it sleeps until the deadline by itself.
+    pub fn wait(&self) -> ContextError {
+        loop {
+            if let Some(error) = self.wait_until(None) {
+                return error;
+            }
+        }
+    }
+
+    /// Parks the calling thread until the context is done, or for `duration`; none if it is not done
+    /// then.
+    pub fn wait_timeout(&self, duration: Duration) -> Option<ContextError> {
+        if let Some(error) = self.err() {
+            return Some(error);
+        }
+        self.wait_until(Instant::now().checked_add(duration))
+    }
+
+    fn wait_until(&self, limit: Option<Instant>) -> Option<ContextError> {
+        let Some(token) = &self.token else {
+            park::until(limit, |_| false);
+            return None;
+        };
+        let until = [limit, self.deadline].into_iter().flatten().min();
+        if !park::until_cancelled(token, until) && until == self.deadline {
+            let expired = until.is_some_and(|deadline| expire_if_past(token.handle(), deadline));
+            if !expired {
+                // The timer was faster, and is about to say so.
+                park::until_cancelled(token, limit);
+            }
+        }
+        self.err()
+    }
+
+    /// Sleeps, but not longer than until the context is done.
+    ///
+    /// ```
+    /// # use cancel_tree::{Context, ContextError};
+    /// # use std::time::Duration;
+    /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(5));
+    /// assert_eq!(ctx.sleep(Duration::from_millis(1)), Ok(()));
+    /// assert_eq!(ctx.sleep(Duration::from_secs(60)), Err(ContextError::DeadlineExceeded));
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The context was done before the time was over.
+    pub fn sleep(&self, duration: Duration) -> Result<(), ContextError> {
+        self.wait_timeout(duration).map_or(Ok(()), Err)
+    }
+
+    /// The same for tasks, of any runtime: it runs on this crate's timer.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use cancel_tree::Context;
+    /// # use std::time::Duration;
+    /// let ctx = Context::background();
+    /// assert_eq!(ctx.sleep_async(Duration::from_millis(1)).await, Ok(()));
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The context was done before the time was over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn sleep_async(&self, duration: Duration) -> Result<(), ContextError> {
+        let (nap, _guard) = self.with_timeout(duration);
+        nap.done().await;
+        self.check()
+    }
+
+    // ----- callbacks --------------------------------------------------------------------------
+
+    /// Runs `f` once when the context is done, on a worker thread of this crate; at once if it is done
+    /// already. Neither the canceller nor another callback waits for it. (Go's `context.AfterFunc`.)
+    ///
+    /// The answer is the right to unregister `f`; dropping that leaves `f` registered, also after the
+    /// last handle of this context is gone, until the deadline if there is one, or for as long as
+    /// something above can be cancelled. Then `f` is dropped without running.
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// # use std::sync::mpsc;
+    /// let (ctx, guard) = Context::background().with_cancel();
+    /// let (say, hear) = mpsc::channel();
+    /// let registration = ctx.after_func(move || say.send("cleaning up").unwrap());
+    /// guard.cancel();
+    /// assert_eq!(hear.recv(), Ok("cleaning up"));
+    /// assert!(!registration.stop()); // too late
+    /// ```
+    ///
+    /// A panic of `f` ends there; the panic hook tells of it.
+    ///
+    /// Cost: that of [`CancellationToken::on_cancel`].
+    pub fn after_func<F: FnOnce() + Send + 'static>(&self, f: F) -> Registration {
+        self.register(|token| Registration::off_thread(token, f))
+    }
+
+    /// Runs `f` once when the context is done, on the thread that cancels it, after all state below is set; at
+    /// once and here if it is done already. At a deadline that is a worker thread of this crate. See
+    /// [`CancellationToken::on_cancel`].
+    pub fn on_cancel<F: FnOnce() + Send + 'static>(&self, f: F) -> Registration {
+        self.register(|token| Registration::new(token, f))
+    }
+
+    fn register(&self, with: impl FnOnce(&Handle) -> Registration) -> Registration {
+        match &self.token {
+            Some(token) => {
+                self.has_expired_unseen(token.handle());
+                with(token.handle())
+            }
+            // Never done: a token that nobody can cancel, and that goes with the registration.
+            None => with(CancellationToken::new().handle()),
+        }
+    }
+}
+
+/// What a waiter does who finds the deadline passed before the timer does.
+#[cold]
+fn expire_if_past(token: &Handle, deadline: Instant) -> bool {
+    let past = Instant::now() >= deadline;
+    if past {
+        token.expire(clock::at_or_after(deadline));
+    }
+    past && token.is_cancelled()
+}
+
+impl Default for Context {
+    /// [`Context::background`].
+    fn default() -> Context {
+        Context::background()
+    }
+}
+
+impl CancellationToken {
+    /// A context that is done when this token is cancelled.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let token = CancellationToken::new();
+    /// let ctx = token.context();
+    /// token.cancel_with("enough");
+    /// assert_eq!(ctx.cause().unwrap().to_string(), "enough");
+    /// ```
+    ///
+    /// Cost: 1 RMW.
+    pub fn context(&self) -> Context {
+        Context::of_token(self.clone(), Step::Token)
+    }
+}

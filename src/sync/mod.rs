@@ -1,0 +1,118 @@
+//! One vocabulary for the real world, for `no_std`, for loom, for shuttle, and for the world in which accesses are
+//! counted: a file for each. It promises the floors above atomics, cells, a heap, thread-locals, statics, parking and the
+//! catching of panics that mean the same in all of them, and needs nothing. The only folder that names `core`, `std`,
+//! `alloc` or loom for these.
+
+pub(crate) use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+#[cfg(all(feature = "std", not(target_has_atomic = "64")))]
+compile_error!(
+    "the feature `std` of cancel-tree needs 64-bit atomics: turn off the default features"
+);
+
+/// The integer of a state word: 64 bits wherever the target has such an atomic. (`--cfg cancel_tree_narrow` is
+/// for tests: the narrow word on a machine that could have the wide one.)
+#[cfg(all(target_has_atomic = "64", not(cancel_tree_narrow)))]
+pub(crate) type Bits = u64;
+/// The integer of a state word where there are no atomics of 64 bits.
+#[cfg(not(all(target_has_atomic = "64", not(cancel_tree_narrow))))]
+pub(crate) type Bits = u32;
+
+mod panics;
+#[cfg(all(feature = "std", not(cancel_tree_shuttle)))]
+pub(crate) mod park;
+#[cfg(not(cancel_tree_shuttle))]
+pub(crate) mod thread;
+mod wake;
+
+#[cfg(not(any(cancel_tree_loom, cancel_tree_shuttle, cancel_tree_counting)))]
+#[path = "real.rs"]
+mod imp;
+
+#[cfg(cancel_tree_loom)]
+#[path = "loom.rs"]
+mod imp;
+
+#[cfg(cancel_tree_shuttle)]
+#[path = "shuttle.rs"]
+mod imp;
+
+#[cfg(cancel_tree_counting)]
+#[path = "counting.rs"]
+mod imp;
+#[cfg(cancel_tree_counting)]
+pub use imp::{accesses, note, Access, AtomicBool, Kind};
+
+pub(crate) use imp::*;
+pub(crate) use panics::{unless_unwinding, OfUser, Panics};
+pub(crate) use wake::OneWaiter;
+#[cfg(feature = "std")]
+pub(crate) use wake::{waker_of, Wake};
+
+/// A static: a real one, or loom's or shuttle's, which is made anew for each execution.
+#[cfg(all(feature = "std", not(any(cancel_tree_loom, cancel_tree_shuttle))))]
+macro_rules! global {
+    ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
+        $(#[$meta])*
+        static $name: $type = $init;
+    };
+}
+/// A static that is made anew for each execution. Never dropped, as a real one.
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+macro_rules! global {
+    ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
+        $crate::sync::model::lazy_static! {
+            $(#[$meta])*
+            static ref $name: core::mem::ManuallyDrop<$type> = core::mem::ManuallyDrop::new($init);
+        }
+    };
+}
+
+/// A thread-local, std's or loom's or shuttle's.
+#[cfg(all(feature = "std", not(any(cancel_tree_loom, cancel_tree_shuttle))))]
+macro_rules! local {
+    ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
+        std::thread_local! {
+            $(#[$meta])*
+            static $name: $type = const { $init };
+        }
+    };
+}
+/// A thread-local, std's or loom's or shuttle's.
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+macro_rules! local {
+    ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
+        $crate::sync::model::thread_local! {
+            $(#[$meta])*
+            static $name: $type = $init;
+        }
+    };
+}
+#[cfg(feature = "std")]
+pub(crate) use {global, local};
+
+/// Who makes statics and thread-locals anew.
+#[cfg(cancel_tree_loom)]
+pub(crate) use loom as model;
+#[cfg(cancel_tree_shuttle)]
+pub(crate) use shuttle as model;
+
+/// A count is about to wrap: every later decision about memory would be wrong, so the
+/// process ends here, as it does when an `Arc` overflows.
+#[cold]
+pub(crate) fn abort_on_overflow() -> ! {
+    #[cfg(feature = "std")]
+    std::process::abort();
+    // Without std a panic while panicking is the portable abort.
+    #[cfg(not(feature = "std"))]
+    {
+        struct Twice;
+        impl Drop for Twice {
+            fn drop(&mut self) {
+                panic!("cancel-tree: too many handles");
+            }
+        }
+        let _twice = Twice;
+        panic!("cancel-tree: too many handles");
+    }
+}

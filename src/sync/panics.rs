@@ -1,0 +1,122 @@
+//! User code and its panics.
+
+use core::mem::ManuallyDrop;
+
+/// Runs user code so that its panic does not stop what has to be done for others; the first
+/// panic is kept and surfaces once, at the end.
+#[derive(Default)]
+pub(crate) struct Panics {
+    #[cfg(feature = "std")]
+    first: Option<alloc::boxed::Box<dyn core::any::Any + Send>>,
+}
+
+impl Panics {
+    #[inline]
+    pub(crate) fn catch(&mut self, user: impl FnOnce()) {
+        #[cfg(feature = "std")]
+        {
+            use std::panic::{catch_unwind, AssertUnwindSafe};
+            // AssertUnwindSafe: no invariant of ours is broken while user code runs, and
+            // what the user's own values look like after the panic is seen by him only.
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(user)) {
+                if self.first.is_none() {
+                    self.first = Some(payload);
+                } else {
+                    drop_payload(payload);
+                }
+            }
+        }
+        #[cfg(not(feature = "std"))]
+        user();
+    }
+
+    /// Lets nobody know: for a thread that has no caller, or is unwinding already.
+    #[cfg(feature = "std")]
+    pub(crate) fn swallow(self) {
+        if let Some(payload) = self.first {
+            drop_payload(payload);
+        }
+    }
+
+    /// Lets the first panic go on, unless this thread is unwinding already: a second panic
+    /// would end the process.
+    #[inline]
+    pub(crate) fn resume(self) {
+        #[cfg(feature = "std")]
+        if self.first.is_some() {
+            if std::thread::panicking() {
+                self.swallow();
+            } else if let Some(payload) = self.first {
+                std::panic::resume_unwind(payload);
+            }
+        }
+    }
+}
+
+/// The payload of a panic is user code too.
+#[cfg(feature = "std")]
+#[cold]
+fn drop_payload(mut payload: alloc::boxed::Box<dyn core::any::Any + Send>) {
+    use std::panic::{catch_unwind, AssertUnwindSafe};
+    for _ in 0..8 {
+        match catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            Ok(()) => return,
+            Err(worse) => payload = worse,
+        }
+    }
+    // A payload whose drop panics with a payload, and so on: there is no end to it.
+    core::mem::forget(payload);
+}
+
+/// Runs user code that has a caller to tell of its panic: unless this thread is unwinding already, for a
+/// second panic would end the process. Then it is swallowed.
+#[inline]
+pub(crate) fn unless_unwinding(user: impl FnOnce()) {
+    #[cfg(feature = "std")]
+    if std::thread::panicking() {
+        let mut panics = Panics::default();
+        panics.catch(user);
+        return panics.swallow();
+    }
+    user();
+}
+
+/// Something of the user's, to whose drop applies the same: of several that go one after the other, the first
+/// panic goes on and ends nothing.
+pub(crate) struct OfUser<T>(ManuallyDrop<T>);
+
+impl<T> OfUser<T> {
+    pub(crate) fn new(value: T) -> OfUser<T> {
+        OfUser(ManuallyDrop::new(value))
+    }
+
+    pub(crate) fn into_inner(self) -> T {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is neither used nor dropped after its only field was moved out.
+        unsafe { ManuallyDrop::take(&mut this.0) }
+    }
+}
+
+impl<T> Drop for OfUser<T> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: not used again.
+        let value = unsafe { ManuallyDrop::take(&mut self.0) };
+        unless_unwinding(|| drop(value));
+    }
+}
+
+impl<T> core::ops::Deref for OfUser<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Clone> Clone for OfUser<T> {
+    fn clone(&self) -> OfUser<T> {
+        OfUser(self.0.clone())
+    }
+}

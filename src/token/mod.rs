@@ -1,0 +1,19 @@
+//! The token: what a user of the tree holds, and all the ways to wait for it.
+
+mod callback;
+mod future;
+mod guard;
+#[allow(clippy::module_inception)]
+mod token;
+#[cfg(feature = "std")]
+pub(crate) mod wait;
+
+#[cfg(feature = "std")]
+pub(crate) use callback::Callback;
+pub use callback::{Registration, StopOnDrop};
+pub use future::{
+    FutureExt, WaitForCancellationFuture, WaitForCancellationFutureOwned, WithCancellationToken,
+    WithCancellationTokenOwned,
+};
+pub use guard::{DropGuard, DropGuardRef};
+pub use token::CancellationToken;
