@@ -2,9 +2,9 @@
 
 use super::clock::Tick;
 use super::entry::Entry;
+use super::job::Job;
 use super::thread;
-use crate::sync::{global, AcqRel, Arc, AtomicPtr, AtomicU64, AtomicUsize, Relaxed};
-use crate::token::Callback;
+use crate::sync::{global, AcqRel, AtomicPtr, AtomicU64, AtomicUsize, Relaxed};
 use core::ptr::{self, NonNull};
 
 /// The least number of abandoned entries that is worth a look at all of them.
@@ -14,8 +14,8 @@ const MIN_PURGE: usize = 4096;
 struct Inbox {
     /// Entries to be scheduled, strung through `next`.
     entries: AtomicPtr<Entry>,
-    /// Callbacks to be run, strung through `next`; each stands for one count of its Arc.
-    jobs: AtomicPtr<Callback>,
+    /// What workers are to run, strung through `next`.
+    jobs: AtomicPtr<Job>,
     /// Until when the thread sleeps; 0 while it is awake.
     sleeps_until: AtomicU64,
     /// How many scheduled entries have been abandoned, and how many are too many.
@@ -63,12 +63,14 @@ pub(crate) fn schedule(entry: NonNull<Entry>, deadline: Tick) {
     }
 }
 
-/// Has the callback run by a worker.
-pub(crate) fn run_off_thread(callback: Arc<Callback>) {
-    let new = Arc::into_raw(callback).cast_mut();
-    push(&INBOX.jobs, new, |head| {
-        // SAFETY: the Arc's count is the list's, and the list is not ours before the push is through.
-        unsafe { (*new).next.store(head, Relaxed) }
+/// Has the job run by a worker. The pointer may be used for what the job is a part of.
+///
+/// # Safety
+/// The job is the caller's, and nobody but the timer and its `run` uses it until it has been run.
+pub(crate) unsafe fn run_on_worker(job: NonNull<Job>) {
+    push(&INBOX.jobs, job.as_ptr(), |head| {
+        // SAFETY: the caller's, until the push is through. Relaxed: published by the push.
+        unsafe { job.as_ref() }.next.store(head, Relaxed);
     });
     thread::start();
     // Relaxed: see `push`.
@@ -99,7 +101,7 @@ fn above(abandoned: usize, limit: usize) -> Option<usize> {
 /// What the thread has taken out of its lists.
 pub(super) struct Taken {
     pub(super) entries: *mut Entry,
-    pub(super) jobs: *mut Callback,
+    pub(super) jobs: *mut Job,
 }
 
 impl Taken {
@@ -132,10 +134,10 @@ pub(super) fn note_awake() {
 }
 
 /// Goes through jobs in the order in which they came.
-pub(super) fn each_job(list: *mut Callback, mut with: impl FnMut(Arc<Callback>)) {
+pub(super) fn each_job(list: *mut Job, mut with: impl FnMut(NonNull<Job>)) {
     let (mut list, mut in_order) = (NonNull::new(list), ptr::null_mut());
     while let Some(job) = list {
-        // SAFETY: the list is ours, and each job in it stands for a count.
+        // SAFETY: the list is ours.
         unsafe {
             list = NonNull::new(job.as_ref().next.load(Relaxed));
             job.as_ref().next.store(in_order, Relaxed);
@@ -143,11 +145,8 @@ pub(super) fn each_job(list: *mut Callback, mut with: impl FnMut(Arc<Callback>))
         in_order = job.as_ptr();
     }
     while let Some(job) = NonNull::new(in_order) {
-        // SAFETY: as above; the count passes to the Arc.
-        let job = unsafe {
-            in_order = job.as_ref().next.load(Relaxed);
-            Arc::from_raw(job.as_ptr().cast_const())
-        };
+        // SAFETY: as above.
+        in_order = unsafe { job.as_ref() }.next.load(Relaxed);
         with(job);
     }
 }

@@ -11,13 +11,14 @@
 pub(crate) mod clock;
 pub(crate) mod entry;
 mod inbox;
+pub(crate) mod job;
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 mod thread;
 pub(crate) mod wheel;
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 mod workers;
 
-pub(crate) use inbox::{note_abandoned, run_off_thread, schedule};
+pub(crate) use inbox::{note_abandoned, run_on_worker, schedule};
 
 /// Whether deadlines are being watched. They are not if the thread could not be started: then
 /// contexts look at the clock themselves.

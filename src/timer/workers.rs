@@ -4,8 +4,8 @@
 //! The lock here is between the service thread and its workers only.
 
 use super::entry::Entry;
-use crate::sync::{Arc, Panics};
-use crate::token::Callback;
+use super::job::Job as Callback;
+use crate::sync::Panics;
 use core::ptr::NonNull;
 use std::collections::VecDeque;
 use std::mem;
@@ -19,11 +19,11 @@ const IDLE: Duration = Duration::from_secs(5);
 enum Job {
     /// A deadline has passed; the entry is FIRING.
     Deadline(NonNull<Entry>),
-    /// An `after_func` callback.
-    Callback(Arc<Callback>),
+    /// Somebody's, to be run.
+    Callback(NonNull<Callback>),
 }
 
-// SAFETY: a FIRING entry is its holder's to go on with, on whatever thread.
+// SAFETY: a FIRING entry is its holder's to go on with, on whatever thread, and so is a job.
 unsafe impl Send for Job {}
 
 struct Queue {
@@ -66,7 +66,7 @@ pub(super) fn fire(entries: impl ExactSizeIterator<Item = NonNull<Entry>>) {
 }
 
 /// A callback is to run. It must not wait for the end of another one that takes long.
-pub(super) fn run(callback: Arc<Callback>) {
+pub(super) fn run(callback: NonNull<Callback>) {
     add([Job::Callback(callback)].into_iter());
 }
 
@@ -174,10 +174,8 @@ impl Job {
         match self {
             // SAFETY: FIRING by the wheel.
             Job::Deadline(entry) => unsafe { Entry::fire(entry, &mut panics) },
-            Job::Callback(callback) => {
-                panics.catch(|| callback.run());
-                panics.catch(|| drop(callback));
-            }
+            // SAFETY: out of the inbox, and run once.
+            Job::Callback(callback) => panics.catch(|| unsafe { Callback::run(callback) }),
         }
         panics.swallow();
     }

@@ -1,10 +1,14 @@
 //! Callbacks: `on_cancel`, and the ways to unregister one.
 
+#[cfg(feature = "std")]
+use crate::sync::Panics;
 use crate::sync::UnsafeCell;
 use crate::sync::{
-    thread, unless_unwinding, Acquire, Arc, AtomicBool, AtomicPtr, AtomicUsize, OfUser, OneWaiter,
-    Relaxed, Release,
+    thread, unless_unwinding, Acquire, Arc, AtomicBool, AtomicUsize, OfUser, OneWaiter, Relaxed,
+    Release,
 };
+#[cfg(feature = "std")]
+use crate::timer::job::Job;
 use crate::tree::waiter::Entry;
 use crate::tree::Handle;
 use alloc::boxed::Box;
@@ -13,6 +17,8 @@ use core::future::Future;
 use core::mem::ManuallyDrop;
 use core::pin::Pin;
 use core::ptr;
+#[cfg(feature = "std")]
+use core::ptr::NonNull;
 use core::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 /// The right to unregister a callback; made by
@@ -31,7 +37,11 @@ pub struct Registration {
 type Function = OfUser<Box<dyn FnOnce() + Send>>;
 
 /// What the slot in the tree and the registration share.
+#[repr(C)]
 pub(crate) struct Callback {
+    /// For a worker, if it is to run there.
+    #[cfg(feature = "std")]
+    job: Job,
     /// Taken by whoever took the waker out of the slot.
     function: UnsafeCell<Option<Function>>,
     /// The number of the thread that runs it.
@@ -39,9 +49,6 @@ pub(crate) struct Callback {
     finished: AtomicBool,
     /// Who waits for `finished`.
     waiting: OneWaiter,
-    /// The service thread's list.
-    #[cfg_attr(not(feature = "std"), allow(dead_code))]
-    pub(crate) next: AtomicPtr<Callback>,
     /// Runs on a worker, not on the thread that cancels.
     #[cfg_attr(not(feature = "std"), allow(dead_code))]
     off_thread: bool,
@@ -83,13 +90,28 @@ impl Callback {
     fn start(this: Arc<Callback>) {
         #[cfg(feature = "std")]
         if this.off_thread {
-            return crate::timer::run_off_thread(this);
+            // The pointer of the Arc, for the job's sake: it may be used for all of the callback.
+            let raw = Arc::into_raw(this).cast_mut();
+            // SAFETY: the count is the job's, and the first field is where the callback is.
+            return unsafe { crate::timer::run_on_worker(NonNull::new_unchecked(raw).cast()) };
         }
         this.run();
     }
 
+    /// # Safety
+    /// `job` is a callback's that `start` has given to a worker.
+    #[cfg(feature = "std")]
+    unsafe fn run_job(job: NonNull<Job>) {
+        // SAFETY: the count that `start` gave away, of the callback that the job is the first field of.
+        let this = unsafe { Arc::<Callback>::from_raw(job.cast().as_ptr()) };
+        let mut panics = Panics::default();
+        panics.catch(|| this.run());
+        panics.catch(|| drop(this));
+        panics.resume();
+    }
+
     /// Runs the function. Whoever calls this has consumed the waker.
-    pub(crate) fn run(&self) {
+    fn run(&self) {
         /// Tells who waits, also if the function panics.
         struct Finish<'a>(&'a Callback);
         impl Drop for Finish<'_> {
@@ -150,7 +172,8 @@ impl Registration {
             runner: AtomicUsize::new(0),
             finished: AtomicBool::new(false),
             waiting: OneWaiter::default(),
-            next: AtomicPtr::new(ptr::null_mut()),
+            #[cfg(feature = "std")]
+            job: Job::new(Callback::run_job),
             off_thread,
         });
         match Entry::new(token, Callback::waker(callback.clone())) {

@@ -8,8 +8,6 @@ mod token;
 #[cfg(feature = "std")]
 pub(crate) mod wait;
 
-#[cfg(feature = "std")]
-pub(crate) use callback::Callback;
 pub use callback::{Registration, StopOnDrop};
 pub use future::{
     FutureExt, WaitForCancellationFuture, WaitForCancellationFutureOwned, WithCancellationToken,
