@@ -63,16 +63,16 @@ if [ -r /proc/loadavg ]; then
 fi
 
 step "compiling"
-run cargo bench --locked --no-run
+run cargo bench --locked -p benches --no-run
 run benches/scale/run.sh build
 run benches/instructions/run.sh build
 run cargo build --release --locked --manifest-path benches/report/Cargo.toml --target-dir "$TARGET/reporter"
 
 step "medians (benches/tree, benches/go)"
-run cargo bench --locked --bench tree -- $QUICK
+run cargo bench --locked -p benches --bench tree -- $QUICK
 
 step "latencies (benches/latency)"
-run cargo bench --locked --bench latency -- $QUICK
+run cargo bench --locked -p benches --bench latency -- $QUICK
 
 step "many cores (benches/scale)"
 run benches/scale/run.sh

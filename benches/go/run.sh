@@ -7,4 +7,4 @@
 # GO names the `go`, if it is not in the path; without one, its part is SKIPPED.
 set -eu
 cd "$(dirname "$0")/../.."
-exec cargo bench --locked --bench tree -- "${1:+$1.*}/cancel_tree$"
+exec cargo bench --locked -p benches --bench tree -- "${1:+$1.*}/cancel_tree$"

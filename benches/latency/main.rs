@@ -1,4 +1,4 @@
-//! `cargo bench --bench latency` measures how long a cancel takes to arrive: from the call of `cancel()` on one core
+//! `cargo bench -p benches --bench latency` measures how long a cancel takes to arrive: from the call of `cancel()` on one core
 //! to the last leaf that is *seen* cancelled, the last *task* that runs again, the last parked *thread* that is back,
 //! on another. Percentiles, for trees of several shapes and sizes.
 //!

@@ -79,7 +79,7 @@ fn try_compile() -> Result<Program, String> {
     let is_named = named.is_some();
     let go = named.map_or(Ok("go".into()), findable).map_err(told)?;
     let run = |arguments: &[&str]| {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/go");
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");
         let mut command = Command::new(&go);
         command.args(arguments).current_dir(directory);
         // Another one is not to be downloaded.

@@ -1,4 +1,4 @@
-//! `cargo bench` measures everything that the project has an aim for, against other tokens, tokio's timer, Go's
+//! `cargo bench -p benches` measures everything that the project has an aim for, against other tokens, tokio's timer, Go's
 //! context and what the machine itself needs, and ends with tables of all ratios and aims, of all contenders, and of
 //! who was left out of what.
 //!

@@ -19,8 +19,8 @@ use std::{env, fs};
 
 /// What measures, by the names of its files, and the command that runs it alone.
 const PROGRAMS: [(&str, &str); 4] = [
-    ("tree", "cargo bench --bench tree"),
-    ("latency", "cargo bench --bench latency"),
+    ("tree", "cargo bench -p benches --bench tree"),
+    ("latency", "cargo bench -p benches --bench latency"),
     ("scale", "benches/scale/run.sh"),
     ("instructions", "benches/instructions/run.sh"),
 ];

@@ -48,7 +48,7 @@ fn entries(go: Option<&Go>) -> Vec<Entry> {
 
 /// The version of a package that this one is built with, as the lock file has it.
 fn version(package: &str) -> String {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
     let lock = fs::read_to_string(file).unwrap_or_default();
     let entry = |name: &str| {
         let start = format!("name = \"{name}\"\nversion = \"");

@@ -1,7 +1,7 @@
 //! Finds a text in a directory tree: a few threads, and one token per directory.
 //!
 //! ```text
-//! cargo run --release --example search -- "fn main"
+//! cargo run --release -p search -- "fn main"
 //! ```
 //!
 //! The token tree mirrors the directory tree, so one `cancel` ends the whole search, or only what
