@@ -442,7 +442,8 @@ fn question_mark_takes_the_errors_of_std() {
     check(receiver.recv_timeout(Duration::ZERO).map(drop));
     drop(receiver);
     check(sender.send(1));
-    check(mpsc::channel::<u8>().1.recv().map(drop));
+    let (_, receiver) = mpsc::channel::<u8>();
+    check(receiver.recv().map(drop));
 }
 
 #[test]
