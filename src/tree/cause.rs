@@ -3,9 +3,13 @@
 use crate::sync::{Arc, OfUser};
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
-use alloc::string::String;
+use alloc::string::{String, ToString};
+// The user's, which no model knows.
+#[cfg(target_has_atomic = "ptr")]
+use alloc::sync::Arc as UserArc;
+use core::any::type_name;
 use core::error::Error;
-use core::fmt;
+use core::{fmt, iter};
 
 /// The two kinds of cancellation, as in Go: `context.Canceled` and `context.DeadlineExceeded`.
 ///
@@ -61,6 +65,90 @@ pub(crate) struct Custom {
 /// plain.cancel();
 /// assert_eq!(plain.cause().unwrap().to_string(), "context cancelled");
 /// ```
+///
+/// # The kind stays
+///
+/// A [`ContextError`] or a `Cause` that comes back from elsewhere, boxed, shared, inside an
+/// `io::Error` or as the [source](Error::source) of another error, keeps its kind: the
+/// first one that is found decides, as Go's `errors.Is(err, context.DeadlineExceeded)` finds it.
+/// Of the timeouts of others, such as `io::ErrorKind::TimedOut`, no kind is made.
+/// [`with_kind`](Cause::with_kind) decides for itself.
+///
+/// ```
+/// use cancel_tree::{Cause, ContextError};
+/// use std::error::Error;
+///
+/// fn backend() -> Result<(), Box<dyn Error + Send + Sync>> {
+///     Err(ContextError::DeadlineExceeded)?
+/// }
+/// fn handler() -> Result<(), Cause> {
+///     Ok(backend()?)
+/// }
+/// let status = match handler().unwrap_err().kind() {
+///     ContextError::DeadlineExceeded => 504,
+///     ContextError::Cancelled => 499,
+/// };
+/// assert_eq!(status, 504);
+/// ```
+///
+/// # As an error
+///
+/// A cause displays as the error inside does, and names that error as its
+/// [`source`](Error::source), so that who walks sources finds it; a text and a bare kind have nothing
+/// to find and no source. Whatever prints an error and then its sources, such as anyhow's `{:#}`, prints the text of
+/// a custom error twice; hand it [`error()`](Cause::error) where that matters.
+///
+/// [`downcast_ref`](Cause::downcast_ref) looks at the error inside,
+/// [`find`](Cause::find) at its sources too.
+///
+/// # With `?`
+///
+/// In a function that returns `Result<_, Cause>`, `?` takes a [`ContextError`], a
+/// `Box<dyn Error + Send + Sync>`, `io::Error` and the other usual errors of the standard library. For all
+/// others it is `.map_err(Cause::new)?`.
+///
+/// ```
+/// use cancel_tree::{Cause, Context};
+///
+/// #[derive(Debug)]
+/// struct NotFound(String);
+/// impl std::fmt::Display for NotFound {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         write!(f, "there is no {}", self.0)
+///     }
+/// }
+/// impl std::error::Error for NotFound {}
+///
+/// fn look_up(name: &str) -> Result<&'static str, NotFound> {
+///     if name == "limit" { Ok("50") } else { Err(NotFound(name.into())) }
+/// }
+/// fn setting(ctx: &Context, name: &str) -> Result<u32, Cause> {
+///     ctx.check()?;                                        // ContextError
+///     let text = look_up(name).map_err(Cause::new)?;       // an error of one's own
+///     Ok(text.parse()?)                                    // ParseIntError
+/// }
+///
+/// let ctx = Context::background();
+/// assert_eq!(setting(&ctx, "limit").unwrap(), 50);
+/// let cause = setting(&ctx, "colour").unwrap_err();
+/// assert_eq!(cause.downcast_ref::<NotFound>().unwrap().0, "colour");
+/// ```
+///
+/// # With anyhow
+///
+/// `anyhow::Error` hides the error it was made from behind `Box<dyn Error>`: a plain `Cause::new(error)` finds
+/// what has been given a context (`.context("asking the backend")`), and not what has none, neither the error
+/// nor its kind. This finds both:
+///
+/// ```
+/// use cancel_tree::{Cause, ContextError};
+/// let error = anyhow::Error::new(ContextError::DeadlineExceeded);
+/// let cause = Cause::new(error.reallocate_into_boxed_dyn_error_without_backtrace());
+/// assert_eq!(cause.kind(), ContextError::DeadlineExceeded);
+/// ```
+///
+/// The other way, `anyhow::Error::new(cause)` is found by `downcast_ref::<Cause>()`, and what is in it by
+/// [`find`](Cause::find) on that, or among `chain()`.
 #[derive(Clone)]
 pub struct Cause(Inner);
 
@@ -71,25 +159,72 @@ enum Inner {
 }
 
 impl Cause {
-    /// A cause of kind [`ContextError::Cancelled`] that carries `error`.
+    /// A cause that carries `error`.
+    ///
+    /// It is of kind [`ContextError::Cancelled`], unless `error` or one of its sources is a [`ContextError`] or a
+    /// `Cause`: then [of that one's kind](Cause#the-kind-stays). A `Cause` in a box is the same cause again, and a
+    /// `ContextError` the bare kind.
     ///
     /// ```
-    /// use cancel_tree::Cause;
+    /// use cancel_tree::{Cause, ContextError};
+    /// use std::error::Error;
+    ///
     /// let cause = Cause::new(std::io::Error::other("disk on fire"));
     /// assert!(cause.downcast_ref::<std::io::Error>().is_some());
+    /// assert_eq!(cause.kind(), ContextError::Cancelled);
+    ///
+    /// let late: Box<dyn Error + Send + Sync> = ContextError::DeadlineExceeded.into();
+    /// assert_eq!(Cause::new(late).kind(), ContextError::DeadlineExceeded);
     /// ```
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Cause {
-        Cause::with_kind(ContextError::Cancelled, error)
+        Cause::of(None, error)
     }
 
-    /// A cause of the given kind that carries `error`.
+    /// A cause of the given kind that carries `error`, whatever that is.
     ///
     /// ```
     /// use cancel_tree::{Cause, ContextError};
     /// let cause = Cause::with_kind(ContextError::DeadlineExceeded, "backend too slow");
     /// assert_eq!(cause.kind(), ContextError::DeadlineExceeded);
+    ///
+    /// // A deadline of another passed; here that is a reason to stop, and no deadline.
+    /// let theirs = Cause::with_kind(ContextError::Cancelled, ContextError::DeadlineExceeded);
+    /// assert_eq!(theirs.kind(), ContextError::Cancelled);
+    /// assert_eq!(theirs.to_string(), "context deadline exceeded");
     /// ```
     pub fn with_kind(kind: ContextError, error: impl Into<Box<dyn Error + Send + Sync>>) -> Cause {
+        Cause::of(Some(kind), error)
+    }
+
+    fn of(kind: Option<ContextError>, error: impl Into<Box<dyn Error + Send + Sync>>) -> Cause {
+        let is_text = is_text(&error);
+        // From here on it is the user's, should one of its methods panic.
+        let error = OfUser::new(error.into());
+        if is_text {
+            let text = Message(Cow::Owned(error.to_string()));
+            return Cause::custom(kind.unwrap_or(ContextError::Cancelled), text);
+        }
+        // What is a cause already is not wrapped again.
+        let known = match at::<Cause>(&**error) {
+            Some(cause) => Some(cause.0.clone()),
+            None => at::<ContextError>(&**error).copied().map(Inner::Kind),
+        };
+        match (known, kind) {
+            (Some(same), None) => Cause(same),
+            (Some(Inner::Custom(_, error)), Some(kind)) => Cause(Inner::Custom(kind, error)),
+            (Some(Inner::Kind(inside)), Some(kind)) if inside == kind => kind.into(),
+            (Some(Inner::Kind(inside)), Some(kind)) => Cause::custom(kind, inside),
+            (None, kind) => {
+                let kind = kind
+                    .or_else(|| kind_in(&**error))
+                    .unwrap_or(ContextError::Cancelled);
+                Cause(Inner::Custom(kind, Arc::new(Custom { error })))
+            }
+        }
+    }
+
+    /// Of an error that is no cause.
+    fn custom(kind: ContextError, error: impl Error + Send + Sync + 'static) -> Cause {
         let error = OfUser::new(error.into());
         Cause(Inner::Custom(kind, Arc::new(Custom { error })))
     }
@@ -103,13 +238,40 @@ impl Cause {
     }
 
     /// Which of the two kinds of cancellation this is; every cause answers to one.
+    ///
+    /// To compare, there is `cause == ContextError::DeadlineExceeded` too: it asks for the kind, whatever
+    /// the error inside.
+    ///
+    /// ```
+    /// use cancel_tree::{Cause, ContextError};
+    /// let cause = Cause::with_kind(ContextError::DeadlineExceeded, "backend too slow");
+    /// assert_eq!(cause.kind(), ContextError::DeadlineExceeded);
+    /// assert!(cause == ContextError::DeadlineExceeded && cause != ContextError::Cancelled);
+    /// ```
     pub fn kind(&self) -> ContextError {
         match &self.0 {
             Inner::Kind(kind) | Inner::Custom(kind, _) => *kind,
         }
     }
 
+    /// The error inside. That of a bare kind is the [`ContextError`].
+    ///
+    /// ```
+    /// use cancel_tree::Cause;
+    /// let cause = Cause::new(std::io::Error::other("disk on fire"));
+    /// assert!(cause.error().is::<std::io::Error>());
+    /// ```
+    pub fn error(&self) -> &(dyn Error + Send + Sync + 'static) {
+        match &self.0 {
+            Inner::Kind(kind) => kind,
+            Inner::Custom(_, custom) => &**custom.error,
+        }
+    }
+
     /// The error inside, if it is an `E`. A bare kind is a [`ContextError`].
+    ///
+    /// An `E` in a `Box<E>`, an `Arc<E>`, an `Arc<dyn Error + Send + Sync>` or another `Cause` is one too.
+    /// [`find`](Cause::find) looks into sources as well. [With anyhow](Cause#with-anyhow) it takes another step.
     ///
     /// ```
     /// use cancel_tree::{CancellationToken, ContextError};
@@ -119,14 +281,27 @@ impl Cause {
     /// assert_eq!(cause.downcast_ref::<ContextError>(), Some(&ContextError::Cancelled));
     /// ```
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
-        self.error().downcast_ref()
+        follow(self.error(), inside).find_map(at)
     }
 
-    fn error(&self) -> &(dyn Error + 'static) {
-        match &self.0 {
-            Inner::Kind(kind) => kind,
-            Inner::Custom(_, custom) => &**custom.error,
-        }
+    /// The first `E` among the error inside and its [sources](Error::source): Go's `errors.As`.
+    ///
+    /// Each is looked at as [`downcast_ref`](Cause::downcast_ref) does; of an `io::Error` what it was made from,
+    /// which its `source()` leaves out, is looked at as well. Sources that go in circles end after a thousand.
+    ///
+    /// ```
+    /// use cancel_tree::Cause;
+    /// use std::io;
+    ///
+    /// let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+    /// let error = anyhow::Error::new(reset).context("asking backend 3");
+    /// let cause = Cause::new(error);
+    /// assert_eq!(cause.to_string(), "asking backend 3");
+    /// let found = cause.find::<io::Error>().unwrap();
+    /// assert_eq!(found.kind(), io::ErrorKind::ConnectionReset);
+    /// ```
+    pub fn find<E: Error + 'static>(&self) -> Option<&E> {
+        follow(self.error(), next).find_map(at)
     }
 
     /// For the tree: the counted pointer of a custom cause, or the bare kind.
@@ -165,9 +340,29 @@ impl fmt::Display for Cause {
 }
 
 impl Error for Cause {
-    /// What the error inside names as its source.
+    /// The error inside, unless that is a text or a bare kind, which [`Display`](fmt::Display) shows in full.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.error().source()
+        match &self.0 {
+            Inner::Kind(_) => None,
+            // Through an `Arc<dyn Error>`: behind that it would be found by nobody.
+            Inner::Custom(_, custom) => follow(&**custom.error, inside)
+                .last()
+                .filter(|error| !error.is::<Message>()),
+        }
+    }
+}
+
+/// By the kind: whether this is a cause of that kind, with an error of its own or without.
+impl PartialEq<ContextError> for Cause {
+    fn eq(&self, kind: &ContextError) -> bool {
+        self.kind() == *kind
+    }
+}
+
+/// By the kind, as the other way round.
+impl PartialEq<Cause> for ContextError {
+    fn eq(&self, cause: &Cause) -> bool {
+        *self == cause.kind()
     }
 }
 
@@ -179,19 +374,13 @@ impl From<ContextError> for Cause {
 
 impl From<&'static str> for Cause {
     fn from(text: &'static str) -> Cause {
-        Cause::new(Message(Cow::Borrowed(text)))
+        Cause::custom(ContextError::Cancelled, Message(Cow::Borrowed(text)))
     }
 }
 
 impl From<String> for Cause {
     fn from(text: String) -> Cause {
-        Cause::new(Message(Cow::Owned(text)))
-    }
-}
-
-impl From<Box<dyn Error + Send + Sync>> for Cause {
-    fn from(error: Box<dyn Error + Send + Sync>) -> Cause {
-        Cause::new(error)
+        Cause::custom(ContextError::Cancelled, Message(Cow::Owned(text)))
     }
 }
 
@@ -216,3 +405,68 @@ impl fmt::Display for Message {
 }
 
 impl Error for Message {}
+
+/// Whether std would make of this an error that nobody can name, for it is no more than its text: there is
+/// nothing to find in it, so it need not be a source. (The name, for a borrowed text has no `TypeId`. A
+/// type that had the name of a text and were none would lose its source, and no more.)
+fn is_text<T>(_: &T) -> bool {
+    let texts = [
+        type_name::<&str>(),
+        type_name::<String>(),
+        type_name::<Cow<'_, str>>(),
+    ];
+    texts.contains(&type_name::<T>())
+}
+
+type AnyError = dyn Error + 'static;
+
+/// This very error as an `E`, also behind a pointer. A pointer to an error is an error whose `source` is
+/// that of what it points to: what it points to is in no chain.
+fn at<E: Error + 'static>(error: &AnyError) -> Option<&E> {
+    if let Some(boxed) = error.downcast_ref::<Box<E>>() {
+        return Some(boxed);
+    }
+    #[cfg(target_has_atomic = "ptr")]
+    if let Some(shared) = error.downcast_ref::<UserArc<E>>() {
+        return Some(shared);
+    }
+    error.downcast_ref()
+}
+
+/// What an error is that is only another way to hold it.
+fn inside(error: &AnyError) -> Option<&AnyError> {
+    #[cfg(target_has_atomic = "ptr")]
+    if let Some(shared) = error.downcast_ref::<UserArc<dyn Error + Send + Sync>>() {
+        return Some(&**shared);
+    }
+    at::<Cause>(error).map(|cause| cause.error() as &AnyError)
+}
+
+/// The next error of a chain.
+fn next(error: &AnyError) -> Option<&AnyError> {
+    if let Some(same) = inside(error) {
+        return Some(same);
+    }
+    // Its `source` is that of what it was made from.
+    #[cfg(feature = "std")]
+    if let Some(from) = at::<std::io::Error>(error).and_then(std::io::Error::get_ref) {
+        return Some(from);
+    }
+    error.source()
+}
+
+/// An error and what comes after it. An end that no honest chain reaches, for one may be a circle.
+fn follow<'a>(
+    error: &'a AnyError,
+    next: fn(&'a AnyError) -> Option<&'a AnyError>,
+) -> impl Iterator<Item = &'a AnyError> {
+    iter::successors(Some(error), move |error| next(*error)).take(1000)
+}
+
+/// The kind of the first in a chain that has one.
+fn kind_in(error: &AnyError) -> Option<ContextError> {
+    follow(error, next).find_map(|error| match at::<ContextError>(error) {
+        Some(kind) => Some(*kind),
+        None => at::<Cause>(error).map(Cause::kind),
+    })
+}

@@ -27,6 +27,7 @@
 mod any_of;
 mod cancel;
 mod cause;
+mod cause_from;
 mod children;
 #[cfg(feature = "std")]
 mod deadline;
