@@ -23,13 +23,13 @@ program() {
     tokio-util) echo tokio-util $TOKIO_UTIL doc --features full ;;
     tokio-graceful-shutdown) echo tokio-graceful-shutdown 0.20.0 doc ;;
     rmcp) echo rmcp 3.11.0 - --all-features ;;
-    salvo) echo salvo_core 1.1.0 - ;;
-    poem) echo poem 3.1.12 - ;;
+    salvo) echo salvo_core 1.1.0 - --features rustls,quinn ;;
+    poem) echo poem 3.1.12 - --features test,cookie,session,multipart,sse,static-files,websocket,tempfile ;;
     hickory) echo hickory-server 0.26.3 - ;;
-    acton) echo acton-reactive 10.0.0 - ;;
+    acton) echo acton-reactive 10.0.0 - --all-features ;;
     engineioxide) echo engineioxide 0.17.9 - ;;
     task-supervisor) echo task-supervisor 0.5.2 doc ;;
-    restate) echo restate-sdk 0.13.0 - ;;
+    restate) echo restate-sdk 0.13.0 - --features tunnel ;;
     *) echo "dependents: no program $1" >&2 && return 1 ;;
     esac
 }
@@ -59,7 +59,7 @@ fetch() {
 # copy PACKAGE VERSION TO: a fresh one, that belongs to no workspace but its own.
 copy() {
     local source
-    source=$(fetch "$1" "$2")
+    source=$(fetch "$1" "$2") || return
     rm -rf "$3"
     cp -r "$source" "$3"
     chmod -R u+w "$3"
@@ -243,9 +243,16 @@ outcomes_of() {
 compare() {
     local stands=0 i key
     differences "$out/before/all" "$out/after/all" >"$out/differences"
-    # Where a binary's end differs because of its tests, the tests are what is looked at.
-    grep -vP '\t\(the end\)\t(0\t101|101\t0)$' "$out/differences" >"$out/tests" || true
-    [ -s "$out/tests" ] || { [ ! -s "$out/differences" ] || { cat "$out/differences" && return 1; } && return; }
+    # A binary that ends otherwise because its tests do is not worth a line of its own. One that crashes, does not end or
+    # loses tests is: that can't be repeated alone.
+    awk -F'\t' 'NR == FNR { if ($2 !~ /^\(the /) tests[$1]; next }
+        $2 !~ /^\(the / { next }
+        !($1 in tests && ($3 == 0 && $4 == 101 || $3 == 101 && $4 == 0))' \
+        "$out/differences" "$out/differences" >"$out/ends"
+    if [ -s "$out/ends" ]; then
+        say "$name: DIFFERS (binary, what, before, after):" && cat "$out/differences" && return 1
+    fi
+    grep -vP '\t\(the ' "$out/differences" >"$out/tests" || return 0
     local names
     mapfile -t names < <(cut -f2 "$out/tests" | sort -u)
     for i in $(seq $REPEATS); do
@@ -354,14 +361,19 @@ one() {
     rm -rf "$before" # Its outcomes and logs stay.
 }
 
-compared=0 failed='' skipped=''
-write_runner
-patch_tokio_util
-for each in ${*:-$ALL}; do
-    program "$each" >/dev/null
-done
-for each in ${*:-$ALL}; do
-    one "$each"
-done
-say "$compared tests end as before${skipped:+, SKIPPED:$skipped}${failed:+, FAILED:$failed}"
-[ -z "$failed" ] && [ $compared -gt 0 ]
+# A function, so that bash has read all of this file before the hours begin.
+main() {
+    compared=0 failed='' skipped=''
+    write_runner
+    patch_tokio_util
+    local each
+    for each in ${*:-$ALL}; do
+        program "$each" >/dev/null
+    done
+    for each in ${*:-$ALL}; do
+        one "$each"
+    done
+    say "$compared tests end as before${skipped:+, SKIPPED:$skipped}${failed:+, FAILED:$failed}"
+    [ -z "$failed" ] && [ $compared -gt 0 ]
+}
+main "$@"
