@@ -98,7 +98,58 @@ fn ready_if(cancelled: bool) -> Poll<()> {
 }
 
 /// Adapters for futures; the counterpart of `tokio_util::future::FutureExt`.
+///
+/// A file imports one of the two traits: where both are in scope, a call of any of these methods is ambiguous (E0034),
+/// for both traits are there for every future. Where both are needed, import one and call the other by its path:
+/// `cancel_tree::FutureExt::with_cancellation_token(future, &token)`.
 pub trait FutureExt: Future {
+    /// [`tokio::time::timeout`], for a chain of calls (feature `tokio`).
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use cancel_tree::FutureExt;
+    /// use std::time::Duration;
+    ///
+    /// let never = std::future::pending::<()>();
+    /// assert!(never.timeout(Duration::from_millis(5)).await.is_err());
+    /// # });
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Where no runtime of tokio's with its time driver is entered.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of the future.
+    #[cfg(feature = "tokio")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+    #[track_caller]
+    fn timeout(self, timeout: core::time::Duration) -> tokio::time::Timeout<Self>
+    where
+        Self: Sized,
+    {
+        tokio::time::timeout(timeout, self)
+    }
+
+    /// [`tokio::time::timeout_at`], for a chain of calls (feature `tokio`).
+    ///
+    /// # Panics
+    ///
+    /// Where no runtime of tokio's with its time driver is entered.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of the future.
+    #[cfg(feature = "tokio")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+    fn timeout_at(self, deadline: tokio::time::Instant) -> tokio::time::Timeout<Self>
+    where
+        Self: Sized,
+    {
+        tokio::time::timeout_at(deadline, self)
+    }
+
     /// The future's result, or `None` once the token is cancelled: as
     /// [`CancellationToken::run_until_cancelled`], for a chain of calls.
     ///

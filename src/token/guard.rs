@@ -1,16 +1,18 @@
 //! Guards: cancel at the end of a scope.
 
 use super::token::CancellationToken;
+use core::fmt;
 use core::mem::{self, ManuallyDrop};
 use core::ptr;
 
 /// Cancels a token when dropped; made by [`CancellationToken::drop_guard`].
 ///
+/// A guard that nothing holds is dropped at once, and cancels at once. The compiler does not warn of it, for it does
+/// not for tokio-util's: a program that denies warnings compiles with either.
+///
 /// # Panics
 ///
 /// Dropping it panics where [`CancellationToken::cancel`] would.
-#[derive(Debug)]
-#[must_use = "a guard that is dropped at once cancels at once"]
 pub struct DropGuard {
     token: CancellationToken,
 }
@@ -48,13 +50,17 @@ impl Drop for DropGuard {
     }
 }
 
+impl fmt::Debug for DropGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug("DropGuard", &self.token, f)
+    }
+}
+
 /// Cancels a borrowed token when dropped; made by [`CancellationToken::drop_guard_ref`].
 ///
 /// # Panics
 ///
 /// Dropping it panics where [`CancellationToken::cancel`] would.
-#[derive(Debug)]
-#[must_use = "a guard that is dropped at once cancels at once"]
 pub struct DropGuardRef<'a> {
     token: &'a CancellationToken,
 }
@@ -84,4 +90,15 @@ impl Drop for DropGuardRef<'_> {
     fn drop(&mut self) {
         self.token.cancel();
     }
+}
+
+impl fmt::Debug for DropGuardRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug("DropGuardRef", self.token, f)
+    }
+}
+
+/// What tokio-util's guards show, to the letter: logs and snapshots of them stay as they are.
+fn debug(name: &str, token: &CancellationToken, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.debug_struct(name).field("inner", &Some(token)).finish()
 }

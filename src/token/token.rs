@@ -56,7 +56,6 @@ impl CancellationToken {
     /// A new token, not cancelled, with nothing above it.
     ///
     /// Cost: one allocation.
-    #[must_use]
     pub fn new() -> CancellationToken {
         Handle::root().into()
     }
@@ -77,7 +76,6 @@ impl CancellationToken {
     ///
     /// Cost: 1 RMW on the child's own cache line if a dropped child's place is free; otherwise an
     /// allocation for up to 64 children at once, and 2 RMWs on the parent.
-    #[must_use = "a child token that is dropped at once does nothing"]
     #[inline]
     pub fn child_token(&self) -> CancellationToken {
         self.handle.child().into()
@@ -115,7 +113,6 @@ impl CancellationToken {
     ///
     /// Cost: one acquire load.
     #[inline]
-    #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.handle.is_cancelled()
     }

@@ -204,11 +204,45 @@ fn debug_shows_the_state() {
         "CancellationToken { is_cancelled: true }"
     );
 
-    assert!(format!("{:?}", token.cancelled()).contains("WaitForCancellationFuture"));
+    assert_eq!(
+        format!("{:?}", token.cancelled()),
+        "WaitForCancellationFuture"
+    );
     let owned = token.clone().cancelled_owned();
-    assert!(format!("{owned:?}").contains("WaitForCancellationFutureOwned"));
-    assert!(format!("{:?}", token.drop_guard_ref()).contains("DropGuardRef"));
-    assert!(format!("{:?}", token.drop_guard()).contains("DropGuard"));
+    assert_eq!(format!("{owned:?}"), "WaitForCancellationFutureOwned");
+}
+
+#[test]
+fn debug_of_a_guard_shows_its_token() {
+    let token = CancellationToken::new();
+    assert_eq!(
+        format!("{:?}", token.clone().drop_guard()),
+        "DropGuard { inner: Some(CancellationToken { is_cancelled: false }) }"
+    );
+    assert_eq!(
+        format!("{:?}", token.drop_guard_ref()),
+        "DropGuardRef { inner: Some(CancellationToken { is_cancelled: true }) }"
+    );
+    assert_eq!(
+        format!("{:#?}", token.drop_guard()),
+        "DropGuard {\n    inner: Some(\n        CancellationToken {\n            is_cancelled: true,\n        },\n    ),\n}"
+    );
+}
+
+/// Compiled is enough: a program that denies warnings builds with either crate.
+#[test]
+#[deny(unused_must_use)]
+fn what_is_not_used_is_no_warning() {
+    CancellationToken::new();
+    CancellationToken::default();
+    let token = CancellationToken::new();
+    token.child_token();
+    token.is_cancelled();
+    token.drop_guard_ref().disarm();
+    token.clone().drop_guard().disarm();
+    token.clone().drop_guard().token();
+    token.drop_guard_ref();
+    token.drop_guard();
 }
 
 #[test]
@@ -790,6 +824,40 @@ fn a_run_takes_futures_that_are_neither_send_nor_static() {
         (first, second)
     });
     assert_eq!(result, (Some(1), Some(2)));
+}
+
+#[cfg(feature = "tokio")]
+#[tokio::test]
+async fn the_extension_has_timeouts() {
+    use tokio::time::{error::Elapsed, Instant, Timeout};
+
+    let long = Duration::from_secs(3600);
+    let short = Duration::from_millis(2);
+    let run: Timeout<Ready<u8>> = ready(1).timeout(long);
+    assert_eq!(run.await, Ok(1));
+    let run: Timeout<Ready<u8>> = ready(2).timeout_at(Instant::now() + long);
+    assert_eq!(run.await, Ok(2));
+    let late: Result<(), Elapsed> = pending().timeout(short).await;
+    late.unwrap_err();
+    let late: Result<(), Elapsed> = pending().timeout_at(Instant::now() + short).await;
+    late.unwrap_err();
+
+    // In a chain with the token, whichever comes first.
+    let token = CancellationToken::new();
+    let chain = pending::<()>()
+        .with_cancellation_token(&token)
+        .timeout(short);
+    chain.await.unwrap_err();
+    token.cancel();
+    let chain = pending::<()>().with_cancellation_token(&token).timeout(long);
+    assert_eq!(chain.await, Ok(None));
+}
+
+/// A timeout says where it was called from when there is no runtime.
+#[cfg(feature = "tokio")]
+#[test]
+fn a_timeout_needs_a_runtime() {
+    assert!(catch_unwind(|| drop(ready(1).timeout(Duration::ZERO))).is_err());
 }
 
 // ---- guards ----

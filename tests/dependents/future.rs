@@ -1,0 +1,3 @@
+//! In a copy of tokio-util, in place of `src/future.rs`.
+
+pub use cancel_tree::FutureExt;
