@@ -8,7 +8,7 @@ use std::time::Instant;
 /// So long a thread stands still.
 pub const FROZEN_MS: i64 = 100;
 
-/// How often a thread has stood still, where it was, and until when it was there the last time.
+/// How often a thread has stood still, and where it does at this moment.
 pub struct Place {
     pub times: AtomicU64,
     pub instruction: AtomicUsize,
@@ -37,7 +37,7 @@ extern "C" fn stand_still(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut
             #[cfg(target_arch = "aarch64")]
             let at = (*context).uc_mcontext.pc as usize;
             #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-            let at = context as usize * 0;
+            let at = context.addr();
             place.times.fetch_add(1, Relaxed);
             place.instruction.store(at, Relaxed);
             let time = libc::timespec {
@@ -59,7 +59,10 @@ pub fn begin(victim: usize) {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = stand_still as *const () as usize;
         action.sa_flags = libc::SA_RESTART | libc::SA_SIGINFO;
-        assert_eq!(libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()), 0);
+        assert_eq!(
+            libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()),
+            0
+        );
         let mut event: libc::sigevent = std::mem::zeroed();
         event.sigev_notify = libc::SIGEV_THREAD_ID;
         event.sigev_signo = libc::SIGUSR1;
@@ -77,7 +80,10 @@ pub fn begin(victim: usize) {
             it_interval: every,
             it_value: every,
         };
-        assert_eq!(libc::timer_settime(timer, 0, &times, std::ptr::null_mut()), 0);
+        assert_eq!(
+            libc::timer_settime(timer, 0, &times, std::ptr::null_mut()),
+            0
+        );
     }
 }
 
@@ -95,8 +101,32 @@ impl Queue {
         // SAFETY: a buffer of that length.
         let n = unsafe { libc::pread(self.0, text.as_mut_ptr().cast(), text.len(), 0) };
         let text = std::str::from_utf8(&text[..n.max(0) as usize]).unwrap_or("");
-        text.split(' ').nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
+        text.split(' ')
+            .nth(1)
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0)
     }
+}
+
+/// The same of all threads of the library's, one after the other.
+pub fn waited_by_the_library() -> u64 {
+    let mut sum = 0;
+    for task in std::fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        if read("comm").starts_with("cancel-tree") {
+            let text = read("schedstat");
+            sum += text
+                .split(' ')
+                .nth(1)
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(0_u64);
+        }
+    }
+    sum
 }
 
 /// A clock that leaves out the time in which the thread had no processor.

@@ -105,7 +105,11 @@ fn region() -> usize {
 
 /// The class whose blocks have room for it.
 fn class(layout: Layout) -> usize {
-    let size = layout.size().max(layout.align()).max(16).next_power_of_two();
+    let size = layout
+        .size()
+        .max(layout.align())
+        .max(16)
+        .next_power_of_two();
     size.trailing_zeros() as usize - 4
 }
 
@@ -155,7 +159,11 @@ unsafe impl GlobalAlloc for Heap {
                     0,
                 )
             };
-            return if map == libc::MAP_FAILED { ptr::null_mut() } else { map.cast() };
+            return if map == libc::MAP_FAILED {
+                ptr::null_mut()
+            } else {
+                map.cast()
+            };
         }
         let me = me();
         // SAFETY: this thread's.
@@ -174,14 +182,21 @@ unsafe impl GlobalAlloc for Heap {
         let stock = &STOCKS.0[owner][class];
         if owner == me() {
             // SAFETY: this thread's stock, and a block that nobody has any more.
-            unsafe { *block = Block { next: stock.free.get().replace(block) } };
+            unsafe {
+                *block = Block {
+                    next: stock.free.get().replace(block),
+                }
+            };
             return;
         }
         let mut head = stock.returned.load(Relaxed);
         loop {
             // SAFETY: a block that nobody has any more.
             unsafe { (*block).next = head };
-            match stock.returned.compare_exchange_weak(head, block, Release, Relaxed) {
+            match stock
+                .returned
+                .compare_exchange_weak(head, block, Release, Relaxed)
+            {
                 Ok(_) => return,
                 Err(now) => head = now,
             }

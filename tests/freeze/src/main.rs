@@ -2,6 +2,7 @@
 //! the same trees. If one of theirs takes as long, it has waited for a thread that stood still.
 //!
 //!     freeze [SECONDS] [ours]          fails if an operation was late
+//!     freeze [SECONDS] between         the same pauses, but between operations: what is late then is the machine's doing
 //!     freeze [SECONDS] tokio-util      the same with tokio-util's token: fails if none was
 
 mod cold;
@@ -23,6 +24,8 @@ static HEAP: heap::Heap = heap::Heap;
 
 /// An operation that takes longer has waited: what the scheduler does is not counted.
 const LATE: u64 = FROZEN_MS as u64 * 1_000 / 2;
+/// About as long a thread works between two pauses: the system looks at its time at each of its ticks.
+const WARM: Duration = Duration::from_millis(4);
 /// How many threads are never frozen.
 const FREE: usize = 2;
 
@@ -54,7 +57,11 @@ fn measure<T: Tree>(tree: &T, number: usize, stop: &AtomicBool) -> Vec<Figures> 
             kind = work::CREATE;
         }
         seen.clear();
-        seen.extend(PLACES.iter().map(|place| place.instruction.load(Relaxed) as u64));
+        seen.extend(
+            PLACES
+                .iter()
+                .map(|place| place.instruction.load(Relaxed) as u64),
+        );
         let micros = tree.run(kind, &mut dice, &mut clock);
         let figures = &mut figures[kind];
         figures.count += 1;
@@ -75,7 +82,7 @@ fn measure<T: Tree>(tree: &T, number: usize, stop: &AtomicBool) -> Vec<Figures> 
     figures
 }
 
-fn run<T: Tree>(seconds: u64) -> u64 {
+fn run<T: Tree>(seconds: u64, between: bool) -> u64 {
     let tree = Arc::new(T::new());
     let stop = Arc::new(AtomicBool::new(false));
     // The library's own threads start before anybody stands still.
@@ -88,6 +95,16 @@ fn run<T: Tree>(seconds: u64) -> u64 {
         thread::spawn(move || {
             let mut dice = Dice(77 + victim as u64);
             let mut clock = Clock::new();
+            if between {
+                while !stop.load(Relaxed) {
+                    let begun = Instant::now();
+                    while begun.elapsed() < WARM {
+                        tree.run(kind, &mut dice, &mut clock);
+                    }
+                    PLACES[victim].times.fetch_add(1, Relaxed);
+                    thread::sleep(Duration::from_millis(FROZEN_MS as u64));
+                }
+            }
             cold::begin(victim);
             while !stop.load(Relaxed) {
                 tree.run(kind, &mut dice, &mut clock);
@@ -116,11 +133,17 @@ fn run<T: Tree>(seconds: u64) -> u64 {
             }
         }
     }
-    println!("{:<30} {:>6} {:>12} {:>12} {:>6}", "", "frozen", "measured", "slowest", "late");
+    println!(
+        "{:<30} {:>6} {:>12} {:>12} {:>6}",
+        "", "frozen", "measured", "slowest", "late"
+    );
     let mut late = 0;
     for kind in T::KINDS.iter().copied() {
         let figures = &all[kind];
-        let victim = T::KINDS.iter().position(|other| *other == kind).unwrap_or(0);
+        let victim = T::KINDS
+            .iter()
+            .position(|other| *other == kind)
+            .unwrap_or(0);
         let frozen = PLACES[victim].times.load(Relaxed);
         println!(
             "{:<30} {frozen:>6} {:>12} {:>9} µs {:>6}",
@@ -146,21 +169,26 @@ fn run<T: Tree>(seconds: u64) -> u64 {
 
 fn main() {
     let mut args = std::env::args().skip(1);
-    let seconds = args.next().map_or(12, |seconds| seconds.parse().expect("seconds"));
+    let seconds = args
+        .next()
+        .map_or(12, |seconds| seconds.parse().expect("seconds"));
     match args.next().as_deref() {
+        Some("between") => {
+            run::<Ours>(seconds, true);
+        }
         None | Some("ours") => {
-            if run::<Ours>(seconds) > 0 {
+            if run::<Ours>(seconds, false) > 0 {
                 println!("FAILED: operations were late because another thread stood still");
                 exit(1);
             }
         }
         Some("tokio-util") => {
-            if run::<TokioUtil>(seconds) == 0 {
+            if run::<TokioUtil>(seconds, false) == 0 {
                 println!("FAILED: a tree with a mutex was not found late");
                 exit(1);
             }
         }
-        Some(other) => panic!("ours or tokio-util, not {other}"),
+        Some(other) => panic!("ours, between or tokio-util, not {other}"),
     }
     // Threads may stand still.
     exit(0);

@@ -1,7 +1,7 @@
 //! What threads do, all on the same trees: they hand tokens and contexts to each other through places that one swap
 //! empties or fills.
 
-use crate::cold::Clock;
+use crate::cold::{waited_by_the_library, Clock};
 use std::ptr;
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::AcqRel;
@@ -165,15 +165,20 @@ impl Tree for Ours {
                 }
             }
             TOLD => {
-                // Nobody but the timer knows the deadline: a token below waits without one.
+                // Nobody but the timer knows the deadline: a token below waits without one. That the scheduler
+                // lets its threads wait is not counted.
+                let waited = waited_by_the_library();
+                let start = clock.start();
                 let timeout = Duration::from_micros(200 + dice.roll(1_500));
                 let (context, _guard) = cancel_tree::Context::background().with_timeout(timeout);
                 let below = context.child_token();
                 let told = below.wait_timeout(Duration::from_secs(20));
-                assert!(told, "a deadline that nobody was told of");
-                return clock
+                let late = clock
                     .micros_since(start)
                     .saturating_sub(timeout.as_micros() as u64);
+                assert!(told, "a deadline that nobody was told of");
+                let waited = waited_by_the_library().saturating_sub(waited) / 1_000;
+                return late.saturating_sub(waited);
             }
             CALLBACK => {
                 let top = token.child_token();
