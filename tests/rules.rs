@@ -1205,6 +1205,45 @@ fn waits_that_end_by_time() {
 }
 
 #[test]
+fn an_unpark_does_not_end_a_wait() {
+    let token = CancellationToken::new();
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        let timed = scope.spawn(|| {
+            assert!(!token.wait_timeout(4 * SHORT));
+            assert!(begun.elapsed() >= 4 * SHORT);
+            token.wait();
+            assert!(token.is_cancelled());
+        });
+        while begun.elapsed() < 6 * SHORT {
+            timed.thread().unpark();
+            thread::sleep(SHORT / 20);
+        }
+        token.cancel();
+    });
+}
+
+#[test]
+fn a_permit_that_comes_during_a_wait_is_found_by_the_next_park() {
+    let timed = |token: &CancellationToken| assert!(!token.wait_timeout(3 * SHORT));
+    for wait in [CancellationToken::wait, timed] {
+        let token = CancellationToken::new();
+        thread::scope(|scope| {
+            let sleeper = scope.spawn(|| {
+                wait(&token);
+                let begun = Instant::now();
+                thread::park_timeout(LONG);
+                assert!(begun.elapsed() < LONG / 2, "the permit is lost");
+            });
+            thread::sleep(SHORT);
+            sleeper.thread().unpark();
+            thread::sleep(3 * SHORT);
+            token.cancel();
+        });
+    }
+}
+
+#[test]
 fn waits_do_not_fail_on_odd_times() {
     let token = CancellationToken::new();
     let past = Instant::now();
