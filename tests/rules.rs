@@ -1205,21 +1205,18 @@ fn waits_that_end_by_time() {
 }
 
 #[test]
-fn an_unpark_does_not_end_a_wait() {
+fn stray_unparks_do_not_end_a_wait_that_ends_by_time() {
     let token = CancellationToken::new();
-    let begun = Instant::now();
     thread::scope(|scope| {
         let timed = scope.spawn(|| {
-            assert!(!token.wait_timeout(4 * SHORT));
-            assert!(begun.elapsed() >= 4 * SHORT);
-            token.wait();
-            assert!(token.is_cancelled());
+            let begun = Instant::now();
+            assert!(!token.wait_timeout(2 * SHORT));
+            assert!(begun.elapsed() >= 2 * SHORT);
         });
-        while begun.elapsed() < 6 * SHORT {
+        while !timed.is_finished() {
             timed.thread().unpark();
             thread::sleep(SHORT / 20);
         }
-        token.cancel();
     });
 }
 
