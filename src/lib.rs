@@ -41,6 +41,18 @@ pub fn set_all_orders(all: bool) {
     sync::set_all_orders(all);
 }
 
+/// For models: how threads sleep there, and wait.
+#[cfg(cancel_tree_loom)]
+#[doc(hidden)]
+pub mod parking {
+    pub use crate::sync::parking::{current, park, Thread};
+
+    /// Blocks until it is done.
+    pub fn until(done: impl FnMut(&core::task::Waker) -> bool) {
+        crate::sync::park::until(None, done);
+    }
+}
+
 /// For randomised schedules: how much memory the trees have.
 #[cfg(cancel_tree_shuttle)]
 #[doc(hidden)]

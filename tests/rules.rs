@@ -1205,6 +1205,42 @@ fn waits_that_end_by_time() {
 }
 
 #[test]
+fn stray_unparks_do_not_end_a_wait_that_ends_by_time() {
+    let token = CancellationToken::new();
+    thread::scope(|scope| {
+        let timed = scope.spawn(|| {
+            let begun = Instant::now();
+            assert!(!token.wait_timeout(2 * SHORT));
+            assert!(begun.elapsed() >= 2 * SHORT);
+        });
+        while !timed.is_finished() {
+            timed.thread().unpark();
+            thread::sleep(SHORT / 20);
+        }
+    });
+}
+
+#[test]
+fn a_permit_that_comes_during_a_wait_is_found_by_the_next_park() {
+    let timed = |token: &CancellationToken| assert!(!token.wait_timeout(3 * SHORT));
+    for wait in [CancellationToken::wait, timed] {
+        let token = CancellationToken::new();
+        thread::scope(|scope| {
+            let sleeper = scope.spawn(|| {
+                wait(&token);
+                let begun = Instant::now();
+                thread::park_timeout(LONG);
+                assert!(begun.elapsed() < LONG / 2, "the permit is lost");
+            });
+            thread::sleep(SHORT);
+            sleeper.thread().unpark();
+            thread::sleep(3 * SHORT);
+            token.cancel();
+        });
+    }
+}
+
+#[test]
 fn waits_do_not_fail_on_odd_times() {
     let token = CancellationToken::new();
     let past = Instant::now();

@@ -2,7 +2,7 @@
 //! a cell of this crate, and where. For `benches/scale`, which counts by it.
 //!
 //! Not seen: the reference counts of `Arc`, the atomics of `atomic-waker` (2 read-modify-writes to register, 2 to wake
-//! or take; only a task that waits for a running callback meets them), of crossbeam's parker and of std (thread-locals
+//! or take; only a task that waits for a running callback meets them), and of std (its parker; thread-locals
 //! have none; the service thread has a `OnceLock`, its workers a mutex).
 
 #![allow(
@@ -22,6 +22,7 @@ use core::sync::atomic::{self, Ordering};
 
 pub(crate) use alloc::sync::Arc;
 pub(super) use atomic_waker::AtomicWaker;
+pub(super) use std::thread as parking;
 
 #[cfg(not(all(target_has_atomic = "64", not(cancel_tree_narrow))))]
 pub(crate) type AtomicBits = AtomicU32;

@@ -110,3 +110,41 @@ impl AtomicWaker {
         self.0.wake();
     }
 }
+
+/// How a thread sleeps, and is woken, as std has it: one permit for each thread, whoever gives it. loom's own `unpark`
+/// also ends what else the thread is blocked in (a join), and is no step that may come later than the one before.
+pub(crate) mod parking {
+    use loom::sync::Notify;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// A thread that can be woken.
+    #[derive(Clone)]
+    pub struct Thread(Arc<Notify>);
+
+    loom::thread_local! {
+        static PERMIT: Thread = Thread(Arc::new(Notify::new()));
+    }
+
+    /// The calling thread.
+    pub fn current() -> Thread {
+        PERMIT.with(Thread::clone)
+    }
+
+    /// Takes the thread's permit, or sleeps until there is one. Now and then it wakes up for nothing.
+    pub fn park() {
+        current().0.wait();
+    }
+
+    /// The same: no time passes in a model.
+    pub(crate) fn park_timeout(_: Duration) {
+        park();
+    }
+
+    impl Thread {
+        /// Gives the thread its permit.
+        pub fn unpark(&self) {
+            self.0.notify();
+        }
+    }
+}

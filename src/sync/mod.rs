@@ -19,7 +19,7 @@ pub(crate) type Bits = u64;
 pub(crate) type Bits = u32;
 
 mod panics;
-#[cfg(all(feature = "std", not(cancel_tree_shuttle)))]
+#[cfg(feature = "std")]
 pub(crate) mod park;
 #[cfg(not(cancel_tree_shuttle))]
 pub(crate) mod thread;

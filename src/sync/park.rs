@@ -1,80 +1,115 @@
 //! Blocking: the calling thread as a waker, and its sleep.
+//!
+//! The sleep is std's own: its parker is one word in most places (docs/INTERNALS.md says where), so whoever wakes a thread
+//! never waits for it. What is beside it is a word that says whether this wait has been told, for a permit
+//! may come from elsewhere, and may be used up by whatever `done` runs.
 
-use core::mem::ManuallyDrop;
-use core::task::{RawWaker, RawWakerVTable, Waker};
-use crossbeam_utils::sync::{Parker, Unparker};
+use super::{parking, waker_of, Acquire, Arc, AtomicU8, Release, Wake};
+use core::cell::Cell;
+use core::task::Waker;
 use std::time::Instant;
 
-/// Wakes by unparking. The data is a counted pointer of an `Unparker`.
-static VTABLE: RawWakerVTable = RawWakerVTable::new(
-    |data| {
-        // SAFETY: `data` came from `Unparker::into_raw` and its count is still held by
-        // the waker that is being cloned; ManuallyDrop leaves it that count.
-        let unparker = ManuallyDrop::new(unsafe { Unparker::from_raw(data) });
-        RawWaker::new(Unparker::into_raw((*unparker).clone()), &VTABLE)
-    },
-    // SAFETY: `wake` consumes the waker, so its count is ours to give back.
-    |data| unsafe { Unparker::from_raw(data) }.unpark(),
-    |data| {
-        // SAFETY: as for the clone.
-        ManuallyDrop::new(unsafe { Unparker::from_raw(data) }).unpark();
-    },
-    // SAFETY: dropping the waker gives its count back.
-    |data| drop(unsafe { Unparker::from_raw(data) }),
-);
+/// What `told` says; otherwise 0.
+const TOLD: u8 = 1;
 
-/// The calling thread's parker and the waker that ends its sleep.
-pub(crate) struct Seat {
-    parker: Parker,
-    waker: Waker,
+/// Where a thread waits, as those who wake it know it.
+struct Seat {
+    thread: parking::Thread,
+    told: AtomicU8,
 }
 
-impl Seat {
-    fn new() -> Self {
-        let parker = Parker::new();
-        let raw = RawWaker::new(Unparker::into_raw(parker.unparker().clone()), &VTABLE);
-        // SAFETY: the table above keeps the contract of RawWakerVTable: an unparker may
-        // be used and dropped on any thread, and its count follows the waker's clones.
-        let waker = unsafe { Waker::from_raw(raw) };
-        Self { parker, waker }
+impl Wake for Seat {
+    fn wake(this: &Arc<Seat>) {
+        // Release: to the `swap` in `sleep`. A RMW, so that a sleeper who finds it said by another one has
+        // acquired from this one as well.
+        this.told.swap(TOLD, Release);
+        // Also if it was said already: who said it may not have come as far as this.
+        this.thread.unpark();
+    }
+}
+
+/// The calling thread's seat, with the waker that ends its sleep.
+struct Seated {
+    seat: Arc<Seat>,
+    waker: Waker,
+    /// Whether it has slept since it sat down.
+    has_parked: bool,
+}
+
+super::local! {
+    /// The seat that the thread's next wait takes. A wait within a wait (the outer one's `done` runs a
+    /// user's code) finds none and has one of its own: it must not take what the outer one is told.
+    static SEAT: Cell<Option<Seated>> = Cell::new(None);
+}
+
+impl Seated {
+    fn new() -> Seated {
+        let seat = Arc::new(Seat {
+            thread: parking::current(),
+            told: AtomicU8::new(0),
+        });
+        Seated {
+            waker: waker_of(seat.clone()),
+            seat,
+            has_parked: false,
+        }
     }
 
-    /// Parks until `done` (given the thread's waker) or the deadline; what `done` said last.
-    fn until(&self, deadline: Option<Instant>, done: &mut dyn FnMut(&Waker) -> bool) -> bool {
-        loop {
-            if done(&self.waker) {
-                return true;
-            }
+    /// Sleeps until it has been told since the last time, or until the deadline.
+    fn sleep(&mut self, deadline: Option<Instant>) {
+        // Acquire: from the `swap` of all who have told it.
+        while self.seat.told.swap(0, Acquire) != TOLD {
             match deadline {
-                None => self.parker.park(),
+                None => {
+                    self.has_parked = true;
+                    parking::park();
+                }
                 Some(deadline) => {
-                    if Instant::now() >= deadline {
-                        return false;
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return;
                     }
-                    self.parker.park_deadline(deadline);
+                    self.has_parked = true;
+                    parking::park_timeout(left);
                 }
             }
         }
     }
 }
 
-/// Blocks the calling thread until `done`, which is given the waker to leave behind, is
-/// true, or until the deadline. `done` may be called any number of times.
-#[cfg(not(cancel_tree_loom))]
-pub(crate) fn until(deadline: Option<Instant>, mut done: impl FnMut(&Waker) -> bool) -> bool {
-    std::thread_local! {
-        static SEAT: Seat = Seat::new();
-    }
-    // A stale unpark of an earlier wait only makes one turn of the loop more. A thread
-    // whose locals are gone already still can wait, on a seat of its own.
-    match SEAT.try_with(|seat| seat.until(deadline, &mut done)) {
-        Ok(answer) => answer,
-        Err(_) => Seat::new().until(deadline, &mut done),
+/// A wait that goes on, with its seat once it has one.
+struct Wait(Option<Seated>);
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let Some(seated) = &mut self.0 else {
+            return;
+        };
+        if core::mem::take(&mut seated.has_parked) {
+            // One of the permits that ended the sleep may have been meant for a `park` of the user's.
+            seated.seat.thread.unpark();
+        }
+        // Err: the thread's locals are gone. Otherwise the seat that came back first is dropped with `self`.
+        let _ = SEAT.try_with(|seat| self.0 = seat.replace(self.0.take()));
     }
 }
 
-/// The same on a seat for this wait alone: a model has no thread to keep it in.
-#[cfg(cancel_tree_loom)]
+/// Blocks the calling thread until `done`, which is given the waker to leave behind, is
+/// true, or until the deadline. `done` may be called any number of times.
 pub(crate) fn until(deadline: Option<Instant>, mut done: impl FnMut(&Waker) -> bool) -> bool {
-    Seat::new().until(deadline, &mut done)
+    // What a waker of an earlier wait says late only makes one turn more. A thread whose locals are gone still
+    // can wait, on a new seat.
+    let mut wait = Wait(SEAT.try_with(Cell::take).ok().flatten());
+    loop {
+        let seated = wait.0.get_or_insert_with(Seated::new);
+        // Before the look: what comes before the deadline counts.
+        let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if done(&seated.waker) {
+            return true;
+        }
+        if late {
+            return false;
+        }
+        seated.sleep(deadline);
+    }
 }

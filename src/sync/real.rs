@@ -39,3 +39,7 @@ pub(crate) mod heap {
 }
 
 pub(super) use atomic_waker::AtomicWaker;
+
+/// How a thread sleeps, and is woken.
+#[cfg(feature = "std")]
+pub(super) use std::thread as parking;

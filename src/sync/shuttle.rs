@@ -20,6 +20,9 @@ use shuttle::rand::RngCore;
 
 pub(crate) use alloc::sync::Arc;
 
+/// How a thread sleeps, and is woken. A timeout never passes.
+pub(super) use shuttle::thread as parking;
+
 pub(crate) type AtomicBits = Atomic<super::Bits>;
 pub(crate) type AtomicBool = Atomic<bool>;
 pub(crate) type AtomicU8 = Atomic<u8>;
@@ -372,29 +375,5 @@ pub(crate) mod thread {
             LOST.with(|lost| lost.set(0));
         }
         enough
-    }
-}
-
-/// Blocking.
-pub(crate) mod park {
-    use super::Notify;
-    use crate::sync::{waker_of, Arc};
-    use core::task::Waker;
-    use std::time::Instant;
-
-    /// Blocks the calling thread until `done`, which is given the waker to leave behind, is true. Time stands
-    /// still, so a deadline passes only if it has passed before.
-    pub(crate) fn until(deadline: Option<Instant>, mut done: impl FnMut(&Waker) -> bool) -> bool {
-        let bed = Arc::new(Notify::new());
-        let waker = waker_of(bed.clone());
-        loop {
-            if done(&waker) {
-                return true;
-            }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return false;
-            }
-            bed.wait();
-        }
     }
 }

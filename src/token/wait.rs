@@ -20,10 +20,11 @@ impl CancellationToken {
     /// worker.join().unwrap();
     /// ```
     ///
-    /// The thread sleeps on a parker of this crate's own: it does not use up the permits of
-    /// [`std::thread::park`].
+    /// The thread sleeps by [`std::thread::park`]. A permit that somebody gives to it meanwhile, by
+    /// [`Thread::unpark`](std::thread::Thread::unpark), neither ends the wait nor is lost: a wait that has slept leaves a permit
+    /// behind. So the next `park` of the thread's own may return at once, for nothing, as `park` may at any time.
     ///
-    /// Cost: 2 RMWs to register, and those of the parker.
+    /// Cost: 2 RMWs to register, 1 for each look whether the thread has been told, 1 at the end, and those of `park`.
     pub fn wait(&self) {
         self.wait_until(None);
     }

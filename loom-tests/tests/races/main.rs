@@ -8,6 +8,7 @@ mod cause;
 mod create;
 mod deadline;
 mod foreign;
+mod park;
 mod recycle;
 mod release;
 mod shard;
