@@ -167,8 +167,8 @@ impl core::panic::RefUnwindSafe for DoneSignal {}
 pub(super) fn below(parent: impl ForeignContext) -> Context {
     let parent: Arc<dyn ForeignContext> = Arc::new(parent);
     let deadline = parent.deadline();
-    let tick = deadline.map(clock::at_or_after);
-    let handle = Handle::below_foreign(tick, |signal| parent.on_done(DoneSignal(signal)));
+    let at = deadline.map(|deadline| (clock::at_or_after(deadline), deadline));
+    let handle = Handle::below_foreign(at, |signal| parent.on_done(DoneSignal(signal)));
     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
         handle.cancel_with(ContextError::DeadlineExceeded.into());
     }
@@ -339,10 +339,7 @@ impl Drive {
         }
         mem::forget(close);
         // Release: hands the future on, to the worker's step or to the drop of `Driven`. Failure: nothing is read.
-        let Err(now) = this
-            .state
-            .compare_exchange(POLLING, IDLE, Release, Relaxed)
-        else {
+        let Err(now) = this.state.compare_exchange(POLLING, IDLE, Release, Relaxed) else {
             return;
         };
         // Woken meanwhile. It waits its turn with other jobs, as it would have if it had been woken later: a future

@@ -113,11 +113,20 @@ impl CancellationToken {
 
     /// Whether the token is cancelled. Wait-free.
     ///
-    /// Cost: one acquire load.
+    /// Cost: one acquire load. (Where the timer's thread could not be started, a look at the deadlines above.)
     #[inline]
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.handle.is_cancelled()
+        self.handle.is_cancelled() || self.has_expired_unseen()
+    }
+
+    /// Without the timer's thread nobody else looks at the deadlines of contexts above.
+    #[inline]
+    pub(super) fn has_expired_unseen(&self) -> bool {
+        #[cfg(feature = "std")]
+        return crate::timer::is_missing() && expire_if_past(&self.handle);
+        #[cfg(not(feature = "std"))]
+        false
     }
 
     /// Cancels this token and everything below it. The first cancel wins; another one changes
@@ -224,7 +233,8 @@ impl CancellationToken {
     /// the future is dropped.
     ///
     /// A token that is cancelled already gives `None` without polling the future; after that, of
-    /// a future that is ready and a cancel, the future goes first.
+    /// a future that is ready and a cancel, the future goes first, also if it became ready after it was polled: when the
+    /// token is found cancelled, it is polled once more.
     ///
     /// # Cancel safety
     ///
@@ -282,6 +292,7 @@ impl CancellationToken {
     where
         F: FnOnce() + Send + 'static,
     {
+        self.has_expired_unseen();
         Registration::new(&self.handle, f)
     }
 
@@ -294,6 +305,18 @@ impl CancellationToken {
     #[inline]
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
+    }
+}
+
+#[cfg(feature = "std")]
+#[cold]
+fn expire_if_past(token: &Handle) -> bool {
+    match token.deadline() {
+        Some(deadline) if std::time::Instant::now() >= deadline => {
+            token.expire(crate::timer::clock::at_or_after(deadline));
+            token.is_cancelled()
+        }
+        _ => false,
     }
 }
 
