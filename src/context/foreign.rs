@@ -8,7 +8,7 @@ use crate::sync::{Acquire, AtomicU8, Relaxed, Release};
 use crate::timer::job::Job;
 use crate::timer::{self, clock};
 use crate::tree::{Cause, ContextError};
-use crate::tree::{Handle, Signal};
+use crate::tree::{Elsewhere, Handle, Signal};
 use alloc::boxed::Box;
 use core::any::{Any, TypeId};
 use core::future::Future;
@@ -152,6 +152,61 @@ impl DoneSignal {
         let driven = Driven(drive.clone());
         unless_unwinding(|| Drive::poll(drive));
         Box::new(driven)
+    }
+
+    /// [`when_ready`](Self::when_ready) for a future that is never woken unless it is ready: to be woken cancels, with
+    /// [`ContextError::Cancelled`].
+    ///
+    /// When whoever wakes it goes on, the context is done, and so is everything below. That takes no poll, and runs no
+    /// user code: tasks and threads are woken and callbacks run by a worker thread of this crate, which lets go of the
+    /// future too, if nobody holds the context any more. So here too the one who wakes it may hold what locks they like.
+    ///
+    /// A future that is woken for another reason as well, as by a runtime's budget for tasks, is one for `when_ready`.
+    ///
+    /// ```
+    /// use cancel_tree::{Context, DoneSignal, ForeignContext};
+    /// use futures::task::AtomicWaker;
+    /// use std::any::Any;
+    /// use std::future::poll_fn;
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    /// use std::sync::Arc;
+    /// use std::task::Poll;
+    ///
+    /// #[derive(Clone, Default)]
+    /// struct Event(Arc<(AtomicBool, AtomicWaker)>);
+    ///
+    /// impl ForeignContext for Event {
+    ///     fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+    ///         let event = self.clone();
+    ///         signal.when_woken(poll_fn(move |cx| {
+    ///             event.0 .1.register(cx.waker());
+    ///             match event.0 .0.load(Ordering::Acquire) {
+    ///                 true => Poll::Ready(()),
+    ///                 false => Poll::Pending,
+    ///             }
+    ///         }))
+    ///     }
+    /// }
+    ///
+    /// let event = Event::default();
+    /// let ctx = Context::below(event.clone());
+    /// event.0 .0.store(true, Ordering::Release);
+    /// event.0 .1.wake();
+    /// assert!(ctx.is_done());
+    /// ```
+    pub fn when_woken<F>(self, future: F) -> Box<dyn Any + Send>
+    where
+        F: Future + Send + 'static,
+    {
+        let mut future = Box::pin(future);
+        let waker = waker_of(Elsewhere::new(self.0.clone()));
+        let mut cx = task::Context::from_waker(&waker);
+        if future.as_mut().poll(&mut cx).is_ready() {
+            drop(future);
+            self.cancel();
+            return Box::new(());
+        }
+        Box::new(future)
     }
 }
 

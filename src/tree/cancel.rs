@@ -3,6 +3,8 @@
 
 use super::any_of::FiredEdges;
 use super::cause::Cause;
+#[cfg(feature = "std")]
+use super::cause::ContextError;
 use super::extension::RawCause;
 use super::word::State;
 use super::{reclaim, Handle, Node};
@@ -59,7 +61,7 @@ impl Handle {
 
     /// The kind of that.
     #[cfg(feature = "std")]
-    pub(crate) fn kind(&self) -> Option<super::cause::ContextError> {
+    pub(crate) fn kind(&self) -> Option<ContextError> {
         origin(self.node()).map(|(_, state)| state.kind())
     }
 
@@ -244,12 +246,24 @@ fn done_above(node: &Node) -> bool {
 /// anybody is woken, in a loop here and not by recursion, however long the chain of them is.
 fn spread(top: &Node) {
     let mut fired = FiredEdges::new();
+    let below = mark_all(top, &mut fired);
+    wake_all(top, below, fired);
+}
+
+/// The first half of that; what is below.
+#[inline(always)]
+fn mark_all(top: &Node, fired: &mut FiredEdges) -> State {
     let below = mark(top);
     if below.has_any(State::EDGE) {
         fired.collect(top);
     }
     fired.follow(mark);
+    below
+}
 
+/// The second half.
+#[inline(always)]
+fn wake_all(top: &Node, below: State, fired: FiredEdges) {
     let mut panics = Panics::default();
     let wake_below = |top: &Node, below: State, panics: &mut Panics| {
         if below.has_any(State::WAITER.with(State::KEPT)) {
@@ -260,6 +274,35 @@ fn spread(top: &Node) {
     wake_below(top, below, &mut panics);
     fired.finish(&mut panics, wake_below);
     panics.resume();
+}
+
+/// What is left of a cancel when all is marked: to wake who waits. The node has to be kept until then.
+#[cfg(feature = "std")]
+pub(super) struct Marked {
+    /// None: somebody else has been through.
+    below: Option<State>,
+    fired: FiredEdges,
+}
+
+/// Cancels a node that the caller keeps, and marks everything below; runs no user code.
+#[cfg(feature = "std")]
+pub(super) fn mark_cancelled(node: &Node, kind: ContextError) -> Marked {
+    // A bare kind: nothing is dropped if it is rejected. Nobody is taken out of a slot.
+    let state = set_cancelled(node, kind.into(), false).state;
+    let mut fired = FiredEdges::new();
+    let done = state.has_any(State::DONE) || state.has_any(State::INHERITED) && done_above(node);
+    let below = (!done).then(|| mark_all(node, &mut fired));
+    Marked { below, fired }
+}
+
+#[cfg(feature = "std")]
+impl Marked {
+    /// Wakes everyone, and lets go of what was kept.
+    pub(super) fn wake(self, node: &Node) {
+        if let Some(below) = self.below {
+            wake_all(node, below, self.fired);
+        }
+    }
 }
 
 /// Marks everything below `top`, which is cancelled already. The flags seen, all together.

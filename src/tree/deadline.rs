@@ -364,6 +364,21 @@ pub(crate) struct Signal(Arc<Trigger>);
 impl Signal {
     /// True: this call cancelled the token. When it returns the token is cancelled, or gone.
     pub(crate) fn cancel(&self, cause: Cause) -> bool {
+        if !self.begin() {
+            return false;
+        }
+        let mut panics = Panics::default();
+        let mut first = false;
+        let fire = |node: &Node| first = cancel::cancel_because(node, cause);
+        // SAFETY: FIRING by the step above.
+        unsafe { self.fire_last(fire, &mut panics) };
+        panics.resume();
+        first
+    }
+
+    /// The trigger becomes FIRING, or the caller joins who has made it so. False: the token is gone, or cancelled by
+    /// this and through.
+    pub(super) fn begin(&self) -> bool {
         let mut seen = self.0.load();
         loop {
             let step = if Trigger::is_armed(seen) {
@@ -374,17 +389,28 @@ impl Signal {
                 return false;
             };
             match step {
-                Ok(()) => break,
+                Ok(()) => return true,
                 Err(now) => seen = now,
             }
         }
-        let mut panics = Panics::default();
-        let mut first = false;
-        let fire = |node: &Node| first = cancel::cancel_because(node, cause);
+    }
+
+    /// What the caller does with the node first. It stays FIRING.
+    ///
+    /// # Safety
+    /// FIRING by the caller's `begin`.
+    pub(super) unsafe fn fire_first<T>(&self, fire: impl FnOnce(&Node) -> T) -> T {
+        // SAFETY: the caller's promise.
+        fire(unsafe { self.0.node() })
+    }
+
+    /// What the caller does with the node last.
+    ///
+    /// # Safety
+    /// FIRING by the caller's `begin`, and this is its end.
+    pub(super) unsafe fn fire_last(&self, fire: impl FnOnce(&Node), panics: &mut Panics) {
         let trigger = NonNull::from(&*self.0);
-        // SAFETY: FIRING by one of the steps above.
-        unsafe { Trigger::fire(trigger, fire, Trigger::finish_one, &mut panics) };
-        panics.resume();
-        first
+        // SAFETY: the caller's promise.
+        unsafe { Trigger::fire(trigger, fire, Trigger::finish_one, panics) };
     }
 }

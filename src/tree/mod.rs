@@ -30,6 +30,8 @@ mod cause;
 mod children;
 #[cfg(feature = "std")]
 mod deadline;
+#[cfg(feature = "std")]
+mod elsewhere;
 mod extension;
 mod handle;
 mod node;
@@ -44,5 +46,7 @@ pub use cause::{Cause, ContextError};
 pub(crate) use deadline::drop_cache;
 #[cfg(feature = "std")]
 pub(crate) use deadline::Signal;
+#[cfg(feature = "std")]
+pub(crate) use elsewhere::Elsewhere;
 pub(crate) use handle::Handle;
 pub(crate) use node::Node;
