@@ -480,7 +480,7 @@ fn create_slowly<'a>(
     if seen.is_cancelled() {
         // The canceller may have passed before the push. Nobody will claim the other nodes:
         // who finds them asks the parent first (I6).
-        child.word.mark();
+        child.word.mark(seen.only(State::DEADLINE));
     } else {
         let next = if next.is_null() { last.as_ptr() } else { next };
         // Release: pairs with `claim_hinted`; the announcement above is behind this (I6).

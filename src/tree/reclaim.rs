@@ -62,7 +62,8 @@ unsafe fn release_sole(node: NonNull<Node>, seen: State) {
         .with(State::CANCELLED)
         .with(State::OWN)
         .with(State::INHERITED)
-        .with(State::DONE)
+        .with(State::DEADLINE)
+        .with(State::MARKED)
         // Of a waiter that was woken: without WAITER it is empty.
         .with(State::SLOT);
     // SAFETY: the caller's handle keeps the node.
@@ -106,7 +107,7 @@ unsafe fn release_sole(node: NonNull<Node>, seen: State) {
 pub(super) unsafe fn vacate_armed(node: NonNull<Node>) -> bool {
     // SAFETY: the caller's handle keeps the node.
     let this = unsafe { node.as_ref() };
-    let armed = State::NEW.with(State::WAITER);
+    let armed = State::NEW.with(State::WAITER).with(State::SLOT);
     // SAFETY: a living node's parent is alive (I5).
     let Some(parent) = (unsafe { this.parent() }).filter(|_| this.word.load() == armed) else {
         return false;
@@ -193,6 +194,8 @@ unsafe fn give_up(
         }
         if any_of::settle(this, &extension.edges, |source| pending.push(source))
             && extension.settle_triggers(this)
+            // Before the edges go: cancellers who pass look at them. One that has a handle is the last owner after us.
+            && (!seen.has_any(State::TARGET) || this.word.end_target())
         {
             break census;
         }
