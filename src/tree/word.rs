@@ -35,7 +35,7 @@ impl State {
     pub(crate) const INHERITED: State = State(1 << 4);
     /// Its last owner is resetting what is below.
     pub(crate) const DEAD: State = State(1 << 5);
-    /// It has had children.
+    /// Its occupant has had children.
     pub(crate) const PARENT: State = State(1 << 6);
     /// The waiter slot is armed; who clears this owns what is in the slot.
     pub(crate) const WAITER: State = State(1 << 7);
@@ -131,7 +131,7 @@ impl State {
     /// May the parent's next child move in?
     #[inline(always)]
     const fn is_claimable(self) -> bool {
-        self.0 & !State::PARENT.0 == State::FREE.0
+        self.0 == State::FREE.0
     }
 
     /// The kind of an own cancel, as flags.
@@ -233,17 +233,18 @@ impl Word {
         }
     }
 
-    /// The parent's next child moves in, with so many handles. `Err(true)`: somebody else was faster.
+    /// The parent's next child moves in, with so many handles. `Err(true)`: somebody else was faster. What an earlier
+    /// occupant has left below is nothing to this one, until it has a child itself (`announce_children`).
     #[inline]
     pub(crate) fn claim(&self, handles: Bits) -> Result<(), bool> {
         let seen = self.peek();
         if !seen.is_claimable() {
             return Err(false);
         }
-        let new = State((seen.0 & State::PARENT.0) | (handles * ONE));
+        let new = handles * ONE;
         // Acquire: pairs with `vacate`; the last occupant's writes to the node (its `link`, its
         // children reset) are behind us. On failure nothing is read.
-        match self.0.compare_exchange(seen.0, new.0, Acquire, Relaxed) {
+        match self.0.compare_exchange(seen.0, new, Acquire, Relaxed) {
             Ok(_) => Ok(()),
             Err(_) => Err(true),
         }
@@ -254,8 +255,8 @@ impl Word {
         self.peek().is_claimable()
     }
 
-    /// "I have linked children, or found some by walking the list": the handshake of a
-    /// creator with a canceller. Either the answer has CANCELLED, or every later canceller
+    /// "I have linked children, or found some by walking the list, or am about to claim the first of those that an
+    /// earlier occupant has left": the handshake of a creator with a canceller. Either the answer has CANCELLED, or every later canceller
     /// finds in the list what the caller knows of it.
     pub(crate) fn announce_children(&self) -> State {
         // AcqRel: the release half publishes the push to `cancel` and `mark`; the acquire half
