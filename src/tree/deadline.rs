@@ -395,13 +395,13 @@ impl Signal {
         }
     }
 
-    /// What the caller does with the node first. It stays FIRING.
+    /// The node, which stays until the caller's `fire_last`.
     ///
     /// # Safety
     /// FIRING by the caller's `begin`.
-    pub(super) unsafe fn fire_first<T>(&self, fire: impl FnOnce(&Node) -> T) -> T {
+    pub(super) unsafe fn node(&self) -> NonNull<Node> {
         // SAFETY: the caller's promise.
-        fire(unsafe { self.0.node() })
+        NonNull::from(unsafe { self.0.node() })
     }
 
     /// What the caller does with the node last.

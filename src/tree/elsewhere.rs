@@ -2,7 +2,7 @@
 //! tasks and threads, runs callbacks and lets go of what was kept, on a worker. For those who are told of a cancel
 //! while they or their callers hold locks.
 
-use super::cancel::{self, Marked};
+use super::cancel::Cancel;
 use super::cause::ContextError;
 use super::deadline::Signal;
 use crate::sync::{Arc, AtomicBool, Panics, Relaxed, UnsafeCell, Wake};
@@ -18,7 +18,7 @@ pub(crate) struct Elsewhere {
     /// Somebody has the job.
     used: AtomicBool,
     /// The second half: of who has the job, and then of the job.
-    rest: UnsafeCell<Option<Marked>>,
+    rest: UnsafeCell<Option<Cancel>>,
     signal: Signal,
 }
 
@@ -46,10 +46,13 @@ impl Elsewhere {
         // SAFETY: the job's.
         let rest = this.rest.with_mut(|rest| unsafe { (*rest).take() });
         let mut panics = Panics::default();
-        if let Some(rest) = rest {
-            // SAFETY: FIRING by `wake`, and this is the end of it.
-            unsafe { this.signal.fire_last(|node| rest.wake(node), &mut panics) };
+        if let Some(mut rest) = rest {
+            rest.wake(&mut panics);
+            rest.call(&mut panics);
+            drop(rest);
         }
+        // SAFETY: FIRING by `wake`, and this is the end of it.
+        unsafe { this.signal.fire_last(|_| (), &mut panics) };
         panics.resume();
     }
 }
@@ -65,13 +68,12 @@ impl Wake for Elsewhere {
         // user code may run. So it needs a job too. Relaxed: decides who has this one, and nothing passes by it.
         let other = (this.used.swap(true, Relaxed)).then(|| Elsewhere::new(this.signal.clone()));
         let this = other.as_ref().unwrap_or(this);
-        // SAFETY: FIRING by the step above.
-        let marked = unsafe {
-            this.signal
-                .fire_first(|node| cancel::mark_cancelled(node, ContextError::Cancelled))
-        };
+        // SAFETY: FIRING by the step above, until the job is through: that keeps the node.
+        let mut cancel =
+            unsafe { Cancel::begin(this.signal.node(), ContextError::Cancelled.into()) };
+        cancel.mark(usize::MAX);
         // SAFETY: ours, by `used`, or for nobody else knows it.
-        this.rest.with_mut(|rest| unsafe { *rest = Some(marked) });
+        this.rest.with_mut(|rest| unsafe { *rest = Some(cancel) });
         // The pointer of a count, for the job's sake: it may be used for all of this.
         let raw = Arc::into_raw(this.clone()).cast_mut();
         // SAFETY: the job is ours as `rest` is, and the count is the job's. The first field is where the whole is.

@@ -39,6 +39,7 @@ mod reclaim;
 #[cfg(feature = "std")]
 pub(crate) mod trigger;
 pub(crate) mod waiter;
+mod walk;
 mod word;
 
 pub use cause::{Cause, ContextError};
