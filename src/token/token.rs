@@ -90,6 +90,10 @@ impl CancellationToken {
     /// can be cancelled by itself, as a child can, and tokens of this kind can be sources again.
     /// When a source is cancelled, the tokens below are marked before anybody is woken.
     ///
+    /// Which source it was, the cause tells: it is that of the source that decided, also if others were cancelled at
+    /// the same time. To tell sources apart, cancel them with causes that differ. (To ask each source whether it is
+    /// cancelled finds all that are by now.)
+    ///
     /// One thing keeps it longer than its handles: a callback below whose [`Registration`] was
     /// dropped. Then it stays, and the sources' trees with it, until one of them is cancelled; for good if
     /// nobody has a handle of a source any more.
