@@ -52,14 +52,18 @@ const _: () = {
 const _: () = {
     handle::<Context>();
     handle::<CancelGuard>();
+    handle::<StopAndWaitOnDrop>();
+    owned::<StopAndWaitOnDrop>();
     handle::<Canceller>();
     handle::<Done<'static>>();
+    handle::<CancelledOwned>();
     handle::<DoneOwned>();
     handle::<DoneSignal>();
 
     owned::<Context>();
     owned::<CancelGuard>();
     owned::<Canceller>();
+    owned::<CancelledOwned>();
     owned::<DoneOwned>();
     owned::<DoneSignal>();
 
@@ -68,6 +72,7 @@ const _: () = {
     cloned::<DoneSignal>();
     future::<Done<'static>>();
     future::<DoneOwned>();
+    future::<CancelledOwned>();
 
     // A foreign context is a trait object to us.
     const fn object<T: ?Sized + Send + Sync + 'static>() {}

@@ -19,7 +19,11 @@ mod token;
 mod tree;
 
 #[cfg(feature = "std")]
-pub use context::{CancelGuard, Canceller, Context, Done, DoneOwned, DoneSignal, ForeignContext};
+pub use context::{
+    CancelGuard, CancelledOwned, Canceller, Context, Done, DoneOwned, DoneSignal, ForeignContext,
+};
+#[cfg(feature = "std")]
+pub use token::StopAndWaitOnDrop;
 pub use token::{
     CancellationToken, DropGuard, DropGuardRef, FutureExt, Registration, StopOnDrop,
     WaitForCancellationFuture, WaitForCancellationFutureOwned, WithCancellationToken,

@@ -2,10 +2,12 @@
 //! rule; those about tokens alone are in rules.rs.
 
 use cancel_tree::{
-    CancelGuard, CancellationToken, Canceller, Cause, Context, ContextError, Registration,
+    CancelGuard, CancellationToken, Canceller, Cause, Context, ContextError, DoneSignal,
+    ForeignContext, Registration,
 };
 use futures::executor::block_on;
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::any::Any;
 use std::cell::Cell;
 use std::future::Future;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -991,4 +993,286 @@ fn a_token_has_a_context_and_a_context_a_token() {
     token.cancel_with("enough");
     assert_eq!(ctx.cause().unwrap().to_string(), "enough");
     assert_eq!(below.cause().unwrap().to_string(), "enough");
+}
+
+// ----- smaller rules of waiting -------------------------------------------------------------------
+
+#[test]
+fn sleep_async_counts_from_the_call() {
+    let ctx = Context::background();
+    let mut nap = pin!(ctx.sleep_async(5 * SOON));
+    thread::sleep(20 * SOON);
+    let mut cx = std::task::Context::from_waker(Waker::noop());
+    assert_eq!(nap.as_mut().poll(&mut cx), Poll::Ready(Ok(())));
+    let (ctx, guard) = cancellable();
+    drop(ctx.sleep_async(FAR));
+    let nap = ctx.sleep_async(FAR);
+    guard.cancel();
+    assert_eq!(block_on(nap), Err(Cancelled));
+}
+
+/// Pending once; does something then, after which it is ready.
+fn ready_after(first: impl FnOnce()) -> impl Future<Output = &'static str> {
+    let mut first = Some(first);
+    futures::future::poll_fn(move |_| match first.take() {
+        None => Poll::Ready("ready"),
+        Some(first) => {
+            first();
+            Poll::Pending
+        }
+    })
+}
+
+#[test]
+fn of_a_future_that_became_ready_meanwhile_and_a_cancel_the_future_goes_first() {
+    let (ctx, guard) = cancellable();
+    let future = ready_after(move || _ = guard.cancel());
+    assert_eq!(block_on(ctx.run(future)), Ok("ready"));
+    let (ctx, guard) = cancellable();
+    let future = async {
+        ready_after(move || _ = guard.cancel()).await;
+        std::future::pending::<()>().await;
+    };
+    assert_eq!(block_on(ctx.run(future)), Err(Cancelled));
+    let token = CancellationToken::new();
+    let run = token.run_until_cancelled(ready_after(|| token.cancel()));
+    assert_eq!(block_on(run), Some("ready"));
+    // Not one that is cancelled before.
+    let run = token.run_until_cancelled(async { "not polled" });
+    assert_eq!(block_on(run), None);
+}
+
+#[test]
+fn a_token_below_a_context_knows_the_deadline_when_it_becomes_a_context_again() {
+    let (ctx, _guard) = Context::background().with_timeout(FAR);
+    let deadline = ctx.deadline();
+    assert!(deadline.is_some());
+    let token = ctx.child_token().child_token();
+    let again = token.context();
+    assert_eq!(again.deadline(), deadline);
+    assert_eq!(again.with_timeout(2 * FAR).0.deadline(), deadline);
+    // By all ways up, the earliest.
+    let (sooner, _guard) = Context::background().with_timeout(FAR / 2);
+    let (later, _guard) = Context::background().with_timeout(2 * FAR);
+    let tokens = [&later, &sooner, &ctx].map(Context::child_token);
+    let either = CancellationToken::any_of(&tokens).child_token();
+    assert_eq!(either.context().deadline(), sooner.deadline());
+    // Of the nearest and those above, too.
+    let (nearer, _guard) = sooner.with_timeout(FAR);
+    assert_eq!(nearer.child_token().context().deadline(), sooner.deadline());
+    assert_eq!(CancellationToken::new().context().deadline(), None);
+    // An earlier occupant's deadline is gone with it.
+    let (ctx, guard) = cancellable();
+    drop(ctx.with_timeout(FAR));
+    assert_eq!(ctx.child_token().context().deadline(), None);
+    // Also after the deadline, and after the context is gone.
+    let (ctx, passing) = ctx.with_timeout(MS);
+    let (deadline, token) = (ctx.deadline(), ctx.child_token());
+    ctx.wait();
+    drop((ctx, guard, passing));
+    assert_eq!(token.context().deadline(), deadline);
+}
+
+#[test]
+fn cancelled_owned_is_a_future_without_output() {
+    fn serve(shutdown: impl Future<Output = ()> + Send + Sync + 'static) {
+        block_on(shutdown);
+    }
+    let (ctx, guard) = cancellable();
+    let server = thread::spawn({
+        let ctx = ctx.clone();
+        move || serve(ctx.cancelled_owned())
+    });
+    guard.cancel();
+    server.join().unwrap();
+    serve(ctx.cancelled_owned());
+    let mut never = pin!(Context::background().cancelled_owned());
+    let mut cx = std::task::Context::from_waker(Waker::noop());
+    assert!(never.as_mut().poll(&mut cx).is_pending());
+}
+
+// ----- futures of other kinds of contexts ---------------------------------------------------------
+
+/// A context that is done when a future is ready.
+struct When<F>(std::sync::Mutex<Option<F>>);
+
+impl<F> ForeignContext for When<F>
+where
+    F: Future<Output = Cause> + Send + 'static,
+{
+    fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+        let future = self.0.lock().unwrap().take().unwrap();
+        signal.when_ready(future)
+    }
+}
+
+fn when<F: Future<Output = Cause> + Send + 'static>(future: F) -> Context {
+    Context::below(When(std::sync::Mutex::new(Some(future))))
+}
+
+/// The plainest event: wakers in a mutex, woken and dropped with the mutex held.
+#[derive(Clone, Default)]
+struct Flag(Arc<std::sync::Mutex<(bool, Vec<Waker>)>>);
+
+impl Flag {
+    fn wait(&self) -> impl Future<Output = Cause> + Send + 'static {
+        /// Takes the lock when it is dropped, as the futures of most events.
+        struct Leave(Flag);
+        impl Drop for Leave {
+            fn drop(&mut self) {
+                self.0 .0.lock().unwrap().1.clear();
+            }
+        }
+        let leave = Leave(self.clone());
+        futures::future::poll_fn(move |cx| {
+            let mut state = leave.0 .0.lock().unwrap();
+            if state.0 {
+                return Poll::Ready("set".into());
+            }
+            state.1.push(cx.waker().clone());
+            Poll::Pending
+        })
+    }
+
+    fn set(&self) {
+        let mut state = self.0.lock().unwrap();
+        state.0 = true;
+        let wakers = std::mem::take(&mut state.1);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+#[test]
+fn a_future_may_be_woken_with_its_lock_held() {
+    let flag = Flag::default();
+    let ctx = when(flag.wait());
+    assert!(!ctx.is_done());
+    flag.set();
+    assert_eq!(ctx.wait_timeout(PATIENCE), Some(Cancelled));
+    assert_eq!(ctx.cause().unwrap().to_string(), "set");
+    assert_eq!(when(flag.wait()).err(), Some(Cancelled), "ready at once");
+    // The context goes while it is woken.
+    for _ in 0..200 {
+        let flag = Flag::default();
+        let ctx = when(flag.wait());
+        thread::scope(|scope| {
+            scope.spawn(|| flag.set());
+            drop(ctx);
+        });
+    }
+}
+
+#[test]
+fn futures_of_other_crates_that_wake_with_a_lock_held() {
+    use futures::FutureExt as _;
+    let (send, receive) = futures::channel::oneshot::channel::<()>();
+    let ctx = when(receive.shared().map(|_| "shared".into()));
+    send.send(()).unwrap();
+    assert_eq!(ctx.wait_timeout(PATIENCE), Some(Cancelled));
+
+    let lock = Arc::new(futures::lock::Mutex::new(()));
+    let held = lock.try_lock_owned().unwrap();
+    let ctx = when(async move {
+        lock.lock().await;
+        "locked".into()
+    });
+    drop(held);
+    assert_eq!(ctx.wait_timeout(PATIENCE), Some(Cancelled));
+
+    let event = event_listener::Event::new();
+    let listener = event.listen();
+    let ctx = when(async move {
+        listener.await;
+        "notified".into()
+    });
+    event.notify(usize::MAX);
+    assert_eq!(ctx.wait_timeout(PATIENCE), Some(Cancelled));
+}
+
+#[test]
+fn each_wake_up_of_a_future_is_one_poll() {
+    let polls = Arc::new(AtomicUsize::new(0));
+    let waker = Arc::new(std::sync::Mutex::new(None::<Waker>));
+    let (count, leave) = (polls.clone(), waker.clone());
+    let ctx = when(futures::future::poll_fn(move |cx| {
+        *leave.lock().unwrap() = Some(cx.waker().clone());
+        match count.fetch_add(1, SeqCst) {
+            0..=2 => Poll::Pending,
+            _ => Poll::Ready("ready".into()),
+        }
+    }));
+    for done in 1..=3 {
+        assert_eq!(polls.load(SeqCst), done);
+        assert!(!ctx.is_done());
+        let waker = waker.lock().unwrap().clone().unwrap();
+        waker.wake_by_ref();
+        let begin = Instant::now();
+        while polls.load(SeqCst) == done && begin.elapsed() < PATIENCE {
+            thread::sleep(MS);
+        }
+        thread::sleep(5 * MS);
+    }
+    assert_eq!(ctx.wait_timeout(PATIENCE), Some(Cancelled));
+    assert_eq!(polls.load(SeqCst), 4);
+    waker.lock().unwrap().take().unwrap().wake();
+}
+
+#[test]
+fn a_future_that_yields_keeps_nobody_from_anything() {
+    let set = Arc::new(AtomicBool::new(false));
+    let seen = set.clone();
+    let ctx = when(futures::future::poll_fn(move |cx| {
+        if seen.load(SeqCst) {
+            return Poll::Ready("set".into());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }));
+    // Others of the workers' jobs come between.
+    let (say, hear) = mpsc::channel();
+    let (other, guard) = cancellable();
+    drop(other.after_func(move || say.send(()).unwrap()));
+    guard.cancel();
+    assert_eq!(hear.recv_timeout(PATIENCE), Ok(()));
+    assert!(!ctx.is_done());
+    set.store(true, SeqCst);
+    assert_eq!(ctx.wait_timeout(PATIENCE), Some(Cancelled));
+}
+
+#[test]
+fn a_future_that_panics_is_not_polled_again() {
+    let flag = Flag::default();
+    let (inner, dropped) = (flag.wait(), Arc::new(()));
+    let kept = dropped.clone();
+    let ctx = when(async move {
+        let _kept = kept;
+        inner.await;
+        panic!("on a worker");
+    });
+    flag.set();
+    let begin = Instant::now();
+    while Arc::strong_count(&dropped) > 1 && begin.elapsed() < PATIENCE {
+        thread::sleep(MS);
+    }
+    assert_eq!(Arc::strong_count(&dropped), 1, "dropped");
+    assert!(!ctx.is_done());
+    let at_once = || when(futures::future::poll_fn(|_| panic!("at once")));
+    assert!(catch_unwind(AssertUnwindSafe(at_once)).is_err());
+}
+
+#[test]
+fn a_future_goes_with_its_context() {
+    let flag = Flag::default();
+    let (inner, kept) = (flag.wait(), Arc::new(()));
+    let same = kept.clone();
+    let ctx = when(async move {
+        let _same = same;
+        inner.await
+    });
+    let below = ctx.child_token();
+    drop(ctx);
+    assert_eq!(Arc::strong_count(&kept), 2);
+    drop(below);
+    assert_eq!(Arc::strong_count(&kept), 1);
+    flag.set();
 }

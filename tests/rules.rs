@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use cancel_tree::{
-    CancellationToken, Cause, ContextError, FutureExt, Registration, StopOnDrop,
+    CancellationToken, Cause, ContextError, FutureExt, Registration, StopAndWaitOnDrop, StopOnDrop,
     WaitForCancellationFutureOwned,
 };
 
@@ -134,6 +134,7 @@ fn signatures() {
     let _: fn(Registration) -> bool = Registration::stop;
     let _: fn(Registration) -> bool = Registration::stop_and_wait;
     let _: fn(Registration) -> StopOnDrop = Registration::stop_on_drop;
+    let _: fn(Registration) -> StopAndWaitOnDrop = Registration::stop_and_wait_on_drop;
     let _: fn(&Cause) -> ContextError = Cause::kind;
     let _: for<'a> fn(&'a Cause) -> Option<&'a fmt::Error> = Cause::downcast_ref;
 
@@ -637,7 +638,7 @@ fn a_callback_on_a_cancelled_token_runs_at_once() {
 }
 
 #[test]
-fn four_ways_to_stop_in_time() {
+fn five_ways_to_stop_in_time() {
     let token = CancellationToken::new();
     let alive = Arc::new(());
     let register = || {
@@ -648,6 +649,10 @@ fn four_ways_to_stop_in_time() {
     assert!(register().stop_and_wait());
     assert!(futures::executor::block_on(register().stop_async()));
     drop(register().stop_on_drop());
+    drop(register().stop_and_wait_on_drop());
+    let registration = register().stop_and_wait_on_drop().disarm();
+    assert_eq!(Arc::strong_count(&alive), 2);
+    assert!(registration.stop());
     assert_eq!(Arc::strong_count(&alive), 1, "a stopped closure is dropped");
     token.cancel();
 }
@@ -727,6 +732,20 @@ fn stop_while_the_callback_runs() {
     release.join().unwrap();
     canceller.join().unwrap();
 
+    // So does the guard that does it.
+    let token = CancellationToken::new();
+    finished.store(false, SeqCst);
+    let (registration, go) = slow(&token);
+    let canceller = cancel(&token);
+    let release = thread::spawn(move || {
+        thread::sleep(SHORT);
+        go.send(()).unwrap();
+    });
+    drop(registration.stop_and_wait_on_drop());
+    assert!(finished.load(SeqCst));
+    release.join().unwrap();
+    canceller.join().unwrap();
+
     // `stop_async` is pending meanwhile, and is woken.
     let token = CancellationToken::new();
     finished.store(false, SeqCst);
@@ -785,6 +804,10 @@ fn a_callback_may_stop_itself() {
     )));
     assert!(!stop_inside(|registration| {
         drop(registration.stop_on_drop());
+        false
+    }));
+    assert!(!stop_inside(|registration| {
+        drop(registration.stop_and_wait_on_drop());
         false
     }));
 }

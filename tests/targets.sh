@@ -11,9 +11,10 @@ cd "$(dirname "$0")/.."
 
 # With std: 64-bit atomics, of 64 and 32 bits, both byte orders, other systems.
 STD="i686-unknown-linux-gnu armv7-unknown-linux-gnueabihf aarch64-unknown-linux-gnu s390x-unknown-linux-gnu
-    riscv64gc-unknown-linux-gnu wasm32-unknown-unknown x86_64-pc-windows-msvc aarch64-apple-darwin"
-# Without: these have atomics of 32 bits only, so the narrow state word.
-NO_STD="thumbv7em-none-eabihf riscv32imac-unknown-none-elf powerpc-unknown-linux-gnu"
+    riscv64gc-unknown-linux-gnu x86_64-pc-windows-msvc aarch64-apple-darwin"
+# Without: these have atomics of 32 bits only, so the narrow state word; and wasm32-unknown-unknown, which has neither
+# threads nor a clock.
+NO_STD="wasm32-unknown-unknown thumbv7em-none-eabihf riscv32imac-unknown-none-elf powerpc-unknown-linux-gnu"
 
 stable=$(rustc --print sysroot)/lib/rustlib
 nightly=$(rustc +nightly --print sysroot 2>/dev/null || true)/lib/rustlib

@@ -2,7 +2,7 @@
 
 use super::chain::{Chain, Step};
 use super::values::Values;
-use super::{done, foreign, CancelGuard, Done, DoneOwned, ForeignContext};
+use super::{done, foreign, CancelGuard, CancelledOwned, Done, DoneOwned, ForeignContext};
 use crate::timer;
 use crate::timer::clock;
 use crate::token::wait as park;
@@ -218,6 +218,7 @@ impl Context {
                     None => token.set_deadline(deadline),
                     Some(cause) => token.set_deadline_because(deadline, cause),
                 }
+                token.note_deadline(own);
             }
         }
         self.derive(pair, Some(own), Step::Deadline)
@@ -429,8 +430,30 @@ impl Context {
         DoneOwned::new(self)
     }
 
-    /// Runs a future until it is ready or the context is done. If both are, the future goes first; a
-    /// context that is done at the call does not poll it.
+    /// The same with no output, for those who ask for a future of that kind: what a server's graceful shutdown waits
+    /// for, as axum's `with_graceful_shutdown` or tonic's `serve_with_shutdown`.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use cancel_tree::Context;
+    /// # use std::future::Future;
+    /// async fn serve(shutdown: impl Future<Output = ()> + Send + 'static) {
+    ///     shutdown.await;
+    /// }
+    ///
+    /// let (ctx, guard) = Context::background().with_cancel();
+    /// let server = serve(ctx.clone().cancelled_owned());
+    /// guard.cancel();
+    /// server.await;
+    /// # });
+    /// ```
+    pub fn cancelled_owned(self) -> CancelledOwned {
+        CancelledOwned::new(self)
+    }
+
+    /// Runs a future until it is ready or the context is done. If both are, the future goes first, also if it became
+    /// ready after it was polled: when the context is found done, it is polled once more. A context that is done at
+    /// the call does not poll it.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -518,17 +541,25 @@ impl Context {
     /// # });
     /// ```
     ///
+    /// The time counts from the call, not from the first poll.
+    ///
     /// # Errors
     ///
     /// The context was done before the time was over.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future loses nothing.
-    pub async fn sleep_async(&self, duration: Duration) -> Result<(), ContextError> {
-        let (nap, _guard) = self.with_timeout(duration);
-        nap.done().await;
-        self.check()
+    /// Dropping the future loses nothing, and leaves nothing.
+    pub fn sleep_async(
+        &self,
+        duration: Duration,
+    ) -> impl Future<Output = Result<(), ContextError>> + Send + Sync + '_ {
+        let (nap, guard) = self.with_timeout(duration);
+        async move {
+            let _guard = guard;
+            nap.done().await;
+            self.check()
+        }
     }
 
     // ----- callbacks --------------------------------------------------------------------------
@@ -605,8 +636,22 @@ impl CancellationToken {
     /// assert_eq!(ctx.cause().unwrap().to_string(), "enough");
     /// ```
     ///
-    /// Cost: 1 RMW.
+    /// Its deadline is the earliest of those above the token; of a token that was made when what is above was
+    /// cancelled already, there is none.
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// # use std::time::Duration;
+    /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_secs(30));
+    /// let token = ctx.child_token();
+    /// assert_eq!(token.context().deadline(), ctx.deadline());
+    /// ```
+    ///
+    /// Cost: 1 RMW, and a climb to the root.
     pub fn context(&self) -> Context {
-        Context::of_token(self.clone(), Step::Token)
+        Context {
+            deadline: self.handle().deadline(),
+            ..Context::of_token(self.clone(), Step::Token)
+        }
     }
 }

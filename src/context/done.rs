@@ -22,6 +22,10 @@ pub struct DoneOwned {
     waiter: Waiter,
 }
 
+/// Ready when the context is done, with no output; made by [`Context::cancelled_owned`].
+#[must_use = "futures do nothing unless polled"]
+pub struct CancelledOwned(DoneOwned);
+
 fn poll(ctx: &Context, waiter: &mut Waiter, waker: &Waker) -> Poll<ContextError> {
     let Some(token) = &ctx.token else {
         return Poll::Pending;
@@ -54,6 +58,12 @@ impl DoneOwned {
     }
 }
 
+impl CancelledOwned {
+    pub(super) fn new(ctx: Context) -> CancelledOwned {
+        CancelledOwned(DoneOwned::new(ctx))
+    }
+}
+
 impl Future for Done<'_> {
     type Output = ContextError;
 
@@ -71,6 +81,15 @@ impl Future for DoneOwned {
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<ContextError> {
         let this = &mut *self;
         poll(&this.ctx, &mut this.waiter, cx.waker())
+    }
+}
+
+impl Future for CancelledOwned {
+    type Output = ();
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx).map(drop)
     }
 }
 
@@ -100,13 +119,28 @@ impl fmt::Debug for DoneOwned {
     }
 }
 
+impl fmt::Debug for CancelledOwned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CancelledOwned").field(&self.0.ctx).finish()
+    }
+}
+
 pub(super) async fn run<F: Future>(ctx: &Context, future: F) -> Result<F::Output, ContextError> {
     ctx.check()?;
     let mut future = pin!(future);
     let mut done = pin!(ctx.done());
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Ok(output)),
-        Poll::Pending => done.as_mut().poll(cx).map(Err),
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        match done.as_mut().poll(cx) {
+            Poll::Pending => Poll::Pending,
+            // It may have become ready since it was polled, before the cancel even: what it has is not lost.
+            Poll::Ready(error) => Poll::Ready(match future.as_mut().poll(cx) {
+                Poll::Ready(output) => Ok(output),
+                Poll::Pending => Err(error),
+            }),
+        }
     })
     .await
 }

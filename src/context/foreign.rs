@@ -4,15 +4,17 @@ use super::chain::{Chain, Step};
 use super::values::Values;
 use super::Context;
 use crate::sync::{unless_unwinding, waker_of, Arc as Counted, Panics, UnsafeCell, Wake};
-use crate::sync::{AcqRel, Acquire, AtomicU8, Relaxed, Release};
-use crate::timer::clock;
+use crate::sync::{Acquire, AtomicU8, Relaxed, Release};
+use crate::timer::job::Job;
+use crate::timer::{self, clock};
 use crate::tree::{Cause, ContextError};
-use crate::tree::{Handle, Signal};
+use crate::tree::{Elsewhere, Handle, Signal};
 use alloc::boxed::Box;
 use core::any::{Any, TypeId};
 use core::future::Future;
 use core::mem;
 use core::pin::Pin;
+use core::ptr::NonNull;
 use core::task::{self, Poll};
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,25 +27,67 @@ use std::time::Instant;
 /// ```
 /// use cancel_tree::{Context, ContextError, DoneSignal, ForeignContext};
 /// use std::any::Any;
+/// use std::collections::BTreeMap;
 /// use std::sync::{Arc, Mutex};
 ///
-/// /// A context of the simplest kind: a list of those to tell.
-/// #[derive(Clone, Default)]
-/// struct Stop(Arc<Mutex<Vec<DoneSignal>>>);
+/// /// A context of a simple kind: a list of those to tell, until it is stopped.
+/// #[derive(Clone)]
+/// struct Stop(Arc<Mutex<State>>);
 ///
-/// impl ForeignContext for Stop {
-///     fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
-///         self.0.lock().unwrap().push(signal);
-///         Box::new(()) // a better one would take the signal out of the list when this is dropped
+/// enum State {
+///     Running { next: u64, to_tell: BTreeMap<u64, DoneSignal> },
+///     Stopped,
+/// }
+///
+/// impl Stop {
+///     fn new() -> Stop {
+///         let (next, to_tell) = (0, BTreeMap::new());
+///         Stop(Arc::new(Mutex::new(State::Running { next, to_tell })))
+///     }
+///
+///     fn stop(&self) {
+///         // The list is taken out first: a signal runs wakers and callbacks, which may come back here, so
+///         // nothing must be locked then.
+///         let before = std::mem::replace(&mut *self.0.lock().unwrap(), State::Stopped);
+///         if let State::Running { to_tell, .. } = before {
+///             for signal in to_tell.into_values() {
+///                 signal.cancel_with("stopped");
+///             }
+///         }
 ///     }
 /// }
 ///
-/// let stop = Stop::default();
-/// let ctx = Context::below(stop.clone());
-/// for signal in stop.0.lock().unwrap().drain(..) {
-///     signal.cancel_with("stopped");
+/// impl ForeignContext for Stop {
+///     fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+///         if let State::Running { next, to_tell } = &mut *self.0.lock().unwrap() {
+///             let key = *next;
+///             *next += 1;
+///             to_tell.insert(key, signal);
+///             return Box::new(Forget(self.clone(), key));
+///         }
+///         // Too late for the list: at once.
+///         signal.cancel_with("stopped");
+///         Box::new(())
+///     }
 /// }
+///
+/// /// Takes the signal out of the list when nobody waits for it any more.
+/// struct Forget(Stop, u64);
+///
+/// impl Drop for Forget {
+///     fn drop(&mut self) {
+///         if let State::Running { to_tell, .. } = &mut *self.0.0.lock().unwrap() {
+///             to_tell.remove(&self.1);
+///         }
+///     }
+/// }
+///
+/// let stop = Stop::new();
+/// let ctx = Context::below(stop.clone());
+/// drop(Context::below(stop.clone())); // is forgotten
+/// stop.stop();
 /// assert_eq!(ctx.cause().unwrap().to_string(), "stopped");
+/// assert!(Context::below(stop).is_done(), "stopped before");
 /// ```
 pub trait ForeignContext: Send + Sync + 'static {
     /// Has `signal` used when this context is done; at once if it is. What is returned is kept for as
@@ -90,19 +134,79 @@ impl DoneSignal {
     /// For contexts that have a future instead of callbacks: when it is ready, its output is the cause.
     /// The answer is what [`ForeignContext::on_done`] has to return; dropping it drops the future.
     ///
-    /// No task runs it: it is polled here once, and then by whoever wakes it.
+    /// No task runs it: it is polled here once, and then on a worker thread of this crate, once for each time that it
+    /// has been woken. Waking it runs nothing, so whoever does may hold what locks they like.
+    ///
+    /// A panic of the future ends it, and the context below is left as it is. The first poll's goes on to the caller.
     pub fn when_ready<F, C>(self, future: F) -> Box<dyn Any + Send>
     where
         F: Future<Output = C> + Send + 'static,
         C: Into<Cause>,
     {
         let drive = Counted::new(Drive {
-            state: AtomicU8::new(IDLE),
+            job: Job::new(Drive::run_job),
+            state: AtomicU8::new(POLLING),
             future: UnsafeCell::new(Some(Box::pin(IntoCause(future)))),
             signal: self.0,
         });
-        Wake::wake(&drive);
-        Box::new(Driven(drive))
+        let driven = Driven(drive.clone());
+        unless_unwinding(|| Drive::poll(drive));
+        Box::new(driven)
+    }
+
+    /// [`when_ready`](Self::when_ready) for a future that is never woken unless it is ready: to be woken cancels, with
+    /// [`ContextError::Cancelled`].
+    ///
+    /// When whoever wakes it goes on, the context is done, and so is everything below. That takes no poll, and runs no
+    /// user code: tasks and threads are woken and callbacks run by a worker thread of this crate, which lets go of the
+    /// future too, if nobody holds the context any more. So here too the one who wakes it may hold what locks they like.
+    ///
+    /// A future that is woken for another reason as well, as by a runtime's budget for tasks, is one for `when_ready`.
+    ///
+    /// ```
+    /// use cancel_tree::{Context, DoneSignal, ForeignContext};
+    /// use futures::task::AtomicWaker;
+    /// use std::any::Any;
+    /// use std::future::poll_fn;
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    /// use std::sync::Arc;
+    /// use std::task::Poll;
+    ///
+    /// #[derive(Clone, Default)]
+    /// struct Event(Arc<(AtomicBool, AtomicWaker)>);
+    ///
+    /// impl ForeignContext for Event {
+    ///     fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+    ///         let event = self.clone();
+    ///         signal.when_woken(poll_fn(move |cx| {
+    ///             event.0 .1.register(cx.waker());
+    ///             match event.0 .0.load(Ordering::Acquire) {
+    ///                 true => Poll::Ready(()),
+    ///                 false => Poll::Pending,
+    ///             }
+    ///         }))
+    ///     }
+    /// }
+    ///
+    /// let event = Event::default();
+    /// let ctx = Context::below(event.clone());
+    /// event.0 .0.store(true, Ordering::Release);
+    /// event.0 .1.wake();
+    /// assert!(ctx.is_done());
+    /// ```
+    pub fn when_woken<F>(self, future: F) -> Box<dyn Any + Send>
+    where
+        F: Future + Send + 'static,
+    {
+        let mut future = Box::pin(future);
+        let waker = waker_of(Elsewhere::new(self.0.clone()));
+        let mut cx = task::Context::from_waker(&waker);
+        if future.as_mut().poll(&mut cx).is_ready() {
+            drop(future);
+            self.cancel();
+            return Box::new(());
+        }
+        Box::new(future)
     }
 }
 
@@ -118,8 +222,8 @@ impl core::panic::RefUnwindSafe for DoneSignal {}
 pub(super) fn below(parent: impl ForeignContext) -> Context {
     let parent: Arc<dyn ForeignContext> = Arc::new(parent);
     let deadline = parent.deadline();
-    let tick = deadline.map(clock::at_or_after);
-    let handle = Handle::below_foreign(tick, |signal| parent.on_done(DoneSignal(signal)));
+    let at = deadline.map(|deadline| (clock::at_or_after(deadline), deadline));
+    let handle = Handle::below_foreign(at, |signal| parent.on_done(DoneSignal(signal)));
     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
         handle.cancel_with(ContextError::DeadlineExceeded.into());
     }
@@ -132,14 +236,35 @@ pub(super) fn below(parent: impl ForeignContext) -> Context {
     }
 }
 
+// A future is driven by a word, and by the job that gives it to a worker. Who wakes it may hold any lock, so he takes one
+// step on the word and, if it was idle, one on the list of jobs; nothing is polled, dropped or run there.
+//
+// | from | by | to |
+// | --- | --- | --- |
+// | | `when_ready`, which polls | POLLING |
+// | IDLE | `wake`, which gives the job to a worker | SCHEDULED |
+// | SCHEDULED | `wake` | SCHEDULED |
+// | SCHEDULED | the worker, who polls | POLLING |
+// | POLLING, AGAIN | `wake` | AGAIN |
+// | POLLING | who polls: not ready | IDLE |
+// | AGAIN | who polls: not ready; gives the job to a worker | SCHEDULED |
+// | POLLING, AGAIN | who polls: ready, or a panic; drops the future | CLOSED |
+// | IDLE, SCHEDULED | the drop of `Driven`, which drops the future | CLOSED |
+// | POLLING, AGAIN | the drop of `Driven`; who polls drops the future | CLOSED |
+//
+// The job is with a worker, or on its way to one, from the step to SCHEDULED until the worker's step, which fails if
+// the word is CLOSED. So it is given away once at a time, and a count goes with it.
+
 /// Nobody is at the future.
 const IDLE: u8 = 0;
+/// A worker has been given it, or will be by who made this step.
+const SCHEDULED: u8 = 1;
 /// Somebody polls it.
-const POLLING: u8 = 1;
-/// Somebody polls it, and has to do so again.
-const AGAIN: u8 = 2;
+const POLLING: u8 = 2;
+/// Somebody polls it, and it has to be polled again.
+const AGAIN: u8 = 3;
 /// Nobody will poll it any more; who polls it drops it.
-const CLOSED: u8 = 3;
+const CLOSED: u8 = 4;
 
 type Waiting = Pin<Box<dyn Future<Output = Cause> + Send>>;
 
@@ -157,10 +282,13 @@ impl<F: Future<Output: Into<Cause>>> Future for IntoCause<F> {
     }
 }
 
-/// A future that is polled by whoever wakes it.
+/// A future that is polled by a worker each time that it was woken. `repr(C)`: found by its first field.
+#[repr(C)]
 struct Drive {
+    /// The timer's from the step to SCHEDULED until it runs.
+    job: Job,
     state: AtomicU8,
-    /// Belongs to who has made the state POLLING, or CLOSED from IDLE.
+    /// Belongs to who has made the state POLLING, or CLOSED from IDLE or SCHEDULED.
     future: UnsafeCell<Option<Waiting>>,
     signal: Signal,
 }
@@ -176,7 +304,8 @@ struct Driven(Counted<Drive>);
 impl Drop for Driven {
     fn drop(&mut self) {
         // Acquire: pairs with the release of who polled last. Who polls now and finds it has the future anyway.
-        if self.0.state.swap(CLOSED, Acquire) == IDLE {
+        let was = self.0.state.swap(CLOSED, Acquire);
+        if was == IDLE || was == SCHEDULED {
             self.0.drop_future();
         }
     }
@@ -187,16 +316,17 @@ impl Wake for Drive {
         let mut seen = this.state.load(Relaxed);
         loop {
             let new = match seen {
-                IDLE => POLLING,
+                IDLE => SCHEDULED,
+                POLLING => AGAIN,
                 CLOSED => return,
-                // AGAIN too, and by an RMW: what we have been told of has happened before this step, and who
-                // polls next must see it.
-                _ => AGAIN,
+                // By an RMW too: what we have been told of has happened before this step, and who polls next must
+                // see it.
+                _ => seen,
             };
-            // AcqRel: the acquire half takes the future over from who polled last, the release half tells who
-            // polls again (`poll`, both) of what has happened. Failure: the next turn exchanges again.
-            match this.state.compare_exchange(seen, new, AcqRel, Relaxed) {
-                Ok(IDLE) => return unless_unwinding(|| Drive::poll(this)),
+            // Release: tells who polls next (`run_job`) of what has happened; what that one needs of who polled
+            // last is passed on by this step, an RMW. Failure: the next turn exchanges again.
+            match this.state.compare_exchange(seen, new, Release, Relaxed) {
+                Ok(IDLE) => return Drive::schedule(this.clone()),
                 Ok(_) => return,
                 Err(now) => seen = now,
             }
@@ -222,36 +352,63 @@ impl Drive {
         unless_unwinding(|| drop(future));
     }
 
-    /// The caller has made the state POLLING.
-    fn poll(this: &Counted<Drive>) {
+    /// The caller has made the state SCHEDULED.
+    fn schedule(this: Counted<Drive>) {
+        // The pointer of the count, for the job's sake: it may be used for all of the drive.
+        let raw = Counted::into_raw(this).cast_mut();
+        // SAFETY: the step to SCHEDULED has made the job the caller's. The count is the job's, and the first field is
+        // where the drive is.
+        unsafe { timer::run_on_worker(NonNull::new_unchecked(raw).cast()) }
+    }
+
+    /// # Safety
+    /// `job` is a drive's that `schedule` has given to a worker.
+    unsafe fn run_job(job: NonNull<Job>) {
+        // SAFETY: the count that `schedule` gave away, of the drive that the job is the first field of.
+        let this = unsafe { Counted::<Drive>::from_raw(job.cast().as_ptr()) };
+        // Acquire: takes the future over from who polled last, and pairs with the release of everyone who woke it
+        // since. Failure: CLOSED, and the future is gone.
+        let step = this
+            .state
+            .compare_exchange(SCHEDULED, POLLING, Acquire, Relaxed);
+        if step.is_ok() {
+            Drive::poll(this);
+        }
+    }
+
+    /// The caller has made the state POLLING, and holds nothing.
+    fn poll(this: Counted<Drive>) {
         let waker = waker_of(this.clone());
-        let mut cx = task::Context::from_waker(&waker);
-        loop {
-            let close = Close(this);
-            let poll = this.future.with_mut(|future| {
-                // SAFETY: POLLING is ours.
-                unsafe { (*future).as_mut() }.map(|future| future.as_mut().poll(&mut cx))
-            });
-            if let Some(Poll::Ready(cause)) = poll {
-                // What the future says stands, also if its drop panics.
-                let mut panics = Panics::default();
-                panics.catch(|| drop(close));
-                panics.catch(|| _ = this.signal.cancel(cause));
-                return panics.resume();
-            }
-            mem::forget(close);
-            // Release: hands the future on, to `wake` and the drop of `Driven`. Failure: nothing is read.
-            match this.state.compare_exchange(POLLING, IDLE, Release, Relaxed) {
-                Ok(_) => return,
-                Err(AGAIN) => {
-                    // Only CLOSED can come in between, and it is found at the next turn's end. Acquire: pairs
-                    // with `wake`; the next poll sees what it was woken for.
-                    let _ = this
-                        .state
-                        .compare_exchange(AGAIN, POLLING, Acquire, Relaxed);
-                }
-                Err(_) => return this.drop_future(),
-            }
+        let close = Close(&this);
+        let poll = this.future.with_mut(|future| {
+            let mut cx = task::Context::from_waker(&waker);
+            // SAFETY: POLLING is ours.
+            unsafe { (*future).as_mut() }.map(|future| future.as_mut().poll(&mut cx))
+        });
+        if let Some(Poll::Ready(cause)) = poll {
+            // What the future says stands, also if its drop panics.
+            let mut panics = Panics::default();
+            panics.catch(|| drop(close));
+            panics.catch(|| _ = this.signal.cancel(cause));
+            return panics.resume();
+        }
+        mem::forget(close);
+        // Release: hands the future on, to the worker's step or to the drop of `Driven`. Failure: nothing is read.
+        let Err(now) = this.state.compare_exchange(POLLING, IDLE, Release, Relaxed) else {
+            return;
+        };
+        // Woken meanwhile. It waits its turn with other jobs, as it would have if it had been woken later: a future
+        // that yields keeps nobody from anything. Release: as above. Failure: CLOSED; nothing else can have come in
+        // between.
+        let again = now == AGAIN
+            && this
+                .state
+                .compare_exchange(AGAIN, SCHEDULED, Release, Relaxed)
+                .is_ok();
+        if again {
+            Drive::schedule(this);
+        } else {
+            this.drop_future();
         }
     }
 }

@@ -9,6 +9,6 @@ mod guard;
 mod values;
 
 pub use context::Context;
-pub use done::{Done, DoneOwned};
+pub use done::{CancelledOwned, Done, DoneOwned};
 pub use foreign::{DoneSignal, ForeignContext};
 pub use guard::{CancelGuard, Canceller};

@@ -22,6 +22,7 @@
 
 use crate::context::{Context, DoneSignal, ForeignContext};
 use crate::token::StopOnDrop;
+#[cfg(doc)]
 use crate::ContextError;
 use alloc::boxed::Box;
 use core::any::Any;
@@ -29,16 +30,20 @@ use core::fmt;
 use core::ops::Deref;
 use tokio_util::sync::CancellationToken;
 
-/// A context below such a token is cancelled when the token is, with [`ContextError::Cancelled`].
+/// A context below such a token is cancelled when the token is, with [`ContextError::Cancelled`]: when their `cancel()`
+/// returns, it is done, and so is everything below. Tasks and threads are woken, and callbacks run, by a worker thread of
+/// this crate: their `cancel()` may hold locks of their tree, which what runs then may need.
 ///
-/// Cost: what one of its `cancelled_owned()` futures costs.
+/// Cost: what one of its `cancelled()` futures costs, and two allocations.
 impl ForeignContext for CancellationToken {
     fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
-        let cancelled = self.clone().cancelled_owned();
-        signal.when_ready(async move {
-            cancelled.await;
-            ContextError::Cancelled
-        })
+        let token = self.clone();
+        // Being woken means cancelled: in 0.7.0 and 0.7.1 `cancel` alone wakes from the list of those who wait, after it
+        // has set the state; from 0.7.2 on `cancel` alone calls `notify_waiters` of the token's `Notify`, after it has
+        // set `is_cancelled`, and nobody calls `notify_one`. The future takes no part in tokio's budget for tasks. Up
+        // to 0.7.19 wakers are called with locks of the tree held, also those of the token's parent: so nothing of
+        // theirs may be asked, polled or dropped there.
+        signal.when_woken(async move { token.cancelled().await })
     }
 }
 

@@ -10,6 +10,12 @@ compile_error!(
     "the feature `std` of cancel-tree needs 64-bit atomics: turn off the default features"
 );
 
+#[cfg(all(feature = "std", target_family = "wasm", target_os = "unknown"))]
+compile_error!(
+    "the feature `std` of cancel-tree needs threads and a clock, and this target has neither (`Instant::now()` panics \
+     there): turn off the default features. Tokens, causes, futures and callbacks are there without."
+);
+
 /// The integer of a state word: 64 bits wherever the target has such an atomic. (`--cfg cancel_tree_narrow` is
 /// for tests: the narrow word on a machine that could have the wide one.)
 #[cfg(all(target_has_atomic = "64", not(cancel_tree_narrow)))]

@@ -23,12 +23,18 @@ pub(crate) use inbox::{note_abandoned, run_on_worker, schedule};
 /// Whether deadlines are being watched. They are not if the thread could not be started: then
 /// contexts look at the clock themselves.
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
-pub(crate) use thread::is_running;
+pub(crate) use thread::{is_missing, is_running};
 
 /// In models the clock stands still, until they turn the wheel themselves.
 #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 pub(crate) fn is_running() -> bool {
     true
+}
+
+/// The same.
+#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
+pub(crate) fn is_missing() -> bool {
+    false
 }
 
 /// The service as a model has it: turned by hand.

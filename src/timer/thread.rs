@@ -14,6 +14,8 @@ use std::time::Duration;
 /// Somebody has started the thread, or is about to. Relaxed throughout: what others need to know of the thread is
 /// in `THREAD`, and what it needs to know of them in the inbox.
 static STARTED: AtomicBool = AtomicBool::new(false);
+/// A start has failed. Deadlines are watched by nobody then, until one does not.
+static FAILED: AtomicBool = AtomicBool::new(false);
 static THREAD: OnceLock<Thread> = OnceLock::new();
 
 /// How long a worker may take for one deadline before another one helps with the rest.
@@ -21,6 +23,12 @@ const PATIENCE: Duration = Duration::from_millis(1);
 
 pub(crate) fn is_running() -> bool {
     STARTED.load(Relaxed)
+}
+
+/// Deadlines that somebody has set are watched by nobody: the thread could not be started.
+#[inline]
+pub(crate) fn is_missing() -> bool {
+    FAILED.load(Relaxed) && !is_running()
 }
 
 /// Starts the thread, if nobody has. Who comes while somebody else is at it goes on: the thread
@@ -37,6 +45,7 @@ pub(super) fn start() {
     if spawned.is_err() {
         // The next one tries again. Until then contexts look at the clock themselves.
         STARTED.store(false, Relaxed);
+        FAILED.store(true, Relaxed);
     }
 }
 

@@ -233,6 +233,11 @@ impl Registration {
     /// ```
     #[cfg(feature = "std")]
     pub fn stop_and_wait(mut self) -> bool {
+        self.take_out_and_wait()
+    }
+
+    #[cfg(feature = "std")]
+    fn take_out_and_wait(&mut self) -> bool {
         if self.take_out() {
             return true;
         }
@@ -268,6 +273,32 @@ impl Registration {
     /// A guard that unregisters the callback when it is dropped, as [`stop`](Self::stop).
     pub fn stop_on_drop(self) -> StopOnDrop {
         StopOnDrop { registration: self }
+    }
+
+    /// A guard that unregisters the callback when it is dropped, and if it is running blocks until it is over, as
+    /// [`stop_and_wait`](Self::stop_and_wait). After the guard's scope nothing runs that the callback uses. (C++'s
+    /// `std::stop_callback`.)
+    ///
+    /// Dropping the guard may block the thread: tasks take [`stop_async`](Self::stop_async).
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// # use std::sync::atomic::{AtomicBool, Ordering};
+    /// # use std::sync::Arc;
+    /// let token = CancellationToken::new();
+    /// let closed = Arc::new(AtomicBool::new(false));
+    /// {
+    ///     let closed = closed.clone();
+    ///     let close = token.on_cancel(move || closed.store(true, Ordering::Relaxed));
+    ///     let _guard = close.stop_and_wait_on_drop();
+    ///     // … what may be closed
+    /// }
+    /// token.cancel();
+    /// assert!(!closed.load(Ordering::Relaxed));
+    /// ```
+    #[cfg(feature = "std")]
+    pub fn stop_and_wait_on_drop(self) -> StopAndWaitOnDrop {
+        StopAndWaitOnDrop { registration: self }
     }
 }
 
@@ -325,5 +356,33 @@ impl StopOnDrop {
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.registration.take_out();
+    }
+}
+
+/// Unregisters a callback when dropped, and waits for its end if it is running; made by
+/// [`Registration::stop_and_wait_on_drop`].
+///
+/// Dropped inside the callback it does not wait.
+#[cfg(feature = "std")]
+#[derive(Debug)]
+#[must_use = "a guard that is dropped at once unregisters at once"]
+pub struct StopAndWaitOnDrop {
+    registration: Registration,
+}
+
+#[cfg(feature = "std")]
+impl StopAndWaitOnDrop {
+    /// Gives the registration back: the callback stays.
+    pub fn disarm(self) -> Registration {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is neither used nor dropped after its only field was moved out.
+        unsafe { ptr::read(&this.registration) }
+    }
+}
+
+#[cfg(feature = "std")]
+impl Drop for StopAndWaitOnDrop {
+    fn drop(&mut self) {
+        self.registration.take_out_and_wait();
     }
 }

@@ -31,7 +31,9 @@ impl Future for WaitForCancellationFuture<'_> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        ready_if(this.waiter.poll(this.token.handle(), cx.waker()))
+        ready_if(
+            this.waiter.poll(this.token.handle(), cx.waker()) || this.token.has_expired_unseen(),
+        )
     }
 }
 
@@ -71,7 +73,9 @@ impl Future for WaitForCancellationFutureOwned {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        ready_if(this.waiter.poll(this.token.handle(), cx.waker()))
+        ready_if(
+            this.waiter.poll(this.token.handle(), cx.waker()) || this.token.has_expired_unseen(),
+        )
     }
 }
 
@@ -154,7 +158,8 @@ pub trait FutureExt: Future {
     /// [`CancellationToken::run_until_cancelled`], for a chain of calls.
     ///
     /// A token that is cancelled at the call gives `None` without polling the future, which is
-    /// dropped there; after that, of a future that is ready and a cancel, the future goes first.
+    /// dropped there; after that, of a future that is ready and a cancel, the future goes first, also if it became ready
+    /// after it was polled: when the token is found cancelled, it is polled once more.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -234,14 +239,21 @@ impl<C: Future<Output = ()> + Unpin, F: Future> Either<C, F> {
         };
         // SAFETY: `future` is pinned with `this` and never moved out; it has no other access,
         // `Either` has no Drop, and it is Unpin only where `F` is. The other field is Unpin.
-        let (cancelled, future) = unsafe {
+        let (cancelled, mut future) = unsafe {
             let this = this.get_unchecked_mut();
             (&mut this.cancelled, Pin::new_unchecked(&mut this.future))
         };
-        if let Poll::Ready(output) = future.poll(cx) {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
         }
-        Pin::new(cancelled).poll(cx).map(|()| None)
+        match Pin::new(cancelled).poll(cx) {
+            Poll::Pending => Poll::Pending,
+            // It may have become ready since it was polled, before the cancel even: what it has is not lost.
+            Poll::Ready(()) => Poll::Ready(match future.poll(cx) {
+                Poll::Ready(output) => Some(output),
+                Poll::Pending => None,
+            }),
+        }
     }
 }
 

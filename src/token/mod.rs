@@ -8,6 +8,8 @@ mod token;
 #[cfg(feature = "std")]
 pub(crate) mod wait;
 
+#[cfg(feature = "std")]
+pub use callback::StopAndWaitOnDrop;
 pub use callback::{Registration, StopOnDrop};
 pub use future::{
     FutureExt, WaitForCancellationFuture, WaitForCancellationFutureOwned, WithCancellationToken,

@@ -88,6 +88,10 @@ impl CancellationToken {
     /// can be cancelled by itself, as a child can, and tokens of this kind can be sources again.
     /// When a source is cancelled, the tokens below are marked before anybody is woken.
     ///
+    /// Which source it was, the cause tells: it is that of the source that decided, also if others were cancelled at
+    /// the same time. To tell sources apart, cancel them with causes that differ. (To ask each source whether it is
+    /// cancelled finds all that are by now.)
+    ///
     /// One thing keeps it longer than its handles: a callback below whose [`Registration`] was
     /// dropped. Then it stays, and the sources' trees with it, until one of them is cancelled; for good if
     /// nobody has a handle of a source any more.
@@ -111,20 +115,34 @@ impl CancellationToken {
 
     /// Whether the token is cancelled. Wait-free.
     ///
-    /// Cost: one acquire load.
+    /// Cost: one acquire load. (Where the timer's thread could not be started, a look at the deadlines above.)
     #[inline]
     pub fn is_cancelled(&self) -> bool {
-        self.handle.is_cancelled()
+        self.handle.is_cancelled() || self.has_expired_unseen()
+    }
+
+    /// Without the timer's thread nobody else looks at the deadlines of contexts above.
+    #[inline]
+    pub(super) fn has_expired_unseen(&self) -> bool {
+        #[cfg(feature = "std")]
+        return crate::timer::is_missing() && expire_if_past(&self.handle);
+        #[cfg(not(feature = "std"))]
+        false
     }
 
     /// Cancels this token and everything below it. The first cancel wins; another one changes
     /// nothing.
     ///
-    /// When it returns, everything below is cancelled, and everyone who waited there has been
-    /// woken. (If two threads cancel at once, one may return while the other is about to wake a
-    /// waiter that it took.) All tokens are marked before the first waiter is woken.
+    /// When it returns, everything below is cancelled, everyone who waited there has been
+    /// woken, and the callbacks have run. All tokens are marked before the first waiter is woken, and tasks and
+    /// threads are woken before the first callback runs.
     /// Wakers and [`on_cancel`](Self::on_cancel) callbacks run on this thread, with nothing
-    /// held: they may cancel, create, drop and wait.
+    /// held: they may cancel, create, drop and wait, also for threads that wait for this token.
+    ///
+    /// If two cancels overlap, of the same token or of one below the other, be it on two threads or because a callback
+    /// cancels again, then either returns no sooner than everything below its own token is cancelled. But tasks,
+    /// threads and callbacks there may then be about to be woken by the other one. And while a cancel is on its
+    /// way, another thread may see a token cancelled and a child of it not yet.
     ///
     /// # Panics
     ///
@@ -135,8 +153,8 @@ impl CancellationToken {
     /// # Cost
     ///
     /// 1 RMW if nothing is below, also if somebody waits for this token. Else 2, and 1 for each node below, the places
-    /// of dropped children too; a second pass of loads if somebody waits, with 1 RMW for each waiter. No allocation, no
-    /// recursion.
+    /// of dropped children too; a second pass of loads if somebody waits, with 1 RMW for each waiter, and a third if
+    /// there are callbacks. No allocation, no recursion.
     pub fn cancel(&self) {
         self.handle.cancel();
     }
@@ -221,7 +239,8 @@ impl CancellationToken {
     /// the future is dropped.
     ///
     /// A token that is cancelled already gives `None` without polling the future; after that, of
-    /// a future that is ready and a cancel, the future goes first.
+    /// a future that is ready and a cancel, the future goes first, also if it became ready after it was polled: when the
+    /// token is found cancelled, it is polled once more.
     ///
     /// # Cancel safety
     ///
@@ -279,6 +298,7 @@ impl CancellationToken {
     where
         F: FnOnce() + Send + 'static,
     {
+        self.has_expired_unseen();
         Registration::new(&self.handle, f)
     }
 
@@ -294,6 +314,18 @@ impl CancellationToken {
     }
 }
 
+#[cfg(feature = "std")]
+#[cold]
+fn expire_if_past(token: &Handle) -> bool {
+    match token.deadline() {
+        Some(deadline) if std::time::Instant::now() >= deadline => {
+            token.expire(crate::timer::clock::at_or_after(deadline));
+            token.is_cancelled()
+        }
+        _ => false,
+    }
+}
+
 impl From<Handle> for CancellationToken {
     #[inline]
     fn from(handle: Handle) -> CancellationToken {
@@ -306,8 +338,8 @@ impl Clone for CancellationToken {
     ///
     /// # Aborts
     ///
-    /// As `Arc`'s clone, if there are too many handles for the count: 2⁴⁷, more than memory has room for, and on
-    /// targets without 64-bit atomics 32,767. Living children count as handles of a parent that is dropped.
+    /// As `Arc`'s clone, if there are too many handles for the count: 2⁴⁶, more than memory has room for, and on
+    /// targets without 64-bit atomics 16,383. Living children count as handles of a parent that is dropped.
     #[inline]
     fn clone(&self) -> CancellationToken {
         self.handle.clone().into()

@@ -2,7 +2,9 @@
 
 use super::token::CancellationToken;
 pub(crate) use crate::sync::park::until;
+use crate::timer;
 use crate::tree::waiter::Waiter;
+use core::task::Waker;
 use std::time::{Duration, Instant};
 
 /// Waits that park the calling thread (feature `std`).
@@ -76,5 +78,12 @@ pub(crate) fn until_cancelled(token: &CancellationToken, deadline: Option<Instan
         }
     }
     let mut seated = Seated(token, Waiter::new());
-    until(deadline, |waker| seated.1.poll(token.handle(), waker))
+    // Who waits need not be told of deadlines by the timer, if there is none.
+    let above = timer::is_missing().then(|| token.handle().deadline());
+    let limit = deadline.into_iter().chain(above.flatten()).min();
+    let mut poll = |waker: &Waker| seated.1.poll(token.handle(), waker);
+    if until(limit, &mut poll) || token.is_cancelled() {
+        return true;
+    }
+    limit != deadline && until(deadline, poll)
 }

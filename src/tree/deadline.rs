@@ -19,6 +19,7 @@ use core::any::Any;
 use core::cell::RefCell;
 use core::ptr::NonNull;
 use std::collections::HashSet;
+use std::time::Instant;
 
 /// So many extensions a thread keeps at most. It comes to that many, with time, also where few live at once: those whose
 /// entries the timer looks at late suit few deadlines, and a thread may drop contexts that others made.
@@ -34,6 +35,8 @@ pub(super) struct Timing {
     entry: Entry,
     /// The deadline's cause. Written before the deadline is armed, read by who notices that it has passed.
     cause: UnsafeCell<Option<Cause>>,
+    /// When that is, as its user has said it. Written by the creator of the node.
+    exact: UnsafeCell<Option<Instant>>,
     /// Written by the creator of the node, emptied by its last owner.
     foreign: UnsafeCell<Option<Box<Foreign>>>,
 }
@@ -50,6 +53,7 @@ impl Timing {
         Timing {
             entry: Entry::new(),
             cause: UnsafeCell::new(None),
+            exact: UnsafeCell::new(None),
             foreign: UnsafeCell::new(None),
         }
     }
@@ -249,20 +253,31 @@ impl Handle {
     /// A deadline that the token has, or something above it, has passed: cancels what has one that is not later.
     #[cold]
     pub(crate) fn expire(&self, passed: Tick) {
+        self.each_above(|node| {
+            let extension = node.link.extension();
+            if extension.is_some_and(|extension| extension.timing.entry.is_due(passed)) {
+                expire(node);
+                return false;
+            }
+            // After the look at the entry: if the timer was faster it is through, and the node is cancelled.
+            !node.word.load().is_cancelled()
+        });
+    }
+
+    /// Visits the token and all above it, until the visitor says no.
+    fn each_above(&self, mut visit: impl FnMut(&Node) -> bool) {
         // An `any_of` token has more than one way up. Each of these tokens is looked at once, however many ways lead to it.
         let mut others: Vec<&Node> = Vec::new();
         let mut forks: HashSet<*const Node> = HashSet::new();
         let mut next = Some(self.node());
         while let Some(node) = next {
-            let extension = node.link.extension();
-            if extension.is_some_and(|extension| extension.timing.entry.is_due(passed)) {
-                return expire(node);
-            }
-            // After the look at the entry: if the timer was faster it is through, and the node is cancelled.
-            if node.word.load().is_cancelled() {
+            if !visit(node) {
                 return;
             }
-            let edges = extension.map_or(&[][..], |extension| &extension.edges);
+            let edges = node
+                .link
+                .extension()
+                .map_or(&[][..], |extension| &extension.edges);
             if edges.is_empty() || forks.insert(node) {
                 // SAFETY: held, or above what is held.
                 others.extend(edges.iter().filter_map(|edge| unsafe { edge.source() }));
@@ -275,15 +290,43 @@ impl Handle {
         }
     }
 
+    /// When the deadline is that was set, to be asked for by those below. The token is new, as for `set_deadline`.
+    #[inline]
+    pub(crate) fn note_deadline(&self, deadline: Instant) {
+        if let Some(extension) = self.node().link.extension() {
+            // SAFETY: the node is not shared, and the timer does not look at this.
+            extension
+                .timing
+                .exact
+                .with_mut(|e| unsafe { *e = Some(deadline) });
+        }
+    }
+
+    /// The earliest of the deadlines that the token has, and those above it.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let mut earliest = None;
+        self.each_above(|node| {
+            // SAFETY: written before the node was shared, and not changed while it is held.
+            let exact = |extension: &Extension| extension.timing.exact.with(|e| unsafe { *e });
+            let own = node.link.extension().and_then(exact);
+            earliest = earliest.into_iter().chain(own).min();
+            true
+        });
+        earliest
+    }
+
     /// A root below a parent of another kind: `subscribe` is given the signal by which that cancels the
     /// token, and what it returns is dropped when the token goes.
     pub(crate) fn below_foreign(
-        deadline: Option<Tick>,
+        deadline: Option<(Tick, Instant)>,
         subscribe: impl FnOnce(Signal) -> Box<dyn Any + Send>,
     ) -> Handle {
         let handle = Handle::root();
         match deadline {
-            Some(deadline) => handle.set_deadline(deadline),
+            Some((deadline, exact)) => {
+                handle.set_deadline(deadline);
+                handle.note_deadline(exact);
+            }
             None => {
                 handle.node().link.put_extension_unshared(new_extension());
             }
@@ -321,6 +364,21 @@ pub(crate) struct Signal(Arc<Trigger>);
 impl Signal {
     /// True: this call cancelled the token. When it returns the token is cancelled, or gone.
     pub(crate) fn cancel(&self, cause: Cause) -> bool {
+        if !self.begin() {
+            return false;
+        }
+        let mut panics = Panics::default();
+        let mut first = false;
+        let fire = |node: &Node| first = cancel::cancel_because(node, cause);
+        // SAFETY: FIRING by the step above.
+        unsafe { self.fire_last(fire, &mut panics) };
+        panics.resume();
+        first
+    }
+
+    /// The trigger becomes FIRING, or the caller joins who has made it so. False: the token is gone, or cancelled by
+    /// this and through.
+    pub(super) fn begin(&self) -> bool {
         let mut seen = self.0.load();
         loop {
             let step = if Trigger::is_armed(seen) {
@@ -331,17 +389,28 @@ impl Signal {
                 return false;
             };
             match step {
-                Ok(()) => break,
+                Ok(()) => return true,
                 Err(now) => seen = now,
             }
         }
-        let mut panics = Panics::default();
-        let mut first = false;
-        let fire = |node: &Node| first = cancel::cancel_because(node, cause);
+    }
+
+    /// The node, which stays until the caller's `fire_last`.
+    ///
+    /// # Safety
+    /// FIRING by the caller's `begin`.
+    pub(super) unsafe fn node(&self) -> NonNull<Node> {
+        // SAFETY: the caller's promise.
+        NonNull::from(unsafe { self.0.node() })
+    }
+
+    /// What the caller does with the node last.
+    ///
+    /// # Safety
+    /// FIRING by the caller's `begin`, and this is its end.
+    pub(super) unsafe fn fire_last(&self, fire: impl FnOnce(&Node), panics: &mut Panics) {
         let trigger = NonNull::from(&*self.0);
-        // SAFETY: FIRING by one of the steps above.
-        unsafe { Trigger::fire(trigger, fire, Trigger::finish_one, &mut panics) };
-        panics.resume();
-        first
+        // SAFETY: the caller's promise.
+        unsafe { Trigger::fire(trigger, fire, Trigger::finish_one, panics) };
     }
 }

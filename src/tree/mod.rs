@@ -31,6 +31,8 @@ mod cause_from;
 mod children;
 #[cfg(feature = "std")]
 mod deadline;
+#[cfg(feature = "std")]
+mod elsewhere;
 mod extension;
 mod handle;
 mod node;
@@ -38,6 +40,7 @@ mod reclaim;
 #[cfg(feature = "std")]
 pub(crate) mod trigger;
 pub(crate) mod waiter;
+mod walk;
 mod word;
 
 pub use cause::{Cause, ContextError};
@@ -45,5 +48,7 @@ pub use cause::{Cause, ContextError};
 pub(crate) use deadline::drop_cache;
 #[cfg(feature = "std")]
 pub(crate) use deadline::Signal;
+#[cfg(feature = "std")]
+pub(crate) use elsewhere::Elsewhere;
 pub(crate) use handle::Handle;
 pub(crate) use node::Node;

@@ -111,6 +111,15 @@ impl Trigger {
         self.clear(FIRING | LEFT)
     }
 
+    /// What it is about.
+    ///
+    /// # Safety
+    /// The caller has made it FIRING, or joined, and has not finished: that keeps the node.
+    pub(super) unsafe fn node(&self) -> &Node {
+        // Relaxed: published by the step that armed. SAFETY: the caller's promise.
+        unsafe { &*self.node.load(Relaxed) }
+    }
+
     /// The firer's work: `fire` is given the node; after `finish` the trigger may be gone.
     ///
     /// # Safety

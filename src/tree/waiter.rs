@@ -215,7 +215,7 @@ impl Waiter {
         // SAFETY: a new child, which nobody else has.
         match unsafe {
             node.slot
-                .arm_exclusive(&node.word, Content::Waker(waker), State::NONE)
+                .arm_exclusive(&node.word, Content::Waker(waker), State::SLOT)
         } {
             Ok(()) => {
                 self.place = Place::Child(child);

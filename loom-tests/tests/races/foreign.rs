@@ -301,6 +301,8 @@ struct Events {
     waker: Mutex<Option<Waker>>,
     /// How many futures have been dropped.
     dropped: AtomicUsize,
+    /// The threads that are about to wake one.
+    waking: Mutex<Vec<loom::thread::ThreadId>>,
 }
 
 impl Events {
@@ -309,7 +311,16 @@ impl Events {
             flags: (0..n).map(|_| AtomicBool::new(false)).collect(),
             waker: Mutex::new(None),
             dropped: AtomicUsize::new(0),
+            waking: Mutex::default(),
         })
+    }
+
+    /// Nothing of the future's may be dropped in it.
+    fn wake(&self, waker: Waker) {
+        let me = loom::thread::current().id();
+        self.waking.lock().unwrap().push(me);
+        waker.wake();
+        self.waking.lock().unwrap().retain(|other| *other != me);
     }
 
     fn happen(&self, n: usize) {
@@ -364,6 +375,9 @@ impl Future for All {
 impl Drop for All {
     fn drop(&mut self) {
         self.touched.with_mut(|_| ());
+        let me = loom::thread::current().id();
+        let waking = self.events.waking.lock().unwrap();
+        assert!(!waking.contains(&me), "dropped by who wakes it");
         self.events.dropped.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -383,9 +397,20 @@ fn eventful(n: usize) -> (Context, Arc<Events>, Waker) {
     (ctx, events, waker)
 }
 
+/// Two turns of the service, for what polls left behind too.
+fn two_turns(mut service: Service) -> JoinHandle<Service> {
+    spawn(move || {
+        service.turn(Service::at(1));
+        service.turn(Service::at(1));
+        service
+    })
+}
+
+/// Neither is lost, whichever finds what the other left.
 #[test]
 fn wake_vs_wake() {
     model_in_all_orders(USUAL, || {
+        let service = Service::new();
         let (ctx, events, waker) = eventful(2);
         let (same, again) = (events.clone(), waker.clone());
         let thread = spawn(move || {
@@ -395,130 +420,385 @@ fn wake_vs_wake() {
         events.happen(1);
         waker.wake();
         thread.join().unwrap();
+        // Nothing runs where it was woken.
+        assert!(!ctx.is_done());
+        drop(service);
         assert_eq!(reason_of(&ctx), 1);
+    });
+}
+
+#[test]
+fn wake_vs_poll() {
+    model_in_all_orders(USUAL, || {
+        let (ctx, events, waker) = eventful(2);
+        let service = Service::new();
+        events.happen(0);
+        waker.wake_by_ref();
+        let worker = turn(service, 1);
+        events.happen(1);
+        waker.wake();
+        drop(worker.join().unwrap());
+        assert_eq!(reason_of(&ctx), 1);
+        assert_eq!(events.dropped.load(Ordering::Relaxed), 1);
     });
 }
 
 /// The second wake-up may find that the first is still to be seen to.
 #[test]
-fn wake_vs_two_wakes() {
-    model_in_all_orders(USUAL, || {
-        let (ctx, events, waker) = eventful(3);
+fn two_wakes_vs_poll() {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
+        let (ctx, events, waker) = eventful(2);
+        let service = Service::new();
+        waker.wake_by_ref();
+        let worker = turn(service, 1);
         let (same, again) = (events.clone(), waker.clone());
         let thread = spawn(move || {
             same.happen(0);
-            again.wake_by_ref();
-            same.happen(1);
             again.wake();
         });
-        events.happen(2);
+        events.happen(1);
         waker.wake();
         thread.join().unwrap();
+        drop(worker.join().unwrap());
         assert_eq!(reason_of(&ctx), 1);
     });
 }
 
+/// What the last poll has written is seen by the next one, on another worker.
 #[test]
-fn three_wakes_at_once() {
+fn wake_vs_polls_of_two_workers() {
     // Too many executions at 3: bound 2.
     model_in_all_orders(Some(2), || {
-        let (ctx, events, waker) = eventful(3);
-        let wake = |n: usize| {
-            let (events, waker) = (events.clone(), waker.clone());
-            spawn(move || {
-                events.happen(n);
-                waker.wake();
-            })
-        };
-        let (one, two) = (wake(0), wake(1));
-        events.happen(2);
+        let (ctx, events, waker) = eventful(2);
+        let (mut one, mut other) = (Service::new(), Service::new());
+        waker.wake_by_ref();
+        let worker = spawn(move || {
+            one.turn(Service::at(1));
+            one
+        });
+        let thread = spawn(move || {
+            other.turn(Service::at(1));
+            other
+        });
+        events.happen(0);
+        events.happen(1);
         waker.wake();
-        one.join().unwrap();
-        two.join().unwrap();
+        drop(worker.join().unwrap());
+        drop(thread.join().unwrap());
         assert_eq!(reason_of(&ctx), 1);
     });
 }
 
 #[test]
-fn wake_vs_drop() {
-    // Too many executions at 3: bound 2.
-    model_in_all_orders(Some(2), || {
+fn wake_vs_close() {
+    model_in_all_orders(USUAL, || {
+        let service = Service::new();
         let (ctx, events, waker) = eventful(1);
         let thread = spawn(move || drop(ctx));
         events.happen(0);
         waker.wake();
         thread.join().unwrap();
+        // Not polled again: what it waited for happened after the context had gone, or before the worker looked.
+        assert_eq!(events.dropped.load(Ordering::Relaxed), 1);
+        drop(service);
     });
 }
 
 #[test]
-fn wake_that_is_too_early_vs_drop() {
-    model_in_all_orders(USUAL, || {
+fn poll_vs_close() {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
+        let service = Service::new();
         let (ctx, events, waker) = eventful(1);
-        let thread = spawn(move || drop(ctx));
         waker.wake_by_ref();
-        thread.join().unwrap();
+        let worker = turn(service, 1);
+        drop(ctx);
+        let service = worker.join().unwrap();
         // The future goes with the context, not with the last waker.
         assert_eq!(events.dropped.load(Ordering::Relaxed), 1);
+        drop(service);
         drop(waker);
     });
 }
 
 #[test]
-fn wake_vs_wake_vs_drop() {
+fn ready_vs_close() {
     // Too many executions at 3: bound 2.
     model_in_all_orders(Some(2), || {
-        let (ctx, events, waker) = eventful(2);
-        let (same, again) = (events.clone(), waker.clone());
-        let one = spawn(move || {
-            same.happen(0);
-            again.wake();
-        });
-        let two = spawn(move || drop(ctx));
-        events.happen(1);
+        let service = Service::new();
+        let (ctx, events, waker) = eventful(1);
+        events.happen(0);
         waker.wake();
-        one.join().unwrap();
-        two.join().unwrap();
+        let worker = turn(service, 1);
+        drop(ctx);
+        drop(worker.join().unwrap());
+        assert_eq!(events.dropped.load(Ordering::Relaxed), 1);
     });
 }
 
 #[test]
-fn wake_vs_the_first_poll() {
-    /// Gives its waker to another thread while it is polled for the first time.
-    #[derive(Clone)]
-    struct Early(Arc<Mutex<Option<JoinHandle<()>>>>, Arc<Events>);
+fn wake_vs_poll_vs_close() {
+    // Too many executions in all orders, or at 3.
+    model(Some(2), || {
+        let service = Service::new();
+        let (ctx, events, waker) = eventful(2);
+        waker.wake_by_ref();
+        let worker = turn(service, 1);
+        let thread = spawn(move || drop(ctx));
+        events.happen(0);
+        waker.wake();
+        thread.join().unwrap();
+        drop(worker.join().unwrap());
+        assert_eq!(events.dropped.load(Ordering::Relaxed), 1);
+    });
+}
 
-    struct Polled(Early, All);
-
-    impl Future for Polled {
-        type Output = cancel_tree_loom::Cause;
-
-        fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
-            if !self.1.started {
-                let (waker, events) = (cx.waker().clone(), self.0 .1.clone());
-                let thread = spawn(move || {
-                    events.happen(0);
-                    waker.wake();
-                });
-                *self.0 .0.lock().unwrap() = Some(thread);
-                self.1.started = true;
-            }
-            Pin::new(&mut self.1).poll(cx)
-        }
-    }
-
-    impl ForeignContext for Early {
-        fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
-            signal.when_ready(Polled(self.clone(), All::new(&self.1)))
-        }
-    }
-
+/// A context that is held: what is ready cancels it, whoever wakes once more meanwhile.
+#[test]
+fn wake_vs_ready() {
     model_in_all_orders(USUAL, || {
+        let service = Service::new();
+        let (ctx, events, waker) = eventful(1);
+        events.happen(0);
+        waker.wake_by_ref();
+        let worker = turn(service, 1);
+        waker.wake();
+        let service = worker.join().unwrap();
+        assert_eq!(reason_of(&ctx), 1);
+        assert_eq!(events.dropped.load(Ordering::Relaxed), 1);
+        drop(service);
+    });
+}
+
+/// Gives its waker to another thread while it is polled for the first time.
+#[derive(Clone)]
+struct Early(Arc<Mutex<Option<JoinHandle<()>>>>, Arc<Events>);
+
+struct Polled(Early, All);
+
+impl Future for Polled {
+    type Output = cancel_tree_loom::Cause;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        if !self.1.started {
+            let (waker, events) = (cx.waker().clone(), self.0 .1.clone());
+            let thread = spawn(move || {
+                events.happen(0);
+                waker.wake();
+            });
+            *self.0 .0.lock().unwrap() = Some(thread);
+            self.1.started = true;
+        }
+        Pin::new(&mut self.1).poll(cx)
+    }
+}
+
+impl ForeignContext for Early {
+    fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+        signal.when_ready(Polled(self.clone(), All::new(&self.1)))
+    }
+}
+
+#[test]
+fn wake_vs_the_first_poll() {
+    model_in_all_orders(USUAL, || {
+        let service = Service::new();
         let early = Early(Arc::default(), Events::new(1));
         let ctx = Context::below(early.clone());
         let thread = early.0.lock().unwrap().take().unwrap();
         thread.join().unwrap();
+        drop(service);
         assert_eq!(reason_of(&ctx), 1);
         assert_eq!(ctx.err(), Some(ContextError::Cancelled));
+    });
+}
+
+#[test]
+fn wake_vs_the_first_poll_vs_a_worker() {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
+        let worker = two_turns(Service::new());
+        let early = Early(Arc::default(), Events::new(1));
+        let ctx = Context::below(early.clone());
+        let thread = early.0.lock().unwrap().take().unwrap();
+        thread.join().unwrap();
+        drop(worker.join().unwrap());
+        assert_eq!(reason_of(&ctx), 1);
+    });
+}
+
+// ----- a future that is woken only when it is ready ---------------------------------------------
+
+struct Precise(Arc<Events>, Mutex<Option<DoneSignal>>);
+
+impl ForeignContext for Precise {
+    fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+        *self.1.lock().unwrap() = Some(signal.clone());
+        signal.when_woken(All::new(&self.0))
+    }
+}
+
+fn precise() -> (Context, Arc<Events>, Waker) {
+    let events = Events::new(1);
+    let ctx = Context::below(Precise(events.clone(), Mutex::default()));
+    let waker = events.waker();
+    (ctx, events, waker)
+}
+
+#[test]
+fn woken_vs_woken() {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
+        let service = Service::new();
+        let (ctx, events, waker) = precise();
+        let (same, again, below) = (events.clone(), waker.clone(), ctx.child_token());
+        let thread = spawn(move || {
+            same.wake(again);
+            assert!(below.is_cancelled());
+        });
+        events.wake(waker);
+        assert_eq!(ctx.err(), Some(ContextError::Cancelled));
+        thread.join().unwrap();
+        drop(service);
+    });
+}
+
+#[test]
+fn woken_vs_woken_vs_drop() {
+    // Too many executions in all orders, or at 3.
+    model(Some(2), || {
+        let service = Service::new();
+        let (ctx, events, waker) = precise();
+        let (same, again) = (events.clone(), waker.clone());
+        let one = spawn(move || same.wake(again));
+        let two = spawn(move || drop(ctx));
+        events.wake(waker);
+        one.join().unwrap();
+        two.join().unwrap();
+        drop(service);
+        assert_eq!(events.dropped.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn woken_vs_drop() {
+    model_in_all_orders(USUAL, || {
+        let service = Service::new();
+        let (ctx, events, waker) = precise();
+        let thread = spawn(move || drop(ctx));
+        events.wake(waker);
+        thread.join().unwrap();
+        drop(service);
+        assert_eq!(events.dropped.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn woken_vs_worker() {
+    model_in_all_orders(USUAL, || {
+        let runs = Runs::default();
+        let probe = Probe::new();
+        let (ctx, events, waker) = precise();
+        let below = ctx.child_token();
+        let callback = below.on_cancel(runs.callback());
+        let mut done = ctx.done_owned();
+        assert!(!poll(&mut done, &probe.waker()));
+        let worker = turn(Service::new(), 1);
+        events.wake(waker);
+        assert!(below.is_cancelled());
+        drop(worker.join().unwrap());
+        assert_eq!((runs.count(), probe.woken()), (1, 1));
+        assert!(!callback.stop());
+        drop(done);
+    });
+}
+
+#[test]
+fn woken_vs_worker_vs_drop() {
+    // Too many executions in all orders, or at 3.
+    model(Some(2), || {
+        let (ctx, events, waker) = precise();
+        let worker = turn(Service::new(), 1);
+        let thread = spawn(move || drop(ctx));
+        events.wake(waker);
+        thread.join().unwrap();
+        drop(worker.join().unwrap());
+        assert_eq!(events.dropped.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn woken_vs_signal() {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
+        let service = Service::new();
+        let events = Events::new(1);
+        let parent = Arc::new(Precise(events.clone(), Mutex::default()));
+        struct Same(Arc<Precise>);
+        impl ForeignContext for Same {
+            fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+                self.0.on_done(signal)
+            }
+        }
+        let ctx = Context::below(Same(parent.clone()));
+        let (waker, signal) = (events.waker(), parent.1.lock().unwrap().take().unwrap());
+        let below = ctx.child_token();
+        let thread = spawn(move || {
+            let first = signal.cancel();
+            assert!(ctx.is_done());
+            first
+        });
+        events.wake(waker);
+        assert!(below.is_cancelled());
+        thread.join().unwrap();
+        drop(below);
+        drop(service);
+        assert_eq!(events.dropped.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn woken_vs_cancel_of_another_source() {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
+        let service = Service::new();
+        let (ctx, events, waker) = precise();
+        let (other, guard) = Context::background().with_cancel();
+        let either = Context::any_of([&other, &ctx]).child_token();
+        let thread = spawn(move || {
+            guard.cancel_with(Reason::cause(2));
+            Service::end_of_thread();
+        });
+        events.wake(waker);
+        assert!(either.is_cancelled() && ctx.is_done());
+        thread.join().unwrap();
+        drop((ctx, either, other));
+        drop(service);
+        assert_eq!(events.dropped.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn woken_vs_the_first_poll() {
+    #[derive(Clone)]
+    struct Racing(Early);
+
+    impl ForeignContext for Racing {
+        fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+            signal.when_woken(Polled(self.0.clone(), All::new(&self.0 .1)))
+        }
+    }
+
+    model_in_all_orders(USUAL, || {
+        let service = Service::new();
+        let early = Early(Arc::default(), Events::new(1));
+        let ctx = Context::below(Racing(early.clone()));
+        let thread = early.0.lock().unwrap().take().unwrap();
+        thread.join().unwrap();
+        assert_eq!(ctx.err(), Some(ContextError::Cancelled));
+        drop(ctx);
+        drop(service);
+        assert_eq!(early.1.dropped.load(Ordering::Relaxed), 1);
     });
 }

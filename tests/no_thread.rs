@@ -1,0 +1,77 @@
+//! Where the timer's thread cannot be started, whoever asks or waits looks at the clock. One test: it takes the process's
+//! address space away for a while.
+#![cfg(all(target_os = "linux", target_pointer_width = "64"))]
+
+use cancel_tree::{Context, ContextError};
+use std::ffi::c_int;
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const RLIMIT_AS: c_int = 9;
+const NO_LIMIT: u64 = u64::MAX;
+
+extern "C" {
+    fn setrlimit(resource: c_int, limit: *const [u64; 2]) -> c_int;
+}
+
+fn limit(bytes: u64) {
+    // SAFETY: a pointer to what the function asks for, on targets of 64 bits.
+    assert_eq!(unsafe { setrlimit(RLIMIT_AS, &[bytes, NO_LIMIT]) }, 0);
+}
+
+fn in_use() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
+}
+
+fn threads_of_ours() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")));
+    names
+        .filter(|name| {
+            name.as_ref()
+                .is_ok_and(|name| name.starts_with("cancel-tree"))
+        })
+        .count()
+}
+
+#[test]
+fn without_the_timers_thread_tokens_below_a_context_notice_its_deadline() {
+    const SOON: Duration = Duration::from_millis(50);
+    const LATE: Duration = Duration::from_secs(3600);
+    let passed = Some(ContextError::DeadlineExceeded);
+    let below = |within| {
+        // Room for what is small; none for a thread's stack.
+        limit(in_use() + (64 << 10));
+        let (ctx, guard) = Context::background().with_timeout(within);
+        limit(NO_LIMIT);
+        assert_eq!(threads_of_ours(), 0, "a thread was to be had");
+        (ctx.child_token(), guard)
+    };
+    let (asked, _asked) = below(SOON);
+    let (polled, _polled) = below(SOON);
+    let (called, _called) = below(SOON);
+    let (waited, _waited) = below(SOON);
+    let (timed, _timed) = below(SOON);
+    let (late, _late) = below(LATE);
+    assert!(!asked.is_cancelled());
+    let mut future = pin!(polled.cancelled());
+    let mut cx = std::task::Context::from_waker(Waker::noop());
+    assert!(future.as_mut().poll(&mut cx).is_pending());
+    assert!(!waited.wait_timeout(Duration::from_millis(1)));
+
+    // Nobody else is there to end the wait.
+    let begin = Instant::now();
+    waited.wait();
+    assert!(begin.elapsed() < LATE / 2);
+    assert!(timed.wait_timeout(LATE));
+    thread::sleep(SOON);
+    assert!(asked.is_cancelled());
+    assert_eq!(asked.context().err(), passed);
+    assert_eq!(future.as_mut().poll(&mut cx), Poll::Ready(()));
+    assert!(!called.on_cancel(|| ()).stop(), "it has run");
+    assert!(!late.is_cancelled() && !late.wait_timeout(Duration::from_millis(1)));
+}
