@@ -19,6 +19,7 @@ use alloc::boxed::Box;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 use core::task::Waker;
+use crossbeam_utils::CachePadded;
 
 const CAUSE: usize = 1;
 const EXTENSION: usize = 2;
@@ -40,16 +41,16 @@ pub(super) struct Extension {
     pub(super) shards: AtomicPtr<Node>,
     /// What cancels an `any_of` token.
     pub(super) edges: Box<[Edge]>,
-    /// Made as a `Padded`.
+    /// Made as a [`Padded`].
     padded: bool,
     #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
     _leak: crate::sync::Track<()>,
 }
 
 /// An extension on cache lines of its own: every thread that makes children of a sharded parent reads it,
-/// and what the allocator would put beside it may be written all the time.
-#[repr(C, align(128))]
-struct Padded(Extension);
+/// and what the allocator would put beside it may be written all the time. It begins with the extension: `CachePadded`
+/// has the layout of C.
+type Padded = CachePadded<Extension>;
 
 impl Extension {
     /// Takes out what is in it, and gives it up. The answer is the word of the cause.
@@ -89,7 +90,7 @@ impl Extension {
     /// The same, for a contended parent.
     pub(super) fn of_shards(shards: *mut Node) -> NonNull<Extension> {
         let extension = Extension::with(shards, Box::default(), true);
-        NonNull::from(Box::leak(Box::new(Padded(extension)))).cast()
+        NonNull::from(Box::leak(Box::new(Padded::new(extension)))).cast()
     }
 
     fn with(shards: *mut Node, edges: Box<[Edge]>, padded: bool) -> Extension {

@@ -70,12 +70,15 @@ fn told_vs_park_within_the_wait() {
         let flag = Flag::new();
         let mut teller = None;
         until(|waker| {
-            if teller.is_none() {
-                teller = Some(tell(&flag, waker));
+            let first = teller.is_none();
+            teller.get_or_insert_with(|| tell(&flag, waker));
+            // Looks, and takes the permit afterwards.
+            let seen = flag.get();
+            if first {
                 parking::current().unpark();
                 parking::park();
             }
-            flag.get()
+            seen
         });
         teller.unwrap().join().unwrap();
     });
@@ -88,16 +91,19 @@ fn told_vs_wait_within_the_wait() {
         let (outer, inner) = (Flag::new(), Flag::new());
         let mut tellers = None;
         until(|waker| {
-            if tellers.is_none() {
-                let first = tell(&outer, waker);
-                let mut second = None;
-                until(|waker| {
-                    second.get_or_insert_with(|| tell(&inner, waker));
-                    inner.get()
-                });
-                tellers = Some([first, second.unwrap()]);
+            if tellers.is_some() {
+                return outer.get();
             }
-            outer.get()
+            let first = tell(&outer, waker);
+            // Looks, and waits for something else afterwards.
+            let seen = outer.get();
+            let mut second = None;
+            until(|waker| {
+                second.get_or_insert_with(|| tell(&inner, waker));
+                inner.get()
+            });
+            tellers = Some([first, second.unwrap()]);
+            seen
         });
         for teller in tellers.unwrap() {
             teller.join().unwrap();
