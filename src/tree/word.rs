@@ -391,11 +391,11 @@ impl Word {
         // Acquire: pairs with the release of a canceller who has passed.
         let mut seen = self.load();
         while seen.handles() == 1 {
-            // Relaxed: who is refused from now on looks at nothing.
+            // Acquire, also on success: a canceller who has come and gone since the load leaves the same value.
             match self.0.compare_exchange_weak(
                 seen.0,
                 seen.without(State::TARGET).0,
-                Relaxed,
+                Acquire,
                 Acquire,
             ) {
                 Ok(_) => return true,
