@@ -5,7 +5,7 @@ use super::any_of::FiredEdges;
 use super::cause::Cause;
 use super::extension::RawCause;
 use super::word::State;
-use super::{reclaim, Handle, Node};
+use super::{reclaim, room, Handle, Node};
 use crate::sync::{unless_unwinding, Acquire, Panics};
 use core::ptr::{self, NonNull};
 use core::task::Waker;
@@ -282,7 +282,9 @@ fn wake(top: &Node, panics: &mut Panics) {
     let mut visit = |node: &Node| {
         let state = node.word.load();
         if state.has_any(State::WAITER) && !state.has_any(State::EDGE) {
-            if let Some(waker) = node.slot.disarm(&node.word) {
+            if state.is_room() {
+                room::close(node, panics, Waker::wake);
+            } else if let Some(waker) = node.slot.disarm(&node.word) {
                 panics.catch(|| waker.wake());
             }
         }
