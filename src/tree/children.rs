@@ -469,26 +469,23 @@ pub(super) fn create(parent: &Node, handles: Bits) -> NonNull<Node> {
     }
 }
 
-/// A child for a waiter. None: the list has grown long, so a room is better.
+/// A child for a waiter, in the `home` of this thread's. None: the list has grown long, so a room is better.
 #[inline]
 pub(super) fn create_one_of_few(parent: &Node, home: &Node) -> Option<NonNull<Node>> {
-    if parent.word.load().is_cancelled() {
-        return Some(refused(parent, 1));
+    match home.claim_hinted(1) {
+        Ok(child) => Some(child),
+        Err(miss) => create_one_of_few_slowly(parent, home, miss),
     }
-    home.claim_hinted(1)
-        .or_else(|miss| {
-            // Acquire: as in `create_slowly`.
-            // SAFETY: a linked child of a node that the caller holds (I2).
-            let newest = unsafe { home.children.load(Acquire).as_ref() };
-            let is_short =
-                newest.is_none_or(|newest| newest.chunk_class().unwrap_or(0) < FEW_CLASS);
-            if is_short {
-                Ok(create_slowly(parent, home, miss, 1))
-            } else {
-                Err(())
-            }
-        })
-        .ok()
+}
+
+#[cold]
+fn create_one_of_few_slowly(parent: &Node, home: &Node, miss: Miss) -> Option<NonNull<Node>> {
+    // Acquire: as in `create_slowly`.
+    // SAFETY: a linked child of a node that the caller holds (I2).
+    let newest = unsafe { home.children.load(Acquire).as_ref() };
+    newest
+        .is_none_or(|newest| newest.chunk_class().unwrap_or(0) < FEW_CLASS)
+        .then(|| create_slowly(parent, home, miss, 1))
 }
 
 #[cold]

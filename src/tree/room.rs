@@ -112,6 +112,7 @@ impl Room {
     }
 
     /// Takes the lowest seat that is free.
+    #[inline(always)]
     fn take(&self) -> Result<Taken, Refused> {
         let mut raced = false;
         // Acquire, here and on failure: pairs with `close`; who is refused goes on as one that has seen the cancel.
@@ -146,6 +147,7 @@ impl Taken {
     ///
     /// # Safety
     /// The token that the room belongs to is held.
+    #[inline(always)]
     pub(super) unsafe fn sit(self, waker: Waker) -> Result<Seated, Waker> {
         let Taken { room, seat, .. } = self;
         // SAFETY: memory of the token's list (I2).
@@ -181,6 +183,7 @@ impl Seated {
     ///
     /// # Safety
     /// As above.
+    #[inline]
     pub(super) unsafe fn leave(self) -> Option<Waker> {
         // SAFETY: memory of the token's list (I2).
         let this = unsafe { self.room.as_ref() };
@@ -214,36 +217,60 @@ fn header(room: NonNull<Room>) -> NonNull<Node> {
     unsafe { room.cast::<Node>().add(REST) }
 }
 
-/// A seat for one who waits at `token`, in a room that is there. `Refused::Taken` with null: there is no room. Else it is
-/// full, and so were others; the pointer says where to put the next one.
-pub(super) fn take(token: &Node, home: &Node) -> Result<Taken, (Refused, *mut Room)> {
-    let nothing = (Refused::Taken, ptr::null_mut());
-    let extension = home.link.extension().ok_or(nothing)?;
+/// Whether who waits at `home` has a room.
+#[inline]
+pub(super) fn is_there(home: &Node) -> bool {
+    // Relaxed: only null or not is asked.
+    let hint = |extension: &Extension| extension.rooms.load(Relaxed);
+    home.link.extension().is_some_and(|e| !hint(e).is_null())
+}
+
+/// A seat for one who waits at `token`, whose `home` this thread's waiters sit at. `Refused::Taken`: there can be no room,
+/// because somebody is about to cancel the token.
+#[inline(always)]
+pub(super) fn take(token: &Node, home: &Node) -> Result<Taken, Refused> {
+    let extension = extension_of(home).ok_or(Refused::Taken)?;
     // Acquire: pairs with the stores of hints, all of which come after the room was announced (I6).
     let hint = extension.rooms.load(Acquire);
-    let mut room = NonNull::new(hint).ok_or(nothing)?;
-    for look in 1.. {
-        // SAFETY: a room in the list of a home whose token the caller holds (I2).
-        let this = unsafe { room.as_ref() };
-        match this.take() {
-            Ok(found) => {
-                if look != 1 {
-                    // Release: pairs with the loads of it.
-                    extension.rooms.store(room.as_ptr(), Release);
-                }
-                return Ok(found);
+    // SAFETY: a room in the list of a home whose token the caller holds (I2).
+    match unsafe { hint.as_ref() }.map(Room::take) {
+        Some(Ok(taken)) => Ok(taken),
+        Some(Err(Refused::Cancelled)) => Err(Refused::Cancelled),
+        _ => take_slowly(token, home, extension),
+    }
+}
+
+/// The rooms that come next, other threads', a new one.
+#[cold]
+fn take_slowly(token: &Node, home: &Node, extension: &Extension) -> Result<Taken, Refused> {
+    // Acquire: as in `take`.
+    let hint = extension.rooms.load(Acquire);
+    let mut last = hint;
+    for _ in 0..LOOK {
+        // SAFETY: as in `take`.
+        let Some(room) = (unsafe { last.as_ref() }) else {
+            return make(home, extension, last);
+        };
+        match room.take() {
+            Ok(taken) => {
+                // Release: pairs with the loads of it.
+                extension.rooms.store(last, Release);
+                return Ok(taken);
             }
-            Err(Refused::Cancelled) => return Err((Refused::Cancelled, hint)),
+            Err(Refused::Cancelled) => return Err(Refused::Cancelled),
             Err(Refused::Taken) => {}
         }
         // Acquire: pairs with `enter_ring`.
-        let next = this.next.load(Acquire);
-        match NonNull::new(next) {
-            Some(next) if look < LOOK && next.as_ptr() != hint => room = next,
-            _ => break,
+        let next = room.next.load(Acquire);
+        if next == hint {
+            break;
         }
+        last = next;
     }
-    take_elsewhere(token, home).map_err(|refused| (refused, room.as_ptr()))
+    match take_elsewhere(token, home) {
+        Err(Refused::Taken) => make(home, extension, last),
+        taken_or_cancelled => taken_or_cancelled,
+    }
 }
 
 /// A seat in a room of another thread, or from before there were shards.
@@ -260,17 +287,14 @@ fn take_elsewhere(token: &Node, home: &Node) -> Result<Taken, Refused> {
         };
         match room.take() {
             Err(Refused::Taken) => {}
-            found_or_cancelled => return found_or_cancelled,
+            taken_or_cancelled => return taken_or_cancelled,
         }
     }
     Err(Refused::Taken)
 }
 
-/// Makes a room, in the ring after the one that is given, and takes its first seat. `Refused::Taken`: there can be no room,
-/// because somebody is about to cancel the token.
-#[cold]
-pub(super) fn make(home: &Node, after: *mut Room) -> Result<Taken, Refused> {
-    let extension = extension_of(home).ok_or(Refused::Taken)?;
+/// Makes a room, in the ring after the one that is given, and takes its first seat.
+fn make(home: &Node, extension: &Extension, after: *mut Room) -> Result<Taken, Refused> {
     let room = home.push_room().ok_or(Refused::Cancelled)?;
     enter_ring(extension, room, after);
     // Release: pairs with the loads of it; the announcement is behind this (I6).
@@ -284,7 +308,7 @@ pub(super) fn make(home: &Node, after: *mut Room) -> Result<Taken, Refused> {
 
 fn extension_of(home: &Node) -> Option<&Extension> {
     home.link.extension().or_else(|| {
-        // If not: somebody else's extension has come in between, or the cause of a cancel.
+        // If it is not taken: somebody else's has come in between, or the cause of a cancel.
         home.link.extend(Extension::new(Box::default()));
         home.link.extension()
     })

@@ -196,42 +196,44 @@ impl Waiter {
     }
 
     /// For all but the first: a few become children, more sit in rooms.
+    #[inline]
     fn enter_beside(&mut self, token: &Handle, waker: Waker) -> bool {
         let node = token.node();
         let before = node.word.load();
         let home = node.home();
-        let seat = match room::take(node, home) {
-            Err((Refused::Taken, full)) => {
-                if full.is_null() {
-                    if let Some(child) = children::create_one_of_few(node, home) {
-                        return self.enter_child(token, before, Handle(child), waker);
-                    }
-                }
-                room::make(home, full)
+        if before.is_cancelled() {
+            return refuse(waker);
+        }
+        if !room::is_there(home) {
+            if let Some(child) = children::create_one_of_few(node, home) {
+                return self.enter_child(token, before, Handle(child), waker);
             }
-            Err((refused, _)) => Err(refused),
-            Ok(seat) => Ok(seat),
-        };
-        let rejected = match seat {
-            Ok(seat) => {
-                let raced = seat.raced;
+        }
+        self.enter_room(token, home, waker)
+    }
+
+    #[inline(never)]
+    fn enter_room(&mut self, token: &Handle, home: &Node, waker: Waker) -> bool {
+        let node = token.node();
+        match room::take(node, home) {
+            Ok(taken) => {
+                let raced = taken.raced;
                 // SAFETY: the token is held by who waits.
-                match unsafe { seat.sit(waker) } {
+                match unsafe { taken.sit(waker) } {
                     Ok(seated) => {
                         self.place = Place::Seat(seated);
                         if raced {
                             shard_if_contended(node);
                         }
-                        return false;
+                        false
                     }
-                    Err(rejected) => rejected,
+                    Err(rejected) => refuse(rejected),
                 }
             }
-            Err(Refused::Taken) => return self.enter_child(token, before, token.child(), waker),
-            Err(Refused::Cancelled) => waker,
-        };
-        unless_unwinding(|| drop(rejected));
-        true
+            // Somebody is about to cancel: for the moment that this takes there is the list.
+            Err(Refused::Taken) => self.enter_child(token, node.word.load(), token.child(), waker),
+            Err(Refused::Cancelled) => refuse(waker),
+        }
     }
 
     fn enter_own(&mut self, node: &Node, waker: Waker) -> bool {
@@ -252,6 +254,7 @@ impl Waiter {
         }
     }
 
+    #[inline(always)]
     fn enter_child(&mut self, token: &Handle, before: State, child: Handle, waker: Waker) -> bool {
         let node = child.node();
         // SAFETY: a new child, which nobody else has.
@@ -327,6 +330,13 @@ fn drop_waker(waker: Option<Waker>) -> bool {
         unless_unwinding(|| drop(waker));
     }
     there
+}
+
+/// The token is cancelled. User code.
+#[cold]
+fn refuse(waker: Waker) -> bool {
+    unless_unwinding(|| drop(waker));
+    true
 }
 
 /// Moves the waiters of a token that several threads wait for at once off its own line.
