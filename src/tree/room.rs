@@ -306,12 +306,16 @@ fn make(home: &Node, extension: &Extension, after: *mut Room) -> Result<Taken, R
     })
 }
 
+#[inline]
 fn extension_of(home: &Node) -> Option<&Extension> {
-    home.link.extension().or_else(|| {
-        // If it is not taken: somebody else's has come in between, or the cause of a cancel.
-        home.link.extend(Extension::new(Box::default()));
-        home.link.extension()
-    })
+    home.link.extension().or_else(|| extend(home))
+}
+
+#[cold]
+fn extend(home: &Node) -> Option<&Extension> {
+    // If it is not taken: somebody else's has come in between, or the cause of a cancel.
+    home.link.extend(Extension::new(Box::default()));
+    home.link.extension()
 }
 
 fn enter_ring(extension: &Extension, room: NonNull<Room>, after: *mut Room) {

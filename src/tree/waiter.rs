@@ -230,8 +230,7 @@ impl Waiter {
                     Err(rejected) => refuse(rejected),
                 }
             }
-            // Somebody is about to cancel: for the moment that this takes there is the list.
-            Err(Refused::Taken) => self.enter_child(token, node.word.load(), token.child(), waker),
+            Err(Refused::Taken) => self.enter_any_child(token, waker),
             Err(Refused::Cancelled) => refuse(waker),
         }
     }
@@ -252,6 +251,12 @@ impl Waiter {
                 true
             }
         }
+    }
+
+    /// Somebody is about to cancel: for the moment that this takes there is the list.
+    #[cold]
+    fn enter_any_child(&mut self, token: &Handle, waker: Waker) -> bool {
+        self.enter_child(token, token.node().word.load(), token.child(), waker)
     }
 
     #[inline(always)]

@@ -10,6 +10,7 @@ mod deadline;
 mod foreign;
 mod recycle;
 mod release;
+mod room;
 mod shard;
 mod visibility;
 mod wait;
