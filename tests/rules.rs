@@ -1526,3 +1526,236 @@ fn a_wide_tree() {
     drop(root);
     assert!(children.iter().all(CancellationToken::is_cancelled));
 }
+
+/// A callback may wait for threads that wait for the same token: they have been woken before.
+#[test]
+fn a_callback_may_join_threads_that_wait_for_the_token() {
+    let token = CancellationToken::new();
+    let spawn = |_| {
+        let token = token.child_token();
+        std::thread::spawn(move || token.wait())
+    };
+    let (before, after): (Vec<_>, Vec<_>) =
+        ((0..2).map(spawn).collect(), (0..2).map(spawn).collect());
+    drop(token.on_cancel(move || {
+        for thread in before.into_iter().chain(after) {
+            thread.join().unwrap();
+        }
+    }));
+    token.cancel();
+}
+
+/// Tasks are woken before the first callback runs, in all that one cancel reaches, also through edges.
+#[test]
+fn tasks_before_callbacks() {
+    struct Note(Arc<Mutex<Vec<char>>>);
+    impl Wake for Note {
+        fn wake(self: Arc<Note>) {
+            self.0.lock().unwrap().push('t');
+        }
+    }
+
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let (token, other) = (CancellationToken::new(), CancellationToken::new());
+    let reached = [
+        token.clone(),
+        token.child_token(),
+        CancellationToken::any_of([&other, &token]),
+        CancellationToken::any_of([&other, &token]).child_token(),
+    ];
+    let mut waiting = Vec::new();
+    for token in reached.iter().chain(&reached) {
+        let called = Arc::clone(&log);
+        drop(token.on_cancel(move || called.lock().unwrap().push('c')));
+        let waker = Arc::new(Note(Arc::clone(&log))).into();
+        let mut future = Box::pin(token.clone().cancelled_owned());
+        assert!(future
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending());
+        waiting.push(future);
+    }
+    token.cancel();
+    assert_eq!(
+        log.lock().unwrap().iter().collect::<String>(),
+        "ttttttttcccccccc"
+    );
+}
+
+/// A callback that another one stops does not run: callbacks stay where they are until their turn.
+#[test]
+fn a_callback_stops_another_one() {
+    let token = CancellationToken::new();
+    let ran = Arc::new(AtomicUsize::new(0));
+    let registrations = Arc::new(Mutex::new(Vec::new()));
+    for _ in 0..2 {
+        let (ran, others) = (Arc::clone(&ran), Arc::clone(&registrations));
+        let registration = token.on_cancel(move || {
+            ran.fetch_add(1, SeqCst);
+            let others: Vec<cancel_tree::Registration> =
+                std::mem::take(&mut others.lock().unwrap());
+            // Its own, and the other's.
+            let stopped = others
+                .into_iter()
+                .filter_map(|other| other.stop().then_some(()));
+            assert_eq!(stopped.count(), 1);
+        });
+        registrations.lock().unwrap().push(registration);
+    }
+    token.cancel();
+    assert_eq!(ran.load(SeqCst), 1);
+}
+
+/// So long for what takes milliseconds when it is linear, and minutes when it is not.
+const LINEAR: Duration = Duration::from_secs(20);
+
+#[test]
+fn many_callbacks_cancel_the_root_again() {
+    let root = CancellationToken::new();
+    let children: Vec<_> = (0..scaled(60_000)).map(|_| root.child_token()).collect();
+    for child in &children {
+        let guard = root.clone().drop_guard();
+        drop(child.on_cancel(move || drop(guard)));
+    }
+    let start = Instant::now();
+    root.cancel();
+    assert!(start.elapsed() < LINEAR);
+}
+
+/// Nested guards go while a cancel above stands still in a callback: from the innermost on, the other way round, and
+/// from the middle on.
+#[test]
+fn nested_guards_go_while_the_cancel_above_stands_still() {
+    const N: usize = scaled(40_000);
+    let orders: [fn(usize) -> usize; 3] = [
+        |i| i,
+        |i| N - 1 - i,
+        |i| {
+            if i % 2 == 0 {
+                N / 2 + i / 2
+            } else {
+                N / 2 - 1 - i / 2
+            }
+        },
+    ];
+    for order in orders {
+        let root = CancellationToken::new();
+        let mut chain = vec![root.child_token()];
+        for i in 1..N {
+            chain.push(chain[i - 1].child_token());
+        }
+        let mut chain: Vec<_> = chain
+            .into_iter()
+            .map(|token| Some(token.drop_guard()))
+            .collect();
+        let (started, has_started) = mpsc::channel();
+        let (go, may_go) = mpsc::channel();
+        drop(root.on_cancel(move || {
+            started.send(()).unwrap();
+            may_go.recv().unwrap();
+        }));
+        let canceller = std::thread::spawn(move || root.cancel());
+        has_started.recv().unwrap();
+        let start = Instant::now();
+        for i in 0..N {
+            drop(chain[order(i)].take());
+        }
+        assert!(start.elapsed() < LINEAR);
+        go.send(()).unwrap();
+        canceller.join().unwrap();
+    }
+}
+
+#[test]
+fn any_of_tokens_in_each_other() {
+    // Every level is below the one before, and reached by an edge too.
+    let shutdown = CancellationToken::new();
+    let mut levels = vec![CancellationToken::new()];
+    for i in 0..scaled(40_000) {
+        levels.push(CancellationToken::any_of([&levels[i], &shutdown]));
+    }
+    let start = Instant::now();
+    shutdown.cancel();
+    assert!(levels[1..].iter().all(CancellationToken::is_cancelled));
+    assert!(!levels[0].is_cancelled());
+    while !levels.is_empty() {
+        levels.swap_remove(0);
+    }
+    assert!(start.elapsed() < LINEAR);
+}
+
+#[test]
+fn a_ladder_of_any_of_tokens() {
+    let mut rungs = vec![(CancellationToken::new(), CancellationToken::new())];
+    for i in 0..scaled(20_000) {
+        let (a, b) = &rungs[i];
+        rungs.push((
+            CancellationToken::any_of([a, b]),
+            CancellationToken::any_of([b, a]),
+        ));
+    }
+    let start = Instant::now();
+    rungs[0].0.cancel();
+    assert!(rungs[1..]
+        .iter()
+        .all(|(a, b)| a.is_cancelled() && b.is_cancelled()));
+    assert!(start.elapsed() < LINEAR);
+}
+
+/// One token that many edges lead to, and much below it.
+#[test]
+fn many_sources_in_one_tree() {
+    let (root, first) = (CancellationToken::new(), CancellationToken::new());
+    let sources: Vec<_> = (0..scaled(10_000)).map(|_| root.child_token()).collect();
+    let any = CancellationToken::any_of(std::iter::once(&first).chain(&sources));
+    let below: Vec<_> = (0..scaled(20_000)).map(|_| any.child_token()).collect();
+    let start = Instant::now();
+    root.cancel();
+    assert!(below.iter().all(CancellationToken::is_cancelled));
+    assert!(start.elapsed() < LINEAR);
+}
+
+/// Many edges far below the root: their targets' cause is not looked for from each of them.
+#[test]
+fn many_edges_at_the_end_of_a_long_chain() {
+    let root = CancellationToken::new();
+    let mut last = root.child_token();
+    for _ in 0..scaled(20_000) {
+        last = last.child_token();
+    }
+    let others: Vec<_> = (0..scaled(20_000))
+        .map(|_| CancellationToken::new())
+        .collect();
+    let targets: Vec<_> = others
+        .iter()
+        .map(|other| CancellationToken::any_of([other, &last]))
+        .collect();
+    let start = Instant::now();
+    root.cancel_with("the root's");
+    assert!(start.elapsed() < LINEAR);
+    assert_eq!(targets[0].cause().unwrap().to_string(), "the root's");
+}
+
+/// What an earlier occupant of a place has left below is nothing to the next one.
+#[test]
+fn places_are_taken_anew_with_children_and_without() {
+    let root = CancellationToken::new();
+    for round in 0..100 {
+        let token = root.child_token();
+        let children: Vec<_> = (0..round % 9).map(|_| token.child_token()).collect();
+        if round % 3 == 0 {
+            token.cancel();
+        }
+        assert!(children
+            .iter()
+            .all(|child| child.is_cancelled() == (round % 3 == 0)));
+        drop(token);
+        assert!(children
+            .iter()
+            .all(|child| child.is_cancelled() == (round % 3 == 0)));
+    }
+    let token = root.child_token();
+    let child = token.child_token();
+    root.cancel();
+    assert!(token.is_cancelled() && child.is_cancelled());
+}

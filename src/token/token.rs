@@ -123,11 +123,16 @@ impl CancellationToken {
     /// Cancels this token and everything below it. The first cancel wins; another one changes
     /// nothing.
     ///
-    /// When it returns, everything below is cancelled, and everyone who waited there has been
-    /// woken. (If two threads cancel at once, one may return while the other is about to wake a
-    /// waiter that it took.) All tokens are marked before the first waiter is woken.
+    /// When it returns, everything below is cancelled, everyone who waited there has been
+    /// woken, and the callbacks have run. All tokens are marked before the first waiter is woken, and tasks and
+    /// threads are woken before the first callback runs.
     /// Wakers and [`on_cancel`](Self::on_cancel) callbacks run on this thread, with nothing
-    /// held: they may cancel, create, drop and wait.
+    /// held: they may cancel, create, drop and wait, also for threads that wait for this token.
+    ///
+    /// If two cancels overlap, of the same token or of one below the other, be it on two threads or because a callback
+    /// cancels again, then either returns no sooner than everything below its own token is cancelled. But tasks,
+    /// threads and callbacks there may then be about to be woken by the other one. And while a cancel is on its
+    /// way, another thread may see a token cancelled and a child of it not yet.
     ///
     /// # Panics
     ///
@@ -138,8 +143,8 @@ impl CancellationToken {
     /// # Cost
     ///
     /// 1 RMW if nothing is below, also if somebody waits for this token. Else 2, and 1 for each node below, the places
-    /// of dropped children too; a second pass of loads if somebody waits, with 1 RMW for each waiter. No allocation, no
-    /// recursion.
+    /// of dropped children too; a second pass of loads if somebody waits, with 1 RMW for each waiter, and a third if
+    /// there are callbacks. No allocation, no recursion.
     pub fn cancel(&self) {
         self.handle.cancel();
     }
@@ -309,8 +314,8 @@ impl Clone for CancellationToken {
     ///
     /// # Aborts
     ///
-    /// As `Arc`'s clone, if there are too many handles for the count: 2⁴⁷, more than memory has room for, and on
-    /// targets without 64-bit atomics 32,767. Living children count as handles of a parent that is dropped.
+    /// As `Arc`'s clone, if there are too many handles for the count: 2⁴⁶, more than memory has room for, and on
+    /// targets without 64-bit atomics 16,383. Living children count as handles of a parent that is dropped.
     #[inline]
     fn clone(&self) -> CancellationToken {
         self.handle.clone().into()

@@ -11,12 +11,13 @@
 //! the edges out of their slots. Where cancellers were faster, he leaves them a handle of the target (`LEFT`),
 //! which the last of them gives up. Nobody waits.
 
-use super::cause::ContextError;
+use super::cancel::{Below, Part};
 use super::extension::Extension;
 use super::waiter::Content;
+use super::walk::origin_of;
 use super::word::{State, Word};
-use super::{cancel, reclaim, Handle, Node};
-use crate::sync::{AtomicUsize, Panics, Relaxed, UnsafeCell};
+use super::{reclaim, Handle, Node};
+use crate::sync::{Acquire, AtomicUsize, Panics, Relaxed, Release, UnsafeCell};
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::iter;
@@ -28,12 +29,17 @@ pub(super) struct Edge {
     /// The child of the source in whose slot the edge waits. None: not armed, or settled.
     source: UnsafeCell<Option<Handle>>,
     target: *const Node,
-    /// Which call of `cancel` has taken it out of its slot: the address of its `FiredEdges`.
-    taken_by: AtomicUsize,
-    /// That call's queue.
+    /// Of a token's first edge, for all of them: which cancel has been here on its way through the token. 0, or what
+    /// that cancel is known by.
+    noted_by: AtomicUsize,
+    /// The same: the tokens that it has noted.
+    next_noted: UnsafeCell<*const Node>,
+    /// The queue of the cancel that has taken the edge out of its slot.
     next: Cell<*const Edge>,
-    /// What that call has seen below the target; nothing if it was cancelled before.
-    below: Cell<Option<State>>,
+    /// The node with the cause, above the source.
+    origin: Cell<*const Node>,
+    /// What is below the target for that cancel.
+    below: Cell<Below>,
 }
 
 impl Handle {
@@ -58,15 +64,18 @@ impl Handle {
         let edges = others.iter().map(|_| Edge {
             source: UnsafeCell::new(None),
             target: target.0.as_ptr(),
-            taken_by: AtomicUsize::new(0),
+            noted_by: AtomicUsize::new(0),
+            next_noted: UnsafeCell::new(ptr::null()),
             next: Cell::new(ptr::null()),
-            below: Cell::new(None),
+            origin: Cell::new(ptr::null()),
+            below: Cell::new(Below::NOTHING),
         });
         let extension = Extension::new(edges.collect());
         // Nobody else knows the token, so nothing else can be in `link`.
         if !target.node().link.extend(extension) {
             unreachable!("a new token has an empty link");
         }
+        target.node().word.set_target();
         let extension = target.node().link.extension();
         let edges = extension.map_or(&[][..], |extension| &extension.edges);
         for (edge, source) in edges.iter().zip(others) {
@@ -115,21 +124,6 @@ impl Edge {
         armed.is_ok()
     }
 
-    /// A canceller's part: cancels the target with the source's cause. The target to go on
-    /// below, if there is something to do.
-    fn follow(&self) -> Option<&Node> {
-        // SAFETY: the edge is in a canceller's hands: the target's last owner leaves it, its
-        // source and the target in place until he is through (`settle`).
-        let (source, target) = unsafe { (self.source.with(|s| &*s), &*self.target) };
-        let cause = source.as_ref().and_then(Handle::cause);
-        let cause = cause.unwrap_or(ContextError::Cancelled.into());
-        // Nobody is woken before all is marked.
-        let cancelled = cancel::set_cancelled(target, cause, false);
-        // A clone of a cause that its owner still has: dropping it runs no user code.
-        drop(cancelled.rejected);
-        (!cancelled.state.has_any(State::DONE)).then_some(target)
-    }
-
     /// A canceller's last step, after which the edge may be gone.
     ///
     /// # Safety
@@ -148,143 +142,323 @@ impl Edge {
     }
 }
 
-/// The edges that one call of `cancel` has in its hands.
+/// Whether a cancel has been at an `any_of` token before.
+pub(super) enum Noted {
+    First,
+    Before,
+    /// The token has no edges any more, so that there is one way to it.
+    Gone,
+    /// There is no memory to note it, and another cancel is there: that is relied upon.
+    Unknown,
+}
+
+/// The edges that one cancel has in its hands, and the `any_of` tokens that it has come to, by edges or from above.
 pub(super) struct FiredEdges {
     /// Those that it took out of their slots: a queue strung through them.
     first: *const Edge,
     last: *const Edge,
-    to_follow: *const Edge,
-    /// Those that another call was faster with, to come along, and what is below their targets. Only calls that
-    /// race have some.
-    joined: Vec<(*const Edge, Option<State>)>,
-    joined_followed: usize,
+    next: *const Edge,
+    /// Those that another call was faster with, to come along. Only calls that race have some.
+    joined: Vec<Joined>,
+    next_joined: usize,
+    /// The tokens that it has noted, strung through their first edges. It has a handle of each.
+    noted: *const Node,
+    /// What this cancel is known by: the first of those. Nobody else can have noted it as his first before
+    /// this cancel has given it back, as the last.
+    me: usize,
+    /// Those that another cancel has noted. A handle of each, too.
+    others: Others,
+    /// The walk's top whose origin was looked for last, and that.
+    origin: (*const Node, *const Node),
+    incomplete: bool,
+    /// Of user code that could not be put off.
+    early: Panics,
+}
+
+struct Joined {
+    edge: *const Edge,
+    origin: *const Node,
+    below: Below,
 }
 
 impl FiredEdges {
-    pub(super) fn new() -> FiredEdges {
+    pub(super) const fn new() -> FiredEdges {
         FiredEdges {
             first: ptr::null(),
             last: ptr::null(),
-            to_follow: ptr::null(),
+            next: ptr::null(),
             joined: Vec::new(),
-            joined_followed: 0,
+            next_joined: 0,
+            noted: ptr::null(),
+            me: 0,
+            others: Others::new(),
+            origin: (ptr::null(), ptr::null()),
+            incomplete: false,
+            early: Panics::new(),
         }
     }
 
-    /// Takes the edges that wait below `top`, or comes along with those who have taken them.
-    pub(super) fn collect(&mut self, top: &Node) {
-        cancel::walk(top, |node| {
-            let mut state = node.word.load();
-            while state.has_any(State::EDGE) {
-                // SAFETY: armed with an edge once, and below what is cancelled nobody arms anew.
-                let edge = unsafe { node.slot.edge() };
-                let first = state.has_any(State::WAITER);
-                if !(first || state.is_fired() && self.can_join(edge)) {
-                    break;
+    /// Nothing is in its hands.
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_null()
+            && self.joined.is_empty()
+            && self.noted.is_null()
+            && self.others.len == 0
+    }
+
+    /// There was no memory to keep all that it met.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.incomplete
+    }
+
+    /// An edge's node, which has been marked: takes the edge, or comes along with whoever has taken it. `origin`: who
+    /// has the cause; null: somebody above the walk's `top`.
+    pub(super) fn meet(&mut self, node: &Node, origin: *const Node, top: &Node) {
+        let mut state = node.word.load();
+        while state.has_any(State::EDGE) {
+            let first = state.has_any(State::WAITER);
+            if !first {
+                if !state.is_fired() {
+                    // It has been settled, or its cancellers are through.
+                    return;
                 }
-                match node.word.begin_firing(state) {
-                    Ok(()) if first => self.take(edge),
-                    Ok(()) => self.join(edge, &node.word),
-                    Err(now) => {
-                        state = now;
-                        continue;
-                    }
+                if self.joined.try_reserve(1).is_err() {
+                    self.incomplete = true;
+                    return;
                 }
-                break;
             }
-            state
-        });
+            // SAFETY: armed with an edge once, and below what is cancelled nobody arms anew.
+            let edge = unsafe { node.slot.edge() };
+            match node.word.begin_firing(state) {
+                Ok(()) => {
+                    let origin = self.origin_below(origin, top);
+                    if first {
+                        self.take(edge, origin);
+                    } else {
+                        self.joined.push(Joined {
+                            edge,
+                            origin,
+                            below: Below::NOTHING,
+                        });
+                    }
+                    return;
+                }
+                Err(now) => state = now,
+            }
+        }
     }
 
-    fn me(&self) -> usize {
-        ptr::from_ref(self).addr()
+    fn origin_below(&mut self, origin: *const Node, top: &Node) -> *const Node {
+        if !origin.is_null() {
+            return origin;
+        }
+        if !ptr::eq(self.origin.0, top) {
+            self.origin = (top, origin_of(top));
+        }
+        self.origin.1
     }
 
-    fn take(&mut self, edge: *const Edge) {
+    fn take(&mut self, edge: *const Edge, origin: *const Node) {
         // SAFETY: taken out of its slot, so in our hands until we leave; so is `last`.
-        let (edge, last) = unsafe { (&*edge, self.last.as_ref()) };
-        // Relaxed: only for ourselves to recognise.
-        edge.taken_by.store(self.me(), Relaxed);
+        let (this, last) = unsafe { (&*edge, self.last.as_ref()) };
+        this.next.set(ptr::null());
+        this.origin.set(origin);
+        this.below.set(Below::NOTHING);
         match last {
             Some(last) => last.next.set(edge),
             None => self.first = edge,
         }
         self.last = edge;
-        if self.to_follow.is_null() {
-            self.to_follow = edge;
+        if self.next.is_null() {
+            self.next = edge;
         }
     }
 
-    /// Whether there is room for it, and it is not there yet. Without memory, who was faster is relied upon.
-    fn can_join(&mut self, edge: *const Edge) -> bool {
-        self.joined.iter().all(|&(other, _)| other != edge) && self.joined.try_reserve(1).is_ok()
+    /// The next target to be cancelled, and the node with the cause.
+    pub(super) fn next(&mut self) -> Option<(Part, *const Node, *const Node)> {
+        // SAFETY: in the queue, so in our hands until `finish`.
+        if let Some(edge) = unsafe { self.next.as_ref() } {
+            self.next = edge.next.get();
+            return Some((Part::Taken(edge), edge.target, edge.origin.get()));
+        }
+        let joined = self.joined.get(self.next_joined)?;
+        self.next_joined += 1;
+        // SAFETY: joined, so in our hands until `finish`.
+        let target = unsafe { (*joined.edge).target };
+        Some((Part::Joined(self.next_joined - 1), target, joined.origin))
     }
 
-    fn join(&mut self, edge: *const Edge, word: &Word) {
-        // SAFETY: in our hands, beside somebody else's.
-        if unsafe { (*edge).taken_by.load(Relaxed) } == self.me() {
-            // It was reached by two ways, and is in the queue.
-            let last = word.end_firing();
-            debug_assert!(!last);
-        } else {
-            self.joined.push((edge, None));
+    pub(super) fn set_below(edge: *const Edge, below: Below) {
+        // SAFETY: taken, so in the caller's hands.
+        unsafe { &*edge }.below.set(below);
+    }
+
+    pub(super) fn set_joined_below(&mut self, i: usize, below: Below) {
+        self.joined[i].below = below;
+    }
+
+    /// Begins anew with the first.
+    pub(super) fn rewind(&mut self) {
+        self.next = self.first;
+        self.next_joined = 0;
+    }
+
+    /// The next target, when all have been cancelled.
+    pub(super) fn next_part(&mut self) -> Option<(*const Node, Below)> {
+        let (part, target, _) = self.next()?;
+        let below = match part {
+            // SAFETY: as above.
+            Part::Taken(edge) => unsafe { &*edge }.below.get(),
+            Part::Joined(i) => self.joined[i].below,
+            Part::Top => Below::NOTHING,
+        };
+        Some((target, below))
+    }
+
+    /// Every target that was cancelled.
+    pub(super) fn each_part(&mut self, mut each: impl FnMut(*const Node, Below)) {
+        self.rewind();
+        while let Some((target, below)) = self.next_part() {
+            each(target, below);
         }
     }
 
-    /// Cancels the targets, and those of the edges below them, and so on. `mark` is given each, and answers
-    /// what is below.
-    pub(super) fn follow(&mut self, mut mark: impl FnMut(&Node) -> State) {
-        loop {
-            // SAFETY: in the queue, so in our hands until `finish`.
-            if let Some(edge) = unsafe { self.to_follow.as_ref() } {
-                edge.below.set(self.follow_one(edge, &mut mark));
-                // Not before: more may have been added.
-                self.to_follow = edge.next.get();
-            } else if let Some(&(edge, _)) = self.joined.get(self.joined_followed) {
-                // SAFETY: joined, so in our hands until `finish`.
-                let below = self.follow_one(unsafe { &*edge }, &mut mark);
-                self.joined[self.joined_followed].1 = below;
-                self.joined_followed += 1;
+    /// Comes to an `any_of` token with something below, which is marked: by an edge or from above. Each is to be entered
+    /// once.
+    pub(super) fn note(&mut self, node: &Node) -> Noted {
+        if !node.word.pin_target() {
+            return Noted::Gone;
+        }
+        let Some(edge) = node.link.extension().and_then(|e| e.edges.first()) else {
+            unreachable!("it has edges, and we have a handle");
+        };
+        let me = match self.me {
+            0 => ptr::from_ref(node).addr(),
+            me => me,
+        };
+        // Acquire: pairs with the step by which the last one gave it back. On failure nothing is read.
+        match edge.noted_by.compare_exchange(0, me, Acquire, Relaxed) {
+            Ok(_) => {
+                self.me = me;
+                // SAFETY: whoever has noted the token has this.
+                edge.next_noted
+                    .with_mut(|next| unsafe { *next = self.noted });
+                self.noted = node;
+                Noted::First
+            }
+            Err(other) if other == self.me => {
+                // We have another one.
+                node.word.return_handles(1);
+                Noted::Before
+            }
+            Err(_) => match self.others.insert(node) {
+                Some(true) => Noted::First,
+                Some(false) => {
+                    node.word.return_handles(1);
+                    Noted::Before
+                }
+                None => {
+                    self.incomplete = true;
+                    // Our handle may be the last one by now, and there is nowhere to keep it.
+                    // SAFETY: our handle.
+                    self.early
+                        .catch(|| unsafe { reclaim::release(NonNull::from(node)) });
+                    Noted::Unknown
+                }
+            },
+        }
+    }
+
+    /// Lets go of everything.
+    pub(super) fn finish(&mut self, panics: &mut Panics) {
+        panics.add(mem::take(&mut self.early));
+        // From the last to the first, by which this cancel is known.
+        // SAFETY: we have a handle of each.
+        while let Some(node) = unsafe { self.noted.as_ref() } {
+            if let Some(edge) = node.link.extension().and_then(|e| e.edges.first()) {
+                // SAFETY: whoever has noted the token has this.
+                self.noted = edge.next_noted.with(|next| unsafe { *next });
+                // Release: pairs with the next one's step in `note`.
+                edge.noted_by.store(0, Release);
             } else {
-                return;
+                unreachable!("it has edges, as we have a handle");
+            }
+            // User code, if the token goes and its cause with it.
+            // SAFETY: our handle.
+            panics.catch(|| unsafe { reclaim::release(NonNull::from(node)) });
+        }
+        for node in mem::replace(&mut self.others, Others::new()).table {
+            if let Some(node) = NonNull::new(node.cast_mut()) {
+                // SAFETY: our handle.
+                panics.catch(|| unsafe { reclaim::release(node) });
             }
         }
-    }
-
-    fn follow_one(&mut self, edge: &Edge, mark: impl FnOnce(&Node) -> State) -> Option<State> {
-        let target = edge.follow()?;
-        let below = mark(target);
-        if below.has_any(State::EDGE) {
-            self.collect(target);
-        }
-        Some(below)
-    }
-
-    /// Wakes below the targets, and lets go of the edges.
-    pub(super) fn finish(self, panics: &mut Panics, wake: impl Fn(&Node, State, &mut Panics)) {
-        let mut finish_one = |edge: *const Edge, below: Option<State>| {
-            if let Some(below) = below {
-                // SAFETY: the target is alive as long as the edge is in our hands.
-                wake(unsafe { &*(*edge).target }, below, panics);
-            }
-            // User code, if the target goes and its cause with it.
+        let mut next = mem::replace(&mut self.first, ptr::null());
+        // SAFETY: in the queue, so in our hands until it is left.
+        while let Some(edge) = unsafe { next.as_ref() } {
+            next = edge.next.get();
             // SAFETY: in our hands, and not used again.
             panics.catch(|| unsafe { Edge::leave(edge) });
-        };
-        let mut edge = self.first;
-        // SAFETY: in the queue, so in our hands until it is left.
-        while let Some(this) = unsafe { edge.as_ref() } {
-            edge = this.next.get();
-            // Relaxed: whoever has our address later has it after we have left.
-            this.taken_by.store(0, Relaxed);
-            finish_one(this, this.below.get());
         }
-        for (edge, below) in self.joined {
-            finish_one(edge, below);
+        for joined in mem::take(&mut self.joined) {
+            // SAFETY: the same.
+            panics.catch(|| unsafe { Edge::leave(joined.edge) });
         }
     }
 }
 
+/// A set of nodes: a table of a power of two, at most half full.
+struct Others {
+    table: Vec<*const Node>,
+    len: usize,
+}
+
+impl Others {
+    const fn new() -> Others {
+        Others {
+            table: Vec::new(),
+            len: 0,
+        }
+    }
+
+    /// Whether it is new there. None: no memory.
+    fn insert(&mut self, node: *const Node) -> Option<bool> {
+        if self.len * 2 >= self.table.len() {
+            self.grow()?;
+        }
+        let place = Others::find(&self.table, node);
+        let is_new = self.table[place].is_null();
+        self.table[place] = node;
+        self.len += usize::from(is_new);
+        Some(is_new)
+    }
+
+    fn grow(&mut self) -> Option<()> {
+        let len = (self.table.len() * 2).max(8);
+        let mut table = Vec::new();
+        table.try_reserve_exact(len).ok()?;
+        table.resize(len, ptr::null());
+        for node in self.table.drain(..).filter(|node| !node.is_null()) {
+            let place = Others::find(&table, node);
+            table[place] = node;
+        }
+        self.table = table;
+        Some(())
+    }
+
+    /// Where the node is, or is to be.
+    fn find(table: &[*const Node], node: *const Node) -> usize {
+        // Nodes are aligned to 16 at least, and often lie side by side.
+        let mut place = (node.addr() >> 4).wrapping_mul(0x9E37_79B9_u32 as usize) >> 12;
+        loop {
+            place %= table.len();
+            if table[place].is_null() || table[place] == node {
+                return place;
+            }
+            place += 1;
+        }
+    }
+}
 /// The part of a target's last owner: takes the edges out of the game; their sources, to be
 /// released, go to `released`. False: cancellers still have some of them, and a handle for each.
 pub(super) fn settle(node: &Node, edges: &[Edge], mut released: impl FnMut(Handle)) -> bool {

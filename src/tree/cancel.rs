@@ -1,13 +1,14 @@
-//! Cancelling: first mark everything below, then wake everyone. No allocation, no recursion,
-//! no lock; a walk needs a node pointer and a counter.
+//! Cancelling: first mark everything below, then wake tasks and threads, then run callbacks. No allocation, no
+//! recursion, no lock.
 
-use super::any_of::FiredEdges;
+use super::any_of::{Edge, FiredEdges, Noted};
 use super::cause::Cause;
 use super::extension::RawCause;
+use super::walk::{Climb, From, Walk};
 use super::word::State;
 use super::{reclaim, room, Handle, Node};
-use crate::sync::{unless_unwinding, Acquire, Panics};
-use core::ptr::{self, NonNull};
+use crate::sync::{unless_unwinding, Panics, SMALL};
+use core::ptr::NonNull;
 use core::task::Waker;
 
 /// The flags and the counted pointer of a cause.
@@ -24,7 +25,11 @@ pub(super) fn raw_cause(cause: Cause) -> (State, Option<RawCause>) {
 
 /// Why `node` is cancelled: what its nearest ancestor with an own cancel says.
 pub(super) fn cause(node: &Node) -> Option<Cause> {
-    let (node, state) = origin(node)?;
+    origin(node).map(|node| own_cause(node, node.word.load()))
+}
+
+/// Why a node with an own cancel is cancelled.
+pub(super) fn own_cause(node: &Node, state: State) -> Cause {
     let custom = if state.has_any(State::CUSTOM) {
         // SAFETY: held, or above what is held, and the cause that won: it stays (I5). Without
         // CUSTOM, what is in `link` may belong to a call that lost and takes it back.
@@ -32,11 +37,11 @@ pub(super) fn cause(node: &Node) -> Option<Cause> {
     } else {
         None
     };
-    Some(custom.unwrap_or_else(|| state.kind().into()))
+    custom.unwrap_or_else(|| state.kind().into())
 }
 
 /// The node whose own cancel has cancelled this one.
-fn origin(node: &Node) -> Option<(&Node, State)> {
+pub(super) fn origin(node: &Node) -> Option<&Node> {
     let mut state = node.word.load();
     if !state.is_cancelled() {
         return None;
@@ -48,7 +53,7 @@ fn origin(node: &Node) -> Option<(&Node, State)> {
         node = unsafe { node.parent() }?;
         state = node.word.load();
     }
-    Some((node, state))
+    Some(node)
 }
 
 impl Handle {
@@ -60,7 +65,8 @@ impl Handle {
     /// The kind of that.
     #[cfg(feature = "std")]
     pub(crate) fn kind(&self) -> Option<super::cause::ContextError> {
-        origin(self.node()).map(|(_, state)| state.kind())
+        let state = self.node().word.load();
+        state.is_cancelled().then(|| state.kind())
     }
 
     /// Cancels the token and everything below; true if this call was the first.
@@ -69,7 +75,7 @@ impl Handle {
         let node = self.node();
         match node.word.cancel(State::NONE, true) {
             // Nothing below, nobody waits: one RMW and done.
-            Ok((state, false)) if state.has_any(State::DONE) => true,
+            Ok((state, false)) if state.has_any(State::MARKED) => true,
             // SAFETY: the step that was made just now.
             step => finish(node, unsafe { Outcome::of(node, step) }),
         }
@@ -103,23 +109,31 @@ pub(super) fn cancel_because(node: &Node, cause: Cause) -> bool {
 /// What is left of a cancel once the node itself is cancelled.
 #[inline(never)]
 fn finish(node: &Node, outcome: Outcome) -> bool {
-    let inherited = outcome.state.has_any(State::INHERITED);
-    let done = outcome.state.has_any(State::DONE) || inherited && done_above(node);
-    if !done {
-        spread(node);
+    let first = outcome.first;
+    if !outcome.is_all() {
+        // SAFETY: the caller keeps the node.
+        let mut rest = unsafe { Cancel::after(NonNull::from(node), outcome) };
+        let mut panics = Panics::default();
+        rest.mark(usize::MAX);
+        rest.wake(&mut panics);
+        rest.call(&mut panics);
+        panics.resume();
+        return first;
     }
-    // Done, but for this.
     if let Some(waker) = outcome.waker {
         unless_unwinding(|| waker.wake());
     }
     // User code: the error that lost may run anything when it is dropped (I9).
     drop(outcome.rejected);
-    outcome.first
+    first
 }
 
 /// What has become of the own cancel of one node.
 pub(super) struct Outcome {
+    /// The call's cause stands.
     first: bool,
+    /// The call has made the step, so whoever waits below is its to wake.
+    pub(super) won: bool,
     pub(super) state: State,
     /// Who waited there, to be woken: then nothing is below.
     waker: Option<Waker>,
@@ -132,10 +146,17 @@ impl Outcome {
     fn of_other(state: State) -> Outcome {
         Outcome {
             first: false,
+            won: false,
             state,
             waker: None,
             rejected: None,
         }
+    }
+
+    /// Nothing is left to be done but for the waker and the cause.
+    fn is_all(&self) -> bool {
+        // Without PARENT nothing was below, and nothing will be (I7).
+        self.state.has_any(State::MARKED) || !self.won && !self.state.has_any(State::PARENT)
     }
 
     /// # Safety
@@ -144,6 +165,7 @@ impl Outcome {
         match step {
             Ok((state, disarmed)) => Outcome {
                 first: true,
+                won: true,
                 // SAFETY: who clears WAITER owns the content (I8), which is a waker: edges' nodes have no cancel of
                 // their own.
                 waker: disarmed.then(|| unsafe { node.slot.take_waker() }),
@@ -203,84 +225,400 @@ pub(super) fn set_cancelled(node: &Node, cause: Cause, wakes_at_once: bool) -> O
     }
 }
 
-/// Whether an ancestor's cancel has been through with everything below it, this node included.
-/// Guards that are dropped one after the other below a cancelled token would otherwise each walk
-/// what is below them. What has been found out is noted on the way, so that the next
-/// one need not climb as far.
-fn done_above(node: &Node) -> bool {
-    let mut above = node;
-    loop {
-        // SAFETY: the caller holds `node` (I5).
-        let Some(parent) = (unsafe { above.parent() }) else {
-            return false;
-        };
-        let state = parent.word.load();
-        if state.has_any(State::DONE) {
-            break;
-        }
-        if !state.has_any(State::INHERITED) {
-            return false;
-        }
-        above = parent;
+/// What one cancel has to do about a node that it was led to, and everything below, when all is marked.
+#[derive(Clone, Copy)]
+pub(super) struct Below(u8);
+
+impl Below {
+    pub(super) const NOTHING: Below = Below(0);
+    /// Tasks or threads may wait there.
+    const TASKS: Below = Below(1);
+    /// Callbacks, or a token that is kept for one.
+    const CALLS: Below = Below(1 << 1);
+    /// Who waits there waits for this cancel: it has cancelled the node itself.
+    const WON: Below = Below(1 << 2);
+    /// Walked, and to be MARKED when all is.
+    const WALKED: Below = Below(1 << 3);
+
+    fn add(&mut self, other: Below) {
+        self.0 |= other.0;
     }
-    let top = above;
-    let mut node = node;
-    loop {
-        node.word.set_done();
-        if ptr::eq(node, top) {
-            return true;
+
+    fn has_any(self, other: Below) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Notes who waits at a node.
+    #[inline]
+    fn add_waiters(&mut self, state: State) {
+        if state.has_any(State::WAITER) && !state.has_any(State::EDGE) {
+            self.add(if is_task(state) {
+                Below::TASKS
+            } else {
+                Below::CALLS
+            });
         }
-        // SAFETY: as above; `top` is on the way.
-        match unsafe { node.parent() } {
-            Some(parent) => node = parent,
-            None => return true,
+        if state.has_any(State::KEPT) {
+            self.add(Below::CALLS);
         }
+    }
+
+    /// It is not known who waits there.
+    fn add_unknown(&mut self) {
+        self.add(Below(Below::TASKS.0 | Below::CALLS.0));
     }
 }
 
-/// Marks and wakes everything below a node that has just been cancelled. The caller holds it.
+/// Who waits at a node is a task or a thread, which has taken the slot; or else a callback, which nobody competes
+/// with for it.
+fn is_task(state: State) -> bool {
+    state.has_any(State::SLOT)
+}
+
+/// What a marking walk has to look at closer.
+const NOTABLE: State = State::WAITER
+    .with(State::EDGE)
+    .with(State::TARGET)
+    .with(State::KEPT)
+    .with(State::MARKED);
+
+/// Steps of a walk between which a climb makes as many.
+const STRIDE: usize = if SMALL { 1 } else { 32 };
+
+/// A cancel in phases: `mark`, in as many calls as the caller likes, then `wake`, then `call`. It may be moved, to
+/// another thread too, between any two of them, and has to be brought to its end.
 ///
 /// Tokens that are cancelled through an `any_of` come along: they too are marked before
 /// anybody is woken, in a loop here and not by recursion, however long the chain of them is.
-fn spread(top: &Node) {
-    let mut fired = FiredEdges::new();
-    let below = mark(top);
-    if below.has_any(State::EDGE) {
-        fired.collect(top);
-    }
-    fired.follow(mark);
+#[must_use = "what waits below is woken by the phases"]
+pub(super) struct Cancel {
+    phase: Phase,
+    top: NonNull<Node>,
+    top_below: Below,
+    /// Which part is being walked, and what is known of it.
+    part: Part,
+    below: Below,
+    walk: Walk<'static>,
+    climb: Climb,
+    fired: FiredEdges,
+    waker: Option<Waker>,
+    rejected: Option<Cause>,
+    /// The call's cause stands.
+    first: bool,
+}
 
-    let mut panics = Panics::default();
-    let wake_below = |top: &Node, below: State, panics: &mut Panics| {
-        if below.has_any(State::WAITER.with(State::KEPT)) {
-            wake(top, panics);
+// SAFETY: what it points to is kept by who began it and by the edges in its hands; all access to that is by atomics or
+// decided by them. Wakers and causes are Send.
+unsafe impl Send for Cancel {}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Marking below the node that `walk` began with.
+    Walking,
+    /// On to the target of the next edge.
+    Following,
+    /// All is cancelled; MARKED is being set.
+    Sealing,
+    Marked,
+    Over,
+}
+
+/// A node that a cancel was led to, with everything below.
+#[derive(Clone, Copy)]
+pub(super) enum Part {
+    /// The one it began with.
+    Top,
+    /// The target of an edge that it has taken out of its slot.
+    Taken(*const Edge),
+    /// The same, of an edge where another call was faster.
+    Joined(usize),
+}
+
+impl Cancel {
+    /// Cancels the node itself. No user code runs before `wake`.
+    ///
+    /// # Safety
+    /// The caller keeps the node until all is over.
+    #[allow(dead_code)] // The timer's.
+    pub(super) unsafe fn begin(node: NonNull<Node>, cause: Cause) -> Cancel {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let outcome = set_cancelled(node.as_ref(), cause, true);
+            Cancel::after(node, outcome)
         }
-        top.word.set_done();
-    };
-    wake_below(top, below, &mut panics);
-    fired.finish(&mut panics, wake_below);
-    panics.resume();
+    }
+
+    /// # Safety
+    /// The same; `outcome` is that node's.
+    #[inline]
+    unsafe fn after(node: NonNull<Node>, outcome: Outcome) -> Cancel {
+        // SAFETY: the caller's promise.
+        let top: &'static Node = unsafe { node.as_ref() };
+        let mut this = Cancel {
+            phase: Phase::Walking,
+            top: node,
+            top_below: Below::NOTHING,
+            part: Part::Top,
+            below: Below::NOTHING,
+            walk: Walk::new(top, outcome.state),
+            climb: Climb::new(top, State::NONE),
+            fired: FiredEdges::new(),
+            waker: None,
+            rejected: None,
+            first: outcome.first,
+        };
+        if outcome.is_all() {
+            this.phase = Phase::Marked;
+        } else {
+            this.enter(outcome.state, outcome.won);
+        }
+        (this.waker, this.rejected) = (outcome.waker, outcome.rejected);
+        this
+    }
+
+    /// This call's cause is the one that stands.
+    #[allow(dead_code)] // The timer's.
+    pub(super) fn is_first(&self) -> bool {
+        self.first
+    }
+
+    /// Begins with a part that is to be walked.
+    fn enter(&mut self, state: State, won: bool) {
+        self.phase = Phase::Walking;
+        self.below = Below::WALKED;
+        self.below.add_waiters(state);
+        if won {
+            self.below.add(Below::WON);
+        }
+        // Nobody above can have been through with what is only now cancelled.
+        let state = if won { State::NONE } else { state };
+        self.climb = Climb::new(self.walk.top(), state);
+    }
+
+    /// Marks at most about so many nodes. True: everything below is marked, and is known to be. No user code runs.
+    pub(super) fn mark(&mut self, budget: usize) -> bool {
+        let mut left = budget;
+        loop {
+            match self.phase {
+                Phase::Marked | Phase::Over => return true,
+                _ if left == 0 => return false,
+                Phase::Walking => left = self.walk_on(left),
+                Phase::Following => {
+                    left -= 1;
+                    self.follow_one();
+                }
+                Phase::Sealing => {
+                    left -= 1;
+                    self.seal_one();
+                }
+            }
+        }
+    }
+
+    /// One stretch of the walk. The answer is what is left of the budget.
+    fn walk_on(&mut self, left: usize) -> usize {
+        let climbing = !self.climb.has_ended();
+        let steps = if climbing { left.min(STRIDE) } else { left };
+        let mut walk = self.walk;
+        let mut below = self.below;
+        let fired = &mut self.fired;
+        let top = walk.top();
+        let rest = walk.step::<true>(steps, |node, from| {
+            let seen = node.word.mark(from.kind);
+            if seen.has_any(NOTABLE) {
+                below.add_waiters(seen);
+                if seen.has_any(State::EDGE.with(State::TARGET).with(State::MARKED)) {
+                    return meet(node, seen, from, top, &mut below, fired);
+                }
+            }
+            seen
+        });
+        self.walk = walk;
+        self.below = below;
+        if rest.is_some() {
+            self.leave_part(below);
+        } else if climbing && self.climb.step(STRIDE) {
+            // It is marked through, by a cancel that also wakes here.
+            self.leave_part(Below::NOTHING);
+        }
+        left - steps + rest.unwrap_or(0)
+    }
+
+    /// Notes what is to be done about a part that is marked.
+    fn leave_part(&mut self, below: Below) {
+        match self.part {
+            Part::Top => self.top_below = below,
+            Part::Taken(edge) => FiredEdges::set_below(edge, below),
+            Part::Joined(i) => self.fired.set_joined_below(i, below),
+        }
+        self.phase = Phase::Following;
+    }
+
+    /// Cancels the target of the next edge.
+    fn follow_one(&mut self) {
+        let Some((part, target, origin)) = self.fired.next() else {
+            self.end_marking();
+            return;
+        };
+        self.part = part;
+        // SAFETY: the edge is in our hands, and keeps it.
+        let target: &'static Node = unsafe { &*target };
+        let mut state = target.word.load();
+        let mut won = false;
+        if !state.is_cancelled() {
+            // SAFETY: above the edge's source, which is held.
+            let outcome =
+                unsafe { set_cancelled(target, own_cause(&*origin, (*origin).word.load()), false) };
+            // A clone of a cause that its owner still has: dropping it runs no user code.
+            drop(outcome.rejected);
+            (state, won) = (outcome.state, outcome.won);
+        }
+        let mut below = Below::NOTHING;
+        if won {
+            below.add(Below::WON);
+            below.add_waiters(state);
+        }
+        if state.has_any(State::PARENT) && !state.has_any(State::MARKED) {
+            match self.fired.note(target) {
+                Noted::First | Noted::Gone => {
+                    self.walk = Walk::new(target, state);
+                    self.enter(state, won);
+                    return;
+                }
+                Noted::Before => {}
+                // Somebody else is there.
+                Noted::Unknown => below.add_unknown(),
+            }
+        }
+        self.leave_part(below);
+    }
+
+    /// All is cancelled: from now on that may be said.
+    fn end_marking(&mut self) {
+        if self.fired.is_incomplete() {
+            // Without memory: it is not known how far others are.
+            self.phase = Phase::Marked;
+            return;
+        }
+        if self.top_below.has_any(Below::WALKED) {
+            // SAFETY: kept by the caller.
+            unsafe { self.top.as_ref() }.word.set_marked();
+        }
+        self.fired.rewind();
+        self.phase = if self.fired.is_empty() {
+            Phase::Marked
+        } else {
+            Phase::Sealing
+        };
+    }
+
+    fn seal_one(&mut self) {
+        match self.fired.next_part() {
+            Some((target, below)) if below.has_any(Below::WALKED) => {
+                // SAFETY: the edge is in our hands, and keeps it.
+                unsafe { &*target }.word.set_marked();
+            }
+            Some(_) => {}
+            None => self.phase = Phase::Marked,
+        }
+    }
+
+    /// Wakes tasks and threads. All is marked.
+    pub(super) fn wake(&mut self, panics: &mut Panics) {
+        debug_assert!(self.phase == Phase::Marked);
+        // SAFETY: kept by the caller.
+        wake_tasks(unsafe { self.top.as_ref() }, self.top_below, panics);
+        // SAFETY: kept by the edges, which are in our hands.
+        self.fired
+            .each_part(|target, below| wake_tasks(unsafe { &*target }, below, panics));
+        if let Some(waker) = self.waker.take() {
+            panics.catch(|| waker.wake());
+        }
+    }
+
+    /// Runs callbacks, and lets go of what others have left to it. All is woken.
+    pub(super) fn call(&mut self, panics: &mut Panics) {
+        debug_assert!(self.phase == Phase::Marked);
+        // SAFETY: as in `wake`.
+        run_callbacks(unsafe { self.top.as_ref() }, self.top_below, panics);
+        // SAFETY: the same.
+        self.fired
+            .each_part(|target, below| run_callbacks(unsafe { &*target }, below, panics));
+        self.fired.finish(panics);
+        // The error that lost may run anything when it is dropped (I9).
+        if let Some(rejected) = self.rejected.take() {
+            panics.catch(|| drop(rejected));
+        }
+        self.phase = Phase::Over;
+    }
+
+    /// Nothing is left for `wake` and `call`.
+    #[allow(dead_code)] // The timer's.
+    pub(super) fn is_over(&self) -> bool {
+        let waiting = Below(Below::TASKS.0 | Below::CALLS.0);
+        let nothing = self.waker.is_none()
+            && self.rejected.is_none()
+            && self.fired.is_empty()
+            && !self.top_below.has_any(waiting);
+        self.phase == Phase::Over || self.phase == Phase::Marked && nothing
+    }
 }
 
-/// Marks everything below `top`, which is cancelled already. The flags seen, all together.
-fn mark(top: &Node) -> State {
-    let mut all = top.word.load();
-    walk(top, |node| {
-        let seen = node.word.mark();
-        all = all.with(seen.unowned());
-        seen
-    });
-    all
+/// What a marking walk does about an edge, an `any_of` token, or what is marked through already. The answer is the state
+/// by which the walk goes on.
+#[cold]
+fn meet(
+    node: &'static Node,
+    seen: State,
+    from: From,
+    top: &Node,
+    below: &mut Below,
+    fired: &mut FiredEdges,
+) -> State {
+    if seen.has_any(State::EDGE) {
+        fired.meet(node, from.origin, top);
+        return seen;
+    }
+    let mut enters = !seen.has_any(State::MARKED);
+    if enters && seen.only(State::PARENT.with(State::FREE).with(State::DEAD)) == State::PARENT {
+        enters = matches!(fired.note(node), Noted::First | Noted::Gone);
+    }
+    if enters {
+        return seen;
+    }
+    if !seen.has_any(State::OWN.with(State::FREE)) {
+        // What is below was not looked at, and yet may be ours to wake.
+        below.add_unknown();
+    }
+    seen.with(State::MARKED)
 }
 
-/// Wakes everyone who waits below `top`, and there.
+/// Wakes tasks and threads that wait below `top`, and there.
 ///
 /// This is a walk of its own, so that all state is set before the first waker runs. The list of
 /// those to wake cannot be strung through the nodes while marking: a waiter that gives up
 /// meanwhile would have to get out of it.
-fn wake(top: &Node, panics: &mut Panics) {
-    let mut visit = |node: &Node| {
-        let state = node.word.load();
+fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
+    if !below.has_any(Below::TASKS) {
+        return;
+    }
+    look_at(top, below, |node, state| {
+        if state.has_any(State::WAITER) && is_task(state) && !state.has_any(State::EDGE) {
+            if state.is_room() {
+                room::close(node, panics, Waker::wake);
+            } else if let Some(waker) = node.slot.disarm(&node.word) {
+                panics.catch(|| waker.wake());
+            }
+        }
+    });
+}
+
+/// Runs callbacks that wait below `top`; and whatever else waits there by now.
+fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
+    if !below.has_any(Below::CALLS) {
+        return;
+    }
+    look_at(top, below, |node, state| {
         if state.has_any(State::WAITER) && !state.has_any(State::EDGE) {
             if state.is_room() {
                 room::close(node, panics, Waker::wake);
@@ -293,58 +631,28 @@ fn wake(top: &Node, panics: &mut Panics) {
             // SAFETY: the handle is ours now.
             panics.catch(|| unsafe { reclaim::release(NonNull::from(node)) });
         }
-        state
-    };
-    visit(top);
-    walk(top, visit);
+    });
 }
 
-/// Visits everything below `top` where somebody can live, parents before children. The visitor
-/// answers with the node's state.
-///
-/// The caller has cancelled `top` and holds it, so what is below is frozen once it is marked (I3), and
-/// the pointers followed here stay good whatever others drop.
-pub(super) fn walk(top: &Node, mut visit: impl FnMut(&Node) -> State) {
-    // How many nodes on the way down from `top` have a sibling that is still to be visited. So
-    // the end of a chain is the end of the walk: there is nothing to climb back for.
-    let mut forks = 0usize;
-    let mut node = top;
-    let mut state = top.word.load();
-    loop {
-        let mut next = ptr::null_mut();
-        // Nobody lives below what is free or dead (I7), and below what is done all has been seen
-        // to: each of n nested tokens may be cancelled in turn, from the innermost on.
-        let skip = State::FREE.with(State::DEAD).with(State::DONE);
-        if state.has_any(State::PARENT) && !state.has_any(skip) {
-            // Acquire: pairs with `push_chunk`.
-            next = node.children.load(Acquire);
-        }
-        if !next.is_null() {
-            if !ptr::eq(node, top) && !node.sibling().is_null() {
-                forks += 1;
-            }
-        } else {
-            if ptr::eq(node, top) {
-                return;
-            }
-            next = node.sibling();
-            if next.is_null() {
-                if forks == 0 {
-                    return;
-                }
-                forks -= 1;
-                while next.is_null() {
-                    // SAFETY: below `top`, which is held; parents are fixed (I1).
-                    match unsafe { node.parent() } {
-                        Some(parent) => node = parent,
-                        None => return,
-                    }
-                    next = node.sibling();
-                }
-            }
-        }
-        // SAFETY: linked under a node that is frozen, or is `top` (I2, I3).
-        node = unsafe { &*next };
-        state = visit(node);
+/// Looks at `top`, and at what is below and may be this cancel's to wake: not below other nodes with an own cancel that are
+/// marked through, for whoever has set that wakes there. Who has not cancelled `top` itself only helps, and stops
+/// wherever somebody has been through.
+fn look_at(top: &Node, below: Below, mut look: impl FnMut(&Node, State)) {
+    let waiting = State::WAITER.with(State::KEPT);
+    let state = top.word.load();
+    if state.has_any(waiting) {
+        look(top, state);
     }
+    let won = below.has_any(Below::WON);
+    Walk::new(top, state).step::<false>(usize::MAX, |node, _| {
+        let state = node.word.load();
+        if state.has_any(waiting) {
+            look(node, state);
+        }
+        if won && !state.has_any(State::OWN) {
+            state.without(State::MARKED)
+        } else {
+            state
+        }
+    });
 }

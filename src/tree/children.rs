@@ -236,6 +236,14 @@ impl Node {
         parent.hint.store(ptr::from_ref(self).cast_mut(), Release);
     }
 
+    /// An earlier occupant, or this one, has left a hint.
+    #[inline]
+    fn has_places(&self) -> bool {
+        // Relaxed: an occupant finds what the earlier ones have left, by the claim's Acquire; and its own threads' hints
+        // come after their announcements.
+        !self.hint.load(Relaxed).is_null()
+    }
+
     /// Moves into the child that the hint points at.
     #[inline]
     fn claim_hinted(&self, handles: Bits) -> Result<NonNull<Node>, Miss> {
@@ -459,7 +467,16 @@ enum Search {
 /// Makes a child with so many handles, of which the caller gets the pointer.
 #[inline]
 pub(super) fn create(parent: &Node, handles: Bits) -> NonNull<Node> {
-    if parent.word.load().is_cancelled() {
+    let state = parent.word.load();
+    if state.is_cancelled() {
+        return refused(parent, handles);
+    }
+    // The first child: what an earlier occupant has left below is announced before it is claimed by a hint (I6).
+    // A shard's has been, for it had one occupant only.
+    if !state.has_any(State::PARENT)
+        && parent.has_places()
+        && parent.word.announce_children().is_cancelled()
+    {
         return refused(parent, handles);
     }
     let home = parent.home();
@@ -471,7 +488,14 @@ pub(super) fn create(parent: &Node, handles: Bits) -> NonNull<Node> {
 
 /// A child for a waiter, in the `home` of this thread's. None: the list has grown long, so a room is better.
 #[inline]
-pub(super) fn create_one_of_few(parent: &Node, home: &Node) -> Option<NonNull<Node>> {
+pub(super) fn create_one_of_few(parent: &Node, state: State, home: &Node) -> Option<NonNull<Node>> {
+    // As in `create`.
+    if !state.has_any(State::PARENT)
+        && parent.has_places()
+        && parent.word.announce_children().is_cancelled()
+    {
+        return Some(refused(parent, 1));
+    }
     match home.claim_hinted(1) {
         Ok(child) => Some(child),
         Err(miss) => create_one_of_few_slowly(parent, home, miss),
@@ -557,7 +581,7 @@ fn create_slowly<'a>(
     if seen.is_cancelled() {
         // The canceller may have passed before the push. Nobody will claim the other nodes:
         // who finds them asks the parent first (I6).
-        child.word.mark();
+        child.word.mark(seen.only(State::DEADLINE));
     } else {
         let next = if next.is_null() { last.as_ptr() } else { next };
         // Release: pairs with `claim_hinted`; the announcement above is behind this (I6).

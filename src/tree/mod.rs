@@ -38,6 +38,7 @@ mod room;
 #[cfg(feature = "std")]
 pub(crate) mod trigger;
 pub(crate) mod waiter;
+mod walk;
 mod word;
 
 pub use cause::{Cause, ContextError};

@@ -62,7 +62,8 @@ unsafe fn release_sole(node: NonNull<Node>, seen: State) {
         .with(State::CANCELLED)
         .with(State::OWN)
         .with(State::INHERITED)
-        .with(State::DONE)
+        .with(State::DEADLINE)
+        .with(State::MARKED)
         // Of a waiter that was woken: without WAITER it is empty.
         .with(State::SLOT);
     // SAFETY: the caller's handle keeps the node.
@@ -106,7 +107,7 @@ unsafe fn release_sole(node: NonNull<Node>, seen: State) {
 pub(super) unsafe fn vacate_armed(node: NonNull<Node>) -> bool {
     // SAFETY: the caller's handle keeps the node.
     let this = unsafe { node.as_ref() };
-    let armed = State::NEW.with(State::WAITER);
+    let armed = State::NEW.with(State::WAITER).with(State::SLOT);
     // SAFETY: a living node's parent is alive (I5).
     let Some(parent) = (unsafe { this.parent() }).filter(|_| this.word.load() == armed) else {
         return false;
@@ -193,6 +194,8 @@ unsafe fn give_up(
         }
         if any_of::settle(this, &extension.edges, |source| pending.push(source))
             && extension.settle_triggers(this)
+            // Before the edges go: cancellers who pass look at them. One that has a handle is the last owner after us.
+            && (!seen.has_any(State::TARGET) || this.word.end_target())
         {
             break census;
         }
@@ -219,10 +222,8 @@ unsafe fn give_up(
             rest.with(State::PASSENGER)
         } else if frozen {
             rest.with(State::FREE)
-        } else if !seen.has_any(State::PARENT) {
+        } else if !seen.has_any(State::PARENT) || !seen.is_cancelled() && !census.excess {
             State::FREE
-        } else if !seen.is_cancelled() && !census.excess {
-            State::FREE.with(State::PARENT)
         } else {
             // Its own cancel, which is over, or too much below to keep: make it as new. DEAD
             // keeps walkers out (I2).
@@ -231,11 +232,10 @@ unsafe fn give_up(
                 continue;
             }
             // SAFETY: DEAD is ours.
-            let kept = unsafe { reset_children(this, panics) };
+            unsafe { reset_children(this, panics) };
             if !offered && !seen.has_any(State::SHARD) {
                 this.offer_to(parent);
             }
-            let parenthood = if kept { State::PARENT } else { State::NONE };
             let mut seen = this.word.load();
             loop {
                 // A cancel from above that came meanwhile must not be lost.
@@ -245,7 +245,7 @@ unsafe fn give_up(
                     State::NONE
                 };
                 let shard = seen.only(State::SHARD);
-                let new = State::FREE.with(parenthood).with(marks).with(shard);
+                let new = State::FREE.with(marks).with(shard);
                 match this.word.vacate(seen, new) {
                     Ok(()) => break,
                     Err(now) => seen = now,
@@ -339,27 +339,30 @@ impl Census {
                 census.passengers += 1;
             }
             nodes += 1;
-            census.excess |= nodes > KEPT_NODES || state.has_any(State::PARENT.with(State::SHARD));
+            // Relaxed: acquired with the state.
+            let is_parent = !child.children.load(Relaxed).is_null();
+            census.excess |= nodes > KEPT_NODES || is_parent || state.has_any(State::SHARD);
         }
         census
     }
 }
 
-/// Keeps a few small chunks for the next occupant, as new, and frees the rest. True: some are kept.
+/// Keeps a few small chunks for the next occupant, as new, and frees the rest.
 ///
 /// # Safety
 /// `node` is DEAD by the caller, and nobody lives below it.
-unsafe fn reset_children(node: &Node, panics: &mut Panics) -> bool {
+unsafe fn reset_children(node: &Node, panics: &mut Panics) {
     // Relaxed, everywhere here: the list is ours alone (I2) and is published by `vacate`.
     let mut chunk = node.children.load(Relaxed);
     let mut garbage = Garbage::new();
-    let (mut kept, mut head, mut last) = (0, ptr::null_mut(), None::<&Node>);
+    let (mut kept, mut head, mut last) = (0, ptr::null_mut(), None::<NonNull<Node>>);
     while let Some(first) = NonNull::new(chunk) {
         // SAFETY: a linked chunk of a list that is ours.
-        let (class, nodes) = unsafe {
-            let class = first.as_ref().chunk_class().unwrap_or(0);
-            (class, move || children::nodes_of(first, class))
-        };
+        let class = unsafe { first.as_ref() }.chunk_class().unwrap_or(0);
+        // SAFETY: as above. Pointers that may be used for the whole chunk, for one of them is its head.
+        let pointers = || (0..1 << class).map(|i| unsafe { first.sub(i) });
+        // SAFETY: as above.
+        let nodes = || unsafe { children::nodes_of(first, class) };
         chunk = nodes().next_back().map_or(ptr::null_mut(), Node::sibling);
         if kept + (1 << class) > KEPT_NODES
             || nodes().any(|node| node.word.load().has_any(State::SHARD))
@@ -367,7 +370,7 @@ unsafe fn reset_children(node: &Node, panics: &mut Panics) -> bool {
             garbage.push_chunk(first);
             continue;
         }
-        for child in nodes() {
+        for (child, pointer) in nodes().zip(pointers()) {
             garbage.push_list(child.children.load(Relaxed));
             child.children.store(ptr::null_mut(), Relaxed);
             child.hint.store(ptr::null_mut(), Relaxed);
@@ -376,26 +379,25 @@ unsafe fn reset_children(node: &Node, panics: &mut Panics) -> bool {
             // claimed from the last to the first, as when they were new.
             child
                 .link
-                .set_next(last.map_or(ptr::null_mut(), |last| ptr::from_ref(last).cast_mut()));
+                .set_next(last.map_or(ptr::null_mut(), NonNull::as_ptr));
             match last {
                 // SAFETY: ours alone.
-                Some(last) => unsafe { last.set_sibling(ptr::from_ref(child).cast_mut()) },
-                None => head = first.as_ptr(),
+                Some(last) => unsafe { last.as_ref().set_sibling(pointer.as_ptr()) },
+                None => head = pointer.as_ptr(),
             }
-            last = Some(child);
+            last = Some(pointer);
         }
         kept += 1 << class;
     }
     if let Some(last) = last {
         // SAFETY: ours alone.
-        unsafe { last.set_sibling(ptr::null_mut()) };
+        unsafe { last.as_ref().set_sibling(ptr::null_mut()) };
     }
     node.children.store(head, Relaxed);
-    let hint = last.map_or(ptr::null_mut(), |last| ptr::from_ref(last).cast_mut());
+    let hint = last.map_or(ptr::null_mut(), NonNull::as_ptr);
     node.hint.store(hint, Relaxed);
     // SAFETY: out of the list, and nobody else has a pointer there.
     unsafe { garbage.free(panics) };
-    kept != 0
 }
 
 /// Frees a root and everything below it.
@@ -479,10 +481,8 @@ impl Garbage {
             for node in children::nodes_of(first, class) {
                 next = node.sibling();
                 let state = node.word.load();
-                if state.has_any(State::PARENT) {
-                    // Relaxed: the pushes were acquired with the state.
-                    self.push_list(node.children.load(Relaxed));
-                }
+                // Relaxed: the pushes were acquired with the state. An earlier occupant's are there without PARENT.
+                self.push_list(node.children.load(Relaxed));
                 if state.is_room() {
                     // What forgotten futures have left.
                     room::close(node, panics, drop);

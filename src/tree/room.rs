@@ -357,6 +357,10 @@ pub(super) fn close(header: &Node, panics: &mut Panics, each: impl Fn(Waker)) {
     let room = of_header(header);
     // SAFETY: the header is linked, or garbage of the caller's, and so is what comes before it.
     let room = unsafe { room.as_ref() };
+    // Relaxed: another canceller has been here, and wakes whom there was.
+    if room.word.load(Relaxed) & CLOSED != 0 {
+        return;
+    }
     // Acquire: pairs with `sit`. Release: gives the cancel to those who find the room closed.
     let before = room.word.swap(CLOSED, AcqRel);
     if before & CLOSED != 0 {

@@ -205,7 +205,7 @@ impl Waiter {
             return refuse(waker);
         }
         if !room::is_there(home) {
-            if let Some(child) = children::create_one_of_few(node, home) {
+            if let Some(child) = children::create_one_of_few(node, before, home) {
                 return self.enter_child(token, before, Handle(child), waker);
             }
         }
@@ -265,7 +265,7 @@ impl Waiter {
         // SAFETY: a new child, which nobody else has.
         match unsafe {
             node.slot
-                .arm_exclusive(&node.word, Content::Waker(waker), State::NONE)
+                .arm_exclusive(&node.word, Content::Waker(waker), State::SLOT)
         } {
             Ok(()) => {
                 self.place = Place::Child(child);

@@ -8,15 +8,15 @@
 use super::cause::ContextError;
 use crate::sync::{abort_on_overflow, AcqRel, Acquire, AtomicBits, Bits, Relaxed, Release};
 
-const SHIFT: u32 = 16;
+const SHIFT: u32 = 17;
 const ONE: Bits = 1 << SHIFT;
 const FLAGS: Bits = ONE - 1;
 /// Half of what fits, so that racing increments cannot pass the edge: far beyond what memory allows
-/// with 64 bits, and 32,767 with 32.
+/// with 64 bits, and 16,383 with 32.
 const MAX_HANDLES: Bits = Bits::MAX >> (SHIFT + 1);
 // The flags have room, and so have twice as many handles as there may be.
-const _: () = assert!(State::KEPT.0 == ONE >> 1 && MAX_HANDLES < Bits::MAX >> SHIFT);
-const _: () = assert!(Bits::BITS == 64 || MAX_HANDLES == 32_767);
+const _: () = assert!(State::TARGET.0 == ONE >> 1 && MAX_HANDLES < Bits::MAX >> SHIFT);
+const _: () = assert!(Bits::BITS == 64 || MAX_HANDLES == 16_383);
 
 /// A value of the word.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl State {
     pub(crate) const CANCELLED: State = State(1);
     /// By a cancel of its own: kind and cause are here, not at an ancestor.
     pub(crate) const OWN: State = State(1 << 1);
-    /// The kind of an own cancel: deadline exceeded (else: cancelled).
+    /// The kind of the cancel, own or inherited: deadline exceeded (else: cancelled).
     pub(crate) const DEADLINE: State = State(1 << 2);
     /// An own cancel's cause is in `link`.
     pub(crate) const CUSTOM: State = State(1 << 3);
@@ -35,7 +35,7 @@ impl State {
     pub(crate) const INHERITED: State = State(1 << 4);
     /// Its last owner is resetting what is below.
     pub(crate) const DEAD: State = State(1 << 5);
-    /// It has had children.
+    /// Its occupant has had children.
     pub(crate) const PARENT: State = State(1 << 6);
     /// The waiter slot is armed; who clears this owns what is in the slot.
     pub(crate) const WAITER: State = State(1 << 7);
@@ -48,9 +48,9 @@ impl State {
     pub(crate) const FREE: State = State(1 << 9);
     /// It owns one handle of its parent.
     pub(crate) const ORPHAN: State = State(1 << 10);
-    /// A cancel of it has marked everything below and woken everyone there; or there is nothing below, and who waits at
-    /// the node itself is the canceller's to wake.
-    pub(crate) const DONE: State = State(1 << 11);
+    /// Everything below it is marked, through edges too: marking ends here. Together with OWN: who wakes below is whoever
+    /// set that, and nobody else.
+    pub(crate) const MARKED: State = State(1 << 11);
     /// Nobody has it, but a callback that nobody can stop any more waits here or below.
     pub(crate) const PASSENGER: State = State(1 << 12);
     /// It stands between a contended parent and some of its children.
@@ -60,6 +60,8 @@ impl State {
     /// An `any_of` token without handles, kept for a callback below that nobody can stop any more: it
     /// has one handle that belongs to the first canceller who comes by.
     pub(crate) const KEPT: State = State(1 << 15);
+    /// An `any_of` token that has its edges: cancellers who pass count themselves among its handles.
+    pub(crate) const TARGET: State = State(1 << 16);
 
     /// The header of a room: nobody lives below it, it is neither claimed nor kept, and a walk that wakes closes it.
     pub(crate) const ROOM: State = State::FREE
@@ -75,7 +77,10 @@ impl State {
     #[cfg(feature = "std")]
     pub(crate) const NEW_PAIR: State = State(2 * ONE);
     /// A node that only says "cancelled": nothing can be below it.
-    pub(crate) const BORN_CANCELLED: State = State(ONE | 1 | 1 << 1 | 1 << 11);
+    pub(crate) const BORN_CANCELLED: State = State::NEW
+        .with(State::CANCELLED)
+        .with(State::OWN)
+        .with(State::MARKED);
 
     #[inline(always)]
     pub(crate) const fn with(self, other: State) -> State {
@@ -138,7 +143,7 @@ impl State {
     /// May the parent's next child move in?
     #[inline(always)]
     const fn is_claimable(self) -> bool {
-        self.0 & !State::PARENT.0 == State::FREE.0
+        self.0 == State::FREE.0
     }
 
     /// The kind of an own cancel, as flags.
@@ -149,7 +154,7 @@ impl State {
         }
     }
 
-    /// The kind of an own cancel.
+    /// The kind of what is cancelled.
     pub(crate) const fn kind(self) -> ContextError {
         if self.has_any(State::DEADLINE) {
             ContextError::DeadlineExceeded
@@ -240,17 +245,18 @@ impl Word {
         }
     }
 
-    /// The parent's next child moves in, with so many handles. `Err(true)`: somebody else was faster.
+    /// The parent's next child moves in, with so many handles. `Err(true)`: somebody else was faster. What an earlier
+    /// occupant has left below is nothing to this one, until it has a child itself (`announce_children`).
     #[inline]
     pub(crate) fn claim(&self, handles: Bits) -> Result<(), bool> {
         let seen = self.peek();
         if !seen.is_claimable() {
             return Err(false);
         }
-        let new = State((seen.0 & State::PARENT.0) | (handles * ONE));
+        let new = handles * ONE;
         // Acquire: pairs with `vacate`; the last occupant's writes to the node (its `link`, its
         // children reset) are behind us. On failure nothing is read.
-        match self.0.compare_exchange(seen.0, new.0, Acquire, Relaxed) {
+        match self.0.compare_exchange(seen.0, new, Acquire, Relaxed) {
             Ok(_) => Ok(()),
             Err(_) => Err(true),
         }
@@ -261,8 +267,8 @@ impl Word {
         self.peek().is_claimable()
     }
 
-    /// "I have linked children, or found some by walking the list": the handshake of a
-    /// creator with a canceller. Either the answer has CANCELLED, or every later canceller
+    /// "I have linked children, or found some by walking the list, or am about to claim the first of those that an
+    /// earlier occupant has left": the handshake of a creator with a canceller. Either the answer has CANCELLED, or every later canceller
     /// finds in the list what the caller knows of it.
     pub(crate) fn announce_children(&self) -> State {
         // AcqRel: the release half publishes the push to `cancel` and `mark`; the acquire half
@@ -273,8 +279,8 @@ impl Word {
     /// The own cancel: state, kind and whether there is a cause become visible in one step. `Ok`: this call was
     /// the first; the state is what it made of the word.
     ///
-    /// With nothing below this step is all of the cancel, DONE included; also if somebody waits at the node and the
-    /// caller `wakes_at_once`. Then true beside the state says that the content of the slot is his.
+    /// With nothing below this step is all of the cancel, MARKED included; but for who waits at the node. If the caller
+    /// `wakes_at_once`, true beside the state says that the content of the slot is his.
     #[inline]
     pub(crate) fn cancel(&self, how: State, wakes_at_once: bool) -> Result<(State, bool), State> {
         let mut seen = self.load();
@@ -283,17 +289,20 @@ impl Word {
                 return Err(seen);
             }
             let mut new = seen.with(State::CANCELLED).with(State::OWN).with(how);
-            let waits = seen.has_any(State::WAITER);
-            let is_all = !seen.has_any(State::PARENT) && (wakes_at_once || !waits);
-            if is_all {
-                new = new.with(State::DONE).without(State::WAITER);
+            let mut takes = false;
+            if !seen.has_any(State::PARENT) {
+                new = new.with(State::MARKED);
+                takes = wakes_at_once && seen.has_any(State::WAITER);
+                if takes {
+                    new = new.without(State::WAITER);
+                }
             }
             // Release: gives the cause in `link` to `load`. Acquire: pairs with `arm`, for the caller's look into
             // the slot; what was loaded may have been an earlier waiter's. What creators announced is acquired by
             // the load of this word with which the walk begins. The failure's Acquire serves the caller's look at
             // the other's cause.
             match self.0.compare_exchange_weak(seen.0, new.0, AcqRel, Acquire) {
-                Ok(_) => return Ok((new, is_all && waits)),
+                Ok(_) => return Ok((new, takes)),
                 Err(now) => seen = State(now),
             }
         }
@@ -304,7 +313,7 @@ impl Word {
     #[cfg(feature = "std")]
     #[inline]
     pub(crate) fn cancel_and_release(&self) -> bool {
-        let cancelled = State::CANCELLED.with(State::OWN).with(State::DONE);
+        let cancelled = State::CANCELLED.with(State::OWN).with(State::MARKED);
         let mut seen = self.peek();
         while seen.handles() > 1
             && !seen.has_any(State::PARENT.with(State::WAITER).with(State::CANCELLED))
@@ -332,20 +341,24 @@ impl Word {
         seen.handles() == 1 && !seen.has_any(State::PARENT.with(State::WAITER))
     }
 
-    /// An ancestor's cancel arrives. The answer is the state before.
+    /// An ancestor's cancel arrives, and its kind, which is the parent's. The answer is the state before.
     #[inline]
-    pub(crate) fn mark(&self) -> State {
+    pub(crate) fn mark(&self, kind: State) -> State {
         let flags = State::CANCELLED.with(State::INHERITED);
         // Acquire: a node that was marked before needs no second RMW: this load reads from the
         // marking RMW or a later one, so it has acquired what that one had.
         let mut seen = self.load();
         while !seen.has_all(flags) {
+            // An own cancel keeps its kind.
+            let kind = if seen.is_cancelled() {
+                State::NONE
+            } else {
+                kind
+            };
+            let new = seen.with(flags).with(kind);
             // AcqRel: acquires what creators announced; releases as `cancel` does, and orders the
             // ancestor's state before this one's, so `cause` can climb.
-            match self
-                .0
-                .compare_exchange_weak(seen.0, seen.with(flags).0, AcqRel, Acquire)
-            {
+            match self.0.compare_exchange_weak(seen.0, new.0, AcqRel, Acquire) {
                 Ok(_) => break,
                 Err(now) => seen = State(now),
             }
@@ -353,10 +366,55 @@ impl Word {
         seen
     }
 
-    /// Everything below is marked and woken; whoever sees it need not walk again.
-    pub(crate) fn set_done(&self) {
-        // Release: pairs with the load in `cancel` that finds DONE and returns.
-        self.0.fetch_or(State::DONE.0, Release);
+    /// Everything below is marked; whoever sees it need not walk there.
+    pub(crate) fn set_marked(&self) {
+        // Release: pairs with the loads that find MARKED: their callers go on as if they had walked.
+        self.0.fetch_or(State::MARKED.0, Release);
+    }
+
+    /// The edges of an `any_of` token are about to be armed.
+    pub(crate) fn set_target(&self) {
+        // Release: pairs with the load in `pin_target`; the extension is in `link`.
+        self.0.fetch_or(State::TARGET.0, Release);
+    }
+
+    /// A canceller who passes an `any_of` token has a handle of it. False: its edges are gone, or going.
+    pub(crate) fn pin_target(&self) -> bool {
+        let mut seen = self.load();
+        while seen.has_any(State::TARGET) {
+            if seen.handles() >= MAX_HANDLES {
+                abort_on_overflow();
+            }
+            // Relaxed: the load has acquired what `set_target` published, and the last owner learns that somebody
+            // is there, and no more.
+            match self
+                .0
+                .compare_exchange_weak(seen.0, seen.0 + ONE, Relaxed, Acquire)
+            {
+                Ok(_) => return true,
+                Err(now) => seen = State(now),
+            }
+        }
+        false
+    }
+
+    /// The last owner of an `any_of` token ends the passing of cancellers. False: one has a handle.
+    pub(crate) fn end_target(&self) -> bool {
+        // Acquire: pairs with the release of a canceller who has passed.
+        let mut seen = self.load();
+        while seen.handles() == 1 {
+            // Relaxed: who is refused from now on looks at nothing.
+            match self.0.compare_exchange_weak(
+                seen.0,
+                seen.without(State::TARGET).0,
+                Relaxed,
+                Acquire,
+            ) {
+                Ok(_) => return true,
+                Err(now) => seen = State(now),
+            }
+        }
+        false
     }
 
     /// Reserves the waiter slot. True: another thread was at the word at the same time.

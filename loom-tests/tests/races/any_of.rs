@@ -1,7 +1,8 @@
 //! Tokens with several parents.
 
 use cancel_tree_loom::{
-    model, poll, reached, reason_of, spawn, untouched, Probe, Reason, Runs, Token, UNBOUNDED, USUAL,
+    model, poll, reached, reason_of, seed, spawn, untouched, Probe, Reason, Runs, Token, UNBOUNDED,
+    USUAL,
 };
 
 #[test]
@@ -385,5 +386,81 @@ fn two_cancels_above_all_sources() {
         root.cancel();
         reached(&either);
         thread.join().unwrap();
+    });
+}
+
+/// A canceller who comes to the token from above counts itself among its handles while it looks at its edges.
+#[test]
+fn cancel_from_above_vs_drop_of_a_token_that_had_a_child() {
+    model(USUAL, || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        seed(&either, 1);
+        let thread = spawn(move || drop(either));
+        a.cancel();
+        thread.join().unwrap();
+        untouched(&b);
+    });
+}
+
+/// The same, and the token has a cause of its own, which the last owner drops: that may be the canceller.
+#[test]
+fn cancel_from_above_vs_cancel_and_drop_of_a_token_with_a_child() {
+    model(USUAL, || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let child = either.child_token();
+        let thread = spawn(move || {
+            either.cancel_with(Reason::cause(1));
+            drop(either);
+        });
+        a.cancel_with(Reason::cause(2));
+        reached(&child);
+        thread.join().unwrap();
+        drop(child);
+        untouched(&b);
+    });
+}
+
+/// Two cancellers come to the same tokens, each on two ways. Each must have been at all of them when it returns.
+#[test]
+fn two_cancels_that_both_lead_to_a_token_and_one_below_it() {
+    // Two nested tokens, two cancellers: bound 2.
+    model(Some(2), || {
+        let (a, b, c) = (Token::new(), Token::new(), Token::new());
+        let outer = Token::any_of([&a, &b, &c]);
+        let inner = Token::any_of([&outer, &b, &c]);
+        let child = inner.child_token();
+        let below = child.clone();
+        let thread = spawn(move || {
+            b.cancel();
+            reached(&below);
+        });
+        c.cancel();
+        reached(&child);
+        thread.join().unwrap();
+        untouched(&a);
+    });
+}
+
+/// Who waits below a token that is reached on two ways by two cancellers is woken, once.
+#[test]
+fn waiter_below_a_token_that_two_cancels_reach_from_above_and_by_an_edge() {
+    // Bound 2.
+    model(Some(2), || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let child = either.child_token();
+        let probe = Probe::new();
+        let mut waiting = Box::pin(child.clone().cancelled_owned());
+        assert!(!poll(&mut waiting.as_mut(), &probe.waker()));
+        let thread = spawn(move || {
+            b.cancel();
+            b
+        });
+        a.cancel();
+        reached(&child);
+        thread.join().unwrap();
+        assert_eq!(probe.woken(), 1);
     });
 }

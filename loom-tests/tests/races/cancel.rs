@@ -1,6 +1,8 @@
 //! Cancels that meet.
 
-use cancel_tree_loom::{model, reached, seed, spawn, Token, UNBOUNDED, USUAL};
+use cancel_tree_loom::{
+    model, poll, reached, seed, spawn, ContextError, Probe, Token, UNBOUNDED, USUAL,
+};
 
 #[test]
 fn cancel_vs_cancel_of_one_token() {
@@ -138,5 +140,75 @@ fn second_canceller_vs_creator_below_vs_first() {
             reached(token);
         }
         first.join().unwrap();
+    });
+}
+
+/// A cancel below notes on its way up that all is marked. Whoever has marked it still wakes there.
+#[test]
+fn cancel_below_notes_what_the_canceller_above_is_to_wake() {
+    model(USUAL, || {
+        let root = Token::new();
+        let parent = root.child_token();
+        let child = parent.child_token();
+        let _leaf = child.child_token();
+        let probe = Probe::new();
+        let mut waiting = Box::pin(child.clone().cancelled_owned());
+        assert!(!poll(&mut waiting.as_mut(), &probe.waker()));
+        let thread = spawn(move || {
+            parent.cancel();
+            parent
+        });
+        root.cancel();
+        thread.join().unwrap();
+        assert_eq!(probe.woken(), 1);
+    });
+}
+
+/// Three on one path: what the one in the middle finds marked by the lowest, which has not cancelled it, is its to wake.
+#[test]
+fn what_a_helper_has_marked_is_woken() {
+    // Three cancellers: bound 2.
+    model(Some(2), || {
+        let root = Token::new();
+        let middle = root.child_token();
+        let parent = middle.child_token();
+        let child = parent.child_token();
+        let probe = Probe::new();
+        let mut waiting = Box::pin(child.clone().cancelled_owned());
+        assert!(!poll(&mut waiting.as_mut(), &probe.waker()));
+        let a = spawn(move || {
+            middle.cancel();
+            middle
+        });
+        let b = spawn(move || {
+            parent.cancel();
+            reached(&child);
+            parent
+        });
+        root.cancel();
+        a.join().unwrap();
+        b.join().unwrap();
+        assert_eq!(probe.woken(), 1);
+    });
+}
+
+/// A node's kind is that of the cancel whose cause it has, whoever has marked it.
+#[test]
+fn the_kind_is_that_of_the_cause_whoever_marks() {
+    model(USUAL, || {
+        let root = Token::new();
+        let parent = root.child_token();
+        let context = parent.child_token().context();
+        let beside = root.child_token().context();
+        let thread = spawn(move || {
+            parent.cancel_with(ContextError::DeadlineExceeded);
+            parent
+        });
+        root.cancel();
+        let kind = context.err().expect("a lost cancel");
+        assert_eq!(context.cause().map(|cause| cause.kind()), Some(kind));
+        assert_eq!(beside.err(), Some(ContextError::Cancelled));
+        thread.join().unwrap();
+        assert_eq!(context.err(), Some(kind));
     });
 }

@@ -404,3 +404,82 @@ fn cancelled_parent_dropped_vs_child_dropped_vs_creator_vs_cancel() {
         c.join().unwrap().iter().for_each(reached);
     });
 }
+
+/// A place with a child's place that an earlier occupant has left.
+fn place_with_places(above: &Token) {
+    let token = above.child_token();
+    seed(&token, 1);
+}
+
+/// The first child is announced before it moves in: the place was known before, but not that there is a child.
+#[test]
+fn first_child_in_a_place_with_places_vs_cancel() {
+    model(UNBOUNDED, || {
+        let root = Token::new();
+        place_with_places(&root);
+        let token = root.child_token();
+        let creator = token.clone();
+        let thread = spawn(move || creator.child_token());
+        token.cancel();
+        reached(&thread.join().unwrap());
+        untouched(&root);
+    });
+}
+
+#[test]
+fn place_with_places_taken_with_a_first_child_vs_cancel_above() {
+    model(USUAL, || {
+        let root = Token::new();
+        place_with_places(&root);
+        let above = root.clone();
+        let thread = spawn(move || {
+            let token = above.child_token();
+            (token.child_token(), token)
+        });
+        root.cancel();
+        let (child, token) = thread.join().unwrap();
+        reached(&token);
+        reached(&child);
+    });
+}
+
+#[test]
+fn two_first_children_in_a_place_with_places_vs_cancel() {
+    // Three threads: bound 2.
+    model(Some(2), || {
+        let root = Token::new();
+        place_with_places(&root);
+        let token = root.child_token();
+        let (one, two) = (token.clone(), token.clone());
+        let a = spawn(move || one.child_token());
+        let b = spawn(move || two.child_token());
+        token.cancel();
+        reached(&a.join().unwrap());
+        reached(&b.join().unwrap());
+    });
+}
+
+/// A childless occupant comes and goes without a look at what is below.
+#[test]
+fn childless_in_a_place_with_places_dropped_vs_cancel_above_vs_creator() {
+    // Three threads: bound 2.
+    model(Some(2), || {
+        let root = Token::new();
+        place_with_places(&root);
+        let token = root.child_token();
+        let above = root.clone();
+        let dropper = spawn(move || {
+            token.cancel();
+            drop(token);
+        });
+        let creator = spawn(move || {
+            let token = above.child_token();
+            (token.child_token(), token)
+        });
+        root.cancel();
+        dropper.join().unwrap();
+        let (child, token) = creator.join().unwrap();
+        reached(&token);
+        reached(&child);
+    });
+}

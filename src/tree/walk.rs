@@ -1,0 +1,218 @@
+//! Walking over what is below a cancelled node, in steps: a node pointer and a counter are all that it needs.
+
+use super::word::State;
+use super::{cancel, Node};
+use crate::sync::Acquire;
+use core::marker::PhantomData;
+use core::ptr::{self, NonNull};
+
+/// From where a node below inherits: its parent's kind, and the ancestor whose own cancel that was; null: to be looked
+/// for above the walk's top.
+#[derive(Clone, Copy)]
+pub(super) struct From {
+    pub(super) kind: State,
+    pub(super) origin: *const Node,
+}
+
+/// A walk over everything below `top` where somebody can live, parents before children.
+///
+/// The walker has cancelled `top`, or found it cancelled, and keeps it. What is below is frozen once it is marked (I3),
+/// so the pointers followed here stay good whatever others drop, and however long the walk rests between two steps.
+#[derive(Clone, Copy)]
+pub(super) struct Walk<'a> {
+    top: NonNull<Node>,
+    node: NonNull<Node>,
+    state: State,
+    from: From,
+    /// It is, or was, below an own cancel that is below `top`.
+    mixed: bool,
+    /// How many nodes on the way down from `top` have a sibling that is still to be visited. So
+    /// the end of a chain is the end of the walk: there is nothing to climb back for.
+    forks: usize,
+    _kept: PhantomData<&'a Node>,
+}
+
+/// Where a walk goes down: below parents, but for what is free or dead, where nobody lives (I7), and what the visitor's
+/// answer says is marked.
+const ENTERED: State = State::PARENT
+    .with(State::FREE)
+    .with(State::DEAD)
+    .with(State::MARKED);
+
+impl<'a> Walk<'a> {
+    /// `state` is one of the top's, in which it is cancelled.
+    #[inline]
+    pub(super) fn new(top: &'a Node, state: State) -> Walk<'a> {
+        let own = state.has_any(State::OWN);
+        Walk {
+            top: NonNull::from(top),
+            node: NonNull::from(top),
+            state: state.without(State::MARKED),
+            from: From {
+                kind: state.only(State::DEADLINE),
+                origin: if own { top } else { ptr::null() },
+            },
+            mixed: false,
+            forks: 0,
+            _kept: PhantomData,
+        }
+    }
+
+    pub(super) fn top(&self) -> &'a Node {
+        // SAFETY: made from a reference.
+        unsafe { self.top.as_ref() }
+    }
+
+    /// Visits at most so many nodes. The visitor answers with the node's state: where MARKED is in it, what is below is
+    /// passed over. The answer is what is left of the budget when the walk is through. `MARKING`: the visitor is told
+    /// from where the nodes inherit.
+    #[inline(always)]
+    pub(super) fn step<const MARKING: bool>(
+        &mut self,
+        mut budget: usize,
+        mut visit: impl FnMut(&'a Node, From) -> State,
+    ) -> Option<usize> {
+        let top = self.top();
+        // SAFETY: visited, or `top`.
+        let mut node: &'a Node = unsafe { self.node.as_ref() };
+        let mut state = self.state;
+        let mut from = self.from;
+        let mut mixed = self.mixed;
+        let mut forks = self.forks;
+        while budget != 0 {
+            budget -= 1;
+            let mut next = ptr::null_mut();
+            if state.only(ENTERED) == State::PARENT {
+                // Acquire: pairs with `push_chunk`.
+                next = node.children.load(Acquire);
+            }
+            if !next.is_null() {
+                if !ptr::eq(node, top) {
+                    if !node.sibling().is_null() {
+                        forks += 1;
+                    }
+                    if MARKING && state.has_any(State::OWN) {
+                        // Somebody else's, half way.
+                        from = From {
+                            kind: state.only(State::DEADLINE),
+                            origin: node,
+                        };
+                        mixed = true;
+                    }
+                }
+            } else {
+                if ptr::eq(node, top) {
+                    return Some(budget);
+                }
+                next = node.sibling();
+                if next.is_null() {
+                    if forks == 0 {
+                        return Some(budget);
+                    }
+                    forks -= 1;
+                    while next.is_null() {
+                        // SAFETY: below `top`, which is kept; parents are fixed (I1).
+                        match unsafe { node.parent() } {
+                            Some(parent) => node = parent,
+                            None => return Some(budget),
+                        }
+                        next = node.sibling();
+                    }
+                    if MARKING && mixed {
+                        from = inherited_by(node, top);
+                    }
+                }
+            }
+            // SAFETY: linked under a node that is frozen, or is `top` (I2, I3).
+            node = unsafe { &*next };
+            state = visit(node, from);
+        }
+        self.node = NonNull::from(node);
+        self.state = state;
+        self.from = from;
+        self.mixed = mixed;
+        self.forks = forks;
+        None
+    }
+}
+
+/// From where a node that is below `top`, and so its siblings, inherit.
+#[cold]
+fn inherited_by(node: &Node, top: &Node) -> From {
+    // SAFETY: below `top`, which is kept.
+    let parent = unsafe { node.parent() }.unwrap_or(top);
+    let kind = parent.word.load().only(State::DEADLINE);
+    let mut origin = parent;
+    while !origin.word.load().has_any(State::OWN) {
+        if ptr::eq(origin, top) {
+            return From {
+                kind,
+                origin: ptr::null(),
+            };
+        }
+        // SAFETY: as above.
+        origin = unsafe { origin.parent() }.unwrap_or(top);
+    }
+    From { kind, origin }
+}
+
+/// A climb from a node in search of an ancestor that is marked through: then so is all below the node. What has been
+/// found out is noted on the way, so that the next one need not climb as far.
+pub(super) struct Climb {
+    from: NonNull<Node>,
+    /// The last one looked at; none: there is nothing to be found.
+    at: Option<NonNull<Node>>,
+}
+
+impl Climb {
+    /// `state` is one of the node's, which the caller keeps.
+    pub(super) fn new(node: &Node, state: State) -> Climb {
+        let inherited = state.has_any(State::INHERITED);
+        Climb {
+            from: NonNull::from(node),
+            at: inherited.then(|| NonNull::from(node)),
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.at.is_none()
+    }
+
+    /// Looks at so many ancestors. True: one is marked through.
+    pub(super) fn step(&mut self, budget: usize) -> bool {
+        for _ in 0..budget {
+            // SAFETY: the caller keeps the node (I5).
+            let above = self.at.and_then(|at| unsafe { at.as_ref().parent() });
+            let Some(above) = above else {
+                self.at = None;
+                return false;
+            };
+            let state = above.word.load();
+            if state.has_any(State::MARKED) {
+                self.note(above);
+                return true;
+            }
+            let inherited = state.has_any(State::INHERITED);
+            self.at = inherited.then(|| NonNull::from(above));
+        }
+        false
+    }
+
+    fn note(&self, end: &Node) {
+        // SAFETY: as above; `end` is on the way.
+        let mut node = unsafe { self.from.as_ref() };
+        while !ptr::eq(node, end) {
+            node.word.set_marked();
+            // SAFETY: as above.
+            match unsafe { node.parent() } {
+                Some(parent) => node = parent,
+                None => return,
+            }
+        }
+    }
+}
+
+/// The ancestor whose own cancel a node inherits.
+pub(super) fn origin_of(top: &Node) -> *const Node {
+    cancel::origin(top).map_or(ptr::null(), ptr::from_ref)
+}
