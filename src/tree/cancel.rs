@@ -6,7 +6,7 @@ use super::cause::Cause;
 use super::extension::RawCause;
 use super::walk::{Climb, From, Walk};
 use super::word::State;
-use super::{reclaim, Handle, Node};
+use super::{reclaim, room, Handle, Node};
 use crate::sync::{unless_unwinding, Panics, SMALL};
 use core::ptr::NonNull;
 use core::task::Waker;
@@ -603,7 +603,9 @@ fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
     }
     look_at(top, below, |node, state| {
         if state.has_any(State::WAITER) && is_task(state) && !state.has_any(State::EDGE) {
-            if let Some(waker) = node.slot.disarm(&node.word) {
+            if state.is_room() {
+                room::close(node, panics, Waker::wake);
+            } else if let Some(waker) = node.slot.disarm(&node.word) {
                 panics.catch(|| waker.wake());
             }
         }
@@ -617,7 +619,9 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
     }
     look_at(top, below, |node, state| {
         if state.has_any(State::WAITER) && !state.has_any(State::EDGE) {
-            if let Some(waker) = node.slot.disarm(&node.word) {
+            if state.is_room() {
+                room::close(node, panics, Waker::wake);
+            } else if let Some(waker) = node.slot.disarm(&node.word) {
                 panics.catch(|| waker.wake());
             }
         }

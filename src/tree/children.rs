@@ -13,6 +13,7 @@
 //! each other's; no hint is ever trusted, and what they lose the next look around finds.
 
 use super::extension::Extension;
+use super::room::{self, Room};
 use super::word::State;
 use super::{cancel, Handle, Node};
 use crate::sync::heap::{alloc, dealloc, handle_alloc_error};
@@ -40,6 +41,9 @@ const _: () = assert!(SMALL || SHARD_CLASS >= ALIGNED_CLASS);
 
 /// A thread takes free nodes from others' shards only when its own has chunks of these classes.
 const OWN_CLASSES: usize = if SMALL { 0 } else { 2 };
+
+/// Waiters are children as long as the newest chunk is of a smaller class: in 1, 2 and 4 nodes.
+const FEW_CLASS: usize = if SMALL { 0 } else { 2 };
 
 /// At least so many nodes are looked at before a list grows.
 const LOOK: usize = if SMALL { 2 } else { 8 };
@@ -78,7 +82,14 @@ fn exposed(address: usize) -> *mut u8 {
     ptr::with_exposed_provenance_mut(address)
 }
 
-/// The nodes of a chunk, from the first to the last.
+/// What comes before the header of a room.
+pub(super) fn before(header: &Node) -> NonNull<Room> {
+    let memory = exposed(ptr::from_ref(header).addr() - room::REST * size_of::<Node>());
+    // SAFETY: the beginning of the room's chunk.
+    unsafe { NonNull::new_unchecked(memory.cast()) }
+}
+
+/// The nodes of a chunk, from the first to the last. In a room that is the header alone.
 ///
 /// # Safety
 /// `first` is the first node of a chunk of that class, which stays while the iterator and the
@@ -88,7 +99,13 @@ pub(super) unsafe fn nodes_of<'a>(
     class: usize,
 ) -> impl DoubleEndedIterator<Item = &'a Node> {
     // SAFETY: the caller's promise.
-    (0..1 << class).map(move |i| unsafe { first.sub(i).as_ref() })
+    let len = if unsafe { first.as_ref() }.word.load().is_room() {
+        1
+    } else {
+        1 << class
+    };
+    // SAFETY: the same.
+    (0..len).map(move |i| unsafe { first.sub(i).as_ref() })
 }
 
 /// A root begins in the middle of a cache line: so the word, which all read, and the hint, which is
@@ -143,7 +160,13 @@ pub(super) unsafe fn free(first: NonNull<Node>, class: usize) {
     let len = 1 << class;
     // The lowest node is where the memory begins.
     let memory = exposed(first.addr().get() - (len - 1) * size_of::<Node>());
-    for i in (0..len).rev() {
+    // SAFETY: the caller's promise.
+    let is_room = unsafe { first.as_ref() }.word.load().is_room();
+    if is_room {
+        // SAFETY: the caller's promise.
+        unsafe { memory.cast::<Room>().drop_in_place() };
+    }
+    for i in (if is_room { len - 1 } else { 0 }..len).rev() {
         // Nothing to do but under loom, whose atomics and cells report what they saw.
         // SAFETY: the caller's promise.
         unsafe { memory.cast::<Node>().add(i).drop_in_place() };
@@ -314,6 +337,30 @@ impl Node {
             first.as_ref().set_chunk_class(class);
             first.sub(len - 1)
         };
+        // SAFETY: not linked yet.
+        let seen = unsafe { self.link_chunk(first, last) };
+        (first, last, seen)
+    }
+
+    /// Links a room in front of the list; none if a canceller may have missed it, and then nobody enters it.
+    pub(super) fn push_room(&self) -> Option<NonNull<Room>> {
+        let header = allocate(room::CLASS);
+        // SAFETY: the chunk is ours, and all of it that will be used is written here; it is not linked yet.
+        unsafe {
+            let room = header.sub(room::REST).cast();
+            Room::write(room);
+            header.write(Node::new(State::ROOM, self));
+            header.as_ref().set_chunk_class(room::CLASS);
+            let seen = self.link_chunk(header, header);
+            (!seen.is_cancelled()).then_some(room)
+        }
+    }
+
+    /// The answer is the word.
+    ///
+    /// # Safety
+    /// The chunk from `first` to `last` is the caller's and not linked yet.
+    unsafe fn link_chunk(&self, first: NonNull<Node>, last: NonNull<Node>) -> State {
         // Relaxed: the CAS checks the guess.
         let mut head = self.children.load(Relaxed);
         loop {
@@ -329,16 +376,27 @@ impl Node {
                 Err(now) => head = now,
             }
         }
-        (first, last, self.word.announce_children())
+        self.word.announce_children()
     }
 
     /// Where this thread makes its children: the node itself, or its shard of it.
     #[inline]
-    fn home(&self) -> &Node {
+    pub(super) fn home(&self) -> &Node {
         match self.link.extension() {
             Some(extension) => self.shard(extension, thread::number()).unwrap_or(self),
             None => self,
         }
+    }
+
+    /// Where other threads do: none if the node has no shards.
+    pub(super) fn other_homes<'a>(&'a self, home: &'a Node) -> impl Iterator<Item = &'a Node> {
+        let extension = self.link.extension().filter(|_| !ptr::eq(self, home));
+        let shards = extension.into_iter().flat_map(move |extension| {
+            (0..1 << SHARD_CLASS).filter_map(move |i| self.shard(extension, i))
+        });
+        iter::once(self)
+            .chain(shards)
+            .filter(move |other| !ptr::eq(*other, home))
     }
 
     fn shard<'a>(&'a self, extension: &Extension, number: usize) -> Option<&'a Node> {
@@ -428,6 +486,32 @@ pub(super) fn create(parent: &Node, handles: Bits) -> NonNull<Node> {
     }
 }
 
+/// A child for a waiter, in the `home` of this thread's. None: the list has grown long, so a room is better.
+#[inline]
+pub(super) fn create_one_of_few(parent: &Node, state: State, home: &Node) -> Option<NonNull<Node>> {
+    // As in `create`.
+    if !state.has_any(State::PARENT)
+        && parent.has_places()
+        && parent.word.announce_children().is_cancelled()
+    {
+        return Some(refused(parent, 1));
+    }
+    match home.claim_hinted(1) {
+        Ok(child) => Some(child),
+        Err(miss) => create_one_of_few_slowly(parent, home, miss),
+    }
+}
+
+#[cold]
+fn create_one_of_few_slowly(parent: &Node, home: &Node, miss: Miss) -> Option<NonNull<Node>> {
+    // Acquire: as in `create_slowly`.
+    // SAFETY: a linked child of a node that the caller holds (I2).
+    let newest = unsafe { home.children.load(Acquire).as_ref() };
+    newest
+        .is_none_or(|newest| newest.chunk_class().unwrap_or(0) < FEW_CLASS)
+        .then(|| create_slowly(parent, home, miss, 1))
+}
+
 #[cold]
 fn refused(parent: &Node, handles: Bits) -> NonNull<Node> {
     // The nearest own cancel is visible: INHERITED was set after it.
@@ -509,13 +593,7 @@ fn create_slowly<'a>(
 /// A free node of another thread's shard, or from before there were shards: so a producer and a
 /// consumer of children do not make the tree grow, each on his side.
 fn claim_elsewhere(parent: &Node, home: &Node, handles: Bits) -> Option<NonNull<Node>> {
-    if ptr::eq(parent, home) {
-        return None;
-    }
-    let extension = parent.link.extension()?;
-    let shards = (0..1 << SHARD_CLASS).filter_map(|i| parent.shard(extension, i));
-    iter::once(parent)
-        .chain(shards)
-        .filter(|other| !ptr::eq(*other, home))
+    parent
+        .other_homes(home)
         .find_map(|other| other.claim_hinted(handles).ok())
 }

@@ -1,5 +1,5 @@
-//! The node's `link` word, and the extension that some nodes need: for a deadline, shards, edges or a foreign
-//! parent.
+//! The node's `link` word, and the extension that some nodes need: for a deadline, shards, rooms, edges or a
+//! foreign parent.
 //!
 //! | the node is | `link` |
 //! | --- | --- |
@@ -13,6 +13,7 @@ use super::any_of::Edge;
 use super::cause::{Cause, ContextError, Custom};
 #[cfg(feature = "std")]
 use super::deadline::{Foreign, Timing};
+use super::room::Room;
 use super::Node;
 use crate::sync::{Acquire, AtomicPtr, Panics, Relaxed, Release};
 use alloc::boxed::Box;
@@ -39,6 +40,8 @@ pub(super) struct Extension {
     cause: AtomicPtr<()>,
     /// The first of the nodes between a contended parent and its children, or null.
     pub(super) shards: AtomicPtr<Node>,
+    /// One of the rooms where the node's waiters sit, or null: a hint.
+    pub(super) rooms: AtomicPtr<Room>,
     /// What cancels an `any_of` token.
     pub(super) edges: Box<[Edge]>,
     /// Made as a [`Padded`].
@@ -63,6 +66,7 @@ impl Extension {
         let (cause, edges) = unsafe {
             let cause = (*raw).cause.load(Relaxed);
             (*raw).cause.store(ptr::null_mut(), Relaxed);
+            (*raw).rooms.store(ptr::null_mut(), Relaxed);
             (cause, ptr::replace(&raw mut (*raw).edges, Box::default()))
         };
         drop(edges);
@@ -99,6 +103,7 @@ impl Extension {
             timing: Timing::new(),
             cause: AtomicPtr::new(ptr::null_mut()),
             shards: AtomicPtr::new(shards),
+            rooms: AtomicPtr::new(ptr::null_mut()),
             edges,
             padded,
             #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
@@ -128,6 +133,7 @@ impl Extension {
         // Relaxed: asked by the last owner.
         self.cause.load(Relaxed).is_null()
             && self.shards.load(Relaxed).is_null()
+            && self.rooms.load(Relaxed).is_null()
             && self.edges.is_empty()
             && self.timing.is_bare()
     }

@@ -37,6 +37,7 @@ mod extension;
 mod handle;
 mod node;
 mod reclaim;
+mod room;
 #[cfg(feature = "std")]
 pub(crate) mod trigger;
 pub(crate) mod waiter;

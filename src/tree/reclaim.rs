@@ -13,7 +13,7 @@
 use super::children::{self, shards_of, KEPT_NODES};
 use super::extension::{Extension, Remains};
 use super::word::State;
-use super::{any_of, Handle, Node};
+use super::{any_of, room, Handle, Node};
 use crate::sync::{Panics, Relaxed};
 use core::mem;
 use core::ptr::{self, NonNull};
@@ -483,7 +483,10 @@ impl Garbage {
                 let state = node.word.load();
                 // Relaxed: the pushes were acquired with the state. An earlier occupant's are there without PARENT.
                 self.push_list(node.children.load(Relaxed));
-                if state.has_any(State::WAITER) {
+                if state.is_room() {
+                    // What forgotten futures have left.
+                    room::close(node, panics, drop);
+                } else if state.has_any(State::WAITER) {
                     // A callback that will never run: nobody is left who could cancel.
                     let waker = node.slot.disarm(&node.word);
                     panics.catch(|| drop(waker));

@@ -1,12 +1,14 @@
 //! One waiter: something to wake, in the slot of a node.
 //!
 //! A task and a parked thread are both a `Waker`; so is a callback, whose `wake` runs it. The
-//! first waiter of a token takes the token's own slot, further ones a child of it each. The check for a
+//! first waiter of a token takes the token's own slot, a few further ones a child of it each, and more sit in
+//! rooms. The check for a
 //! cancel and the registration are one step (`Word::arm`): a waiter is either refused or seen.
 
 use super::any_of::Edge;
+use super::room::{self, Seated};
 use super::word::{Refused, State, Word};
-use super::{reclaim, Handle, Node};
+use super::{children, reclaim, Handle, Node};
 use crate::sync::{thread, unless_unwinding, UnsafeCell};
 use core::mem::{self, ManuallyDrop, MaybeUninit};
 use core::ptr;
@@ -116,6 +118,8 @@ enum Place {
     Own,
     /// In the slot of a child that it made for the purpose.
     Child(Handle),
+    /// In a room of the token.
+    Seat(Seated),
 }
 
 /// A waiter on one token: the state of a future, or of a blocked thread.
@@ -127,7 +131,8 @@ pub(crate) struct Waiter {
     looks: (*const (), *const RawWakerVTable),
 }
 
-// SAFETY: the pointers are compared, never followed; the handle is Send and Sync.
+// SAFETY: the pointers of `looks` are compared, never followed; the handle is Send and Sync, and so is what a seat
+// holds, which is decided by its room's word.
 unsafe impl Send for Waiter {}
 // SAFETY: as above; all methods that change anything take `&mut self`.
 unsafe impl Sync for Waiter {}
@@ -186,7 +191,47 @@ impl Waiter {
         };
         match refused {
             Refused::Cancelled => true,
-            Refused::Taken => self.enter_child(token, waker),
+            Refused::Taken => self.enter_beside(token, waker),
+        }
+    }
+
+    /// For all but the first: a few become children, more sit in rooms.
+    #[inline]
+    fn enter_beside(&mut self, token: &Handle, waker: Waker) -> bool {
+        let node = token.node();
+        let before = node.word.load();
+        let home = node.home();
+        if before.is_cancelled() {
+            return refuse(waker);
+        }
+        if !room::is_there(home) {
+            if let Some(child) = children::create_one_of_few(node, before, home) {
+                return self.enter_child(token, before, Handle(child), waker);
+            }
+        }
+        self.enter_room(token, home, waker)
+    }
+
+    #[inline(never)]
+    fn enter_room(&mut self, token: &Handle, home: &Node, waker: Waker) -> bool {
+        let node = token.node();
+        match room::take(node, home) {
+            Ok(taken) => {
+                let raced = taken.raced;
+                // SAFETY: the token is held by who waits.
+                match unsafe { taken.sit(waker) } {
+                    Ok(seated) => {
+                        self.place = Place::Seat(seated);
+                        if raced {
+                            shard_if_contended(node);
+                        }
+                        false
+                    }
+                    Err(rejected) => refuse(rejected),
+                }
+            }
+            Err(Refused::Taken) => self.enter_any_child(token, waker),
+            Err(Refused::Cancelled) => refuse(waker),
         }
     }
 
@@ -208,9 +253,14 @@ impl Waiter {
         }
     }
 
-    fn enter_child(&mut self, token: &Handle, waker: Waker) -> bool {
-        let before = token.node().word.load();
-        let child = token.child();
+    /// Somebody is about to cancel: for the moment that this takes there is the list.
+    #[cold]
+    fn enter_any_child(&mut self, token: &Handle, waker: Waker) -> bool {
+        self.enter_child(token, token.node().word.load(), token.child(), waker)
+    }
+
+    #[inline(always)]
+    fn enter_child(&mut self, token: &Handle, before: State, child: Handle, waker: Waker) -> bool {
         let node = child.node();
         // SAFETY: a new child, which nobody else has.
         match unsafe {
@@ -265,6 +315,14 @@ impl Waiter {
                 drop(child);
                 drop_waker(waker)
             }
+            Place::Seat(seated) => {
+                // SAFETY: the token is held by who waits.
+                if unsafe { seated.is_called() } {
+                    return false;
+                }
+                // SAFETY: the same.
+                drop_waker(unsafe { seated.leave() })
+            }
         }
     }
 }
@@ -277,6 +335,13 @@ fn drop_waker(waker: Option<Waker>) -> bool {
         unless_unwinding(|| drop(waker));
     }
     there
+}
+
+/// The token is cancelled. User code.
+#[cold]
+fn refuse(waker: Waker) -> bool {
+    unless_unwinding(|| drop(waker));
+    true
 }
 
 /// Moves the waiters of a token that several threads wait for at once off its own line.

@@ -63,6 +63,12 @@ impl State {
     /// An `any_of` token that has its edges: cancellers who pass count themselves among its handles.
     pub(crate) const TARGET: State = State(1 << 16);
 
+    /// The header of a room: nobody lives below it, it is neither claimed nor kept, and a walk that wakes closes it.
+    pub(crate) const ROOM: State = State::FREE
+        .with(State::SHARD)
+        .with(State::WAITER)
+        .with(State::SLOT);
+
     /// No flag.
     pub(crate) const NONE: State = State(0);
     /// One handle, no flags.
@@ -126,6 +132,12 @@ impl State {
     #[inline(always)]
     pub(crate) const fn is_living(self) -> bool {
         !self.has_any(State::FREE.with(State::PASSENGER))
+    }
+
+    /// Is it the header of a room? Shards have no waiter, and children are no shards.
+    #[inline(always)]
+    pub(crate) const fn is_room(self) -> bool {
+        self.has_all(State::SHARD.with(State::WAITER))
     }
 
     /// May the parent's next child move in?

@@ -11,6 +11,7 @@ mod foreign;
 mod park;
 mod recycle;
 mod release;
+mod room;
 mod shard;
 mod visibility;
 mod wait;

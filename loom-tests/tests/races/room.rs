@@ -1,0 +1,435 @@
+//! Rooms: a token's third waiter and those after it. Rooms have two seats here.
+
+use cancel_tree_loom::{model, poll, reached, spawn, Probe, Reason, Token, USUAL};
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::task::Waker;
+
+type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn wait(token: &Token, waker: &Waker) -> (bool, Waiting) {
+    let mut future: Waiting = Box::pin(token.clone().cancelled_owned());
+    let ready = poll(&mut future, waker);
+    (ready, future)
+}
+
+fn waiting(token: &Token, waker: &Waker) -> Waiting {
+    let (ready, future) = wait(token, waker);
+    assert!(!ready);
+    future
+}
+
+/// A token whose next waiter sits in a room: one waits in its slot, and its list is as long as waiters make it.
+struct Crowd {
+    token: Token,
+    waiting: Vec<Waiting>,
+    _child: Token,
+}
+
+fn crowd(token: Token, probe: &Probe) -> Crowd {
+    let waiting = vec![waiting(&token, &probe.waker())];
+    let child = token.child_token();
+    Crowd {
+        token,
+        waiting,
+        _child: child,
+    }
+}
+
+/// The same, and the room is there, with two free seats.
+fn crowd_with_a_room(token: Token, probe: &Probe) -> Crowd {
+    let crowd = crowd(token, probe);
+    drop(waiting(&crowd.token, &probe.waker()));
+    crowd
+}
+
+/// The same, and the room is full.
+fn crowd_with_a_full_room(token: Token, probe: &Probe) -> Crowd {
+    let mut crowd = crowd(token, probe);
+    for _ in 0..2 {
+        crowd.waiting.push(waiting(&crowd.token, &probe.waker()));
+    }
+    crowd
+}
+
+#[test]
+fn seat_taken_vs_close() {
+    model(USUAL, || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let crowd = crowd_with_a_room(Token::new(), &first);
+        let (token, waker) = (crowd.token.clone(), probe.waker());
+        let task = spawn(move || wait(&token, &waker));
+        crowd.token.cancel();
+        let (ready, future) = task.join().unwrap();
+        assert_eq!((first.woken(), probe.woken()), (1, !ready as usize));
+        drop((future, crowd));
+    });
+}
+
+/// The canceller comes from above: nobody but the room's word tells the waiter.
+#[test]
+fn seat_taken_vs_close_from_above() {
+    model(USUAL, || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let root = Token::new();
+        let crowd = crowd_with_a_room(root.child_token(), &first);
+        let (token, waker) = (crowd.token.clone(), probe.waker());
+        let task = spawn(move || {
+            let (ready, future) = wait(&token, &waker);
+            if ready {
+                reached(&token);
+            }
+            (ready, future)
+        });
+        root.cancel();
+        let (ready, future) = task.join().unwrap();
+        assert_eq!(probe.woken(), !ready as usize);
+        drop((future, crowd));
+    });
+}
+
+#[test]
+fn seat_left_vs_close() {
+    model(USUAL, || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let other = Probe::new();
+        let mut crowd = crowd(Token::new(), &first);
+        let future = waiting(&crowd.token, &probe.waker());
+        crowd.waiting.push(waiting(&crowd.token, &other.waker()));
+        let task = spawn(move || drop(future));
+        crowd.token.cancel();
+        task.join().unwrap();
+        assert!(probe.woken() <= 1);
+        assert_eq!(other.woken(), 1);
+    });
+}
+
+/// Who was woken does not take the waker back, and goes on as one who has seen the cancel.
+#[test]
+fn seat_polled_again_vs_close() {
+    model(USUAL, || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let crowd = crowd(Token::new(), &first);
+        let mut future = waiting(&crowd.token, &probe.waker());
+        let (token, waker) = (crowd.token.clone(), probe.waker());
+        let task = spawn(move || {
+            let ready = poll(&mut future, &waker);
+            if ready {
+                reached(&token);
+            }
+            (ready, future)
+        });
+        crowd.token.cancel();
+        let (ready, future) = task.join().unwrap();
+        assert!(probe.woken() <= 1 && (ready || probe.woken() == 1));
+        drop(future);
+    });
+}
+
+#[test]
+fn seat_polled_with_another_waker_vs_close() {
+    model(USUAL, || {
+        let first = Probe::new();
+        let old = Probe::new();
+        let new = Probe::new();
+        let crowd = crowd(Token::new(), &first);
+        let mut future = waiting(&crowd.token, &old.waker());
+        let waker = new.waker();
+        let task = spawn(move || (poll(&mut future, &waker), future));
+        crowd.token.cancel();
+        let (ready, future) = task.join().unwrap();
+        if ready {
+            assert!(old.woken() <= 1);
+            assert_eq!(new.woken(), 0);
+        } else {
+            assert_eq!((old.woken(), new.woken()), (0, 1));
+        }
+        drop(future);
+    });
+}
+
+/// The one seat that is left, or has been left, is one waiter's at a time.
+#[test]
+fn seat_taken_vs_left_vs_taken() {
+    model(USUAL, || {
+        let first = Probe::new();
+        let one = Probe::new();
+        let two = Probe::new();
+        let mut crowd = crowd_with_a_full_room(Token::new(), &first);
+        let leaver = crowd.waiting.pop();
+        let (token, waker) = (crowd.token.clone(), one.waker());
+        let task = spawn(move || waiting(&token, &waker));
+        drop(leaver);
+        let second = waiting(&crowd.token, &two.waker());
+        let other = task.join().unwrap();
+        crowd.token.cancel();
+        assert_eq!((one.woken(), two.woken()), (1, 1));
+        drop((other, second));
+    });
+}
+
+#[test]
+fn seat_left_and_taken_vs_close() {
+    model(USUAL, || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let mut crowd = crowd_with_a_full_room(Token::new(), &first);
+        let leaver = crowd.waiting.pop();
+        let (token, waker) = (crowd.token.clone(), probe.waker());
+        let task = spawn(move || {
+            drop(leaver);
+            wait(&token, &waker)
+        });
+        crowd.token.cancel();
+        let (ready, future) = task.join().unwrap();
+        assert_eq!(probe.woken(), !ready as usize);
+        drop(future);
+    });
+}
+
+#[test]
+fn first_room_vs_cancel() {
+    model(USUAL, || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let crowd = crowd(Token::new(), &first);
+        let (token, waker) = (crowd.token.clone(), probe.waker());
+        let task = spawn(move || wait(&token, &waker));
+        crowd.token.cancel();
+        let (ready, future) = task.join().unwrap();
+        assert_eq!(probe.woken(), !ready as usize);
+        drop(future);
+    });
+}
+
+/// The cause takes the place in the node that the extension would take.
+#[test]
+fn first_room_vs_cancel_for_a_cause() {
+    model(USUAL, || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let crowd = crowd(Token::new(), &first);
+        let (token, waker) = (crowd.token.clone(), probe.waker());
+        let task = spawn(move || {
+            let (ready, future) = wait(&token, &waker);
+            (ready, token.cause().is_some(), future)
+        });
+        crowd.token.cancel_with(Reason::cause(1));
+        let (ready, cause, future) = task.join().unwrap();
+        assert!(cause || !ready);
+        assert_eq!(probe.woken(), !ready as usize);
+        drop(future);
+    });
+}
+
+#[test]
+fn second_room_vs_cancel() {
+    model(USUAL, || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let crowd = crowd_with_a_full_room(Token::new(), &first);
+        let (token, waker) = (crowd.token.clone(), probe.waker());
+        let task = spawn(move || wait(&token, &waker));
+        crowd.token.cancel();
+        let (ready, future) = task.join().unwrap();
+        assert_eq!((first.woken(), probe.woken()), (3, !ready as usize));
+        drop(future);
+    });
+}
+
+/// Both make the first room of the token: one ring comes of it.
+#[test]
+fn first_room_vs_first_room() {
+    model(USUAL, || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let crowd = crowd(Token::new(), &first);
+        let (token, waker) = (crowd.token.clone(), probe.waker());
+        let task = spawn(move || waiting(&token, &waker));
+        let mut all = vec![waiting(&crowd.token, &probe.waker())];
+        all.push(task.join().unwrap());
+        // Through the ring, which may have two free seats.
+        all.extend((0..3).map(|_| waiting(&crowd.token, &probe.waker())));
+        crowd.token.cancel();
+        assert_eq!(probe.woken(), 5);
+    });
+}
+
+/// Two put a room after the same one, and a third comes to both.
+#[test]
+fn next_room_vs_next_room() {
+    model(Some(2), || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let crowd = crowd_with_a_full_room(Token::new(), &first);
+        let (token, waker) = (crowd.token.clone(), probe.waker());
+        let task = spawn(move || waiting(&token, &waker));
+        let one = waiting(&crowd.token, &probe.waker());
+        let more: Vec<_> = (0..2)
+            .map(|_| waiting(&crowd.token, &probe.waker()))
+            .collect();
+        let two = task.join().unwrap();
+        crowd.token.cancel();
+        assert_eq!((first.woken(), probe.woken()), (3, 4));
+        drop((one, two, more));
+    });
+}
+
+/// A waiter follows the ring while somebody else makes it longer.
+#[test]
+fn next_room_vs_seat_in_it() {
+    model(USUAL, || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let mut crowd = crowd_with_a_full_room(Token::new(), &first);
+        let leaver = crowd.waiting.pop();
+        let (token, waker) = (crowd.token.clone(), probe.waker());
+        let task = spawn(move || {
+            let one = waiting(&token, &waker);
+            (one, waiting(&token, &waker))
+        });
+        drop(leaver);
+        let mine = waiting(&crowd.token, &probe.waker());
+        let others = task.join().unwrap();
+        crowd.token.cancel();
+        assert_eq!((first.woken(), probe.woken()), (2, 3));
+        drop((mine, others));
+    });
+}
+
+/// Each waker is taken by one canceller.
+#[test]
+fn close_vs_close_from_above() {
+    model(USUAL, || {
+        let first = Probe::new();
+        let root = Token::new();
+        let crowd = crowd_with_a_full_room(root.child_token(), &first);
+        let token = crowd.token.clone();
+        let thread = spawn(move || token.cancel());
+        root.cancel();
+        thread.join().unwrap();
+        assert_eq!(first.woken(), 3);
+    });
+}
+
+#[test]
+fn seat_taken_vs_close_vs_close_from_above() {
+    model(Some(2), || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let root = Token::new();
+        let crowd = crowd_with_a_room(root.child_token(), &first);
+        let (token, waker) = (crowd.token.clone(), probe.waker());
+        let task = spawn(move || wait(&token, &waker));
+        let token = crowd.token.clone();
+        let thread = spawn(move || token.cancel());
+        root.cancel();
+        let (ready, future) = task.join().unwrap();
+        thread.join().unwrap();
+        assert_eq!(probe.woken(), !ready as usize);
+        drop((future, crowd));
+    });
+}
+
+/// The memory stays for the canceller above, or goes before he comes.
+#[test]
+fn token_with_a_room_dropped_vs_cancel_of_the_parent() {
+    model(USUAL, || {
+        let first = Probe::new();
+        let root = Token::new();
+        let crowd = crowd_with_a_full_room(root.child_token(), &first);
+        let thread = spawn(move || drop(crowd));
+        root.cancel();
+        thread.join().unwrap();
+        assert!(first.woken() <= 3);
+    });
+}
+
+/// The place is taken by another token, which has waiters of its own.
+#[test]
+fn token_with_a_room_dropped_and_next_token_vs_cancel_of_the_parent() {
+    model(Some(2), || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let root = Token::new();
+        let crowd = crowd_with_a_room(root.child_token(), &first);
+        let (above, waker) = (root.clone(), probe.waker());
+        let thread = spawn(move || {
+            drop(crowd);
+            let next = above.child_token();
+            let mut ready = Vec::new();
+            let mut all = Vec::new();
+            for _ in 0..2 {
+                let (is, future) = wait(&next, &waker);
+                ready.push(is);
+                all.push(future);
+            }
+            (ready, all)
+        });
+        root.cancel();
+        let (ready, all) = thread.join().unwrap();
+        assert_eq!(probe.woken(), ready.iter().filter(|ready| !**ready).count());
+        drop(all);
+    });
+}
+
+/// The own cancel of a token does not freeze it: who lets it go last resets what is below.
+#[test]
+fn cancelled_token_with_a_room_dropped_vs_cancel_of_the_parent() {
+    model(USUAL, || {
+        let first = Probe::new();
+        let root = Token::new();
+        let crowd = crowd_with_a_full_room(root.child_token(), &first);
+        let thread = spawn(move || {
+            crowd.token.cancel();
+            drop(crowd);
+        });
+        root.cancel();
+        thread.join().unwrap();
+        assert!(first.woken() <= 3);
+    });
+}
+
+/// What forgotten futures leave in a room goes with the tree, or is woken.
+#[test]
+fn forgotten_futures_in_a_room_vs_cancel_of_the_parent() {
+    model(USUAL, || {
+        let probe = Probe::new();
+        let root = Token::new();
+        let child = root.child_token();
+        let leaf = child.child_token();
+        for _ in 0..3 {
+            let mut future = child.cancelled();
+            assert!(!poll(&mut future, &probe.waker()));
+            mem::forget(future);
+        }
+        let thread = spawn(move || drop((child, leaf)));
+        root.cancel();
+        thread.join().unwrap();
+        assert!(probe.woken() <= 3);
+    });
+}
+
+#[test]
+fn forgotten_futures_in_a_room_of_a_root() {
+    model(USUAL, || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let root = Token::new();
+        let crowd = crowd(root.child_token(), &first);
+        for _ in 0..3 {
+            let mut future = Box::pin(root.cancelled());
+            assert!(!poll(&mut future, &probe.waker()));
+            mem::forget(future);
+        }
+        let thread = spawn(move || drop(crowd));
+        drop(root);
+        thread.join().unwrap();
+        assert_eq!(probe.woken(), 0);
+    });
+}
