@@ -7,6 +7,8 @@ use super::extension::RawCause;
 use super::word::State;
 use super::{reclaim, Handle, Node};
 use crate::sync::{unless_unwinding, Acquire, Panics};
+#[cfg(feature = "std")]
+use alloc::boxed::Box;
 use core::ptr::{self, NonNull};
 use core::task::Waker;
 
@@ -261,6 +263,79 @@ fn spread(top: &Node) {
     fired.finish(&mut panics, wake_below);
     panics.resume();
 }
+
+// ----- STAND-IN: a cancel in steps, until the cancel itself is made of them ----------------------
+
+/// A cancel that is made in steps: the first two run no user code, and the others are for another thread.
+#[cfg(feature = "std")]
+pub(super) struct Cancel {
+    node: NonNull<Node>,
+    done: bool,
+    fired: Option<Box<FiredEdges>>,
+}
+
+#[cfg(feature = "std")]
+impl Cancel {
+    /// Cancels the node, which stays until `call` is through. Somebody keeps the cause, of which this is a clone: if it
+    /// is not taken, dropping it runs no user code.
+    pub(super) fn begin(node: &Node, cause: Cause) -> Cancel {
+        let outcome = set_cancelled(node, cause, false);
+        let inherited = outcome.state.has_any(State::INHERITED);
+        Cancel {
+            node: NonNull::from(node),
+            done: outcome.state.has_any(State::DONE) || inherited && done_above(node),
+            fired: None,
+        }
+    }
+
+    /// One that is marked through, and plain.
+    pub(super) fn marked(node: &Node) -> Cancel {
+        Cancel {
+            node: NonNull::from(node),
+            done: node.word.load().has_any(State::DONE),
+            fired: None,
+        }
+    }
+
+    /// Marks what is below. True: it is through.
+    pub(super) fn mark(&mut self, _budget: usize) -> bool {
+        // SAFETY: it stays, as `begin` says.
+        let top = unsafe { self.node.as_ref() };
+        if !self.done && mark(top).has_any(State::EDGE) {
+            let fired = self.fired.insert(Box::new(FiredEdges::new()));
+            fired.collect(top);
+            fired.follow(mark);
+        }
+        true
+    }
+
+    /// Whether the node is all that has to be kept for the next steps.
+    pub(super) fn is_plain(&self) -> bool {
+        self.fired.is_none()
+    }
+
+    pub(super) fn wake(&mut self, panics: &mut Panics) {
+        // SAFETY: as above.
+        let top = unsafe { self.node.as_ref() };
+        if self.done {
+            return;
+        }
+        wake(top, panics);
+        top.word.set_done();
+        if let Some(fired) = self.fired.take() {
+            fired.finish(panics, |top, below, panics| {
+                if below.has_any(State::WAITER.with(State::KEPT)) {
+                    wake(top, panics);
+                }
+                top.word.set_done();
+            });
+        }
+    }
+
+    pub(super) fn call(&mut self, _panics: &mut Panics) {}
+}
+
+// ----- end of the STAND-IN -------------------------------------------------------------------------
 
 /// Marks everything below `top`, which is cancelled already. The flags seen, all together.
 fn mark(top: &Node) -> State {

@@ -1,31 +1,23 @@
 //! A node's own deadline, and its foreign parent: what may cancel it from outside the tree.
 //!
 //! The deadline's entry in the timer is part of the node's extension and outlives the node: when the
-//! node goes, the extension goes to a cache of the thread, entry and all, for the next deadline that is
-//! set on this thread. `timer/entry.rs` says why.
+//! node goes, the extension goes to a pool, entry and all, for the next deadline that is
+//! set on the thread that made it. `timer/entry.rs` and `timer/pool.rs` say why.
 
-use super::cancel;
+use super::cancel::{self, Cancel};
 use super::cause::{Cause, ContextError};
 use super::extension::{Extension, Remains};
-use super::trigger::Trigger;
-use super::{Handle, Node};
-use crate::sync::{local, Arc, Panics, UnsafeCell, SMALL};
-use crate::timer;
-use crate::timer::clock::Tick;
-use crate::timer::entry::Entry;
+use super::{reclaim, Handle, Node};
+use crate::sync::{Arc, Panics, UnsafeCell};
+use crate::timer::clock::Moment;
+use crate::timer::entry::{Entry, Table, NEVER};
+use crate::timer::trigger::Trigger;
+use crate::timer::{self, pool};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::any::Any;
-use core::cell::RefCell;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 use std::collections::HashSet;
-
-/// So many extensions a thread keeps at most. It comes to that many, with time, also where few live at once: those whose
-/// entries the timer looks at late suit few deadlines, and a thread may drop contexts that others made.
-const CACHED: usize = if SMALL { 1 } else { 512 };
-
-/// So many of them are looked at to find one that need not be scheduled anew.
-const LOOK: usize = 4;
 
 /// The part of the extension that this file owns. `repr(C)`: the timer knows the extension by the
 /// entry, its first field's first field.
@@ -40,15 +32,32 @@ pub(super) struct Timing {
 
 /// A parent that is not one of ours.
 pub(super) struct Foreign {
-    signal: Arc<Trigger>,
+    signal: Arc<Target>,
     /// Keeps the parent informed of the signal; dropped when the node goes.
     _subscription: Box<dyn Any + Send>,
 }
 
+/// What a foreign parent's signal is about.
+struct Target {
+    trigger: Trigger,
+    /// Good until the trigger is settled or finished.
+    node: NonNull<Node>,
+}
+
+// SAFETY: the trigger says who may use the node, on whatever thread.
+unsafe impl Send for Target {}
+// SAFETY: as above.
+unsafe impl Sync for Target {}
+
 impl Timing {
-    pub(super) fn new() -> Timing {
+    /// Without a deadline for the timer.
+    pub(super) fn none() -> Timing {
+        Timing::with(Entry::homeless(&TABLE))
+    }
+
+    fn with(entry: Entry) -> Timing {
         Timing {
-            entry: Entry::new(),
+            entry,
             cause: UnsafeCell::new(None),
             foreign: UnsafeCell::new(None),
         }
@@ -69,8 +78,7 @@ impl Timing {
 
     /// A trigger that may still fire.
     pub(super) fn can_cancel(&self) -> bool {
-        let is_live = |trigger: &Trigger| Trigger::is_live(trigger.load());
-        is_live(self.entry.trigger()) || self.foreign().is_some_and(|f| is_live(&f.signal))
+        self.entry.trigger().is_live() || self.foreign().is_some_and(|f| f.signal.trigger.is_live())
     }
 
     /// The last owner's short way: false if the timer is at it.
@@ -81,7 +89,10 @@ impl Timing {
 
     /// The last owner's way: false if a firer is at it, who has got a handle of the node.
     pub(super) fn settle(&self, node: &Node) -> bool {
-        self.entry.trigger().settle(node) && self.foreign().is_none_or(|f| f.signal.settle(node))
+        let settle = |trigger: &Trigger| {
+            trigger.settle(|| node.word.add_handle(), || node.word.return_handles(1))
+        };
+        settle(self.entry.trigger()) && self.foreign().is_none_or(|f| settle(&f.signal.trigger))
     }
 
     /// # Safety
@@ -95,134 +106,118 @@ impl Timing {
     }
 }
 
-local! {
-    /// Extensions without a node; the entries of most are scheduled.
-    static CACHE: RefCell<Cache> = RefCell::new(Cache(Vec::new()));
-}
-
-struct Cache(Vec<NonNull<Extension>>);
-
-impl Drop for Cache {
-    fn drop(&mut self) {
-        for extension in self.0.drain(..) {
-            // SAFETY: in the cache, so nobody else has it.
-            unsafe { abandon(extension) };
-        }
-    }
-}
-
-/// For models: loom's threads are joined before their locals are dropped.
-#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
-pub(crate) fn drop_cache() {
-    drop(CACHE.with(|cache| cache.replace(Cache(Vec::new()))));
-}
-
-fn entry_of<'a>(extension: NonNull<Extension>) -> &'a Entry {
-    // SAFETY: the caller owns the extension. A raw place: no more than the entry is borrowed.
-    unsafe { &(*extension.as_ptr()).timing.entry }
-}
-
-/// An extension whose entry suits the deadline, if possible without being scheduled anew.
-#[inline]
-fn take_cached(deadline: Tick) -> Option<NonNull<Extension>> {
-    let found = CACHE.try_with(|cache| {
-        let cache = &mut cache.borrow_mut().0;
-        let last = cache.pop()?;
-        if entry_of(last).suits(deadline) {
-            return Some(last);
-        }
-        cache.push(last);
-        take_other(cache, deadline)
-    });
-    // Err: the thread is being torn down. Without a cache, then.
-    found.ok().flatten()
-}
-
-#[cold]
-fn take_other(cache: &mut Vec<NonNull<Extension>>, deadline: Tick) -> Option<NonNull<Extension>> {
-    let last = cache.len();
-    let mut candidates = (last.saturating_sub(LOOK)..last).rev();
-    let suits = candidates.find(|&i| entry_of(cache[i]).suits(deadline))?;
-    Some(cache.swap_remove(suits))
-}
-
-/// Gives up an extension that has been emptied: to the cache, if there is room.
+/// Gives up an extension that has been emptied: to the pool that it came from, if there is room.
 ///
 /// # Safety
 /// The caller is the only owner.
+#[inline]
 pub(super) unsafe fn retire(extension: NonNull<Extension>) {
-    let kept = CACHE.try_with(|cache| {
-        let cache = &mut cache.borrow_mut().0;
-        // One that never had a deadline is for shards or edges, and rare.
-        let room = cache.len() < CACHED && entry_of(extension).has_been_armed();
-        if room {
-            cache.push(extension);
-        }
-        room
-    });
-    if !matches!(kept, Ok(true)) {
-        // SAFETY: the caller's promise.
-        unsafe { abandon(extension) };
-    }
+    // SAFETY: the caller's promise. The entry is the first field of its first field; the pointer is to all of it.
+    unsafe { pool::put(extension.cast()) };
+}
+
+/// What the timer does about the deadline of a node.
+static TABLE: Table = Table {
+    mark,
+    wake,
+    call,
+    free,
+};
+
+/// # Safety
+/// `Table::mark`.
+unsafe fn mark(entry: NonNull<Entry>, budget: usize) -> bool {
+    // SAFETY: FIRING keeps entry and node.
+    let (this, node) = unsafe { (entry.as_ref(), node_of(entry)) };
+    let notes = NonNull::new(this.notes().cast::<Cancel>());
+    let mut cancel = match notes {
+        None => Cancel::begin(node, deadline_cause(node)),
+        // SAFETY: put there below, and taken out once.
+        Some(notes) => *unsafe { Box::from_raw(notes.as_ptr()) },
+    };
+    let through = cancel.mark(budget);
+    let notes = if through && cancel.is_plain() {
+        ptr::null_mut()
+    } else {
+        Box::into_raw(Box::new(cancel))
+    };
+    this.set_notes(notes.cast());
+    through
 }
 
 /// # Safety
-/// The caller is the only owner.
-unsafe fn abandon(extension: NonNull<Extension>) {
-    let entry = entry_of(extension);
-    if entry.abandon() {
-        // SAFETY: not scheduled, so nobody else has it.
-        unsafe { Extension::free(extension) };
-    } else {
-        timer::note_abandoned();
+/// `Table::wake`.
+unsafe fn wake(entry: NonNull<Entry>) {
+    let mut panics = Panics::default();
+    // SAFETY: FIRING keeps entry and node; what `mark` has left is used by one thread at a time.
+    unsafe {
+        match entry.as_ref().notes().cast::<Cancel>().as_mut() {
+            Some(cancel) => cancel.wake(&mut panics),
+            None => Cancel::marked(node_of(entry)).wake(&mut panics),
+        }
     }
+    panics.resume();
 }
 
-impl Entry {
-    /// Frees the entry's extension.
-    ///
-    /// # Safety
-    /// It is neither owned nor scheduled.
-    pub(crate) unsafe fn free(this: NonNull<Entry>) {
-        // SAFETY: the entry is the first field of an extension, and nobody else has it.
-        unsafe { Extension::free(this.cast()) };
+/// # Safety
+/// `Table::call`.
+unsafe fn call(entry: NonNull<Entry>) {
+    let mut panics = Panics::default();
+    // SAFETY: FIRING keeps entry and node; what `mark` has left is taken out once. After `finish` the entry may be gone,
+    // and the node, if no handle is left to us.
+    unsafe {
+        let node = NonNull::from(node_of(entry));
+        match NonNull::new(entry.as_ref().notes().cast::<Cancel>()) {
+            Some(notes) => Box::from_raw(notes.as_ptr()).call(&mut panics),
+            None => Cancel::marked(node.as_ref()).call(&mut panics),
+        }
+        if entry.as_ref().trigger().finish() {
+            panics.catch(|| reclaim::release(node));
+        }
     }
-
-    /// The deadline has passed: cancels the node.
-    ///
-    /// # Safety
-    /// The caller has made it FIRING.
-    pub(crate) unsafe fn fire(this: NonNull<Entry>, panics: &mut Panics) {
-        // SAFETY: FIRING keeps the node, and with it the entry.
-        let trigger = NonNull::from(unsafe { this.as_ref() }.trigger());
-        // SAFETY: the caller's promise.
-        unsafe { Trigger::fire(trigger, expire, Trigger::finish, panics) };
-    }
+    panics.resume();
 }
 
-/// Cancels the node because its own deadline has passed.
-fn expire(node: &Node) {
+/// # Safety
+/// `Table::free`.
+unsafe fn free(entry: NonNull<Entry>) {
+    // SAFETY: the first field of an extension, which nobody else has; the pointer is to all of it.
+    unsafe { Extension::free(entry.cast()) };
+}
+
+/// # Safety
+/// The entry is FIRING.
+unsafe fn node_of<'a>(entry: NonNull<Entry>) -> &'a Node {
+    // SAFETY: FIRING keeps the node.
+    unsafe { &*entry.as_ref().owner().cast() }
+}
+
+/// Why a node is cancelled when its own deadline passes.
+fn deadline_cause(node: &Node) -> Cause {
     let cause = node.link.extension().and_then(|extension| {
         // SAFETY: written before the deadline was armed.
         extension.timing.cause.with(|c| unsafe { (*c).clone() })
     });
-    let cause = cause.unwrap_or(ContextError::DeadlineExceeded.into());
-    cancel::cancel_because(node, cause);
+    cause.unwrap_or(ContextError::DeadlineExceeded.into())
 }
 
 impl Handle {
     /// Has the timer cancel the token at `deadline`. The token is new: the handle is the only one, and nothing is
     /// below.
     #[inline]
-    pub(crate) fn set_deadline(&self, deadline: Tick) {
-        let extension = self.put_extension(deadline);
-        self.arm(extension, deadline);
+    pub(crate) fn set_deadline(&self, deadline: Moment) {
+        if deadline < NEVER {
+            self.arm(self.put_extension(), deadline);
+        }
     }
 
     /// The same, with that cause.
     #[cold]
-    pub(crate) fn set_deadline_because(&self, deadline: Tick, cause: Cause) {
-        let extension = self.put_extension(deadline);
+    pub(crate) fn set_deadline_because(&self, deadline: Moment, cause: Cause) {
+        if deadline >= NEVER {
+            return;
+        }
+        let extension = self.put_extension();
         // SAFETY: the token's extension, which it has as long as it is held.
         let timing = &unsafe { extension.as_ref() }.timing;
         // SAFETY: neither is shared yet, nor is the deadline armed.
@@ -232,35 +227,35 @@ impl Handle {
 
     /// An extension for a new token.
     #[inline]
-    fn put_extension(&self, deadline: Tick) -> NonNull<Extension> {
-        let extension = take_cached(deadline).unwrap_or_else(new_extension);
+    fn put_extension(&self) -> NonNull<Extension> {
+        let new = |entry| Extension::of_timing(Timing::with(entry)).cast();
+        let extension = pool::take(&TABLE, new).cast();
         self.node().link.put_extension_unshared(extension);
         extension
     }
 
     #[inline]
-    fn arm(&self, extension: NonNull<Extension>, deadline: Tick) {
-        if entry_of(extension).arm(self.node(), deadline) {
-            // The pointer is to all of the extension, for who frees it: `Entry::free`.
-            timer::schedule(extension.cast(), deadline);
-        }
+    fn arm(&self, extension: NonNull<Extension>, deadline: Moment) {
+        let node = self.0.as_ptr().cast();
+        // SAFETY: out of the pool, or new. The pointer is to all of the extension, for who frees it. The last owner
+        // settles the trigger before the node goes.
+        unsafe { timer::arm(extension.cast(), node, deadline) };
     }
 
-    /// A deadline that the token has, or something above it, has passed: cancels what has one that is not later.
+    /// A deadline that the token has, or something above it, has passed: cancels what had the earliest one, if it was not
+    /// later than that.
     #[cold]
-    pub(crate) fn expire(&self, passed: Tick) {
+    pub(crate) fn expire(&self, passed: Moment) {
         // An `any_of` token has more than one way up. Each of these tokens is looked at once, however many ways lead to it.
         let mut others: Vec<&Node> = Vec::new();
         let mut forks: HashSet<*const Node> = HashSet::new();
         let mut next = Some(self.node());
+        let mut first: Option<(Moment, &Node)> = None;
         while let Some(node) = next {
             let extension = node.link.extension();
-            if extension.is_some_and(|extension| extension.timing.entry.is_due(passed)) {
-                return expire(node);
-            }
-            // After the look at the entry: if the timer was faster it is through, and the node is cancelled.
-            if node.word.load().is_cancelled() {
-                return;
+            let due = extension.and_then(|extension| extension.timing.entry.due(passed));
+            if let Some(due) = due.filter(|due| first.is_none_or(|(other, _)| *due < other)) {
+                first = Some((due, node));
             }
             let edges = extension.map_or(&[][..], |extension| &extension.edges);
             if edges.is_empty() || forks.insert(node) {
@@ -273,26 +268,33 @@ impl Handle {
             }
             next = next.or_else(|| others.pop());
         }
+        if let Some((_, node)) = first {
+            cancel::cancel_because(node, deadline_cause(node));
+        }
     }
 
     /// A root below a parent of another kind: `subscribe` is given the signal by which that cancels the
     /// token, and what it returns is dropped when the token goes.
     pub(crate) fn below_foreign(
-        deadline: Option<Tick>,
+        deadline: Option<Moment>,
         subscribe: impl FnOnce(Signal) -> Box<dyn Any + Send>,
     ) -> Handle {
         let handle = Handle::root();
         match deadline {
-            Some(deadline) => handle.set_deadline(deadline),
-            None => {
-                handle.node().link.put_extension_unshared(new_extension());
+            Some(deadline) if deadline < NEVER => handle.set_deadline(deadline),
+            _ => {
+                let extension = Extension::new(Box::default());
+                handle.node().link.put_extension_unshared(extension);
             }
         }
         let node = handle.node();
         let Some(timing) = node.link.extension().map(|extension| &extension.timing) else {
             unreachable!("put there just now");
         };
-        let signal = Arc::new(Trigger::armed(node));
+        let signal = Arc::new(Target {
+            trigger: Trigger::armed(),
+            node: NonNull::from(node),
+        });
         // SAFETY: the node is not shared.
         let set = |foreign| timing.foreign.with_mut(|f| unsafe { *f = foreign });
         set(Some(Box::new(Foreign {
@@ -309,38 +311,25 @@ impl Handle {
     }
 }
 
-#[cold]
-fn new_extension() -> NonNull<Extension> {
-    Extension::new(Box::default())
-}
-
 /// The right of a foreign parent to cancel a token, without holding it.
 #[derive(Clone)]
-pub(crate) struct Signal(Arc<Trigger>);
+pub(crate) struct Signal(Arc<Target>);
 
 impl Signal {
     /// True: this call cancelled the token. When it returns the token is cancelled, or gone.
     pub(crate) fn cancel(&self, cause: Cause) -> bool {
-        let mut seen = self.0.load();
-        loop {
-            let step = if Trigger::is_armed(seen) {
-                self.0.begin(seen, 0)
-            } else if Trigger::is_firing(seen) {
-                self.0.join(seen)
-            } else {
-                return false;
-            };
-            match step {
-                Ok(()) => break,
-                Err(now) => seen = now,
-            }
+        let Target { trigger, node } = &*self.0;
+        if !trigger.begin_or_join() {
+            return false;
         }
         let mut panics = Panics::default();
         let mut first = false;
-        let fire = |node: &Node| first = cancel::cancel_because(node, cause);
-        let trigger = NonNull::from(&*self.0);
-        // SAFETY: FIRING by one of the steps above.
-        unsafe { Trigger::fire(trigger, fire, Trigger::finish_one, &mut panics) };
+        // SAFETY: FIRING keeps the node.
+        panics.catch(|| first = cancel::cancel_because(unsafe { node.as_ref() }, cause));
+        if trigger.finish_one() {
+            // SAFETY: the last owner left us its handle.
+            panics.catch(|| unsafe { reclaim::release(*node) });
+        }
         panics.resume();
         first
     }

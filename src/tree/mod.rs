@@ -34,14 +34,10 @@ mod extension;
 mod handle;
 mod node;
 mod reclaim;
-#[cfg(feature = "std")]
-pub(crate) mod trigger;
 pub(crate) mod waiter;
 mod word;
 
 pub use cause::{Cause, ContextError};
-#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
-pub(crate) use deadline::drop_cache;
 #[cfg(feature = "std")]
 pub(crate) use deadline::Signal;
 pub(crate) use handle::Handle;
