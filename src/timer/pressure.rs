@@ -4,10 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-/// From so many entries in the inbox on, who pushes another one gives up its time slice.
+/// From so many entries in the inbox on, who pushes every 64th gives up its time slice. (Each of them would be too much:
+/// where the processors are busy a slice is long.)
 const MANY: usize = 8192;
-/// From so many on it sleeps for a moment: 32,768 take the timer some two milliseconds.
+const YIELD: usize = 64;
+/// From so many on, who pushes every 16th sleeps for a moment: 32,768 take the timer some two milliseconds.
 const TOO_MANY: usize = 4 * MANY;
+const SLEEP: usize = 16;
 const MOMENT: Duration = Duration::from_micros(50);
 
 /// How many have been pushed and not been taken in. The timer's are subtracted after they were added, or about to be:
@@ -16,13 +19,16 @@ static PENDING: AtomicUsize = AtomicUsize::new(0);
 
 /// One more. True: they have become many.
 pub(super) fn pushed() -> bool {
-    let pending = PENDING.fetch_add(1, Relaxed).wrapping_add(1) as isize;
-    if pending < MANY as isize {
+    let before = PENDING.fetch_add(1, Relaxed);
+    // Less than nothing is much, as a number without a sign: then nobody has to pay.
+    if !(MANY..usize::MAX / 2).contains(&before) {
         return false;
     }
-    if pending < TOO_MANY as isize {
-        thread::yield_now();
-    } else {
+    if before < TOO_MANY {
+        if before % YIELD == 0 {
+            thread::yield_now();
+        }
+    } else if before % SLEEP == 0 {
         thread::sleep(MOMENT);
     }
     true
