@@ -4,7 +4,11 @@
 use super::clock::{self, Tick};
 use super::driver::Driver;
 use super::round::Round;
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+use super::workers::{self, Worker};
 use super::{inbox, pool};
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+use crate::sync::Arc;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use std::time::Instant;
@@ -100,6 +104,68 @@ impl Due {
         for round in &self.0 {
             while round.call_one() {}
         }
+    }
+}
+
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+impl Due {
+    /// For more than one worker: the first round.
+    pub fn share(self) -> Shared {
+        let first = self.0.into_iter().next();
+        Shared(Arc::new(first.unwrap_or_else(Round::nothing)))
+    }
+}
+
+/// A round that several workers are at.
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+#[derive(Clone)]
+pub struct Shared(Arc<Round>);
+
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+impl Shared {
+    /// What a worker does who is sent there.
+    pub fn serve(self) {
+        workers::serve(self.0);
+    }
+
+    /// The round after it.
+    pub fn set_next(&self, next: &Shared) {
+        self.0.set_next(next.0.clone());
+    }
+
+    /// Whether all of it has been taken by somebody.
+    pub fn is_taken(&self) -> bool {
+        !self.0.is_to_wake() && !self.0.is_to_call()
+    }
+}
+
+/// A worker, and what the service thread knows of it.
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+#[derive(Clone)]
+pub struct Hand(Arc<Worker>);
+
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+impl Hand {
+    pub fn new(round: &Shared) -> Hand {
+        Hand(Arc::new(Worker::new(round.0.clone())))
+    }
+
+    /// The worker's thread, until it goes.
+    pub fn work(&self) {
+        self.0.work();
+    }
+
+    pub fn send_if_idle(&self, round: &Shared) -> bool {
+        self.0.send_if_idle(&round.0)
+    }
+
+    /// Its time is over.
+    pub fn let_go(&self) {
+        self.0.wake_for_nothing();
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.0.is_gone()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A step is bounded, however much there is to do, so that there is never long between two looks at what is due.
 
-use super::clock::Tick;
+use super::clock::{Moment, Tick};
 use super::entry::Entry;
 use super::inbox::{self, Taken};
 use super::job::Job;
@@ -41,6 +41,8 @@ pub(super) struct Driver {
 
 /// What is FIRING, by the timer.
 struct Passed {
+    /// Not marked yet: those of this step.
+    new: Vec<(Moment, NonNull<Entry>)>,
     /// Marked through, and the time of the last step in which there was nothing.
     marked: Vec<Item>,
     since: Tick,
@@ -61,6 +63,7 @@ impl Driver {
             turned: ptr::null_mut(),
             ready: ptr::null_mut(),
             passed: Passed {
+                new: Vec::new(),
                 marked: Vec::new(),
                 since: 0,
                 large: ptr::null_mut(),
@@ -71,26 +74,15 @@ impl Driver {
 
     /// One step, at `now`. What workers are to do is handed out.
     pub(super) fn turn(&mut self, now: Tick) -> Option<Round> {
-        self.look(now);
-        self.take_in();
-        self.wheel.settle(MOVED_DOWN, |entry| {
-            // SAFETY: the wheel says that it is ours.
-            unsafe { self.passed.mark(entry) };
-        });
-        self.hand_out()
-    }
-
-    /// Marks what is due.
-    fn look(&mut self, now: Tick) {
         self.wheel.advance(now);
         if self.passed.marked.is_empty() {
             self.passed.since = self.wheel.now();
         }
-        self.passed.go_on();
-        self.wheel.take_due(DUE, |entry| {
-            // SAFETY: the wheel says that it is ours.
-            unsafe { self.passed.mark(entry) };
-        });
+        self.wheel.take_due(DUE, |entry| self.passed.add(entry));
+        self.take_in();
+        self.wheel.settle(MOVED_DOWN, |entry| self.passed.add(entry));
+        self.passed.mark_all();
+        self.hand_out()
     }
 
     fn take_in(&mut self) {
@@ -104,7 +96,7 @@ impl Driver {
             unsafe {
                 self.entries = entry.as_ref().queue.load(Relaxed);
                 if self.wheel.take_in(entry) {
-                    self.passed.mark(entry);
+                    self.passed.add(entry);
                 }
             }
         }
@@ -181,18 +173,26 @@ impl Driver {
 }
 
 impl Passed {
-    /// Marks what a deadline that has passed is about.
-    ///
-    /// # Safety
-    /// FIRING, by the timer, and not marked.
-    unsafe fn mark(&mut self, entry: NonNull<Entry>) {
+    /// A deadline that has passed: FIRING, by the timer, and not marked.
+    fn add(&mut self, entry: NonNull<Entry>) {
         // SAFETY: FIRING keeps it.
-        unsafe { entry.as_ref() }.set_notes(ptr::null_mut());
-        // SAFETY: the caller's promise.
-        if unsafe { Entry::mark(entry, MARKS) } {
-            self.marked.push(Item::of_entry(entry));
-        } else {
-            self.enqueue(entry);
+        let this = unsafe { entry.as_ref() };
+        this.set_notes(ptr::null_mut());
+        self.new.push((this.deadline(), entry));
+    }
+
+    /// Marks on where there is much, and then what is new, the earliest first: of the sources of an `any_of`, its cause
+    /// is that of the first.
+    fn mark_all(&mut self) {
+        self.go_on();
+        self.new.sort_unstable_by_key(|(deadline, _)| *deadline);
+        for (_, entry) in core::mem::take(&mut self.new) {
+            // SAFETY: FIRING, by the timer, and not marked.
+            if unsafe { Entry::mark(entry, MARKS) } {
+                self.marked.push(Item::of_entry(entry));
+            } else {
+                self.enqueue(entry);
+            }
         }
     }
 

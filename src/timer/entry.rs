@@ -209,6 +209,11 @@ impl Entry {
         })
     }
 
+    /// The deadline, or the last one.
+    pub(super) fn deadline(&self) -> Moment {
+        self.trigger.load() >> SHIFT
+    }
+
     pub(super) fn is_linked(&self) -> bool {
         self.trigger.load() & LINKED != 0
     }

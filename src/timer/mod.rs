@@ -21,11 +21,19 @@ pub(crate) mod job;
 pub(crate) mod pool;
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 mod pressure;
+#[cfg_attr(
+    any(cancel_tree_loom, cancel_tree_by_hand),
+    allow(dead_code, reason = "what only the crew asks, which models do not run")
+)]
 mod round;
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 mod thread;
 pub(crate) mod trigger;
 mod wheel;
+#[cfg_attr(
+    any(cancel_tree_loom, cancel_tree_by_hand),
+    allow(dead_code, reason = "what only the crew asks, which models do not run")
+)]
 mod workers;
 
 pub(crate) use inbox::{arm, run_on_worker};
@@ -33,7 +41,7 @@ pub(crate) use inbox::{arm, run_on_worker};
 /// Whether deadlines are being watched. They are not if the thread could not be started: then
 /// contexts look at the clock themselves. `is_missing`: somebody needs it. `look`: then it is tried again.
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
-pub(crate) use thread::{is_running, look};
+pub(crate) use thread::{is_missing, is_running, look};
 
 /// The service as a model has it: turned by hand. In models the clock stands still, until they turn the wheel
 /// themselves.
@@ -43,4 +51,4 @@ pub mod by_hand;
 #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 use by_hand::{pressure, thread};
 #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
-pub(crate) use by_hand::thread::{is_running, look};
+pub(crate) use by_hand::thread::{is_missing, is_running, look};

@@ -8,9 +8,8 @@ use std::time::Duration;
 /// where the processors are busy a slice is long.)
 const MANY: usize = 8192;
 const YIELD: usize = 64;
-/// From so many on, who pushes every 16th sleeps for a moment: 32,768 take the timer some two milliseconds.
+/// From so many on, who pushes another one sleeps for a moment: 32,768 take the timer some two milliseconds.
 const TOO_MANY: usize = 4 * MANY;
-const SLEEP: usize = 16;
 const MOMENT: Duration = Duration::from_micros(50);
 
 /// How many have been pushed and not been taken in. The timer's are subtracted after they were added, or about to be:
@@ -28,7 +27,7 @@ pub(super) fn pushed() -> bool {
         if before % YIELD == 0 {
             thread::yield_now();
         }
-    } else if before % SLEEP == 0 {
+    } else {
         thread::sleep(MOMENT);
     }
     true

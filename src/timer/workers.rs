@@ -74,6 +74,12 @@ impl Worker {
         drop(self.take_mail(GONE));
     }
 
+    /// For models, in which time stands still.
+    #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+    pub(super) fn wake_for_nothing(&self) {
+        self.bed.wake();
+    }
+
     // ----- the worker's side -----------------------------------------------------------------------
 
     fn take_mail(&self, then: *mut Round) -> Option<Arc<Round>> {
@@ -119,7 +125,7 @@ impl Drop for Worker {
 }
 
 /// Does what is left to do in a round, and in those after it. Whatever is to be woken comes before the next callback.
-fn serve(round: Arc<Round>) {
+pub(super) fn serve(round: Arc<Round>) {
     let (mut waking, mut calling) = (Arc::clone(&round), round);
     loop {
         loop {

@@ -167,6 +167,8 @@ impl Registration {
     }
 
     fn with(token: &Handle, f: Function, off_thread: bool) -> Registration {
+        #[cfg(feature = "std")]
+        crate::timer::look();
         let callback = Arc::new(Callback {
             function: UnsafeCell::new(Some(f)),
             runner: AtomicUsize::new(0),
@@ -237,7 +239,7 @@ impl Registration {
             return true;
         }
         if !self.callback.is_running_here() {
-            crate::sync::park::until(None, |waker| self.poll_finished(waker));
+            super::wait::until_done(None, |waker| self.poll_finished(waker));
         }
         false
     }
@@ -268,6 +270,15 @@ impl Registration {
     /// A guard that unregisters the callback when it is dropped, as [`stop`](Self::stop).
     pub fn stop_on_drop(self) -> StopOnDrop {
         StopOnDrop { registration: self }
+    }
+}
+
+/// Leaves the callback registered.
+#[cfg(feature = "std")]
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // The callback may wait for a thread that could not be started when it was handed over.
+        crate::timer::look();
     }
 }
 

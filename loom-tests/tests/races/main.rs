@@ -10,6 +10,7 @@ mod deadline;
 mod foreign;
 mod recycle;
 mod release;
+mod service;
 mod shard;
 mod visibility;
 mod wait;
