@@ -60,7 +60,7 @@ pub(crate) unsafe fn arm(entry: NonNull<Entry>, owner: *mut (), deadline: Moment
         Arming::ToPush => {
             push_entry(entry);
             wake_before(deadline);
-            pressure::pushed();
+            pressure::pushed(thread::wake);
         }
     }
 }
@@ -78,9 +78,7 @@ fn wake_before(deadline: Moment) {
 pub(super) fn push_abandoned(entry: NonNull<Entry>) {
     push_entry(entry);
     thread::start();
-    if pressure::pushed() {
-        thread::wake();
-    }
+    pressure::pushed(thread::wake);
 }
 
 /// Has the job run by a worker. The pointer may be used for what the job is a part of.
