@@ -85,7 +85,11 @@ impl Crew {
         self.last = round;
         self.skip_taken();
         let round = self.first.clone();
-        if self.workers.iter().any(|worker| worker.send_if_idle(&round)) {
+        if self
+            .workers
+            .iter()
+            .any(|worker| worker.send_if_idle(&round))
+        {
             return;
         }
         // Who is on the way finds this round as well.
@@ -127,7 +131,11 @@ impl Crew {
         };
         let mut number = waking.max(calling);
         self.workers.retain(|worker| !worker.is_gone());
-        let coming = self.workers.iter().filter(|worker| worker.is_coming()).count();
+        let coming = self
+            .workers
+            .iter()
+            .filter(|worker| worker.is_coming())
+            .count();
         let at_work = self.workers.iter().filter(|worker| !worker.is_idle());
         if number == 0 && coming == 0 && at_work.count() < self.processors {
             // They get on, and are sooner through if they are more.
@@ -169,7 +177,9 @@ impl Crew {
             return;
         }
         let first = self.first.clone();
-        let new: Vec<_> = (0..number).map(|_| Arc::new(Worker::new(first.clone()))).collect();
+        let new: Vec<_> = (0..number)
+            .map(|_| Arc::new(Worker::new(first.clone())))
+            .collect();
         self.workers.extend(new.iter().cloned());
         if start(new) {
             self.failed = None;

@@ -80,7 +80,8 @@ impl Driver {
         }
         self.wheel.take_due(DUE, |entry| self.passed.add(entry));
         self.take_in();
-        self.wheel.settle(MOVED_DOWN, |entry| self.passed.add(entry));
+        self.wheel
+            .settle(MOVED_DOWN, |entry| self.passed.add(entry));
         self.passed.mark_all();
         self.hand_out()
     }
@@ -106,7 +107,8 @@ impl Driver {
     /// What is ready for workers.
     fn hand_out(&mut self) -> Option<Round> {
         let all_marked = !self.wheel.has_due() && self.passed.large.is_null();
-        let late = self.wheel.now() - self.passed.since >= PATIENCE || self.passed.marked.len() >= ROUND;
+        let late =
+            self.wheel.now() - self.passed.since >= PATIENCE || self.passed.marked.len() >= ROUND;
         let mut items = if all_marked || late {
             core::mem::take(&mut self.passed.marked)
         } else {

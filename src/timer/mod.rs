@@ -49,6 +49,6 @@ pub(crate) use thread::{is_missing, is_running, look};
 #[doc(hidden)]
 pub mod by_hand;
 #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
-use by_hand::{pressure, thread};
-#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 pub(crate) use by_hand::thread::{is_missing, is_running, look};
+#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
+use by_hand::{pressure, thread};

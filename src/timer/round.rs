@@ -8,7 +8,9 @@
 
 use super::entry::Entry;
 use super::job::Job;
-use crate::sync::{AcqRel, Acquire, Arc, AtomicPtr, AtomicU8, AtomicUsize, Panics, Relaxed, Release};
+use crate::sync::{
+    AcqRel, Acquire, Arc, AtomicPtr, AtomicU8, AtomicUsize, Panics, Relaxed, Release,
+};
 use alloc::vec::Vec;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};

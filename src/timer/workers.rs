@@ -111,7 +111,12 @@ impl Worker {
                 return self.take_mail(EMPTY);
             }
             // AcqRel: pairs with `send_if_idle`.
-            if waited && self.mail.compare_exchange(IDLE, GONE, AcqRel, Acquire).is_ok() {
+            if waited
+                && self
+                    .mail
+                    .compare_exchange(IDLE, GONE, AcqRel, Acquire)
+                    .is_ok()
+            {
                 return None;
             }
         }

@@ -89,10 +89,7 @@ pub(crate) fn until_cancelled(token: &CancellationToken, deadline: Option<Instan
 const SLICE: Duration = Duration::from_millis(10);
 
 /// `until`, for what the timer's threads may have a part in: tries to start the thread while it is missing.
-pub(crate) fn until_done(
-    deadline: Option<Instant>,
-    mut done: impl FnMut(&Waker) -> bool,
-) -> bool {
+pub(crate) fn until_done(deadline: Option<Instant>, mut done: impl FnMut(&Waker) -> bool) -> bool {
     loop {
         timer::look();
         let slice = timer::is_missing().then(|| Instant::now() + SLICE);
