@@ -75,6 +75,9 @@ pub mod counting {
 #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 #[doc(hidden)]
 pub use timer::by_hand::{Due, Service};
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+#[doc(hidden)]
+pub use timer::by_hand::{Hand, Shared};
 
 #[cfg(all(doctest, feature = "std"))]
 #[doc = include_str!("../docs/GUIDE.md")]

@@ -1592,7 +1592,7 @@ fn a_callback_may_join_threads_that_wait_for_the_token() {
     let token = CancellationToken::new();
     let spawn = |_| {
         let token = token.child_token();
-        std::thread::spawn(move || token.wait())
+        thread::spawn(move || token.wait())
     };
     let (before, after): (Vec<_>, Vec<_>) =
         ((0..2).map(spawn).collect(), (0..2).map(spawn).collect());
@@ -1651,8 +1651,7 @@ fn a_callback_stops_another_one() {
         let (ran, others) = (Arc::clone(&ran), Arc::clone(&registrations));
         let registration = token.on_cancel(move || {
             ran.fetch_add(1, SeqCst);
-            let others: Vec<cancel_tree::Registration> =
-                std::mem::take(&mut others.lock().unwrap());
+            let others: Vec<Registration> = std::mem::take(&mut others.lock().unwrap());
             // Its own, and the other's.
             let stopped = others
                 .into_iter()
@@ -1713,7 +1712,7 @@ fn nested_guards_go_while_the_cancel_above_stands_still() {
             started.send(()).unwrap();
             may_go.recv().unwrap();
         }));
-        let canceller = std::thread::spawn(move || root.cancel());
+        let canceller = thread::spawn(move || root.cancel());
         has_started.recv().unwrap();
         let start = Instant::now();
         for i in 0..N {

@@ -1,6 +1,7 @@
 //! Waiting for a context as a task.
 
 use super::Context;
+use crate::timer;
 use crate::tree::waiter::Waiter;
 use crate::tree::ContextError;
 use core::fmt;
@@ -27,6 +28,7 @@ pub struct DoneOwned {
 pub struct CancelledOwned(DoneOwned);
 
 fn poll(ctx: &Context, waiter: &mut Waiter, waker: &Waker) -> Poll<ContextError> {
+    timer::look();
     let Some(token) = &ctx.token else {
         return Poll::Pending;
     };

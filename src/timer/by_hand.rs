@@ -2,19 +2,20 @@
 //! thread they like, and a clock that they turn themselves. `--cfg cancel_tree_loom` or `cancel_tree_by_hand`.
 
 use super::clock::{self, Tick};
-use super::entry::{Entry, LAST_TICK};
-use super::inbox::{self, Taken};
-use super::job::Job;
-use super::wheel::{Expired, Wheel};
-use crate::sync::Panics;
+use super::driver::Driver;
+use super::round::Round;
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+use super::workers::{self, Worker};
+use super::{inbox, pool};
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+use crate::sync::Arc;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use std::ptr::NonNull;
 use std::time::Instant;
 
 /// In place of the module `thread`: nobody sleeps, so nobody is woken.
 #[cfg(not(any(cancel_tree_loom, cancel_tree_shuttle)))]
-pub(super) mod thread {
+pub(crate) mod thread {
     pub(crate) fn start() {}
 
     pub(crate) fn wake() {}
@@ -24,11 +25,21 @@ pub(super) mod thread {
     pub(super) fn park() {
         std::thread::yield_now();
     }
+
+    pub(crate) fn is_running() -> bool {
+        true
+    }
+
+    pub(crate) fn is_missing() -> bool {
+        false
+    }
+
+    pub(crate) fn look() {}
 }
 
 /// In place of the module `thread`.
 #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
-pub(super) mod thread {
+pub(crate) mod thread {
     use crate::sync::{global, Acquire, AtomicBool, Notify, Release};
 
     global! {
@@ -36,7 +47,7 @@ pub(super) mod thread {
         static BED: Notify = Notify::new();
     }
     global! {
-        /// In place of the `OnceLock` that the thread is known by.
+        /// In place of the pointer that the thread is known by.
         static KNOWN: AtomicBool = AtomicBool::new(false);
     }
 
@@ -55,64 +66,115 @@ pub(super) mod thread {
     pub(super) fn park() {
         BED.wait();
     }
+
+    pub(crate) fn is_running() -> bool {
+        true
+    }
+
+    pub(crate) fn is_missing() -> bool {
+        false
+    }
+
+    pub(crate) fn look() {}
 }
 
-/// The wheel and what the service does with it. Dropping it lets go of all entries. Boxed: the stacks of loom's
+/// In place of the module `pressure`: models have no time to lose.
+pub(super) mod pressure {
+    pub(crate) fn pushed(_: fn()) {}
+
+    pub(crate) fn taken_in(_: usize) {}
+}
+
+/// What the service's thread does. Dropping it lets go of all entries. Boxed: the stacks of loom's
 /// threads are small.
-pub struct Service(Box<Wheel>);
+pub struct Service(Box<Driver>);
 
-// SAFETY: the wheel's entries are its holder's, on whatever thread.
-unsafe impl Send for Service {}
-
-/// Deadlines that have passed, to be acted on: as a worker gets them.
+/// Deadlines that have passed, and jobs, to be acted on: as workers get them.
 #[must_use]
-pub struct Due {
-    fired: Vec<NonNull<Entry>>,
-    freed: usize,
-}
-
-// SAFETY: a FIRING entry is its holder's to go on with, on whatever thread.
-unsafe impl Send for Due {}
-
-impl Expired for Due {
-    fn fire(&mut self, entry: NonNull<Entry>) {
-        self.fired.push(entry);
-    }
-
-    fn free(&mut self, entry: NonNull<Entry>) {
-        self.freed += 1;
-        // SAFETY: the wheel says that nobody else has it.
-        unsafe { Entry::free(entry) }
-    }
-}
+pub struct Due(Vec<Round>);
 
 impl Due {
-    fn new() -> Due {
-        Due {
-            fired: Vec::new(),
-            freed: 0,
+    /// Cancels the contexts; what the workers do.
+    pub fn fire(self) {
+        for round in &self.0 {
+            while round.wake_one() {}
+        }
+        for round in &self.0 {
+            while round.call_one() {}
         }
     }
+}
 
-    /// Cancels the contexts; what the worker does.
-    pub fn fire(self) {
-        let mut panics = Panics::default();
-        for entry in self.fired {
-            // SAFETY: FIRING by the wheel.
-            unsafe { Entry::fire(entry, &mut panics) };
-        }
-        panics.resume();
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+impl Due {
+    /// For more than one worker: the first round.
+    pub fn share(self) -> Shared {
+        let first = self.0.into_iter().next();
+        Shared(Arc::new(first.unwrap_or_else(Round::nothing)))
+    }
+}
+
+/// A round that several workers are at.
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+#[derive(Clone)]
+pub struct Shared(Arc<Round>);
+
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+impl Shared {
+    /// What a worker does who is sent there.
+    pub fn serve(self) {
+        workers::serve(self.0);
+    }
+
+    /// The round after it.
+    pub fn set_next(&self, next: &Shared) {
+        self.0.set_next(next.0.clone());
+    }
+
+    /// Whether all of it has been taken by somebody.
+    pub fn is_taken(&self) -> bool {
+        !self.0.is_to_wake() && !self.0.is_to_call()
+    }
+}
+
+/// A worker, and what the service thread knows of it.
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+#[derive(Clone)]
+pub struct Hand(Arc<Worker>);
+
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+impl Hand {
+    pub fn new(round: &Shared) -> Hand {
+        Hand(Arc::new(Worker::new(round.0.clone())))
+    }
+
+    /// The worker's thread, until it goes.
+    pub fn work(&self) {
+        self.0.work();
+    }
+
+    pub fn send_if_idle(&self, round: &Shared) -> bool {
+        self.0.send_if_idle(&round.0)
+    }
+
+    /// Its time is over.
+    pub fn let_go(&self) {
+        self.0.wake_for_nothing();
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.0.is_gone()
     }
 }
 
 /// As many ticks as a slot of the wheel's fifth level has: deadlines at multiples of it are put into one slot and
-/// taken out of it, and never moved. More than half an hour.
+/// taken out of it, and moved once. More than half an hour.
 const STEP: u32 = 24;
 
 impl Service {
     #[allow(clippy::new_without_default)]
     pub fn new() -> Service {
-        Service(Box::new(Wheel::new()))
+        Service(Box::new(Driver::new()))
     }
 
     /// The instants of models, `n` from 1 on: far enough for the real clock never to get there.
@@ -123,45 +185,34 @@ impl Service {
     /// What happens at the end of a thread that has had contexts. loom lets a thread be joined before; a fuzzer's
     /// thread does not end.
     pub fn end_of_thread() {
-        crate::tree::drop_cache();
+        pool::close();
     }
 
     /// One round of the thread: takes over what has come, does all that is due at `now`, and runs
     /// callbacks.
     pub fn turn(&mut self, now: Instant) {
-        self.turn_to(clock::at_or_after(now));
+        self.expire(now).fire();
     }
 
-    fn turn_to(&mut self, now: Tick) {
-        let taken = inbox::take();
-        self.see_to(taken, now).fire();
-    }
-
-    /// The same, but the deadlines that have passed are the caller's to fire.
+    /// The same, but what has been marked is the caller's to fire.
     pub fn expire(&mut self, now: Instant) -> Due {
-        self.see_to(inbox::take(), clock::at_or_after(now))
+        self.turn_to(clock::tick_before(now))
     }
 
-    fn see_to(&mut self, taken: Taken, now: Tick) -> Due {
-        let mut due = Due::new();
-        // SAFETY: out of the inbox.
-        unsafe { self.0.take_in(taken.entries, &mut due) };
-        self.0.advance(now, &mut due);
-        // SAFETY: out of the inbox, and run once.
-        inbox::each_job(taken.jobs, |job| unsafe { Job::run(job) });
-        due
-    }
-
-    /// Throws out what was abandoned; how many it was.
-    pub fn purge(&mut self) -> usize {
-        let mut due = Due::new();
-        self.0.purge(&mut due);
-        due.freed
+    fn turn_to(&mut self, now: Tick) -> Due {
+        let mut due = Vec::new();
+        // At least once: the first looks into the inbox.
+        loop {
+            due.extend(self.0.turn(now));
+            if !self.0.is_busy() {
+                return Due(due);
+            }
+        }
     }
 
     /// How many entries the wheel has.
     pub fn scheduled(&self) -> usize {
-        self.0.len()
+        self.0.scheduled()
     }
 
     /// The thread as it is, but that time stands still: looks into the lists and sleeps, until it has found
@@ -169,16 +220,13 @@ impl Service {
     pub fn run_until_something_comes(&mut self) {
         thread::begin();
         loop {
-            let next = self.0.next();
-            let taken = inbox::take_before_sleep(next.unwrap_or(Tick::MAX));
-            let nothing = taken.is_nothing();
+            let nothing = self.0.may_sleep();
             if nothing {
                 thread::park();
             }
             inbox::note_awake();
-            self.see_to(taken, 0).fire();
-            if !nothing {
-                return;
+            if !nothing || self.0.is_busy() {
+                return self.turn_to(0).fire();
             }
         }
     }
@@ -189,9 +237,9 @@ impl Drop for Service {
     /// then find them not scheduled.
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            self.turn_to(LAST_TICK);
+            self.turn_to(clock::LAST).fire();
             // What callbacks did.
-            self.turn_to(LAST_TICK);
+            self.turn_to(clock::LAST).fire();
             assert_eq!(self.scheduled(), 0, "entries that stay in the wheel");
         }
     }

@@ -3,11 +3,14 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// A point in time: so many ticks after the first use of the clock.
+/// A point in time, as deadlines are kept: so many times 64 ns after the first use of the clock.
+pub(crate) type Moment = u64;
+
+/// A point in time, as the wheel counts it: so many times 2^17 ns, an eighth of a millisecond.
 pub(crate) type Tick = u64;
 
-/// A tick is 2^17 ns, an eighth of a millisecond: deadlines are rounded up to it.
-const SHIFT: u32 = 17;
+const MOMENT: u32 = 6;
+const TICK: u32 = 17;
 
 #[inline]
 fn base() -> Instant {
@@ -23,27 +26,41 @@ fn nanos(instant: Instant) -> u64 {
     seconds.saturating_add(since.subsec_nanos().into())
 }
 
-/// The first tick that is not before `instant`.
+/// The first moment that is not before `instant`.
 #[inline]
-pub(crate) fn at_or_after(instant: Instant) -> Tick {
-    nanos(instant).div_ceil(1 << SHIFT)
+pub(crate) fn at_or_after(instant: Instant) -> Moment {
+    nanos(instant).div_ceil(1 << MOMENT)
+}
+
+/// The last moment that is not after `instant`.
+pub(crate) fn at_or_before(instant: Instant) -> Moment {
+    nanos(instant) >> MOMENT
+}
+
+/// The first tick that is not before the moment: when the timer acts on it. Never early.
+#[inline]
+pub(super) fn tick_of(moment: Moment) -> Tick {
+    moment.div_ceil(1 << (TICK - MOMENT))
+}
+
+/// The last tick that is not after `instant`.
+pub(super) fn tick_before(instant: Instant) -> Tick {
+    nanos(instant) >> TICK
 }
 
 /// For models, whose deadlines are ticks that they choose.
 #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 pub(crate) fn instant_of(tick: Tick) -> Instant {
-    base() + Duration::from_nanos(tick << SHIFT)
+    base() + Duration::from_nanos(tick << TICK)
 }
 
-/// The last tick that is not after now.
+/// How long it is from `now` to the tick.
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
-pub(crate) fn now() -> Tick {
-    nanos(Instant::now()) >> SHIFT
+pub(super) fn until(tick: Tick, now: Instant) -> Duration {
+    let at = Duration::from_nanos(tick.saturating_mul(1 << TICK));
+    (base() + at).saturating_duration_since(now)
 }
 
-/// How long it is from now to the tick.
-#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
-pub(crate) fn until(tick: Tick) -> Duration {
-    let at = Duration::from_nanos(tick.saturating_mul(1 << SHIFT));
-    (base() + at).saturating_duration_since(Instant::now())
-}
+/// After the last deadline.
+#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
+pub(super) const LAST: Tick = 1 << (u64::BITS - TICK);

@@ -1,64 +1,112 @@
 //! What the timer knows of one deadline.
 //!
 //! Most deadlines never pass, and a server's are mostly alike: a while from now. So an entry outlives
-//! the deadline that it was made for. When a context goes, its entry stays scheduled, and goes to a cache of
-//! the thread (`cache.rs`). The next context's deadline is later than the time at which the timer will
-//! look at the entry: arming is one CAS, and the timer, when that time comes, puts it back to where
-//! it belongs by then. One insertion for each entry and period, and nothing ever has to be taken out.
+//! the deadline that it was made for. When a context goes, its entry stays where it is in the wheel, and goes to a pool
+//! of the thread (`pool.rs`). The next context's deadline is later than the time at which the timer will
+//! look at the entry, as a rule: arming is one CAS, and the timer, when that time comes, puts it back to where
+//! it belongs by then. If it is earlier, the entry goes to the inbox once more, and the timer moves it.
 //!
 //! The word, above the flags of `Trigger`:
 //!
 //! | bits | |
 //! | --- | --- |
-//! | SCHEDULED | the timer has it, or will find it in its inbox |
-//! | OWNED | a node or a cache has it; without, the timer frees it |
-//! | the rest | the deadline, as a tick |
+//! | LINKED | it is in the wheel; changed by the timer only |
+//! | QUEUED | it is in the inbox, or about to be: whoever sets it pushes, and the timer clears it |
+//! | OWNED | a node or a pool has it; without, it is QUEUED, and the timer frees it |
+//! | the rest | the deadline, as a moment; the last one if it is not armed |
 //!
-//! The entry's memory goes with the second of SCHEDULED and OWNED. The deadline is part of the word, so
+//! The entry's memory goes with the last of the three. The deadline is part of the word, so
 //! the timer cannot take an entry that was disarmed and armed again for what it was before.
 
-use super::clock::Tick;
+use super::clock::{tick_of, Moment, Tick};
+use super::pool::Home;
+use super::trigger::{live, Trigger, ARMED, USER};
 use crate::sync::{AtomicPtr, AtomicU64, Relaxed};
-use crate::tree::trigger::{Trigger, ARMED, USER};
-use crate::tree::Node;
-use core::ptr;
+use core::ptr::{self, NonNull};
 
-const SCHEDULED: u64 = 1 << USER;
-const OWNED: u64 = 1 << (USER + 1);
-const SHIFT: u32 = USER + 2;
+const LINKED: u64 = 1 << USER;
+const QUEUED: u64 = 1 << (USER + 1);
+const OWNED: u64 = 1 << (USER + 2);
+const SHIFT: u32 = USER + 3;
 
-/// The latest tick that the word has room for: 18,000 years from the start.
-pub(crate) const LAST_TICK: Tick = Tick::MAX >> SHIFT;
+/// What is not before this moment is no deadline for the timer: 584 years from the start, and all that the clock can
+/// express beyond.
+pub(crate) const NEVER: Moment = Moment::MAX >> SHIFT;
 
-pub(crate) struct Entry {
-    trigger: Trigger,
-    /// When the timer looks at it next, while it is scheduled. Written by who schedules it: the owner
-    /// before he puts it into the inbox, the timer before the RMW that leaves it armed.
-    when: AtomicU64,
-    /// The list that it is in: the inbox, a slot of the wheel, the expired ones. The timer's.
-    pub(crate) next: AtomicPtr<Entry>,
+/// What its user does about an entry; `repr(C)` structs that begin with it, which these functions find by the pointer.
+pub(crate) struct Table {
+    /// The deadline has passed, and the entry is FIRING: sets the state of what it is about, and of what is below; about
+    /// so many things at most. True: it is through. Called by the timer's thread until then; runs no user code.
+    pub(crate) mark: unsafe fn(NonNull<Entry>, budget: usize) -> bool,
+    /// Once, after `mark`: wakes tasks and threads. On a worker, and may panic.
+    pub(crate) wake: unsafe fn(NonNull<Entry>),
+    /// Once, after `wake`: runs callbacks, and lets go of the entry by [`Trigger::finish`]. On a worker, and may panic.
+    pub(crate) call: unsafe fn(NonNull<Entry>),
+    /// Nobody has it any more.
+    pub(crate) free: unsafe fn(NonNull<Entry>),
 }
 
-/// What the timer finds when it looks at an entry.
+#[repr(C)]
+pub(crate) struct Entry {
+    trigger: Trigger,
+    /// When the timer looks at it, while it is LINKED, and the list of the wheel that it was put into. Written by the
+    /// timer, before the RMW that leaves it LINKED; read by the owner after its load of the word.
+    place: AtomicU64,
+    /// Its neighbours there: the timer's. While the entry is FIRING `prev` is its user's: what `mark` leaves to `wake`.
+    pub(super) next: AtomicPtr<Entry>,
+    pub(super) prev: AtomicPtr<Entry>,
+    /// The next one in the inbox, while it is QUEUED.
+    pub(super) queue: AtomicPtr<Entry>,
+    /// The owner's: what the entry is about; in a pool, the next one there.
+    pub(super) owner: AtomicPtr<()>,
+    /// Where it goes when its context goes.
+    pub(super) home: *const Home,
+    pub(super) table: &'static Table,
+}
+
+/// The list's number has that many bits in `place`.
+const LIST: u32 = 11;
+
+/// What is left to do for who has armed an entry.
+pub(super) enum Arming {
+    /// Nothing: the timer looks at it in time.
+    InTime,
+    /// It is in the inbox: the timer must not sleep longer than until the deadline.
+    InInbox,
+    /// It has to go to the inbox.
+    ToPush,
+}
+
+/// What the timer finds when it looks at an entry in the wheel or out of the inbox.
 pub(super) enum Visit {
-    /// Armed for later: it goes back into the wheel.
-    Later(Tick),
-    /// Its time has come, and it is the caller's to fire.
+    /// It goes to this tick's place.
+    Place(Tick),
+    /// Its time has come, and it is the caller's to fire. Out of the wheel.
     Fire,
-    /// Nobody is waiting; its owner has it, and schedules it again when he needs it.
-    Idle,
-    /// Nobody has it any more: the caller frees it.
-    Abandoned,
+    /// Out of the wheel: nobody needs it there, or it comes by the inbox.
+    Out,
+    /// Nobody has it any more: out of the wheel, and the caller frees it.
+    Free,
 }
 
 impl Entry {
-    /// Owned, not scheduled.
-    pub(crate) fn new() -> Entry {
+    /// Owned, and the timer does not know it.
+    pub(super) fn new(home: *const Home, table: &'static Table) -> Entry {
         Entry {
             trigger: Trigger::new(OWNED),
-            when: AtomicU64::new(0),
+            place: AtomicU64::new(0),
             next: AtomicPtr::new(ptr::null_mut()),
+            prev: AtomicPtr::new(ptr::null_mut()),
+            queue: AtomicPtr::new(ptr::null_mut()),
+            owner: AtomicPtr::new(ptr::null_mut()),
+            home,
+            table,
         }
+    }
+
+    /// One that belongs to no pool.
+    pub(crate) fn homeless(table: &'static Table) -> Entry {
+        Entry::new(ptr::null(), table)
     }
 
     #[inline]
@@ -66,75 +114,122 @@ impl Entry {
         &self.trigger
     }
 
-    /// The owner's: can it be armed for that deadline without being scheduled anew?
-    #[inline]
-    pub(crate) fn suits(&self, deadline: Tick) -> bool {
-        // Relaxed: the timer changes it only while the entry is armed, and disarming it acquired that.
-        self.trigger.load() & SCHEDULED == 0 || self.when.load(Relaxed) <= deadline
+    /// What it is about: good while it is armed or FIRING.
+    pub(crate) fn owner(&self) -> *mut () {
+        // Relaxed: published by the step that arms, which the firer's has read.
+        self.owner.load(Relaxed)
     }
 
-    /// Arms an entry that suits. True: the caller has to put it into the inbox.
+    /// A word for who fires it, from `mark` to `call`; nothing when it is armed.
+    pub(crate) fn notes(&self) -> *mut () {
+        // Relaxed, here and below: the firer's, who hands the entry on.
+        self.prev.load(Relaxed).cast()
+    }
+
+    pub(crate) fn set_notes(&self, notes: *mut ()) {
+        self.prev.store(notes.cast(), Relaxed);
+    }
+
+    /// Arms it: the owner's, and it is neither armed nor FIRING.
     #[inline]
-    pub(crate) fn arm(&self, node: &Node, deadline: Tick) -> bool {
-        let deadline = deadline.clamp(1, LAST_TICK);
-        self.trigger.aim(node);
-        let armed = deadline << SHIFT | SCHEDULED | OWNED | ARMED;
+    pub(super) fn arm(&self, owner: *mut (), deadline: Moment) -> Arming {
+        // Relaxed: published by the step that arms.
+        self.owner.store(owner, Relaxed);
+        let armed = deadline << SHIFT | OWNED | ARMED;
         let mut seen = self.trigger.load();
-        while seen & SCHEDULED != 0 {
-            match self.trigger.replace(seen, armed) {
-                Ok(()) => return false,
-                // The timer has looked at it just now, and let it go.
+        loop {
+            let (new, then) = match seen & (LINKED | QUEUED) {
+                // Relaxed: the load of the word acquired it. The timer changes it meanwhile only with a word that makes
+                // the CAS fail.
+                LINKED if self.place.load(Relaxed) >> LIST <= tick_of(deadline) => {
+                    (armed | LINKED, Arming::InTime)
+                }
+                LINKED => (armed | LINKED | QUEUED, Arming::ToPush),
+                0 => {
+                    // Nobody else knows it.
+                    self.trigger.reset(armed | QUEUED);
+                    return Arming::ToPush;
+                }
+                kept => (armed | kept, Arming::InInbox),
+            };
+            match self.trigger.replace(seen, new) {
+                Ok(()) => return then,
+                // The timer has looked at it just now.
                 Err(now) => seen = now,
             }
         }
-        self.when.store(deadline, Relaxed);
-        self.trigger.reset(armed);
-        true
     }
 
-    #[inline]
-    pub(crate) fn has_been_armed(&self) -> bool {
-        self.trigger.load() >> SHIFT != 0
-    }
-
-    /// Armed for that tick or an earlier one, or about to fire.
-    pub(crate) fn is_due(&self, passed: Tick) -> bool {
+    /// Armed for that moment or an earlier one, or about to fire: the moment.
+    pub(crate) fn due(&self, passed: Moment) -> Option<Moment> {
         let seen = self.trigger.load();
-        Trigger::is_live(seen) && seen >> SHIFT <= passed.clamp(1, LAST_TICK)
+        let deadline = seen >> SHIFT;
+        (live(seen) && deadline <= passed).then_some(deadline)
     }
 
-    /// The owner gives it up. True: it is the caller's to free.
-    pub(crate) fn abandon(&self) -> bool {
-        self.trigger.clear(OWNED) & SCHEDULED == 0
+    /// The owner, who has disarmed it, gives it up. The answer says what is left to it: to free it, to push it, or
+    /// nothing.
+    pub(super) fn abandon(&self) -> Abandoned {
+        let mut seen = self.trigger.load();
+        loop {
+            if seen & (LINKED | QUEUED) == 0 {
+                return Abandoned::ToFree;
+            }
+            match self.trigger.replace(seen, seen & !OWNED | QUEUED) {
+                Ok(()) if seen & QUEUED == 0 => return Abandoned::ToPush,
+                Ok(()) => return Abandoned::InInbox,
+                Err(now) => seen = now,
+            }
+        }
     }
 
-    pub(super) fn is_abandoned(&self) -> bool {
-        self.trigger.load() & OWNED == 0
+    // ----- the timer's --------------------------------------------------------------------------
+
+    pub(super) fn list(&self) -> usize {
+        (self.place.load(Relaxed) & ((1 << LIST) - 1)) as usize
     }
 
-    /// When the timer looks at it next. The timer's.
-    pub(super) fn when(&self) -> Tick {
-        self.when.load(Relaxed)
+    pub(super) fn set_list(&self, list: usize) {
+        let tick = self.place.load(Relaxed) >> LIST;
+        self.place.store(tick << LIST | list as u64, Relaxed);
     }
 
-    /// The timer's look at an entry whose time to be looked at has come.
+    /// When the timer looks at it, while it is LINKED.
+    pub(super) fn tick(&self) -> Tick {
+        self.place.load(Relaxed) >> LIST
+    }
+
+    /// The step to `new` after which it is in that tick's place.
+    fn place_at(&self, tick: Tick, seen: u64, new: u64) -> Result<(), u64> {
+        let before = self.place.load(Relaxed);
+        // Relaxed: released by the RMW. An owner who sees it although that fails pushes the entry for nothing.
+        self.place.store(tick << LIST, Relaxed);
+        self.trigger.replace(seen, new).inspect_err(|_| {
+            self.place.store(before, Relaxed);
+        })
+    }
+
+    /// The deadline, or the last one.
+    pub(super) fn deadline(&self) -> Moment {
+        self.trigger.load() >> SHIFT
+    }
+
+    pub(super) fn is_linked(&self) -> bool {
+        self.trigger.load() & LINKED != 0
+    }
+
+    /// The timer's look at an entry in the wheel whose time has come.
     pub(super) fn visit(&self, now: Tick) -> Visit {
         let mut seen = self.trigger.load();
         loop {
-            let (step, answer) = if seen & ARMED != 0 {
-                let deadline = seen >> SHIFT;
-                if deadline > now {
-                    // Relaxed: released by the RMW below to the owner who disarms it. If that fails,
-                    // it was later than what holds, and only kept the owner from using the entry.
-                    self.when.store(deadline, Relaxed);
-                    (self.trigger.replace(seen, seen), Visit::Later(deadline))
-                } else {
-                    (self.trigger.begin(seen, SCHEDULED), Visit::Fire)
-                }
-            } else if seen & OWNED != 0 {
-                (self.trigger.replace(seen, seen & !SCHEDULED), Visit::Idle)
+            let tick = tick_of(seen >> SHIFT);
+            let (step, answer) = if seen & QUEUED != 0 || seen & ARMED == 0 {
+                // What becomes of it will be seen when it is taken out of the inbox, now or later.
+                (self.trigger.replace(seen, seen & !LINKED), Visit::Out)
+            } else if tick > now {
+                (self.place_at(tick, seen, seen), Visit::Place(tick))
             } else {
-                return Visit::Abandoned;
+                (self.trigger.begin(seen, LINKED), Visit::Fire)
             };
             match step {
                 Ok(()) => return answer,
@@ -142,4 +237,74 @@ impl Entry {
             }
         }
     }
+
+    /// The timer's look at an entry out of the inbox.
+    pub(super) fn take_in(&self, now: Tick) -> Visit {
+        let mut seen = self.trigger.load();
+        loop {
+            if seen & OWNED == 0 {
+                return Visit::Free;
+            }
+            let tick = tick_of(seen >> SHIFT);
+            let (step, answer) = if tick <= now {
+                if seen & ARMED != 0 {
+                    (self.trigger.begin(seen, LINKED | QUEUED), Visit::Fire)
+                } else {
+                    let out = seen & !(LINKED | QUEUED);
+                    (self.trigger.replace(seen, out), Visit::Out)
+                }
+            } else if seen & LINKED != 0 && (now + 1..=tick).contains(&self.tick()) {
+                let step = self.trigger.replace(seen, seen & !QUEUED);
+                (step, Visit::Place(self.tick()))
+            } else {
+                // Also if it is not armed: the next deadline set by its owner will be later, as a rule.
+                let new = seen & !QUEUED | LINKED;
+                (self.place_at(tick, seen, new), Visit::Place(tick))
+            };
+            match step {
+                Ok(()) => return answer,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// # Safety
+    /// FIRING by the timer, and not marked through.
+    pub(super) unsafe fn mark(this: NonNull<Entry>, budget: usize) -> bool {
+        // SAFETY: FIRING keeps it; the rest is the caller's promise.
+        unsafe { (this.as_ref().table.mark)(this, budget) }
+    }
+
+    /// # Safety
+    /// Marked through, and this is the one call for it.
+    pub(super) unsafe fn wake(this: NonNull<Entry>) {
+        // SAFETY: as above.
+        unsafe { (this.as_ref().table.wake)(this) }
+    }
+
+    /// # Safety
+    /// Woken, and this is the one call for it. Not to be used again.
+    pub(super) unsafe fn call(this: NonNull<Entry>) {
+        // SAFETY: as above.
+        unsafe { (this.as_ref().table.call)(this) }
+    }
+
+    /// # Safety
+    /// Nobody else has it, and it is not used again.
+    pub(super) unsafe fn free(this: NonNull<Entry>) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (home, free) = (this.as_ref().home, this.as_ref().table.free);
+            free(this);
+            Home::forget_one(home);
+        }
+    }
+}
+
+/// What is left to do for who has abandoned an entry.
+pub(super) enum Abandoned {
+    ToFree,
+    ToPush,
+    /// The timer finds it in the inbox.
+    InInbox,
 }

@@ -1,26 +1,19 @@
 //! The way to the service thread.
 
-use super::clock::Tick;
-use super::entry::Entry;
+use super::clock::{tick_of, Moment, Tick};
+use super::entry::{Arming, Entry};
 use super::job::Job;
-use super::thread;
-use crate::sync::{global, AcqRel, AtomicPtr, AtomicU64, AtomicUsize, Relaxed};
+use super::{pressure, thread};
+use crate::sync::{global, AcqRel, AtomicPtr, AtomicU64, Relaxed};
 use core::ptr::{self, NonNull};
 
-/// The least number of abandoned entries that is worth a look at all of them.
-#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
-const MIN_PURGE: usize = 4096;
-
 struct Inbox {
-    /// Entries to be scheduled, strung through `next`.
+    /// Entries that the timer has to look at, strung through `queue`.
     entries: AtomicPtr<Entry>,
     /// What workers are to run, strung through `next`.
     jobs: AtomicPtr<Job>,
     /// Until when the thread sleeps; 0 while it is awake.
     sleeps_until: AtomicU64,
-    /// How many scheduled entries have been abandoned, and how many are too many.
-    abandoned: AtomicUsize,
-    too_many: AtomicUsize,
 }
 
 global! {
@@ -28,8 +21,6 @@ global! {
         entries: AtomicPtr::new(ptr::null_mut()),
         jobs: AtomicPtr::new(ptr::null_mut()),
         sleeps_until: AtomicU64::new(0),
-        abandoned: AtomicUsize::new(0),
-        too_many: AtomicUsize::new(4096),
     };
 }
 
@@ -48,19 +39,46 @@ fn push<T>(list: &AtomicPtr<T>, new: *mut T, link: impl Fn(*mut T)) {
     }
 }
 
-/// Gives an entry to the timer.
-///
-/// The pointer may be used for what the entry is a part of.
-pub(crate) fn schedule(entry: NonNull<Entry>, deadline: Tick) {
+fn push_entry(entry: NonNull<Entry>) {
     push(&INBOX.entries, entry.as_ptr(), |head| {
         // SAFETY: the caller's, until the push is through. Relaxed: published by the push.
-        unsafe { entry.as_ref() }.next.store(head, Relaxed);
+        unsafe { entry.as_ref() }.queue.store(head, Relaxed);
     });
+}
+
+/// Arms an entry, about `owner`: when the deadline has passed, the timer fires it. The pointer may be used for what the
+/// entry is a part of.
+///
+/// # Safety
+/// The caller owns the entry, which is neither armed nor FIRING; `owner` is good until it is disarmed or finished.
+#[inline]
+pub(crate) unsafe fn arm(entry: NonNull<Entry>, owner: *mut (), deadline: Moment) {
+    // SAFETY: the caller's promise.
+    match unsafe { entry.as_ref() }.arm(owner, deadline) {
+        Arming::InTime => thread::look(),
+        Arming::InInbox => wake_before(deadline),
+        Arming::ToPush => {
+            push_entry(entry);
+            wake_before(deadline);
+            pressure::pushed(thread::wake);
+        }
+    }
+}
+
+#[cold]
+fn wake_before(deadline: Moment) {
     thread::start();
-    // Relaxed: see `push`.
-    if deadline < INBOX.sleeps_until.load(Relaxed) {
+    // Relaxed: see `push`. Who finds the entry in the inbox already knows of that push.
+    if tick_of(deadline) < INBOX.sleeps_until.load(Relaxed) {
         thread::wake();
     }
+}
+
+/// Gives an entry back that was abandoned, for the timer to free. That can wait until it is awake.
+pub(super) fn push_abandoned(entry: NonNull<Entry>) {
+    push_entry(entry);
+    thread::start();
+    pressure::pushed(thread::wake);
 }
 
 /// Has the job run by a worker. The pointer may be used for what the job is a part of.
@@ -79,23 +97,6 @@ pub(crate) unsafe fn run_on_worker(job: NonNull<Job>) {
     }
 }
 
-/// A scheduled entry was given up. Once they are too many, the timer looks through all.
-pub(crate) fn note_abandoned() {
-    // Relaxed, all: numbers, from which nothing follows but that somebody looks.
-    let now = INBOX.abandoned.fetch_add(1, Relaxed).wrapping_add(1);
-    let above = above(now, INBOX.too_many.load(Relaxed));
-    if above.is_some_and(|above| above % 1024 == 0) {
-        thread::wake();
-    }
-}
-
-/// How many more have been abandoned than `limit`. The timer may have freed an entry, and said so, before who abandoned
-/// it has: then the number is less than nothing for a moment, and wraps.
-fn above(abandoned: usize, limit: usize) -> Option<usize> {
-    let abandoned = usize::try_from(abandoned as isize).ok()?;
-    abandoned.checked_sub(limit)
-}
-
 // ----- the thread's side ----------------------------------------------------------------------
 
 /// What the thread has taken out of its lists.
@@ -110,62 +111,31 @@ impl Taken {
     }
 }
 
-/// Takes all out. RMWs also if there is nothing: see the module `service`.
-pub(super) fn take() -> Taken {
+/// Takes all entries out. An RMW also if there is nothing: see the module `timer`.
+pub(super) fn take_entries() -> *mut Entry {
     // AcqRel: pairs with `push`.
-    let entries = INBOX.entries.swap(ptr::null_mut(), AcqRel);
-    // AcqRel: the same.
-    let jobs = INBOX.jobs.swap(ptr::null_mut(), AcqRel);
-    Taken { entries, jobs }
+    INBOX.entries.swap(ptr::null_mut(), AcqRel)
 }
 
-/// The same, as the last look before the thread sleeps until `tick`, if it finds nothing: who pushes
+/// The same for the jobs.
+pub(super) fn take_jobs() -> *mut Job {
+    // AcqRel: pairs with `push`.
+    INBOX.jobs.swap(ptr::null_mut(), AcqRel)
+}
+
+/// The last look before the thread sleeps until `tick`, if it finds nothing: who pushes
 /// after this look knows until when, and wakes the thread if that is too long.
 pub(super) fn take_before_sleep(tick: Tick) -> Taken {
     // Relaxed: published by the swaps.
     INBOX.sleeps_until.store(tick, Relaxed);
-    take()
+    Taken {
+        entries: take_entries(),
+        jobs: take_jobs(),
+    }
 }
 
 /// The thread does not sleep any more, and will look again before it does.
 pub(super) fn note_awake() {
     // Relaxed: who pushes and does not see it wakes a thread that is awake.
     INBOX.sleeps_until.store(0, Relaxed);
-}
-
-/// Goes through jobs in the order in which they came.
-pub(super) fn each_job(list: *mut Job, mut with: impl FnMut(NonNull<Job>)) {
-    let (mut list, mut in_order) = (NonNull::new(list), ptr::null_mut());
-    while let Some(job) = list {
-        // SAFETY: the list is ours.
-        unsafe {
-            list = NonNull::new(job.as_ref().next.load(Relaxed));
-            job.as_ref().next.store(in_order, Relaxed);
-        }
-        in_order = job.as_ptr();
-    }
-    while let Some(job) = NonNull::new(in_order) {
-        // SAFETY: as above.
-        in_order = unsafe { job.as_ref() }.next.load(Relaxed);
-        with(job);
-    }
-}
-
-/// Whether a purge is due.
-#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
-pub(super) fn too_many_abandoned() -> bool {
-    above(INBOX.abandoned.load(Relaxed), INBOX.too_many.load(Relaxed)).is_some()
-}
-
-/// The timer has freed some; of the `all` that it has, as many may be abandoned as are not.
-#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
-pub(super) fn note_freed(freed: usize, all: usize) {
-    let too_many = MIN_PURGE.max(all / 2);
-    // Only this thread writes it, and it is read for every entry that is abandoned.
-    if INBOX.too_many.load(Relaxed) != too_many {
-        INBOX.too_many.store(too_many, Relaxed);
-    }
-    if freed != 0 {
-        INBOX.abandoned.fetch_sub(freed, Relaxed);
-    }
 }

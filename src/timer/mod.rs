@@ -1,6 +1,9 @@
-//! The process's one service thread. It turns the timer's wheel, and hands what may run user code (deadlines
-//! that have passed, `after_func` callbacks) to workers, which come and go: so no user code, however slow,
-//! delays a deadline.
+//! When: deadlines, and the threads that see to them. It promises the floors above that what they arm is marked as soon
+//! as its moment has passed, never before, whatever others do; then it is woken, then its callbacks run. It knows nothing of
+//! what that is: an entry has a table of functions. From below it needs atomics, thread-locals and the catching of panics.
+//!
+//! There is one service thread in the process. It turns the wheel, marks what is due, and hands what may run user code
+//! to workers: so no user code, however slow, delays a deadline.
 //!
 //! It is started by the first deadline or `after_func` callback that needs it and stays. Others talk to it by
 //! pushing to one of two lists and, if it would sleep too long, by an unpark. Its answer to the question
@@ -9,37 +12,43 @@
 //! the thread sleeps. Nobody takes a lock, and nobody waits for it.
 
 pub(crate) mod clock;
+#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
+mod crew;
+mod driver;
 pub(crate) mod entry;
 mod inbox;
 pub(crate) mod job;
+pub(crate) mod pool;
+#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
+mod pressure;
+#[cfg_attr(
+    any(cancel_tree_loom, cancel_tree_by_hand),
+    allow(dead_code, reason = "what only the crew asks, which models do not run")
+)]
+mod round;
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 mod thread;
-pub(crate) mod wheel;
-#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
+pub(crate) mod trigger;
+mod wheel;
+#[cfg_attr(
+    any(cancel_tree_loom, cancel_tree_by_hand),
+    allow(dead_code, reason = "what only the crew asks, which models do not run")
+)]
 mod workers;
 
-pub(crate) use inbox::{note_abandoned, run_on_worker, schedule};
+pub(crate) use inbox::{arm, run_on_worker};
 
 /// Whether deadlines are being watched. They are not if the thread could not be started: then
-/// contexts look at the clock themselves.
+/// contexts look at the clock themselves. `is_missing`: somebody needs it. `look`: then it is tried again.
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
-pub(crate) use thread::{is_missing, is_running};
+pub(crate) use thread::{is_missing, is_running, look};
 
-/// In models the clock stands still, until they turn the wheel themselves.
-#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
-pub(crate) fn is_running() -> bool {
-    true
-}
-
-/// The same.
-#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
-pub(crate) fn is_missing() -> bool {
-    false
-}
-
-/// The service as a model has it: turned by hand.
+/// The service as a model has it: turned by hand. In models the clock stands still, until they turn the wheel
+/// themselves.
 #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 #[doc(hidden)]
 pub mod by_hand;
 #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
-use by_hand::thread;
+pub(crate) use by_hand::thread::{is_missing, is_running, look};
+#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
+use by_hand::{pressure, thread};

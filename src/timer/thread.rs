@@ -1,108 +1,121 @@
 //! The service thread itself.
 
 use super::clock;
-use super::entry::Entry;
-use super::wheel::{Expired, Wheel};
-use super::{inbox, workers};
-use crate::sync::{AtomicBool, Relaxed};
-use alloc::vec::Vec;
-use core::ptr::NonNull;
-use std::sync::OnceLock;
+use super::crew::Crew;
+use super::driver::Driver;
+use alloc::boxed::Box;
+use std::ptr;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicPtr, AtomicU8};
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::Instant;
 
-/// Somebody has started the thread, or is about to. Relaxed throughout: what others need to know of the thread is
-/// in `THREAD`, and what it needs to know of them in the inbox.
-static STARTED: AtomicBool = AtomicBool::new(false);
-/// A start has failed. Deadlines are watched by nobody then, until one does not.
-static FAILED: AtomicBool = AtomicBool::new(false);
-static THREAD: OnceLock<Thread> = OnceLock::new();
+/// How it stands with the thread. Relaxed throughout: what others need to know of it is in `THREAD`, and what it needs to
+/// know of them in the inbox.
+static STATE: AtomicU8 = AtomicU8::new(UNUSED);
+static THREAD: AtomicPtr<Thread> = AtomicPtr::new(ptr::null_mut());
 
-/// How long a worker may take for one deadline before another one helps with the rest.
-const PATIENCE: Duration = Duration::from_millis(1);
+/// Nobody has needed it.
+const UNUSED: u8 = 0;
+/// It is needed, and is not there: it could not be started, or is about to be.
+const WANTED: u8 = 1;
+const RUNNING: u8 = 2;
 
 pub(crate) fn is_running() -> bool {
-    STARTED.load(Relaxed)
+    STATE.load(Relaxed) == RUNNING
 }
 
-/// Deadlines that somebody has set are watched by nobody: the thread could not be started.
+/// Whether somebody needs the thread, and it is not there.
 #[inline]
 pub(crate) fn is_missing() -> bool {
-    FAILED.load(Relaxed) && !is_running()
+    STATE.load(Relaxed) == WANTED
 }
 
-/// Starts the thread, if nobody has. Who comes while somebody else is at it goes on: the thread
-/// looks into the lists before it sleeps for the first time.
+/// Starts the thread if it could not be started when somebody needed it.
+#[inline]
+pub(crate) fn look() {
+    if is_missing() {
+        try_start();
+    }
+}
+
+/// Starts the thread, if it is not there.
+#[inline]
 pub(super) fn start() {
-    // The load keeps the line shared; the swap decides.
-    if STARTED.load(Relaxed) || STARTED.swap(true, Relaxed) {
-        return;
+    if !is_running() {
+        try_start();
     }
-    let spawned = thread::Builder::new()
+}
+
+/// Whoever comes tries, also while others are at it: one that was stopped in the middle must not keep it from being
+/// started. Of several threads the first one stays.
+#[cold]
+fn try_start() {
+    let _ = STATE.compare_exchange(UNUSED, WANTED, Relaxed, Relaxed);
+    let thread = thread::Builder::new()
         .name("cancel-tree".into())
-        .stack_size(256 << 10)
-        .spawn(run);
-    if spawned.is_err() {
-        // The next one tries again. Until then contexts look at the clock themselves.
-        STARTED.store(false, Relaxed);
-        FAILED.store(true, Relaxed);
+        .stack_size(256 << 10);
+    // If there is none to be had, the next one tries again: see `look`.
+    if let Ok(handle) = thread.spawn(run) {
+        stay(handle.thread());
     }
+}
+
+/// Makes this the thread, if there is none. False: there is another one.
+fn stay(thread: &Thread) -> bool {
+    let new = Box::into_raw(Box::new(thread.clone()));
+    // AcqRel: pairs with the loads in `known`. It stays for as long as the process does.
+    let is_new = THREAD
+        .compare_exchange(ptr::null_mut(), new, AcqRel, Acquire)
+        .is_ok();
+    if !is_new {
+        // SAFETY: from a Box, and nobody else has seen it.
+        drop(unsafe { Box::from_raw(new) });
+    }
+    let stays = known().is_some_and(|known| known.id() == thread.id());
+    if stays {
+        STATE.store(RUNNING, Relaxed);
+    }
+    stays
+}
+
+fn known() -> Option<&'static Thread> {
+    // Acquire: pairs with the CAS in `stay`.
+    // SAFETY: null, or never freed.
+    unsafe { THREAD.load(Acquire).as_ref() }
 }
 
 /// Ends the thread's sleep.
 pub(super) fn wake() {
     // Set before the thread's first look into the lists. Whoever finds nothing here pushed
     // before that look.
-    if let Some(thread) = THREAD.get() {
+    if let Some(thread) = known() {
         thread.unpark();
     }
 }
 
-struct Due {
-    fired: Vec<NonNull<Entry>>,
-    freed: usize,
-}
-
-impl Expired for Due {
-    fn fire(&mut self, entry: NonNull<Entry>) {
-        self.fired.push(entry);
-    }
-
-    fn free(&mut self, entry: NonNull<Entry>) {
-        self.freed += 1;
-        // SAFETY: the wheel says that nobody else has it.
-        unsafe { Entry::free(entry) };
-    }
-}
-
 fn run() {
-    let _ = THREAD.set(thread::current());
-    let mut wheel = Wheel::new();
-    let mut due = Due {
-        fired: Vec::new(),
-        freed: 0,
-    };
+    if !stay(&thread::current()) {
+        return;
+    }
+    let mut driver = Box::new(Driver::new());
+    let mut crew = Crew::new();
     loop {
-        wheel.advance(clock::now(), &mut due);
-        if inbox::too_many_abandoned() {
-            wheel.purge(&mut due);
+        let now = Instant::now();
+        if let Some(round) = driver.turn(clock::tick_before(now)) {
+            crew.hand(round, now);
         }
-        workers::fire(due.fired.drain(..));
-        inbox::note_freed(std::mem::take(&mut due.freed), wheel.len());
-
-        let next = wheel.next();
-        let taken = inbox::take_before_sleep(next.unwrap_or(u64::MAX));
-        if taken.is_nothing() {
-            let busy = workers::help_if_stuck().then_some(PATIENCE);
-            match (next.map(clock::until), busy) {
-                (Some(sleep), Some(busy)) => thread::park_timeout(sleep.min(busy)),
-                (Some(sleep), None) | (None, Some(sleep)) => thread::park_timeout(sleep),
-                (None, None) => thread::park(),
+        let busy = crew.look(now);
+        if driver.is_busy() {
+            continue;
+        }
+        if driver.may_sleep() {
+            let next = driver.next().map(|tick| clock::until(tick, Instant::now()));
+            match next.into_iter().chain(busy).min() {
+                Some(sleep) => thread::park_timeout(sleep),
+                None => thread::park(),
             }
         }
-        inbox::note_awake();
-        // SAFETY: out of the inbox.
-        unsafe { wheel.take_in(taken.entries, &mut due) };
-        inbox::each_job(taken.jobs, workers::run);
+        super::inbox::note_awake();
     }
 }

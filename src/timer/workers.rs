@@ -1,182 +1,213 @@
-//! Threads that run user code on the service thread's behalf. They are started as needed, live on while
+//! The threads that run user code on the service thread's behalf. They are started as needed, live on while
 //! there is something to do, and go when there has been nothing for a while.
 //!
-//! The lock here is between the service thread and its workers only.
+//! The service thread is the only one that sends them. Each worker has a mailbox, one word: a swap puts a round in, a
+//! swap takes it out, and the worker's step from EMPTY to IDLE, before it sleeps, fails if there is one. So nobody waits
+//! for anybody, and a worker that stops anywhere keeps no more than the one thing that it is at.
 
-use super::entry::Entry;
-use super::job::Job as Callback;
-use crate::sync::Panics;
-use core::ptr::NonNull;
-use std::collections::VecDeque;
-use std::mem;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use super::round::Round;
+use crate::sync::{AcqRel, Acquire, Arc, AtomicPtr, Relaxed};
+use core::ptr;
 
-/// How long a worker waits for the next job before it goes.
-const IDLE: Duration = Duration::from_secs(5);
+/// The worker is at work, or on its way to sleep.
+const EMPTY: *mut Round = ptr::null_mut();
+/// It sleeps: who puts a round in wakes it.
+const IDLE: *mut Round = ptr::without_provenance_mut(1);
+/// It is gone, or was never started.
+const GONE: *mut Round = ptr::without_provenance_mut(2);
 
-enum Job {
-    /// A deadline has passed; the entry is FIRING.
-    Deadline(NonNull<Entry>),
-    /// Somebody's, to be run.
-    Callback(NonNull<Callback>),
+/// What the service thread knows of a worker.
+pub(super) struct Worker {
+    /// A counted pointer of a round, or one of the three.
+    mail: AtomicPtr<Round>,
+    bed: Bed,
 }
 
-// SAFETY: a FIRING entry is its holder's to go on with, on whatever thread, and so is a job.
-unsafe impl Send for Job {}
-
-struct Queue {
-    jobs: VecDeque<Job>,
-    /// How many of the workers are waiting for a job.
-    idle: usize,
-    workers: usize,
-    /// One has been woken or started, and has not looked into the queue yet. No other is sent meanwhile: where
-    /// threads wait for a processor, every job would get one that comes too late.
-    coming: bool,
-    /// How many jobs have been taken, how many it were when the service thread looked last, and when somebody was
-    /// sent.
-    taken: u64,
-    seen: u64,
-    when_sent: u64,
-}
-
-static QUEUE: Mutex<Queue> = Mutex::new(Queue {
-    jobs: VecDeque::new(),
-    idle: 0,
-    workers: 0,
-    coming: false,
-    taken: 0,
-    seen: 0,
-    when_sent: 0,
-});
-static FILLED: Condvar = Condvar::new();
-
-fn lock() -> MutexGuard<'static, Queue> {
-    // No user code runs under the lock, so it cannot be poisoned in the middle of something.
-    QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Deadlines have passed. One worker sees to them, one after the other; if one of them takes long, because
-/// what it wakes does, `help_if_stuck` sends another.
-pub(super) fn fire(entries: impl ExactSizeIterator<Item = NonNull<Entry>>) {
-    if entries.len() != 0 {
-        add(entries.map(Job::Deadline));
+impl Worker {
+    /// One that has mail from the start.
+    pub(super) fn new(round: Arc<Round>) -> Worker {
+        Worker {
+            mail: AtomicPtr::new(Arc::into_raw(round).cast_mut()),
+            bed: Bed::new(),
+        }
     }
-}
 
-/// A callback is to run. It must not wait for the end of another one that takes long.
-pub(super) fn run(callback: NonNull<Callback>) {
-    add([Job::Callback(callback)].into_iter());
-}
+    // ----- the service thread's side -------------------------------------------------------------
 
-fn add(jobs: impl Iterator<Item = Job>) {
-    let mut queue = lock();
-    if queue.jobs.is_empty() {
-        // Nobody can have taken one of them before the first look.
-        queue.seen = u64::MAX;
+    /// True: it had nothing to do, and has now.
+    pub(super) fn send_if_idle(&self, round: &Arc<Round>) -> bool {
+        // Relaxed: the CAS checks the guess.
+        if self.mail.load(Relaxed) != IDLE {
+            return false;
+        }
+        let raw = Arc::into_raw(Arc::clone(round)).cast_mut();
+        // AcqRel: pairs with `take_mail`, and with the step to IDLE, which comes after the worker has made its bed.
+        match self.mail.compare_exchange(IDLE, raw, AcqRel, Acquire) {
+            Ok(_) => {
+                self.bed.wake();
+                true
+            }
+            Err(_) => {
+                // SAFETY: counted by `into_raw`, and nobody else has seen it.
+                drop(unsafe { Arc::from_raw(raw.cast_const()) });
+                false
+            }
+        }
     }
-    queue.jobs.extend(jobs);
-    // Where all are at work, one of them will be through in a moment, or else `help_if_stuck` sends another.
-    if queue.idle != 0 || queue.workers == 0 {
-        send(queue);
-    }
-}
 
-/// True while there are jobs that nobody has taken. If none was taken since the last time, another worker is sent.
-pub(super) fn help_if_stuck() -> bool {
-    let mut queue = lock();
-    if queue.jobs.is_empty() {
-        return false;
+    pub(super) fn is_idle(&self) -> bool {
+        self.mail.load(Relaxed) == IDLE
     }
-    let stuck = queue.seen == queue.taken;
-    queue.seen = queue.taken;
-    if stuck {
-        send(queue);
-    }
-    true
-}
 
-/// Somebody is to look into the queue, unless he is on his way already.
-fn send(mut queue: MutexGuard<'_, Queue>) {
-    if queue.coming {
-        return;
+    /// It has mail that it has not taken yet.
+    pub(super) fn is_coming(&self) -> bool {
+        ![EMPTY, IDLE, GONE].contains(&self.mail.load(Relaxed))
     }
-    queue.coming = true;
-    queue.when_sent = queue.taken;
-    if queue.idle != 0 {
-        FILLED.notify_one();
-        return;
+
+    pub(super) fn is_gone(&self) -> bool {
+        // Acquire: what it did comes before it is forgotten.
+        self.mail.load(Acquire) == GONE
     }
-    queue.workers += 1;
-    let nobody_else = queue.workers == 1;
-    drop(queue);
-    let spawned = thread::Builder::new()
-        .name("cancel-tree worker".into())
-        .spawn(work);
-    if spawned.is_err() {
-        let mut queue = lock();
-        queue.workers -= 1;
-        queue.coming = false;
-        drop(queue);
-        if nobody_else {
-            // No thread to be had: better late than never.
-            loop {
-                let job = take(&mut lock());
-                let Some(job) = job else { break };
-                job.run();
+
+    /// It could not be started.
+    pub(super) fn cancel(&self) {
+        drop(self.take_mail(GONE));
+    }
+
+    /// For models, in which time stands still.
+    #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+    pub(super) fn wake_for_nothing(&self) {
+        self.bed.wake();
+    }
+
+    // ----- the worker's side -----------------------------------------------------------------------
+
+    fn take_mail(&self, then: *mut Round) -> Option<Arc<Round>> {
+        // AcqRel: pairs with `send_if_idle`.
+        let mail = self.mail.swap(then, AcqRel);
+        // SAFETY: a round's pointer is counted, and taken out once.
+        (![EMPTY, IDLE, GONE].contains(&mail)).then(|| unsafe { Arc::from_raw(mail.cast_const()) })
+    }
+
+    /// All that a worker does.
+    pub(super) fn work(&self) {
+        self.bed.make();
+        while let Some(round) = self.next_round() {
+            serve(round);
+        }
+    }
+
+    /// The next round, or nothing when there has been none for a while.
+    fn next_round(&self) -> Option<Arc<Round>> {
+        if let Some(round) = self.take_mail(EMPTY) {
+            return Some(round);
+        }
+        // AcqRel: pairs with `send_if_idle`. Nobody puts something in while it is not IDLE.
+        let _ = self.mail.compare_exchange(EMPTY, IDLE, AcqRel, Acquire);
+        loop {
+            let waited = self.bed.sleep();
+            // Acquire: the swap or the CAS decides.
+            if self.mail.load(Acquire) != IDLE {
+                return self.take_mail(EMPTY);
+            }
+            // AcqRel: pairs with `send_if_idle`.
+            if waited
+                && self
+                    .mail
+                    .compare_exchange(IDLE, GONE, AcqRel, Acquire)
+                    .is_ok()
+            {
+                return None;
             }
         }
     }
 }
 
-fn take(queue: &mut Queue) -> Option<Job> {
-    let job = queue.jobs.pop_front()?;
-    queue.taken += 1;
-    Some(job)
+impl Drop for Worker {
+    fn drop(&mut self) {
+        drop(self.take_mail(GONE));
+    }
 }
 
-fn work() {
-    let mut queue = lock();
-    let mut idle_since = Instant::now();
+/// Does what is left to do in a round, and in those after it. Whatever is to be woken comes before the next callback.
+pub(super) fn serve(round: Arc<Round>) {
+    let (mut waking, mut calling) = (Arc::clone(&round), round);
     loop {
-        // Here it comes, from wherever. If it was not the one that was sent, that one finds less to do.
-        queue.coming = false;
-        let mut others_are_stuck = queue.taken == queue.when_sent;
-        while let Some(job) = take(&mut queue) {
-            // This one may get stuck as well, and then the next callback needs somebody else. While others get on,
-            // that can wait for `help_if_stuck`: a thread for each of many short callbacks is too many.
-            let next_is_callback = matches!(queue.jobs.front(), Some(Job::Callback(_)));
-            if mem::take(&mut others_are_stuck) && next_is_callback {
-                send(queue);
-            } else {
-                drop(queue);
+        loop {
+            while waking.wake_one() {}
+            match waking.next() {
+                Some(next) => waking = next,
+                None => break,
             }
-            job.run();
-            queue = lock();
-            idle_since = Instant::now();
         }
-        let Some(more) = IDLE.checked_sub(idle_since.elapsed()) else {
-            queue.workers -= 1;
-            return;
-        };
-        queue.idle += 1;
-        let waited = FILLED.wait_timeout(queue, more);
-        (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        queue.idle -= 1;
+        while !calling.call_one() {
+            match calling.next() {
+                Some(next) => calling = next,
+                None => return,
+            }
+        }
     }
 }
 
-impl Job {
-    /// Runs user code, whose panics have nobody to go to: the hook has told of them.
-    fn run(self) {
-        let mut panics = Panics::default();
-        match self {
-            // SAFETY: FIRING by the wheel.
-            Job::Deadline(entry) => unsafe { Entry::fire(entry, &mut panics) },
-            // SAFETY: out of the inbox, and run once.
-            Job::Callback(callback) => panics.catch(|| unsafe { Callback::run(callback) }),
+#[cfg(not(any(cancel_tree_loom, cancel_tree_shuttle)))]
+mod bed {
+    use std::sync::OnceLock;
+    use std::thread::{self, Thread};
+    use std::time::{Duration, Instant};
+
+    /// How long a worker waits for the next round before it goes.
+    const IDLE: Duration = Duration::from_secs(5);
+
+    /// Where a worker sleeps.
+    pub(super) struct Bed(OnceLock<Thread>);
+
+    impl Bed {
+        pub(super) fn new() -> Bed {
+            Bed(OnceLock::new())
         }
-        panics.swallow();
+
+        pub(super) fn make(&self) {
+            let _ = self.0.set(thread::current());
+        }
+
+        pub(super) fn wake(&self) {
+            if let Some(thread) = self.0.get() {
+                thread.unpark();
+            }
+        }
+
+        /// True: for as long as a worker waits.
+        pub(super) fn sleep(&self) -> bool {
+            let begin = Instant::now();
+            thread::park_timeout(IDLE);
+            begin.elapsed() >= IDLE
+        }
     }
 }
+
+/// In models time stands still: a worker goes when it is woken for nothing.
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+mod bed {
+    use crate::sync::Notify;
+
+    pub(super) struct Bed(Notify);
+
+    impl Bed {
+        pub(super) fn new() -> Bed {
+            Bed(Notify::new())
+        }
+
+        pub(super) fn make(&self) {}
+
+        pub(super) fn wake(&self) {
+            self.0.notify();
+        }
+
+        pub(super) fn sleep(&self) -> bool {
+            self.0.wait();
+            true
+        }
+    }
+}
+
+use bed::Bed;

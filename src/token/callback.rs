@@ -167,6 +167,8 @@ impl Registration {
     }
 
     fn with(token: &Handle, f: Function, off_thread: bool) -> Registration {
+        #[cfg(feature = "std")]
+        crate::timer::look();
         let callback = Arc::new(Callback {
             function: UnsafeCell::new(Some(f)),
             runner: AtomicUsize::new(0),
@@ -242,7 +244,7 @@ impl Registration {
             return true;
         }
         if !self.callback.is_running_here() {
-            crate::sync::park::until(None, |waker| self.poll_finished(waker));
+            super::wait::until_done(None, |waker| self.poll_finished(waker));
         }
         false
     }
@@ -299,6 +301,15 @@ impl Registration {
     #[cfg(feature = "std")]
     pub fn stop_and_wait_on_drop(self) -> StopAndWaitOnDrop {
         StopAndWaitOnDrop { registration: self }
+    }
+}
+
+/// Leaves the callback registered.
+#[cfg(feature = "std")]
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // The callback may wait for a thread that could not be started when it was handed over.
+        crate::timer::look();
     }
 }
 

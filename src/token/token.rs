@@ -317,13 +317,10 @@ impl CancellationToken {
 #[cfg(feature = "std")]
 #[cold]
 fn expire_if_past(token: &Handle) -> bool {
-    match token.deadline() {
-        Some(deadline) if std::time::Instant::now() >= deadline => {
-            token.expire(crate::timer::clock::at_or_after(deadline));
-            token.is_cancelled()
-        }
-        _ => false,
-    }
+    use crate::timer::{self, clock};
+    timer::look();
+    token.expire(clock::at_or_before(std::time::Instant::now()));
+    token.is_cancelled()
 }
 
 impl From<Handle> for CancellationToken {

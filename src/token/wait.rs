@@ -2,7 +2,7 @@
 
 use super::token::CancellationToken;
 pub(crate) use crate::sync::park::until;
-use crate::timer;
+use crate::timer::{self, clock};
 use crate::tree::waiter::Waiter;
 use core::task::Waker;
 use std::time::{Duration, Instant};
@@ -78,12 +78,28 @@ pub(crate) fn until_cancelled(token: &CancellationToken, deadline: Option<Instan
         }
     }
     let mut seated = Seated(token, Waiter::new());
-    // Who waits need not be told of deadlines by the timer, if there is none.
-    let above = timer::is_missing().then(|| token.handle().deadline());
-    let limit = deadline.into_iter().chain(above.flatten()).min();
-    let mut poll = |waker: &Waker| seated.1.poll(token.handle(), waker);
-    if until(limit, &mut poll) || token.is_cancelled() {
-        return true;
+    until_done(deadline, |waker| {
+        if timer::is_missing() {
+            token.handle().expire(clock::at_or_before(Instant::now()));
+        }
+        seated.1.poll(token.handle(), waker)
+    })
+}
+
+/// How long a thread sleeps at most while the timer's thread is needed and could not be started.
+const SLICE: Duration = Duration::from_millis(10);
+
+/// `until`, for what the timer's threads may have a part in: tries to start the thread while it is missing.
+pub(crate) fn until_done(deadline: Option<Instant>, mut done: impl FnMut(&Waker) -> bool) -> bool {
+    loop {
+        timer::look();
+        let slice = timer::is_missing().then(|| Instant::now() + SLICE);
+        let first = [deadline, slice].into_iter().flatten().min();
+        if until(first, &mut done) {
+            return true;
+        }
+        if first == deadline {
+            return false;
+        }
     }
-    limit != deadline && until(deadline, poll)
 }

@@ -303,8 +303,6 @@ pub(super) struct Cancel {
     fired: FiredEdges,
     waker: Option<Waker>,
     rejected: Option<Cause>,
-    /// The call's cause stands.
-    first: bool,
 }
 
 // SAFETY: what it points to is kept by who began it and by the edges in its hands; all access to that is by atomics or
@@ -347,6 +345,44 @@ impl Cancel {
         }
     }
 
+    /// The same, for one that is brought to its end by others and may have to wait for them: whoever waits at the node
+    /// stays there, so that little has to be kept. Somebody keeps the cause, of which this is a clone.
+    ///
+    /// # Safety
+    /// The same.
+    #[cfg(feature = "std")]
+    pub(super) unsafe fn begin_for_others(node: NonNull<Node>, cause: Cause) -> Cancel {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut outcome = set_cancelled(node.as_ref(), cause, false);
+            // A clone: dropping it runs no user code.
+            drop(outcome.rejected.take());
+            Cancel::after(node, outcome)
+        }
+    }
+
+    /// What is left of one that is marked through, as a small number for `of_rest`; none if it has more in its hands.
+    #[cfg(feature = "std")]
+    pub(super) fn plain_rest(&self) -> Option<usize> {
+        let plain = self.phase == Phase::Marked
+            && self.waker.is_none()
+            && self.rejected.is_none()
+            && self.fired.is_empty();
+        plain.then_some(self.top_below.0.into())
+    }
+
+    /// The rest of a cancel, by what `plain_rest` has said of it.
+    ///
+    /// # Safety
+    /// As for `begin`, of the same node.
+    #[cfg(feature = "std")]
+    pub(super) unsafe fn of_rest(node: NonNull<Node>, rest: usize) -> Cancel {
+        // SAFETY: the caller's promise.
+        let mut this = unsafe { Cancel::after(node, Outcome::of_other(State::MARKED)) };
+        this.top_below = Below(rest as u8);
+        this
+    }
+
     /// # Safety
     /// The same; `outcome` is that node's.
     #[inline]
@@ -364,7 +400,6 @@ impl Cancel {
             fired: FiredEdges::new(),
             waker: None,
             rejected: None,
-            first: outcome.first,
         };
         if outcome.is_all() {
             this.phase = Phase::Marked;
@@ -373,12 +408,6 @@ impl Cancel {
         }
         (this.waker, this.rejected) = (outcome.waker, outcome.rejected);
         this
-    }
-
-    /// This call's cause is the one that stands.
-    #[allow(dead_code)] // The timer's.
-    pub(super) fn is_first(&self) -> bool {
-        self.first
     }
 
     /// Begins with a part that is to be walked.
@@ -549,17 +578,6 @@ impl Cancel {
             panics.catch(|| drop(rejected));
         }
         self.phase = Phase::Over;
-    }
-
-    /// Nothing is left for `wake` and `call`.
-    #[allow(dead_code)] // The timer's.
-    pub(super) fn is_over(&self) -> bool {
-        let waiting = Below(Below::TASKS.0 | Below::CALLS.0);
-        let nothing = self.waker.is_none()
-            && self.rejected.is_none()
-            && self.fired.is_empty()
-            && !self.top_below.has_any(waiting);
-        self.phase == Phase::Over || self.phase == Phase::Marked && nothing
     }
 }
 

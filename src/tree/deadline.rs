@@ -1,32 +1,24 @@
 //! A node's own deadline, and its foreign parent: what may cancel it from outside the tree.
 //!
 //! The deadline's entry in the timer is part of the node's extension and outlives the node: when the
-//! node goes, the extension goes to a cache of the thread, entry and all, for the next deadline that is
-//! set on this thread. `timer/entry.rs` says why.
+//! node goes, the extension goes to a pool, entry and all, for the next deadline that is
+//! set on the thread that made it. `timer/entry.rs` and `timer/pool.rs` say why.
 
-use super::cancel;
+use super::cancel::{self, Cancel};
 use super::cause::{Cause, ContextError};
 use super::extension::{Extension, Remains};
-use super::trigger::Trigger;
-use super::{Handle, Node};
-use crate::sync::{local, Arc, Panics, UnsafeCell, SMALL};
-use crate::timer;
-use crate::timer::clock::Tick;
-use crate::timer::entry::Entry;
+use super::{reclaim, Handle, Node};
+use crate::sync::{Arc, Panics, UnsafeCell};
+use crate::timer::clock::Moment;
+use crate::timer::entry::{Entry, Table, NEVER};
+use crate::timer::trigger::Trigger;
+use crate::timer::{self, pool};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::any::Any;
-use core::cell::RefCell;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 use std::collections::HashSet;
 use std::time::Instant;
-
-/// So many extensions a thread keeps at most. It comes to that many, with time, also where few live at once: those whose
-/// entries the timer looks at late suit few deadlines, and a thread may drop contexts that others made.
-const CACHED: usize = if SMALL { 1 } else { 512 };
-
-/// So many of them are looked at to find one that need not be scheduled anew.
-const LOOK: usize = 4;
 
 /// The part of the extension that this file owns. `repr(C)`: the timer knows the extension by the
 /// entry, its first field's first field.
@@ -43,15 +35,32 @@ pub(super) struct Timing {
 
 /// A parent that is not one of ours.
 pub(super) struct Foreign {
-    signal: Arc<Trigger>,
+    signal: Arc<Target>,
     /// Keeps the parent informed of the signal; dropped when the node goes.
     _subscription: Box<dyn Any + Send>,
 }
 
+/// What a foreign parent's signal is about.
+struct Target {
+    trigger: Trigger,
+    /// Good until the trigger is settled or finished.
+    node: NonNull<Node>,
+}
+
+// SAFETY: the trigger says who may use the node, on whatever thread.
+unsafe impl Send for Target {}
+// SAFETY: as above.
+unsafe impl Sync for Target {}
+
 impl Timing {
-    pub(super) fn new() -> Timing {
+    /// Without a deadline for the timer.
+    pub(super) fn none() -> Timing {
+        Timing::with(Entry::homeless(&TABLE))
+    }
+
+    fn with(entry: Entry) -> Timing {
         Timing {
-            entry: Entry::new(),
+            entry,
             cause: UnsafeCell::new(None),
             exact: UnsafeCell::new(None),
             foreign: UnsafeCell::new(None),
@@ -73,8 +82,7 @@ impl Timing {
 
     /// A trigger that may still fire.
     pub(super) fn can_cancel(&self) -> bool {
-        let is_live = |trigger: &Trigger| Trigger::is_live(trigger.load());
-        is_live(self.entry.trigger()) || self.foreign().is_some_and(|f| is_live(&f.signal))
+        self.entry.trigger().is_live() || self.foreign().is_some_and(|f| f.signal.trigger.is_live())
     }
 
     /// The last owner's short way: false if the timer is at it.
@@ -85,7 +93,10 @@ impl Timing {
 
     /// The last owner's way: false if a firer is at it, who has got a handle of the node.
     pub(super) fn settle(&self, node: &Node) -> bool {
-        self.entry.trigger().settle(node) && self.foreign().is_none_or(|f| f.signal.settle(node))
+        let settle = |trigger: &Trigger| {
+            trigger.settle(|| node.word.add_handle(), || node.word.return_handles(1))
+        };
+        settle(self.entry.trigger()) && self.foreign().is_none_or(|f| settle(&f.signal.trigger))
     }
 
     /// # Safety
@@ -99,134 +110,134 @@ impl Timing {
     }
 }
 
-local! {
-    /// Extensions without a node; the entries of most are scheduled.
-    static CACHE: RefCell<Cache> = RefCell::new(Cache(Vec::new()));
-}
-
-struct Cache(Vec<NonNull<Extension>>);
-
-impl Drop for Cache {
-    fn drop(&mut self) {
-        for extension in self.0.drain(..) {
-            // SAFETY: in the cache, so nobody else has it.
-            unsafe { abandon(extension) };
-        }
-    }
-}
-
-/// For models: loom's threads are joined before their locals are dropped.
-#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
-pub(crate) fn drop_cache() {
-    drop(CACHE.with(|cache| cache.replace(Cache(Vec::new()))));
-}
-
-fn entry_of<'a>(extension: NonNull<Extension>) -> &'a Entry {
-    // SAFETY: the caller owns the extension. A raw place: no more than the entry is borrowed.
-    unsafe { &(*extension.as_ptr()).timing.entry }
-}
-
-/// An extension whose entry suits the deadline, if possible without being scheduled anew.
-#[inline]
-fn take_cached(deadline: Tick) -> Option<NonNull<Extension>> {
-    let found = CACHE.try_with(|cache| {
-        let cache = &mut cache.borrow_mut().0;
-        let last = cache.pop()?;
-        if entry_of(last).suits(deadline) {
-            return Some(last);
-        }
-        cache.push(last);
-        take_other(cache, deadline)
-    });
-    // Err: the thread is being torn down. Without a cache, then.
-    found.ok().flatten()
-}
-
-#[cold]
-fn take_other(cache: &mut Vec<NonNull<Extension>>, deadline: Tick) -> Option<NonNull<Extension>> {
-    let last = cache.len();
-    let mut candidates = (last.saturating_sub(LOOK)..last).rev();
-    let suits = candidates.find(|&i| entry_of(cache[i]).suits(deadline))?;
-    Some(cache.swap_remove(suits))
-}
-
-/// Gives up an extension that has been emptied: to the cache, if there is room.
+/// Gives up an extension that has been emptied: to the pool that it came from, if there is room.
 ///
 /// # Safety
 /// The caller is the only owner.
+#[inline]
 pub(super) unsafe fn retire(extension: NonNull<Extension>) {
-    let kept = CACHE.try_with(|cache| {
-        let cache = &mut cache.borrow_mut().0;
-        // One that never had a deadline is for shards or edges, and rare.
-        let room = cache.len() < CACHED && entry_of(extension).has_been_armed();
-        if room {
-            cache.push(extension);
-        }
-        room
-    });
-    if !matches!(kept, Ok(true)) {
-        // SAFETY: the caller's promise.
-        unsafe { abandon(extension) };
+    // SAFETY: the caller's promise. The entry is the first field of its first field; the pointer is to all of it.
+    unsafe { pool::put(extension.cast()) };
+}
+
+/// What the timer does about the deadline of a node.
+static TABLE: Table = Table {
+    mark,
+    wake,
+    call,
+    free,
+};
+
+/// # Safety
+/// `Table::mark`.
+unsafe fn mark(entry: NonNull<Entry>, budget: usize) -> bool {
+    // SAFETY: FIRING keeps entry and node, until `call`.
+    let (this, node) = unsafe { (entry.as_ref(), node_of(entry)) };
+    let notes = this.notes();
+    let mut cancel = if notes.is_null() {
+        // SAFETY: as above. The extension keeps the cause.
+        unsafe { Cancel::begin_for_others(NonNull::from(node), deadline_cause(node)) }
+    } else {
+        // SAFETY: put there below, and taken out once.
+        *unsafe { Box::from_raw(notes.cast::<Cancel>()) }
+    };
+    let through = cancel.mark(budget);
+    let notes = match through.then(|| cancel.plain_rest()).flatten() {
+        Some(rest) => ptr::without_provenance_mut(rest << 1 | PLAIN),
+        None => Box::into_raw(Box::new(cancel)).cast(),
+    };
+    this.set_notes(notes);
+    through
+}
+
+/// The notes are a number, and not a pointer.
+const PLAIN: usize = 1;
+
+/// Goes on with what `mark` has left.
+///
+/// # Safety
+/// `mark` is through, and nobody else is at it.
+unsafe fn go_on(entry: NonNull<Entry>, step: impl FnOnce(&mut Cancel)) {
+    // SAFETY: FIRING keeps entry and node.
+    let (notes, node) = unsafe { (entry.as_ref().notes(), node_of(entry)) };
+    if notes.addr() & PLAIN != 0 {
+        // SAFETY: of this node, by `mark`.
+        step(&mut unsafe { Cancel::of_rest(NonNull::from(node), notes.addr() >> 1) });
+    } else {
+        // SAFETY: a box by `mark`, ours for now.
+        step(unsafe { &mut *notes.cast::<Cancel>() });
     }
 }
 
 /// # Safety
-/// The caller is the only owner.
-unsafe fn abandon(extension: NonNull<Extension>) {
-    let entry = entry_of(extension);
-    if entry.abandon() {
-        // SAFETY: not scheduled, so nobody else has it.
-        unsafe { Extension::free(extension) };
-    } else {
-        timer::note_abandoned();
-    }
+/// `Table::wake`.
+unsafe fn wake(entry: NonNull<Entry>) {
+    let mut panics = Panics::default();
+    // SAFETY: the caller's promise.
+    unsafe { go_on(entry, |cancel| cancel.wake(&mut panics)) };
+    panics.resume();
 }
 
-impl Entry {
-    /// Frees the entry's extension.
-    ///
-    /// # Safety
-    /// It is neither owned nor scheduled.
-    pub(crate) unsafe fn free(this: NonNull<Entry>) {
-        // SAFETY: the entry is the first field of an extension, and nobody else has it.
-        unsafe { Extension::free(this.cast()) };
+/// # Safety
+/// `Table::call`.
+unsafe fn call(entry: NonNull<Entry>) {
+    let mut panics = Panics::default();
+    // SAFETY: FIRING keeps entry and node; what `mark` has left is taken out once. After `finish` the entry may be gone,
+    // and the node, if no handle is left to us.
+    unsafe {
+        let node = NonNull::from(node_of(entry));
+        go_on(entry, |cancel| cancel.call(&mut panics));
+        let notes = entry.as_ref().notes();
+        if notes.addr() & PLAIN == 0 {
+            drop(Box::from_raw(notes.cast::<Cancel>()));
+        }
+        if entry.as_ref().trigger().finish() {
+            panics.catch(|| reclaim::release(node));
+        }
     }
-
-    /// The deadline has passed: cancels the node.
-    ///
-    /// # Safety
-    /// The caller has made it FIRING.
-    pub(crate) unsafe fn fire(this: NonNull<Entry>, panics: &mut Panics) {
-        // SAFETY: FIRING keeps the node, and with it the entry.
-        let trigger = NonNull::from(unsafe { this.as_ref() }.trigger());
-        // SAFETY: the caller's promise.
-        unsafe { Trigger::fire(trigger, expire, Trigger::finish, panics) };
-    }
+    panics.resume();
 }
 
-/// Cancels the node because its own deadline has passed.
-fn expire(node: &Node) {
+/// # Safety
+/// `Table::free`.
+unsafe fn free(entry: NonNull<Entry>) {
+    // SAFETY: the first field of an extension, which nobody else has; the pointer is to all of it.
+    unsafe { Extension::free(entry.cast()) };
+}
+
+/// # Safety
+/// The entry is FIRING.
+unsafe fn node_of<'a>(entry: NonNull<Entry>) -> &'a Node {
+    // SAFETY: FIRING keeps the node.
+    unsafe { &*entry.as_ref().owner().cast() }
+}
+
+/// Why a node is cancelled when its own deadline passes.
+fn deadline_cause(node: &Node) -> Cause {
     let cause = node.link.extension().and_then(|extension| {
         // SAFETY: written before the deadline was armed.
         extension.timing.cause.with(|c| unsafe { (*c).clone() })
     });
-    let cause = cause.unwrap_or(ContextError::DeadlineExceeded.into());
-    cancel::cancel_because(node, cause);
+    cause.unwrap_or(ContextError::DeadlineExceeded.into())
 }
 
 impl Handle {
     /// Has the timer cancel the token at `deadline`. The token is new: the handle is the only one, and nothing is
     /// below.
     #[inline]
-    pub(crate) fn set_deadline(&self, deadline: Tick) {
-        let extension = self.put_extension(deadline);
-        self.arm(extension, deadline);
+    pub(crate) fn set_deadline(&self, deadline: Moment) {
+        if deadline < NEVER {
+            self.arm(self.put_extension(), deadline);
+        }
     }
 
     /// The same, with that cause.
     #[cold]
-    pub(crate) fn set_deadline_because(&self, deadline: Tick, cause: Cause) {
-        let extension = self.put_extension(deadline);
+    pub(crate) fn set_deadline_because(&self, deadline: Moment, cause: Cause) {
+        if deadline >= NEVER {
+            return;
+        }
+        let extension = self.put_extension();
         // SAFETY: the token's extension, which it has as long as it is held.
         let timing = &unsafe { extension.as_ref() }.timing;
         // SAFETY: neither is shared yet, nor is the deadline armed.
@@ -236,48 +247,48 @@ impl Handle {
 
     /// An extension for a new token.
     #[inline]
-    fn put_extension(&self, deadline: Tick) -> NonNull<Extension> {
-        let extension = take_cached(deadline).unwrap_or_else(new_extension);
+    fn put_extension(&self) -> NonNull<Extension> {
+        let new = |entry| Extension::of_timing(Timing::with(entry)).cast();
+        let extension = pool::take(&TABLE, new).cast();
         self.node().link.put_extension_unshared(extension);
         extension
     }
 
     #[inline]
-    fn arm(&self, extension: NonNull<Extension>, deadline: Tick) {
-        if entry_of(extension).arm(self.node(), deadline) {
-            // The pointer is to all of the extension, for who frees it: `Entry::free`.
-            timer::schedule(extension.cast(), deadline);
+    fn arm(&self, extension: NonNull<Extension>, deadline: Moment) {
+        let node = self.0.as_ptr().cast();
+        // SAFETY: out of the pool, or new. The pointer is to all of the extension, for who frees it. The last owner
+        // settles the trigger before the node goes.
+        unsafe { timer::arm(extension.cast(), node, deadline) };
+    }
+
+    /// A deadline that the token has, or something above it, has passed: cancels what had the earliest one, if it was not
+    /// later than that.
+    #[cold]
+    pub(crate) fn expire(&self, passed: Moment) {
+        let mut first: Option<(Moment, &Node)> = None;
+        self.each_above(|node| {
+            let extension = node.link.extension();
+            let due = extension.and_then(|extension| extension.timing.entry.due(passed));
+            if let Some(due) = due.filter(|due| first.is_none_or(|(other, _)| *due < other)) {
+                first = Some((due, node));
+            }
+        });
+        if let Some((_, node)) = first {
+            cancel::cancel_because(node, deadline_cause(node));
         }
     }
 
-    /// A deadline that the token has, or something above it, has passed: cancels what has one that is not later.
-    #[cold]
-    pub(crate) fn expire(&self, passed: Tick) {
-        self.each_above(|node| {
-            let extension = node.link.extension();
-            if extension.is_some_and(|extension| extension.timing.entry.is_due(passed)) {
-                expire(node);
-                return false;
-            }
-            // After the look at the entry: if the timer was faster it is through, and the node is cancelled.
-            !node.word.load().is_cancelled()
-        });
-    }
-
-    /// Visits the token and all above it, until the visitor says no.
-    fn each_above(&self, mut visit: impl FnMut(&Node) -> bool) {
+    /// Visits the token and all above it.
+    fn each_above<'a>(&'a self, mut visit: impl FnMut(&'a Node)) {
         // An `any_of` token has more than one way up. Each of these tokens is looked at once, however many ways lead to it.
         let mut others: Vec<&Node> = Vec::new();
         let mut forks: HashSet<*const Node> = HashSet::new();
         let mut next = Some(self.node());
         while let Some(node) = next {
-            if !visit(node) {
-                return;
-            }
-            let edges = node
-                .link
-                .extension()
-                .map_or(&[][..], |extension| &extension.edges);
+            visit(node);
+            let extension = node.link.extension();
+            let edges = extension.map_or(&[][..], |extension| &extension.edges);
             if edges.is_empty() || forks.insert(node) {
                 // SAFETY: held, or above what is held.
                 others.extend(edges.iter().filter_map(|edge| unsafe { edge.source() }));
@@ -294,11 +305,9 @@ impl Handle {
     #[inline]
     pub(crate) fn note_deadline(&self, deadline: Instant) {
         if let Some(extension) = self.node().link.extension() {
+            let exact = &extension.timing.exact;
             // SAFETY: the node is not shared, and the timer does not look at this.
-            extension
-                .timing
-                .exact
-                .with_mut(|e| unsafe { *e = Some(deadline) });
+            exact.with_mut(|exact| unsafe { *exact = Some(deadline) });
         }
     }
 
@@ -310,7 +319,6 @@ impl Handle {
             let exact = |extension: &Extension| extension.timing.exact.with(|e| unsafe { *e });
             let own = node.link.extension().and_then(exact);
             earliest = earliest.into_iter().chain(own).min();
-            true
         });
         earliest
     }
@@ -318,24 +326,28 @@ impl Handle {
     /// A root below a parent of another kind: `subscribe` is given the signal by which that cancels the
     /// token, and what it returns is dropped when the token goes.
     pub(crate) fn below_foreign(
-        deadline: Option<(Tick, Instant)>,
+        deadline: Option<(Moment, Instant)>,
         subscribe: impl FnOnce(Signal) -> Box<dyn Any + Send>,
     ) -> Handle {
         let handle = Handle::root();
         match deadline {
-            Some((deadline, exact)) => {
+            Some((deadline, exact)) if deadline < NEVER => {
                 handle.set_deadline(deadline);
                 handle.note_deadline(exact);
             }
-            None => {
-                handle.node().link.put_extension_unshared(new_extension());
+            _ => {
+                let extension = Extension::new(Box::default());
+                handle.node().link.put_extension_unshared(extension);
             }
         }
         let node = handle.node();
         let Some(timing) = node.link.extension().map(|extension| &extension.timing) else {
             unreachable!("put there just now");
         };
-        let signal = Arc::new(Trigger::armed(node));
+        let signal = Arc::new(Target {
+            trigger: Trigger::armed(),
+            node: NonNull::from(node),
+        });
         // SAFETY: the node is not shared.
         let set = |foreign| timing.foreign.with_mut(|f| unsafe { *f = foreign });
         set(Some(Box::new(Foreign {
@@ -352,14 +364,9 @@ impl Handle {
     }
 }
 
-#[cold]
-fn new_extension() -> NonNull<Extension> {
-    Extension::new(Box::default())
-}
-
 /// The right of a foreign parent to cancel a token, without holding it.
 #[derive(Clone)]
-pub(crate) struct Signal(Arc<Trigger>);
+pub(crate) struct Signal(Arc<Target>);
 
 impl Signal {
     /// True: this call cancelled the token. When it returns the token is cancelled, or gone.
@@ -369,9 +376,10 @@ impl Signal {
         }
         let mut panics = Panics::default();
         let mut first = false;
-        let fire = |node: &Node| first = cancel::cancel_because(node, cause);
-        // SAFETY: FIRING by the step above.
-        unsafe { self.fire_last(fire, &mut panics) };
+        // SAFETY: FIRING by the step above, which keeps the node.
+        panics.catch(|| first = cancel::cancel_because(unsafe { self.node().as_ref() }, cause));
+        // SAFETY: the same.
+        unsafe { self.finish(&mut panics) };
         panics.resume();
         first
     }
@@ -379,38 +387,23 @@ impl Signal {
     /// The trigger becomes FIRING, or the caller joins who has made it so. False: the token is gone, or cancelled by
     /// this and through.
     pub(super) fn begin(&self) -> bool {
-        let mut seen = self.0.load();
-        loop {
-            let step = if Trigger::is_armed(seen) {
-                self.0.begin(seen, 0)
-            } else if Trigger::is_firing(seen) {
-                self.0.join(seen)
-            } else {
-                return false;
-            };
-            match step {
-                Ok(()) => return true,
-                Err(now) => seen = now,
-            }
-        }
+        self.0.trigger.begin_or_join()
     }
 
-    /// The node, which stays until the caller's `fire_last`.
-    ///
-    /// # Safety
-    /// FIRING by the caller's `begin`.
-    pub(super) unsafe fn node(&self) -> NonNull<Node> {
-        // SAFETY: the caller's promise.
-        NonNull::from(unsafe { self.0.node() })
+    /// The node, which stays from the caller's `begin` until its `finish`.
+    pub(super) fn node(&self) -> NonNull<Node> {
+        self.0.node
     }
 
-    /// What the caller does with the node last.
+    /// The caller is through with the node.
     ///
     /// # Safety
     /// FIRING by the caller's `begin`, and this is its end.
-    pub(super) unsafe fn fire_last(&self, fire: impl FnOnce(&Node), panics: &mut Panics) {
-        let trigger = NonNull::from(&*self.0);
-        // SAFETY: the caller's promise.
-        unsafe { Trigger::fire(trigger, fire, Trigger::finish_one, panics) };
+    pub(super) unsafe fn finish(&self, panics: &mut Panics) {
+        let node = self.0.node;
+        if self.0.trigger.finish_one() {
+            // SAFETY: the last owner left us its handle.
+            panics.catch(|| unsafe { reclaim::release(node) });
+        }
     }
 }

@@ -52,7 +52,7 @@ impl Elsewhere {
             drop(rest);
         }
         // SAFETY: FIRING by `wake`, and this is the end of it.
-        unsafe { this.signal.fire_last(|_| (), &mut panics) };
+        unsafe { this.signal.finish(&mut panics) };
         panics.resume();
     }
 }

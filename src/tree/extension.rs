@@ -87,20 +87,38 @@ impl Extension {
 
     /// An extension that is the caller's.
     pub(super) fn new(edges: Box<[Edge]>) -> NonNull<Extension> {
+        #[cfg(feature = "std")]
+        let extension = Extension::with(Timing::none(), ptr::null_mut(), edges, false);
+        #[cfg(not(feature = "std"))]
         let extension = Extension::with(ptr::null_mut(), edges, false);
+        NonNull::from(Box::leak(Box::new(extension)))
+    }
+
+    /// The same, for a deadline.
+    #[cfg(feature = "std")]
+    pub(super) fn of_timing(timing: Timing) -> NonNull<Extension> {
+        let extension = Extension::with(timing, ptr::null_mut(), Box::default(), false);
         NonNull::from(Box::leak(Box::new(extension)))
     }
 
     /// The same, for a contended parent.
     pub(super) fn of_shards(shards: *mut Node) -> NonNull<Extension> {
+        #[cfg(feature = "std")]
+        let extension = Extension::with(Timing::none(), shards, Box::default(), true);
+        #[cfg(not(feature = "std"))]
         let extension = Extension::with(shards, Box::default(), true);
         NonNull::from(Box::leak(Box::new(Padded::new(extension)))).cast()
     }
 
-    fn with(shards: *mut Node, edges: Box<[Edge]>, padded: bool) -> Extension {
+    fn with(
+        #[cfg(feature = "std")] timing: Timing,
+        shards: *mut Node,
+        edges: Box<[Edge]>,
+        padded: bool,
+    ) -> Extension {
         Extension {
             #[cfg(feature = "std")]
-            timing: Timing::new(),
+            timing,
             cause: AtomicPtr::new(ptr::null_mut()),
             shards: AtomicPtr::new(shards),
             rooms: AtomicPtr::new(ptr::null_mut()),

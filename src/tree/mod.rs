@@ -38,15 +38,11 @@ mod handle;
 mod node;
 mod reclaim;
 mod room;
-#[cfg(feature = "std")]
-pub(crate) mod trigger;
 pub(crate) mod waiter;
 mod walk;
 mod word;
 
 pub use cause::{Cause, ContextError};
-#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
-pub(crate) use deadline::drop_cache;
 #[cfg(feature = "std")]
 pub(crate) use deadline::Signal;
 #[cfg(feature = "std")]

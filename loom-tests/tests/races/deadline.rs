@@ -811,34 +811,71 @@ fn visit_vs_a_full_cache() {
     });
 }
 
+/// What is given up goes by the inbox, from where it is in the wheel.
 #[test]
-fn purge_vs_drop_and_the_end_of_the_thread() {
+fn taking_in_vs_an_entry_that_is_given_up() {
     model_in_all_orders(USUAL, || {
         let mut service = Service::new();
         let ctx = timed(&background(), 1);
         service.turn(Service::at(0));
+        assert_eq!(service.scheduled(), 1);
+        let timer = turn(service, 0);
         let thread = spawn(move || drop(ctx));
-        let early = service.purge();
         thread.join().unwrap();
-        assert_eq!(early + service.purge(), 1);
+        let mut service = timer.join().unwrap();
+        // This thread's pool has it back, or its room was taken.
+        Service::end_of_thread();
+        service.turn(Service::at(0));
         assert_eq!(service.scheduled(), 0);
     });
 }
 
+/// It is in the wheel for later, and goes to the inbox once more.
 #[test]
-fn purge_vs_drop_and_a_new_deadline() {
+fn visit_vs_an_entry_that_is_armed_for_earlier() {
     model_in_all_orders(USUAL, || {
         let mut service = Service::new();
-        let ctx = timed(&background(), 1);
+        drop(timed(&background(), 2));
         service.turn(Service::at(0));
-        let timer = spawn(move || {
-            service.purge();
-            service
-        });
-        drop(ctx);
-        let ctx = timed(&background(), 2);
+        let timer = turn(service, 2);
+        let ctx = timed(&background(), 1);
         let mut service = timer.join().unwrap();
         service.turn(Service::at(2));
+        assert_eq!(ctx.err(), DEADLINE);
+    });
+}
+
+#[test]
+fn taking_in_vs_an_entry_that_is_armed_for_earlier() {
+    model_in_all_orders(USUAL, || {
+        let service = Service::new();
+        drop(timed(&background(), 3));
+        let timer = turn(service, 0);
+        let ctx = timed(&background(), 1);
+        let mut service = timer.join().unwrap();
+        service.turn(Service::at(1));
+        assert_eq!(ctx.err(), DEADLINE);
+        drop(ctx);
+        let next = timed(&background(), 2);
+        service.turn(Service::at(2));
+        assert_eq!(next.err(), DEADLINE);
+    });
+}
+
+/// It sleeps until the later deadline: who arms an entry in the inbox for an earlier one has to wake it.
+#[test]
+fn entry_armed_for_earlier_vs_sleep() {
+    model_in_all_orders(USUAL, || {
+        let mut service = Service::new();
+        drop(timed(&background(), 2));
+        service.turn(Service::at(0));
+        let thread = spawn(move || {
+            service.run_until_something_comes();
+            service
+        });
+        let ctx = timed(&background(), 1);
+        let mut service = thread.join().unwrap();
+        service.turn(Service::at(1));
         assert_eq!(ctx.err(), DEADLINE);
     });
 }

@@ -12,6 +12,7 @@ mod park;
 mod recycle;
 mod release;
 mod room;
+mod service;
 mod shard;
 mod visibility;
 mod wait;

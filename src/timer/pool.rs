@@ -1,0 +1,244 @@
+//! Where entries wait that belong to no context, with what they are a part of: a pool for each thread. The one who makes
+//! contexts takes from its own; the one who drops a context gives the entry back to the pool that it came from. So it is
+//! found again by who needs it, whoever drops what others made.
+//!
+//! The thread's own list is nobody else's. What others give back is pushed to a second list, which the thread takes
+//! whole when its own is empty. A pool whose thread has ended is closed: what comes then is abandoned, and so is what a
+//! list has no room for.
+
+use super::entry::{Abandoned, Entry, Table};
+use super::inbox;
+use crate::sync::{local, AcqRel, Acquire, AtomicPtr, AtomicUsize, Relaxed, Release, SMALL};
+use alloc::boxed::Box;
+use core::cell::Cell;
+use core::ptr::{self, NonNull};
+
+/// So many entries each of the two lists has at most. 1,024 cover a server's requests of one thread; with what they are a
+/// part of they take 140 KiB.
+const ROOM: usize = if SMALL { 1 } else { 1024 };
+
+/// The part of a pool that others know; it goes with the thread and all its entries.
+pub(crate) struct Home {
+    /// What others gave back, strung through `owner`; or CLOSED.
+    returned: AtomicPtr<Entry>,
+    /// About how many these are.
+    waiting: AtomicUsize,
+    /// The thread, and the entries that have not been freed.
+    count: AtomicUsize,
+}
+
+/// In the place of a list: nobody looks there any more.
+const CLOSED: *mut Entry = ptr::without_provenance_mut(1);
+
+impl Home {
+    fn new() -> Box<Home> {
+        Box::new(Home {
+            returned: AtomicPtr::new(ptr::null_mut()),
+            waiting: AtomicUsize::new(0),
+            count: AtomicUsize::new(1),
+        })
+    }
+
+    /// Another thread gives an entry back. False: there is no room, or nobody.
+    fn push(&self, entry: NonNull<Entry>) -> bool {
+        // Relaxed, both: a number that only bounds. It is raised first, so it is never less than nothing.
+        if self.waiting.load(Relaxed) >= ROOM {
+            return false;
+        }
+        self.waiting.fetch_add(1, Relaxed);
+        // Relaxed: the CAS checks the guess, and nothing is read through it.
+        let mut head = self.returned.load(Relaxed);
+        loop {
+            if head == CLOSED {
+                return false;
+            }
+            // SAFETY: the caller's. Relaxed: published by the CAS.
+            unsafe { entry.as_ref() }.owner.store(head.cast(), Relaxed);
+            // Release: pairs with the Acquire of the swap in `take_returned`.
+            match self
+                .returned
+                .compare_exchange_weak(head, entry.as_ptr(), Release, Relaxed)
+            {
+                Ok(_) => return true,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// All that others gave back, and about how many; `then` is what is there from now on.
+    fn take_returned(&self, then: *mut Entry) -> (*mut Entry, usize) {
+        // Acquire: pairs with `push`.
+        let list = self.returned.swap(then, Acquire);
+        (list, self.waiting.swap(0, Relaxed))
+    }
+
+    /// The thread, or an entry of its, is gone.
+    ///
+    /// # Safety
+    /// It was counted, and does not use its home again.
+    pub(super) unsafe fn forget_one(this: *const Home) {
+        // SAFETY: counted until now; null is no home.
+        let Some(home) = (unsafe { this.as_ref() }) else {
+            return;
+        };
+        // AcqRel: what others did with it comes before it is freed.
+        if home.count.fetch_sub(1, AcqRel) == 1 {
+            // SAFETY: from a Box, and the last is gone.
+            drop(unsafe { Box::from_raw(this.cast_mut()) });
+        }
+    }
+}
+
+local! {
+    static POOL: Pool = Pool::new();
+}
+
+/// The thread's side.
+struct Pool {
+    /// Null before the first entry.
+    home: Cell<*const Home>,
+    /// Strung through `owner`.
+    first: Cell<*mut Entry>,
+    len: Cell<usize>,
+}
+
+impl Pool {
+    const fn new() -> Pool {
+        Pool {
+            home: Cell::new(ptr::null()),
+            first: Cell::new(ptr::null_mut()),
+            len: Cell::new(0),
+        }
+    }
+
+    #[inline]
+    fn pop(&self) -> Option<NonNull<Entry>> {
+        let entry = NonNull::new(self.first.get())?;
+        // SAFETY: in the pool, so it stays. Relaxed: this thread's, or acquired by `take_returned`.
+        self.first
+            .set(unsafe { entry.as_ref() }.owner.load(Relaxed).cast());
+        self.len.set(self.len.get().saturating_sub(1));
+        Some(entry)
+    }
+
+    /// What others gave back, or a new one's home.
+    #[cold]
+    fn refill(&self) -> Result<NonNull<Entry>, *const Home> {
+        if self.home.get().is_null() {
+            self.home.set(Box::into_raw(Home::new()));
+        }
+        // SAFETY: counted for this thread.
+        let home = unsafe { &*self.home.get() };
+        let (list, len) = home.take_returned(ptr::null_mut());
+        self.first.set(list);
+        self.len.set(len);
+        self.pop().ok_or_else(|| {
+            // Relaxed: who counts one more has one.
+            home.count.fetch_add(1, Relaxed);
+            ptr::from_ref(home)
+        })
+    }
+
+    /// False: not from here, or no room.
+    #[inline]
+    fn put(&self, entry: NonNull<Entry>, home: *const Home) -> bool {
+        let here = ptr::eq(home, self.home.get()) && self.len.get() < ROOM;
+        if here {
+            // SAFETY: the caller's. Relaxed: this thread's.
+            unsafe { entry.as_ref() }
+                .owner
+                .store(self.first.get().cast(), Relaxed);
+            self.first.set(entry.as_ptr());
+            self.len.set(self.len.get() + 1);
+        }
+        here
+    }
+
+    fn close(&self) {
+        let home = self.home.replace(ptr::null());
+        let mut lists = [self.first.replace(ptr::null_mut()), ptr::null_mut()];
+        self.len.set(0);
+        // SAFETY: counted for this thread.
+        if let Some(home) = unsafe { home.as_ref() } {
+            lists[1] = home.take_returned(CLOSED).0;
+        }
+        for mut list in lists {
+            while let Some(entry) = NonNull::new(list) {
+                // SAFETY: in the list, which is ours.
+                unsafe {
+                    list = entry.as_ref().owner.load(Relaxed).cast();
+                    abandon(entry);
+                }
+            }
+        }
+        // SAFETY: counted for this thread, which forgets it.
+        unsafe { Home::forget_one(home) };
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// An entry of this thread's pool, that is neither armed nor FIRING; or a new one, which `make` makes a part of something
+/// with that table. All entries of the process's pools are part of the same kind of thing.
+#[inline]
+pub(crate) fn take(
+    table: &'static Table,
+    make: impl FnOnce(Entry) -> NonNull<Entry>,
+) -> NonNull<Entry> {
+    let found = POOL.try_with(|pool| pool.pop().map_or_else(|| pool.refill(), Ok));
+    match found {
+        Ok(Ok(entry)) => entry,
+        Ok(Err(home)) => make(Entry::new(home, table)),
+        // The thread is being torn down.
+        Err(_) => make(Entry::homeless(table)),
+    }
+}
+
+/// Gives an entry up that is neither armed nor FIRING: to the pool that it came from, if there is room.
+///
+/// # Safety
+/// The caller owns it.
+#[inline]
+pub(crate) unsafe fn put(entry: NonNull<Entry>) {
+    // SAFETY: the caller's promise.
+    let home = unsafe { entry.as_ref() }.home;
+    if home.is_null() || !matches!(POOL.try_with(|pool| pool.put(entry, home)), Ok(true)) {
+        // SAFETY: as above.
+        unsafe { put_elsewhere(entry, home) };
+    }
+}
+
+/// # Safety
+/// As for `put`.
+#[cold]
+unsafe fn put_elsewhere(entry: NonNull<Entry>, home: *const Home) {
+    let is_here = POOL.try_with(|pool| ptr::eq(pool.home.get(), home));
+    // SAFETY: the entry is counted there, so it stays until the push is through.
+    let home = unsafe { home.as_ref() }.filter(|_| !matches!(is_here, Ok(true)));
+    if !home.is_some_and(|home| home.push(entry)) {
+        // SAFETY: the caller's promise.
+        unsafe { abandon(entry) };
+    }
+}
+
+/// # Safety
+/// The caller owns it.
+unsafe fn abandon(entry: NonNull<Entry>) {
+    // SAFETY: the caller's promise.
+    match unsafe { entry.as_ref() }.abandon() {
+        // SAFETY: the timer does not know it.
+        Abandoned::ToFree => unsafe { Entry::free(entry) },
+        Abandoned::ToPush => inbox::push_abandoned(entry),
+        Abandoned::InInbox => {}
+    }
+}
+
+/// For models: loom's threads are joined before their locals are dropped.
+#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
+pub(super) fn close() {
+    POOL.with(Pool::close);
+}

@@ -1,0 +1,192 @@
+//! What the timer hands to workers at one time: deadlines that have passed, and jobs. Any number of workers are at it
+//! together, and what one of them does holds up no other: each takes the next index.
+//!
+//! First what has passed is woken: tasks and threads. Then callbacks are run. Whose waking still goes on elsewhere when
+//! its callbacks' turn comes is left to who is at it: of the two that swap the item's state, the later one goes on.
+//!
+//! Each round knows the next one, so who is through with one finds the next without asking anybody.
+
+use super::entry::Entry;
+use super::job::Job;
+use crate::sync::{
+    AcqRel, Acquire, Arc, AtomicPtr, AtomicU8, AtomicUsize, Panics, Relaxed, Release,
+};
+use alloc::vec::Vec;
+use core::mem::ManuallyDrop;
+use core::ptr::{self, NonNull};
+
+pub(super) struct Round {
+    /// Deadlines, then jobs.
+    items: Vec<Item>,
+    /// How many deadlines.
+    deadlines: usize,
+    /// How many have been taken to be woken, and to be run.
+    woken: AtomicUsize,
+    called: AtomicUsize,
+    /// How often a worker has been through with something.
+    done: AtomicUsize,
+    /// A counted pointer, or null.
+    next: AtomicPtr<Round>,
+}
+
+pub(super) struct Item {
+    /// An entry or a job.
+    what: NonNull<()>,
+    state: AtomicU8,
+}
+
+// SAFETY: what is FIRING or a job is its holder's to go on with, on whatever thread.
+unsafe impl Send for Item {}
+// SAFETY: what it is about is used by who has taken it, by the rules above.
+unsafe impl Sync for Item {}
+
+/// Nobody is through with the item's waking, nor has its callbacks' turn come.
+const NEW: u8 = 0;
+const WOKEN: u8 = 1;
+const CALLED: u8 = 2;
+
+impl Item {
+    pub(super) fn of_entry(entry: NonNull<Entry>) -> Item {
+        Item {
+            what: entry.cast(),
+            state: AtomicU8::new(NEW),
+        }
+    }
+
+    pub(super) fn of_job(job: NonNull<Job>) -> Item {
+        Item {
+            what: job.cast(),
+            state: AtomicU8::new(WOKEN),
+        }
+    }
+}
+
+/// Runs user code, whose panics have nobody to go to: the hook has told of them.
+fn of_user(f: impl FnOnce()) {
+    let mut panics = Panics::default();
+    panics.catch(f);
+    panics.swallow();
+}
+
+impl Round {
+    pub(super) fn new(items: Vec<Item>, deadlines: usize) -> Round {
+        Round {
+            items,
+            deadlines,
+            woken: AtomicUsize::new(0),
+            called: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
+            next: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// The end of the line, when there is nothing to do.
+    pub(super) fn nothing() -> Round {
+        Round::new(Vec::new(), 0)
+    }
+
+    pub(super) fn has_deadlines(&self) -> bool {
+        self.deadlines != 0
+    }
+
+    /// Whether it is worth being freed when there is nothing left to do.
+    pub(super) fn is_large(&self) -> bool {
+        self.items.len() > 64
+    }
+
+    /// Whether there is something that nobody has taken to be woken.
+    pub(super) fn is_to_wake(&self) -> bool {
+        // Relaxed, and below: guesses, which the RMWs check.
+        self.woken.load(Relaxed) < self.deadlines
+    }
+
+    /// Whether there is something that nobody has taken to be run.
+    pub(super) fn is_to_call(&self) -> bool {
+        self.called.load(Relaxed) < self.items.len()
+    }
+
+    /// By how much it has gone on.
+    pub(super) fn progress(&self) -> usize {
+        self.done.load(Relaxed)
+    }
+
+    fn take(&self, cursor: &AtomicUsize, end: usize) -> Option<(usize, &Item)> {
+        // The look keeps the number from growing for ever. Relaxed, both: each index goes to one thread, and the items
+        // came with the round.
+        if cursor.load(Relaxed) >= end {
+            return None;
+        }
+        let index = cursor.fetch_add(1, Relaxed);
+        Some((index, self.items[..end].get(index)?))
+    }
+
+    /// Wakes one. False: there is none left.
+    pub(super) fn wake_one(&self) -> bool {
+        let Some((_, item)) = self.take(&self.woken, self.deadlines) else {
+            return false;
+        };
+        let entry = item.what.cast::<Entry>();
+        // SAFETY: FIRING, marked, and taken by this thread.
+        of_user(|| unsafe { Entry::wake(entry) });
+        // AcqRel: what was done for the waking comes before the callbacks, on whatever thread they are.
+        if item.state.swap(WOKEN, AcqRel) == CALLED {
+            // SAFETY: the callbacks' turn has come while we were at it, so they were left to us.
+            of_user(|| unsafe { Entry::call(entry) });
+        }
+        self.done.fetch_add(1, Relaxed);
+        true
+    }
+
+    /// Runs the callbacks of one, or a job. False: there is none left.
+    pub(super) fn call_one(&self) -> bool {
+        let Some((index, item)) = self.take(&self.called, self.items.len()) else {
+            return false;
+        };
+        if index < self.deadlines {
+            // AcqRel: pairs with the swap in `wake_one`.
+            if item.state.swap(CALLED, AcqRel) == WOKEN {
+                // SAFETY: woken, and taken by this thread.
+                of_user(|| unsafe { Entry::call(item.what.cast()) });
+            }
+        } else {
+            // SAFETY: a job out of the inbox, taken by this thread.
+            of_user(|| unsafe { Job::run(item.what.cast()) });
+        }
+        self.done.fetch_add(1, Relaxed);
+        true
+    }
+
+    /// Says what comes after it: the timer's, once.
+    pub(super) fn set_next(&self, next: Arc<Round>) {
+        // Release: pairs with the Acquire of `next`.
+        self.next.store(Arc::into_raw(next).cast_mut(), Release);
+    }
+
+    pub(super) fn next(&self) -> Option<Arc<Round>> {
+        // Acquire: pairs with `set_next`.
+        let next = self.next.load(Acquire);
+        (!next.is_null()).then(|| {
+            // SAFETY: counted, as long as this one is there; the clone counts for itself.
+            let next = ManuallyDrop::new(unsafe { Arc::from_raw(next.cast_const()) });
+            Arc::clone(&next)
+        })
+    }
+
+    fn take_next(&mut self) -> Option<Arc<Round>> {
+        // Relaxed: the last owner's.
+        let next = self.next.load(Relaxed);
+        self.next.store(ptr::null_mut(), Relaxed);
+        // SAFETY: the count was this one's, and is taken once.
+        (!next.is_null()).then(|| unsafe { Arc::from_raw(next.cast_const()) })
+    }
+}
+
+impl Drop for Round {
+    fn drop(&mut self) {
+        // One after the other, however many there are.
+        let mut next = self.take_next();
+        while let Some(mut round) = next {
+            next = Arc::get_mut(&mut round).and_then(Round::take_next);
+        }
+    }
+}
