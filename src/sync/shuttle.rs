@@ -182,7 +182,7 @@ use core::ops::{BitAnd, BitOr};
 
 arithmetic! {
     super::Bits: fetch_add wrapping_add, fetch_sub wrapping_sub, fetch_or bitor, fetch_and bitand,;
-    usize: fetch_add wrapping_add,;
+    usize: fetch_add wrapping_add, fetch_sub wrapping_sub,;
 }
 
 impl<T: Value + fmt::Debug> fmt::Debug for Atomic<T> {

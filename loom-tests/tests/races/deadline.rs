@@ -867,7 +867,8 @@ fn taking_in_vs_an_entry_that_is_armed_for_earlier() {
 fn entry_armed_for_earlier_vs_sleep() {
     model_in_all_orders(USUAL, || {
         let mut service = Service::new();
-        drop(timed(&background(), 2));
+        // The thread has to move it down at 3.
+        drop(timed(&background(), 4));
         service.turn(Service::at(0));
         let thread = spawn(move || {
             service.run_until_something_comes();
@@ -922,7 +923,8 @@ fn push_of_a_deadline_vs_sleep() {
 fn push_of_an_earlier_deadline_vs_sleep() {
     model_in_all_orders(USUAL, || {
         let mut service = Service::new();
-        let later = timed(&background(), 2);
+        // The thread has to move it down at 3.
+        let later = timed(&background(), 4);
         service.turn(Service::at(0));
         let thread = spawn(move || {
             service.run_until_something_comes();
@@ -941,7 +943,7 @@ fn push_of_two_deadlines_vs_sleep() {
     // Too many executions at 3: bound 2.
     model_in_all_orders(Some(2), || {
         let mut service = Service::new();
-        let other = spawn(|| timed(&background(), 2));
+        let other = spawn(|| timed(&background(), 4));
         let thread = spawn(move || {
             while service.scheduled() < 2 {
                 service.run_until_something_comes();
@@ -952,7 +954,7 @@ fn push_of_two_deadlines_vs_sleep() {
         let later = other.join().unwrap();
         let ctx = timed(&background(), 1);
         let mut service = thread.join().unwrap();
-        service.turn(Service::at(2));
+        service.turn(Service::at(4));
         assert_eq!((ctx.err(), later.err()), (DEADLINE, DEADLINE));
     });
 }

@@ -68,9 +68,6 @@ pub fn run() {
             }
             _ => service.turn(Service::at(time)),
         });
-        if draw(8) == 0 {
-            service.purge();
-        }
     }
     let hands: Vec<Hand> = threads.into_iter().map(|t| t.join().unwrap()).collect();
     drop(mail.with(std::mem::take));
