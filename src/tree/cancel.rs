@@ -357,7 +357,14 @@ impl Cancel {
             let mut outcome = set_cancelled(node.as_ref(), cause, false);
             // A clone: dropping it runs no user code.
             drop(outcome.rejected.take());
-            Cancel::after(node, outcome)
+            let (state, won) = (outcome.state, outcome.won);
+            let mut this = Cancel::after(node, outcome);
+            if won && this.phase == Phase::Marked {
+                // Nothing is below, but somebody may wait at the node itself.
+                this.top_below = Below::WON;
+                this.top_below.add_waiters(state);
+            }
+            this
         }
     }
 
