@@ -122,6 +122,27 @@ impl Cause {
         self.error().downcast_ref()
     }
 
+    /// Whether it is nothing but `own`, or a bare kind, handed back: itself, or as what it names as its source.
+    #[cfg(feature = "std")]
+    pub(crate) fn echoes(&self, own: &Cause) -> bool {
+        let is_own = |cause: &Cause| match (&cause.0, &own.0) {
+            (Inner::Kind(_), _) => true,
+            (Inner::Custom(_, a), Inner::Custom(_, b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        if is_own(self) {
+            return true;
+        }
+        let mut error = Some(self.error());
+        while let Some(inner) = error {
+            if inner.is::<ContextError>() || inner.downcast_ref().is_some_and(is_own) {
+                return true;
+            }
+            error = inner.source();
+        }
+        false
+    }
+
     fn error(&self) -> &(dyn Error + 'static) {
         match &self.0 {
             Inner::Kind(kind) => kind,
