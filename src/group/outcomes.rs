@@ -79,15 +79,13 @@ unsafe impl<T: Send> Sync for Queue<T> {}
 /// The duty to say how a task went.
 struct Sender<T>(Option<Arc<Queue<T>>>);
 
-impl<T> Queue<T> {
-    fn sender(self: &Arc<Queue<T>>) -> Sender<T> {
-        // Relaxed: who reads makes the senders, or has them made by a clone of what it has.
-        self.missing.fetch_add(1, Relaxed);
-        Sender(Some(self.clone()))
-    }
-}
-
 impl<T> Sender<T> {
+    fn new(queue: &Arc<Queue<T>>) -> Sender<T> {
+        // Relaxed: who reads makes the senders, or has them made by a reference to what it has.
+        queue.missing.fetch_add(1, Relaxed);
+        Sender(Some(queue.clone()))
+    }
+
     fn send(mut self, outcome: Result<T, Cause>) {
         self.push(outcome);
     }
@@ -155,7 +153,7 @@ impl<T: Send + 'static> Outcomes<T> {
             Ok(member) => member,
             Err(refused) => return Err(refused.map(|()| future)),
         };
-        let (sender, is_race) = (self.queue.sender(), self.is_race);
+        let (sender, is_race) = (Sender::new(&self.queue), self.is_race);
         Ok(member.track(async move {
             let outcome = future.await.map_err(Into::into);
             tell(sender, outcome, is_race)
@@ -173,7 +171,7 @@ impl<T: Send + 'static> Outcomes<T> {
         F: FnOnce(Context) -> Result<T, E> + Send + 'static,
         E: Into<Cause>,
     {
-        let (sender, is_race) = (self.queue.sender(), self.is_race);
+        let (sender, is_race) = (Sender::new(&self.queue), self.is_race);
         self.spawner
             .spawn_thread(move |ctx| tell(sender, f(ctx).map_err(Into::into), is_race))
             .map_err(|refused| refused.map(drop))

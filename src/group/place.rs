@@ -663,15 +663,6 @@ impl Places {
             .filter_map(|place| place.read(panics, &mut read))
             .collect()
     }
-
-    /// How many places there are, taken or not.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.all()
-            .flat_map(Shard::each_chunk)
-            .map(|c| c.places.len())
-            .sum()
-    }
 }
 
 impl Found {

@@ -325,6 +325,8 @@ impl<'a> Named<'a> {
     starting!(self: Self, Self, [], 'a);
 }
 
+/// For who starts tasks on other people's runtimes.
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 impl Spawner {
     pub(crate) fn when<'c>(
         &'c self,
@@ -354,6 +356,7 @@ impl Spawner {
     }
 }
 
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 impl<'a> Named<'a> {
     /// What it was made of.
     pub(crate) fn into_parts(self) -> (&'a Spawner, Cow<'static, str>) {

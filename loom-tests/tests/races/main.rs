@@ -8,6 +8,7 @@ mod cause;
 mod create;
 mod deadline;
 mod foreign;
+mod group;
 mod recycle;
 mod release;
 mod shard;
