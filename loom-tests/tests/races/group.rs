@@ -32,7 +32,7 @@ fn last_task_gone_vs_join() {
 
 #[test]
 fn last_two_tasks_gone_vs_join() {
-    model(Some(2), || {
+    model(Some(1), || {
         let group = group();
         let data = Data::new();
         let (a, b) = (group.enter().unwrap(), group.enter().unwrap());
@@ -53,7 +53,7 @@ fn last_two_tasks_gone_vs_join() {
 /// Each of them is woken, whoever looks last.
 #[test]
 fn last_task_gone_vs_two_joiners() {
-    model(Some(2), || {
+    model(Some(1), || {
         let group = std::sync::Arc::new(group());
         let member = group.enter().unwrap();
         let other = group.clone();
@@ -202,7 +202,7 @@ fn first_error_vs_cancel_from_above() {
 /// One is first, for all.
 #[test]
 fn first_error_vs_first_error() {
-    model(Some(2), || {
+    model(Some(1), || {
         let group = group();
         let (a, b) = (group.enter().unwrap(), group.enter().unwrap());
         let thread = spawn(move || a.run(|_ctx| Err::<(), _>("a")));
@@ -296,7 +296,7 @@ fn reader_vs_end_of_a_named_task() {
 
 #[test]
 fn reader_vs_end_of_a_named_task_vs_join() {
-    model(Some(2), || {
+    model(Some(1), || {
         let group = std::sync::Arc::new(group());
         let member = group.named("a").enter().unwrap();
         let other = group.clone();
@@ -311,7 +311,7 @@ fn reader_vs_end_of_a_named_task_vs_join() {
 
 #[test]
 fn spawn_vs_spawn_vs_end() {
-    model(Some(2), || {
+    model(Some(1), || {
         let group = group();
         let member = group.enter().unwrap();
         let (a, b) = (group.spawner(), group.spawner());
@@ -342,7 +342,7 @@ fn wait_for_room_vs_end_of_a_task() {
 
 #[test]
 fn two_waits_for_room_vs_end_of_a_task() {
-    model(Some(2), || {
+    model(Some(1), || {
         let group = group().limit(1);
         let member = group.enter().unwrap();
         let spawner = group.spawner();
@@ -378,7 +378,7 @@ fn who_gives_up_waiting_for_room_vs_end_of_a_task() {
 
 #[test]
 fn who_gives_up_waiting_for_room_vs_end_of_a_task_vs_the_next() {
-    model(Some(2), || {
+    model(Some(1), || {
         let group = group().limit(1);
         let member = group.enter().unwrap();
         let ctx = Context::background();
