@@ -67,15 +67,32 @@ fn last_task_gone_vs_two_joiners() {
     });
 }
 
+/// It may be the second one's look that finds it gone: then that wakes the first.
+#[test]
+fn last_task_gone_vs_the_look_of_a_second_joiner() {
+    model(USUAL, || {
+        let group = group();
+        let member = group.enter().unwrap();
+        let probe = Probe::new();
+        let mut first = Box::pin(group.wait_idle());
+        assert!(!poll(&mut first, &probe.waker()));
+        let thread = spawn(move || drop(member));
+        block_on(group.wait_idle());
+        thread.join().unwrap();
+        assert!(probe.woken() > 0, "a joiner that sleeps for ever");
+        drop(first);
+    });
+}
+
 /// A task hands its work to another one, into a place that the look has passed, and ends.
 #[test]
 fn task_that_starts_another_vs_wait_until_idle() {
     model(USUAL, || {
         let group = group();
         let data = Data::new();
-        let free = group.enter().unwrap();
         let first = group.enter().unwrap();
-        drop(free);
+        // Newer, so looked at before.
+        drop(group.enter().unwrap());
         let (spawner, written) = (group.spawner(), data.clone());
         let thread = spawn(move || {
             let second = spawner.enter().unwrap();
@@ -92,6 +109,35 @@ fn task_that_starts_another_vs_wait_until_idle() {
         drop(idle);
         thread.join().unwrap();
         assert!(group.is_empty());
+    });
+}
+
+/// The same, to and fro: two looks, one after the other, can both be deceived.
+#[test]
+fn task_that_moves_to_and_fro_vs_who_asks_whether_it_is_there() {
+    model(Some(6), || {
+        let group = group();
+        let data = Data::new();
+        let first = group.enter().unwrap();
+        // Newer, so looked at before.
+        drop(group.enter().unwrap());
+        let (spawner, written) = (group.spawner(), data.clone());
+        let thread = spawn(move || {
+            let second = spawner.enter().unwrap();
+            drop(first);
+            let third = spawner.enter().unwrap();
+            drop(second);
+            let fourth = spawner.enter().unwrap();
+            drop(third);
+            written.write();
+            drop(written);
+            drop(fourth);
+            drop(spawner);
+        });
+        if group.is_empty() {
+            data.read();
+        }
+        thread.join().unwrap();
     });
 }
 
@@ -189,9 +235,11 @@ fn first_error_vs_cancel_from_above() {
     model(Some(2), || {
         let (above, guard) = Context::background().with_cancel();
         let group = Group::new(&above);
-        let member = group.enter().unwrap();
+        let (member, other) = (group.enter().unwrap(), group.enter().unwrap());
         let thread = spawn(move || member.run(|_ctx| Err::<(), _>(Reason::cause(1))));
         guard.cancel();
+        // Handed back, it takes no error's place.
+        other.run(|ctx| ctx.check());
         let cause = block_on(group.join()).unwrap_err();
         assert!(number(&cause));
         assert!(group.context().is_done());
@@ -251,6 +299,18 @@ fn last_handle_vs_last_task_gone() {
     });
 }
 
+/// Its name is on its way out when the last handle looks.
+#[test]
+fn last_handle_vs_end_of_a_named_task() {
+    model(UNBOUNDED, || {
+        let group = group();
+        let member = group.named("a").enter().unwrap();
+        let thread = spawn(move || drop(member));
+        drop(group);
+        thread.join().unwrap();
+    });
+}
+
 #[test]
 fn last_two_handles_vs_last_task_gone() {
     model(USUAL, || {
@@ -290,7 +350,9 @@ fn reader_vs_end_of_a_named_task() {
         }
         thread.join().unwrap();
         assert!(group.is_empty());
-        drop(group.enter().unwrap());
+        // Whoever comes next has nothing of it.
+        let _next = group.enter().unwrap();
+        assert_eq!(group.running()[0].name, None);
     });
 }
 
