@@ -551,6 +551,19 @@ fn a_wait_that_is_dropped_after_it_was_granted_gives_the_room_on() {
 }
 
 #[test]
+fn who_has_given_up_waiting_stands_in_nobodys_way() {
+    let group = group().limit(2);
+    let ctx = Context::background();
+    let first = group.enter().unwrap();
+    let _second = group.enter().unwrap();
+    let mut wait = Box::pin(group.enter_when(&ctx));
+    assert!(poll(wait.as_mut()).is_pending());
+    drop(wait);
+    drop(first);
+    assert!(group.enter().is_ok());
+}
+
+#[test]
 fn the_limit_may_change_while_tasks_run() {
     let group = group().limit(1);
     let ctx = Context::background();

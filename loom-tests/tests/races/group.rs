@@ -121,22 +121,21 @@ fn task_that_moves_to_and_fro_vs_who_asks_whether_it_is_there() {
         let first = group.enter().unwrap();
         // Newer, so looked at before.
         drop(group.enter().unwrap());
-        let (spawner, written) = (group.spawner(), data.clone());
+        let (spawner, seen) = (group.spawner(), data.clone());
         let thread = spawn(move || {
-            let second = spawner.enter().unwrap();
-            drop(first);
-            let third = spawner.enter().unwrap();
-            drop(second);
-            let fourth = spawner.enter().unwrap();
-            drop(third);
-            written.write();
-            drop(written);
-            drop(fourth);
-            drop(spawner);
+            if spawner.is_empty() {
+                seen.read();
+            }
+            drop(seen);
         });
-        if group.is_empty() {
-            data.read();
-        }
+        let second = group.enter().unwrap();
+        drop(first);
+        let third = group.enter().unwrap();
+        drop(second);
+        let fourth = group.enter().unwrap();
+        drop(third);
+        data.write();
+        drop(fourth);
         thread.join().unwrap();
     });
 }
