@@ -60,6 +60,27 @@ const _: () = {
     handle::<DoneOwned>();
     handle::<DoneSignal>();
 
+    handle::<Group>();
+    handle::<Spawner>();
+    handle::<Named<'static>>();
+    handle::<Member>();
+    handle::<Tracked<core::future::Ready<()>>>();
+    handle::<Report>();
+    handle::<Unfinished>();
+    handle::<TaskInfo>();
+    handle::<Panicked>();
+    owned::<Group>();
+    owned::<Spawner>();
+    owned::<Member>();
+    cloned::<Spawner>();
+    cloned::<Scope<'static, 'static>>();
+    future::<Tracked<core::future::Ready<()>>>();
+    error::<Refused<()>>();
+    error::<Unfinished>();
+    error::<Panicked>();
+    error::<Closed>();
+    error::<Full>();
+
     owned::<Context>();
     owned::<CancelGuard>();
     owned::<Canceller>();
@@ -595,3 +616,41 @@ struct Rights;
 /// ```
 #[cfg(feature = "std")]
 struct RightsOfContexts;
+
+/// A tracked future is Send only if the future is.
+///
+/// ```compile_fail,E0277
+/// use cancel_tree::{Context, Group};
+/// let local = std::rc::Rc::new(5);
+/// let task = Group::new(&Context::background()).track(async move { drop(local) });
+/// std::thread::spawn(move || drop(task));
+/// ```
+///
+/// ```
+/// use cancel_tree::{Context, Group};
+/// let shared = std::sync::Arc::new(5);
+/// let task = Group::new(&Context::background()).track(async move { drop(shared) });
+/// std::thread::spawn(move || drop(task));
+/// ```
+#[cfg(feature = "std")]
+fn tracked() {}
+
+/// A scope's thread cannot keep what it borrows longer than the scope is.
+///
+/// ```compile_fail,E0597
+/// use cancel_tree::{Context, Group};
+/// Group::scope(&Context::background(), |g| {
+///     let inside = String::from("gone");
+///     g.spawn_thread(|_ctx| drop(inside.len())).unwrap();
+/// }).unwrap();
+/// ```
+///
+/// ```
+/// use cancel_tree::{Context, Group};
+/// let outside = String::from("there");
+/// Group::scope(&Context::background(), |g| {
+///     g.spawn_thread(|_ctx| drop(outside.len())).unwrap();
+/// }).unwrap();
+/// ```
+#[cfg(feature = "std")]
+fn scope() {}

@@ -11,6 +11,8 @@ mod api_soundness;
 #[cfg(feature = "std")]
 mod context;
 #[cfg(feature = "std")]
+mod group;
+#[cfg(feature = "std")]
 pub mod integrations;
 mod sync;
 #[cfg(feature = "std")]
@@ -21,6 +23,11 @@ mod tree;
 #[cfg(feature = "std")]
 pub use context::{
     CancelGuard, CancelledOwned, Canceller, Context, Done, DoneOwned, DoneSignal, ForeignContext,
+};
+#[cfg(feature = "std")]
+pub use group::{
+    Closed, Full, Group, Member, Named, Outcome, Outcomes, Panicked, Partial, Refused, Report,
+    Scope, Spawner, TaskInfo, Tracked, Unfinished,
 };
 #[cfg(feature = "std")]
 pub use token::StopAndWaitOnDrop;

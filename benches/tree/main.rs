@@ -16,6 +16,7 @@ mod contenders;
 mod context;
 mod figures;
 mod go;
+mod group;
 #[path = "../machine/mod.rs"]
 mod machine;
 mod memory;
@@ -62,6 +63,7 @@ fn main() -> io::Result<()> {
     million::all(&mut criterion);
     wake::all(&mut criterion);
     context::all(&mut criterion);
+    group::all(&mut criterion);
     criterion.final_summary();
 
     if let Some((memory, go)) = memory.zip(go) {

@@ -229,4 +229,11 @@ impl Data {
             "read before it was written"
         );
     }
+
+    /// Whether it was written.
+    #[track_caller]
+    pub fn get(&self) -> bool {
+        // SAFETY: loom checks it.
+        self.0.with(|data| unsafe { *data })
+    }
 }

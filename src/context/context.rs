@@ -185,6 +185,17 @@ impl Context {
         self.at(now.checked_add(timeout), || now, Some(cause.into()))
     }
 
+    /// A context below this one that nobody can cancel by itself.
+    #[inline]
+    pub(crate) fn child(&self) -> Context {
+        Context {
+            token: self.token.as_ref().map(CancellationToken::child_token),
+            deadline: self.deadline,
+            values: self.values.clone(),
+            chain: self.chain.then(Step::Cancel),
+        }
+    }
+
     fn at(
         &self,
         deadline: Option<Instant>,

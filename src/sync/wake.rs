@@ -67,4 +67,10 @@ impl OneWaiter {
     pub(crate) fn wake(&self) {
         self.0.wake();
     }
+
+    /// By the one who waits, and does not want to be woken any more. What it says is dropped as user code.
+    #[cfg(feature = "std")]
+    pub(crate) fn take(&self) -> Option<OfUser<core::task::Waker>> {
+        self.0.take().map(OfUser::new)
+    }
 }

@@ -284,6 +284,21 @@ impl Cause {
         follow(self.error(), inside).find_map(at)
     }
 
+    /// Whether it is nothing but `own`, or a bare kind, handed back: itself, or as what it names as its source.
+    #[cfg(feature = "std")]
+    pub(crate) fn echoes(&self, own: &Cause) -> bool {
+        let is_own = |cause: &Cause| match (&cause.0, &own.0) {
+            (Inner::Kind(_), _) => true,
+            (Inner::Custom(_, a), Inner::Custom(_, b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        if is_own(self) {
+            return true;
+        }
+        follow(self.error(), next)
+            .any(|inner| inner.is::<ContextError>() || inner.downcast_ref().is_some_and(is_own))
+    }
+
     /// The first `E` among the error inside and its [sources](Error::source): Go's `errors.As`.
     ///
     /// Each is looked at as [`downcast_ref`](Cause::downcast_ref) does; of an `io::Error` what it was made from,

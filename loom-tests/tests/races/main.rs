@@ -8,6 +8,7 @@ mod cause;
 mod create;
 mod deadline;
 mod foreign;
+mod group;
 mod park;
 mod recycle;
 mod release;

@@ -1,0 +1,525 @@
+//! Groups: a task's end against who joins, closes, cancels, looks; the limit; the last handle.
+
+use cancel_tree::{Cause, Context, Group, Member};
+use cancel_tree_loom::{block_on, model, poll, spawn, Data, Probe, Reason, UNBOUNDED, USUAL};
+use std::pin::pin;
+
+fn group() -> Group {
+    Group::new(&Context::background())
+}
+
+fn number(cause: &Cause) -> bool {
+    cause.downcast_ref::<Reason>().is_some()
+}
+
+/// The joiner is woken, and sees what the task did.
+#[test]
+fn last_task_gone_vs_join() {
+    model(USUAL, || {
+        let group = group();
+        let data = Data::new();
+        let (member, written) = (group.enter().unwrap(), data.clone());
+        let thread = spawn(move || {
+            written.write();
+            drop(written);
+            drop(member);
+        });
+        assert!(block_on(group.join()).is_ok());
+        data.read();
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn last_two_tasks_gone_vs_join() {
+    model(Some(1), || {
+        let group = group();
+        let data = Data::new();
+        let (a, b) = (group.enter().unwrap(), group.enter().unwrap());
+        let written = data.clone();
+        let first = spawn(move || drop(a));
+        let second = spawn(move || {
+            written.write();
+            drop(written);
+            drop(b);
+        });
+        block_on(group.wait_idle());
+        data.read();
+        first.join().unwrap();
+        second.join().unwrap();
+    });
+}
+
+/// Each of them is woken, whoever looks last.
+#[test]
+fn last_task_gone_vs_two_joiners() {
+    model(Some(1), || {
+        let group = std::sync::Arc::new(group());
+        let member = group.enter().unwrap();
+        let other = group.clone();
+        let joiner = spawn(move || {
+            assert!(block_on(other.join()).is_ok());
+        });
+        let task = spawn(move || drop(member));
+        assert!(block_on(group.join()).is_ok());
+        joiner.join().unwrap();
+        task.join().unwrap();
+    });
+}
+
+/// It may be the second one's look that finds it gone: then that wakes the first.
+#[test]
+fn last_task_gone_vs_the_look_of_a_second_joiner() {
+    model(USUAL, || {
+        let group = group();
+        let member = group.enter().unwrap();
+        let probe = Probe::new();
+        let mut first = Box::pin(group.wait_idle());
+        assert!(!poll(&mut first, &probe.waker()));
+        let thread = spawn(move || drop(member));
+        block_on(group.wait_idle());
+        thread.join().unwrap();
+        assert!(probe.woken() > 0, "a joiner that sleeps for ever");
+        drop(first);
+    });
+}
+
+/// A task hands its work to another one, into a place that the look has passed, and ends.
+#[test]
+fn task_that_starts_another_vs_wait_until_idle() {
+    model(USUAL, || {
+        let group = group();
+        let data = Data::new();
+        let first = group.enter().unwrap();
+        // Newer, so looked at before.
+        drop(group.enter().unwrap());
+        let (spawner, written) = (group.spawner(), data.clone());
+        let thread = spawn(move || {
+            let second = spawner.enter().unwrap();
+            drop(first);
+            written.write();
+            drop(written);
+            drop(second);
+        });
+        let probe = Probe::new();
+        let mut idle = Box::pin(group.wait_idle());
+        if poll(&mut idle, &probe.waker()) {
+            data.read();
+        }
+        drop(idle);
+        thread.join().unwrap();
+        assert!(group.is_empty());
+    });
+}
+
+/// The same, to and fro: two looks, one after the other, can both be deceived.
+#[test]
+fn task_that_moves_to_and_fro_vs_who_asks_whether_it_is_there() {
+    model(Some(6), || {
+        let group = group();
+        let data = Data::new();
+        let first = group.enter().unwrap();
+        // Newer, so looked at before.
+        drop(group.enter().unwrap());
+        let (spawner, seen) = (group.spawner(), data.clone());
+        let thread = spawn(move || {
+            if spawner.is_empty() {
+                seen.read();
+            }
+            drop(seen);
+        });
+        let second = group.enter().unwrap();
+        drop(first);
+        let third = group.enter().unwrap();
+        drop(second);
+        let fourth = group.enter().unwrap();
+        drop(third);
+        data.write();
+        drop(fourth);
+        thread.join().unwrap();
+    });
+}
+
+/// Refused, or waited for.
+#[test]
+fn spawn_vs_close() {
+    model(USUAL, || {
+        let group = group();
+        let data = Data::new();
+        let (spawner, written) = (group.spawner(), data.clone());
+        let thread = spawn(move || {
+            let member = spawner.enter();
+            let started = member.is_ok();
+            if started {
+                written.write();
+            }
+            drop(written);
+            drop(member);
+            started
+        });
+        group.close();
+        block_on(group.wait_idle());
+        let before = !group.is_empty();
+        assert!(!before);
+        let started = thread.join().unwrap();
+        if started {
+            data.read();
+        }
+    });
+}
+
+/// The same where there is a place already.
+#[test]
+fn spawn_into_an_empty_place_vs_close() {
+    model(USUAL, || {
+        let group = group();
+        drop(group.enter().unwrap());
+        let data = Data::new();
+        let (spawner, written) = (group.spawner(), data.clone());
+        let thread = spawn(move || {
+            let member = spawner.enter();
+            if member.is_ok() {
+                written.write();
+            }
+            drop(written);
+            let started = member.is_ok();
+            drop(member);
+            started
+        });
+        group.close();
+        // Before the thread is waited for: whoever started has to be gone by then.
+        let probe = Probe::new();
+        let mut gone = Box::pin(group.wait_idle());
+        let idle = poll(&mut gone, &probe.waker());
+        drop(gone);
+        let refused = group.enter().is_err();
+        assert!(refused);
+        let at_close = idle.then(|| data_seen(&data));
+        let started = thread.join().unwrap();
+        // Nobody comes in after the look that found nobody.
+        if let Some(seen) = at_close {
+            assert_eq!(seen, started);
+        }
+    });
+}
+
+/// Whether it was written; reading what is being written at this moment fails the model.
+fn data_seen(data: &Data) -> bool {
+    data.get()
+}
+
+#[test]
+fn spawn_vs_cancel() {
+    model(USUAL, || {
+        let group = group();
+        let spawner = group.spawner();
+        let thread = spawn(move || match spawner.enter() {
+            Ok(member) => Some(member.context()),
+            Err(refused) => {
+                assert!(number(refused.cause()));
+                None
+            }
+        });
+        group.cancel_with(Reason::cause(1));
+        if let Some(ctx) = thread.join().unwrap() {
+            assert!(ctx.is_done());
+        }
+        block_on(group.wait_idle());
+    });
+}
+
+/// The group's cause is one of the two; what `join` returns is the task's.
+#[test]
+fn first_error_vs_cancel_from_above() {
+    model(Some(2), || {
+        let (above, guard) = Context::background().with_cancel();
+        let group = Group::new(&above);
+        let (member, other) = (group.enter().unwrap(), group.enter().unwrap());
+        let thread = spawn(move || member.run(|_ctx| Err::<(), _>(Reason::cause(1))));
+        guard.cancel();
+        // Handed back, it takes no error's place.
+        other.run(|ctx| ctx.check());
+        let cause = block_on(group.join()).unwrap_err();
+        assert!(number(&cause));
+        assert!(group.context().is_done());
+        thread.join().unwrap();
+    });
+}
+
+/// One is first, for all.
+#[test]
+fn first_error_vs_first_error() {
+    model(Some(1), || {
+        let group = group();
+        let (a, b) = (group.enter().unwrap(), group.enter().unwrap());
+        let thread = spawn(move || a.run(|_ctx| Err::<(), _>("a")));
+        b.run(|_ctx| Err::<(), _>("b"));
+        let own = group.context().cause().unwrap().to_string();
+        let first = block_on(group.join()).unwrap_err().to_string();
+        assert_eq!(own, first);
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn panic_vs_two_joins() {
+    model(Some(1), || {
+        let group = std::sync::Arc::new(group());
+        let member = group.enter().unwrap();
+        let other = group.clone();
+        let raised = |group: &Group| {
+            use std::panic::{catch_unwind, AssertUnwindSafe};
+            match catch_unwind(AssertUnwindSafe(|| block_on(group.join()))) {
+                Err(payload) => {
+                    assert_eq!(payload.downcast_ref::<&str>(), Some(&"oh no"));
+                    1
+                }
+                Ok(answer) => {
+                    assert!(answer.is_err());
+                    0
+                }
+            }
+        };
+        let joiner = spawn(move || raised(&other));
+        member.run(|_ctx| -> () { std::panic::resume_unwind(Box::new("oh no")) });
+        assert_eq!(raised(&group) + joiner.join().unwrap(), 1);
+    });
+}
+
+/// The body is freed once, by whoever comes last.
+#[test]
+fn last_handle_vs_last_task_gone() {
+    model(UNBOUNDED, || {
+        let group = group();
+        let member = group.enter().unwrap();
+        let thread = spawn(move || drop(member));
+        drop(group);
+        thread.join().unwrap();
+    });
+}
+
+/// Its name is on its way out when the last handle looks.
+#[test]
+fn last_handle_vs_end_of_a_named_task() {
+    model(UNBOUNDED, || {
+        let group = group();
+        let member = group.named("a").enter().unwrap();
+        let thread = spawn(move || drop(member));
+        drop(group);
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn last_two_handles_vs_last_task_gone() {
+    model(USUAL, || {
+        let group = group();
+        let member = group.enter().unwrap();
+        let spawner = group.spawner();
+        let task = spawn(move || drop(member));
+        let thread = spawn(move || drop(spawner));
+        drop(group);
+        task.join().unwrap();
+        thread.join().unwrap();
+    });
+}
+
+/// Who wakes the joiner is still at it when the joiner goes, and the group with it.
+#[test]
+fn joiner_that_drops_the_group_vs_last_task_gone() {
+    model(USUAL, || {
+        let group = group();
+        let member = group.enter().unwrap();
+        let thread = spawn(move || drop(member));
+        block_on(group.wait_idle());
+        drop(group);
+        thread.join().unwrap();
+    });
+}
+
+/// A name is dropped by the task or by who reads it, and never under its eyes.
+#[test]
+fn reader_vs_end_of_a_named_task() {
+    model(USUAL, || {
+        let group = group();
+        let member = group.named("a").enter().unwrap();
+        let thread = spawn(move || drop(member));
+        for task in group.running() {
+            assert_eq!(task.name.as_deref(), Some("a"));
+        }
+        thread.join().unwrap();
+        assert!(group.is_empty());
+        // Whoever comes next has nothing of it.
+        let _next = group.enter().unwrap();
+        assert_eq!(group.running()[0].name, None);
+    });
+}
+
+#[test]
+fn reader_vs_end_of_a_named_task_vs_join() {
+    model(Some(1), || {
+        let group = std::sync::Arc::new(group());
+        let member = group.named("a").enter().unwrap();
+        let other = group.clone();
+        let reader = spawn(move || drop(other.running()));
+        let task = spawn(move || drop(member));
+        block_on(group.wait_idle());
+        reader.join().unwrap();
+        task.join().unwrap();
+        assert!(group.is_empty());
+    });
+}
+
+#[test]
+fn spawn_vs_spawn_vs_end() {
+    model(Some(1), || {
+        let group = group();
+        let member = group.enter().unwrap();
+        let (a, b) = (group.spawner(), group.spawner());
+        let first = spawn(move || drop(a.enter().unwrap()));
+        let second = spawn(move || drop(b.enter().unwrap()));
+        drop(member);
+        first.join().unwrap();
+        second.join().unwrap();
+        assert!(group.is_empty());
+    });
+}
+
+// ----- the limit ------------------------------------------------------------------------------
+
+/// Who waits is woken when the place is given up.
+#[test]
+fn wait_for_room_vs_end_of_a_task() {
+    model(USUAL, || {
+        let group = group().limit(1);
+        let member = group.enter().unwrap();
+        let thread = spawn(move || drop(member));
+        let ctx = Context::background();
+        let next = block_on(group.enter_when(&ctx));
+        assert!(next.is_ok());
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn two_waits_for_room_vs_end_of_a_task() {
+    model(Some(1), || {
+        let group = group().limit(1);
+        let member = group.enter().unwrap();
+        let spawner = group.spawner();
+        let other = spawn(move || {
+            let ctx = Context::background();
+            drop(block_on(spawner.enter_when(&ctx)).unwrap());
+        });
+        let task = spawn(move || drop(member));
+        let ctx = Context::background();
+        drop(block_on(group.enter_when(&ctx)).unwrap());
+        other.join().unwrap();
+        task.join().unwrap();
+        assert!(group.enter().is_ok());
+    });
+}
+
+/// The room that comes when somebody gives up goes to the next, and is not lost.
+#[test]
+fn who_gives_up_waiting_for_room_vs_end_of_a_task() {
+    model(USUAL, || {
+        let group = group().limit(1);
+        let member = group.enter().unwrap();
+        let thread = spawn(move || drop(member));
+        let ctx = Context::background();
+        let probe = Probe::new();
+        let mut wait = Box::pin(group.enter_when(&ctx));
+        let ready = poll(&mut wait, &probe.waker());
+        drop(wait);
+        thread.join().unwrap();
+        assert!(ready || group.enter().is_ok());
+    });
+}
+
+#[test]
+fn who_gives_up_waiting_for_room_vs_end_of_a_task_vs_the_next() {
+    model(Some(1), || {
+        let group = group().limit(1);
+        let member = group.enter().unwrap();
+        let ctx = Context::background();
+        let probe = Probe::new();
+        let mut first = Box::pin(group.enter_when(&ctx));
+        assert!(!poll(&mut first, &probe.waker()));
+        let spawner = group.spawner();
+        let next = spawn(move || {
+            let ctx = Context::background();
+            drop(block_on(spawner.enter_when(&ctx)).unwrap());
+        });
+        let task = spawn(move || drop(member));
+        drop(first);
+        next.join().unwrap();
+        task.join().unwrap();
+        assert!(group.enter().is_ok());
+    });
+}
+
+#[test]
+fn wait_for_room_vs_cancel() {
+    model(Some(2), || {
+        let group = group().limit(1);
+        let _member: Member = group.enter().unwrap();
+        let spawner = group.spawner();
+        let thread = spawn(move || {
+            let ctx = Context::background();
+            let refused = block_on(spawner.enter_when(&ctx)).unwrap_err();
+            assert!(number(refused.cause()));
+        });
+        group.cancel_with(Reason::cause(1));
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn wait_for_room_vs_close() {
+    model(Some(2), || {
+        let group = group().limit(1);
+        let member = group.enter().unwrap();
+        let spawner = group.spawner();
+        let thread = spawn(move || {
+            let ctx = Context::background();
+            drop(block_on(spawner.enter_when(&ctx)).unwrap_err());
+        });
+        group.close();
+        thread.join().unwrap();
+        drop(member);
+    });
+}
+
+#[test]
+fn wait_for_room_vs_a_higher_limit() {
+    model(USUAL, || {
+        let group = group().limit(1);
+        let _member = group.enter().unwrap();
+        let spawner = group.spawner();
+        let thread = spawn(move || {
+            let ctx = Context::background();
+            drop(block_on(spawner.enter_when(&ctx)).unwrap());
+        });
+        group.set_limit(2);
+        thread.join().unwrap();
+    });
+}
+
+// ----- typed outcomes -------------------------------------------------------------------------
+
+#[test]
+fn outcome_vs_who_waits_for_the_next() {
+    model(USUAL, || {
+        let group = group();
+        let mut outcomes = group.outcomes::<usize>();
+        let task = outcomes.track(async { Ok::<_, Cause>(7) }).unwrap();
+        let thread = spawn(move || {
+            let task = pin!(task);
+            block_on(task);
+        });
+        assert_eq!(block_on(outcomes.next()).unwrap().unwrap(), 7);
+        assert!(block_on(outcomes.next()).is_none());
+        thread.join().unwrap();
+    });
+}

@@ -1,0 +1,469 @@
+//! What a group is: all that its handles and its tasks share.
+
+use super::limit::{Limit, NoRoom};
+use super::place::{End, Found, Label, Place, Places};
+use super::refused::{Closed, Full};
+use super::seats::Seats;
+use super::tally::{Tally, Then};
+use super::task::Panicked;
+use crate::context::{Canceller, Context};
+use crate::sync::{
+    AcqRel, Acquire, AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, OfUser, Panics, Relaxed,
+};
+use crate::tree::Cause;
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::any::Any;
+use core::panic::Location;
+use core::ptr::{self, NonNull};
+use std::time::Instant;
+
+type Payload = OfUser<Box<dyn Any + Send>>;
+
+pub(super) struct Body {
+    pub(super) ctx: Context,
+    canceller: Canceller,
+    /// Errors cancel nothing.
+    pub(super) keeps_going: AtomicBool,
+    places: Places,
+    tally: Tally,
+    /// How often the tally has come to 0: whether who waits has to look again.
+    pub(super) zeros: AtomicUsize,
+    pub(super) seats: Seats,
+    pub(super) limit: Limit,
+    handles: AtomicU64,
+    /// The first error; null: none.
+    first: AtomicPtr<Cause>,
+    /// What the first panic said, until somebody re-raises it.
+    payload: AtomicPtr<Payload>,
+    /// Some task has handed back the group's own end.
+    was_echoed: AtomicBool,
+    /// How those that were watched have ended.
+    done: AtomicUsize,
+    cancelled: AtomicUsize,
+    dropped: AtomicUsize,
+    /// The group around this one: one handle of it.
+    outer: Option<NonNull<Body>>,
+    name: Option<Cow<'static, str>>,
+    #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+    _leak: crate::sync::Track<()>,
+}
+
+// SAFETY: all that is shared is by atomics; the context and the cause are Send and Sync, and a payload, which is not Sync, is
+// only ever moved out.
+unsafe impl Sync for Body {}
+// SAFETY: as above.
+unsafe impl Send for Body {}
+
+/// What one look around says to who waits until all are gone.
+pub(super) enum Look {
+    Nobody,
+    /// Things have changed meanwhile.
+    Again,
+    /// Whoever ends last wakes those in the seats.
+    Wait,
+}
+
+/// How those that were watched have ended, since the group was made.
+#[derive(Clone, Copy)]
+pub(super) struct Ends {
+    pub(super) done: usize,
+    pub(super) cancelled: usize,
+    pub(super) dropped: usize,
+}
+
+impl Body {
+    /// With one handle.
+    pub(super) fn allocate(
+        above: &Context,
+        outer: Option<NonNull<Body>>,
+        name: Option<Cow<'static, str>>,
+    ) -> NonNull<Body> {
+        let (ctx, guard) = above.with_cancel();
+        let canceller = guard.canceller();
+        guard.detach();
+        if let Some(outer) = outer {
+            // SAFETY: the caller holds it.
+            unsafe { outer.as_ref() }.add_handle();
+        }
+        let body = Box::new(Body {
+            ctx,
+            canceller,
+            keeps_going: AtomicBool::new(false),
+            places: Places::new(),
+            tally: Tally::new(),
+            zeros: AtomicUsize::new(0),
+            seats: Seats::new(),
+            limit: Limit::new(),
+            handles: AtomicU64::new(1),
+            first: AtomicPtr::new(ptr::null_mut()),
+            payload: AtomicPtr::new(ptr::null_mut()),
+            was_echoed: AtomicBool::new(false),
+            done: AtomicUsize::new(0),
+            cancelled: AtomicUsize::new(0),
+            dropped: AtomicUsize::new(0),
+            outer,
+            name,
+            #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+            _leak: crate::sync::Track::new(()),
+        });
+        // SAFETY: of a Box.
+        unsafe { NonNull::new_unchecked(Box::into_raw(body)) }
+    }
+
+    // ----- its life ---------------------------------------------------------------------------
+
+    pub(super) fn add_handle(&self) {
+        // Relaxed: who makes a handle has one.
+        if self.handles.fetch_add(1, Relaxed) > u64::MAX / 2 {
+            crate::sync::abort_on_overflow();
+        }
+    }
+
+    /// # Safety
+    /// The handle is counted, and not used again.
+    pub(super) unsafe fn release(this: NonNull<Body>) {
+        let mut next = Some(this);
+        let mut panics = Panics::default();
+        // Groups inside groups, one after the other.
+        while let Some(this) = next.take() {
+            // SAFETY: the handle is there.
+            let body = unsafe { this.as_ref() };
+            // AcqRel: the release half hands on what was done by this handle, the acquire half takes it over.
+            if body.handles.fetch_sub(1, AcqRel) != 1 {
+                break;
+            }
+            let outer = body.outer;
+            body.tally.count(1);
+            body.tally.set_dropped();
+            body.watch();
+            // SAFETY: the one counted above.
+            unsafe { Body::then(this, body.tally.count_off(1), &mut panics) };
+            next = outer;
+        }
+        panics.resume();
+    }
+
+    /// # Safety
+    /// The caller was counted in the tally, and does not use the body any more if it has no handle.
+    pub(super) unsafe fn count_off(this: NonNull<Body>, end: Option<End>, panics: &mut Panics) {
+        // SAFETY: the tally keeps the body (G5).
+        let body = unsafe { this.as_ref() };
+        let ends = match end {
+            None => None,
+            Some(End::Dropped) => Some(&body.dropped),
+            Some(End::Done) if body.ctx.is_done() => Some(&body.cancelled),
+            Some(End::Done) => Some(&body.done),
+        };
+        if let Some(ends) = ends {
+            // Relaxed: the tally hands it on.
+            ends.fetch_add(1, Relaxed);
+        }
+        // SAFETY: as above.
+        unsafe { Body::then(this, body.tally.count_off(1), panics) };
+    }
+
+    /// # Safety
+    /// As the tally has told the caller, who does not use the body any more if it has no handle.
+    unsafe fn then(this: NonNull<Body>, then: Then, panics: &mut Panics) -> bool {
+        let is_zero = then != Then::Nothing;
+        let mut free = then == Then::Free;
+        if then == Then::Wake {
+            // SAFETY: who wakes is in the tally.
+            let body = unsafe { this.as_ref() };
+            // Relaxed: who is woken sees it by way of the wake-up, and who looks by itself has left its waker before.
+            body.zeros.fetch_add(1, Relaxed);
+            body.seats.wake_all(panics);
+            free = body.tally.woken() == Then::Free;
+        }
+        if free {
+            // SAFETY: nobody else has it (G5). User code: what the group's context and causes own.
+            panics.catch(|| drop(unsafe { Box::from_raw(this.as_ptr()) }));
+        }
+        is_zero
+    }
+
+    // ----- places -----------------------------------------------------------------------------
+
+    /// A place for a task; or why there is none.
+    ///
+    /// # Safety
+    /// `this` is a body that the caller holds, as it was allocated.
+    #[inline]
+    pub(super) unsafe fn claim(
+        this: NonNull<Body>,
+        limited: bool,
+        from: &'static Location<'static>,
+        name: Option<Cow<'static, str>>,
+    ) -> Result<NonNull<Place>, Cause> {
+        // SAFETY: the caller's promise.
+        let body = unsafe { this.as_ref() };
+        if body.ctx.is_done() {
+            return Err(body.why_not(Closed.into()));
+        }
+        let mut outer = None;
+        if let Some(around) = body.outer {
+            let name = name.as_ref().map(|name| match &body.name {
+                Some(group) => Cow::Owned(alloc::format!("{group}/{name}")),
+                None => name.clone(),
+            });
+            // SAFETY: the body has a handle of it.
+            outer = Some(unsafe { Body::claim(around, false, from, name) }?);
+        }
+        let label = name.map(|name| {
+            let since = Instant::now();
+            Box::new(Label { name, since })
+        });
+        match body.places.claim(this, limited) {
+            Ok(place) => {
+                // SAFETY: taken.
+                let at = unsafe { place.as_ref() };
+                at.describe(from, label);
+                if body.outer.is_some() {
+                    at.set_outer(outer);
+                }
+                Ok(place)
+            }
+            Err(_) => {
+                if let Some(outer) = outer {
+                    let mut panics = Panics::default();
+                    // SAFETY: taken above.
+                    unsafe { Body::leave(outer, End::Done, &mut panics) };
+                    panics.resume();
+                }
+                Err(body.why_not(Closed.into()))
+            }
+        }
+    }
+
+    /// The group's own cause, if it has one.
+    fn why_not(&self, otherwise: Cause) -> Cause {
+        self.ctx.cause().unwrap_or(otherwise)
+    }
+
+    /// A permit of the limit, if there is one. True: it was taken.
+    #[inline]
+    pub(super) fn take_permit(&self) -> Result<bool, Cause> {
+        if !self.limit.is_set() {
+            return Ok(false);
+        }
+        self.limit
+            .try_take()
+            .map(|()| true)
+            .map_err(|no| self.no_room(no))
+    }
+
+    pub(super) fn no_room(&self, no: NoRoom) -> Cause {
+        self.why_not(match no {
+            NoRoom::Full => Full.into(),
+            NoRoom::Closed => Closed.into(),
+        })
+    }
+
+    /// Gives a place up, and those around it.
+    ///
+    /// # Safety
+    /// The place is the caller's, who does not use it again.
+    #[inline]
+    pub(super) unsafe fn leave(place: NonNull<Place>, end: End, panics: &mut Panics) {
+        let mut next = Some(place);
+        while let Some(place) = next.take() {
+            // SAFETY: the place is the caller's.
+            let at = unsafe { place.as_ref() };
+            let this = at.body();
+            if at.is_limited() {
+                // SAFETY: the place keeps the body (G5).
+                unsafe { this.as_ref() }.limit.give_back(panics);
+            }
+            next = at.outer();
+            // SAFETY: the caller's promise. Watched: it is in the tally.
+            unsafe {
+                if Place::end(place) {
+                    Body::count_off(this, Some(end), panics);
+                }
+            }
+        }
+    }
+
+    /// Marks all who are here (G2).
+    fn watch(&self) -> Found {
+        self.places.watch(
+            |many| self.tally.count(many),
+            // Not the last: who looks is counted.
+            |many| _ = self.tally.count_off(many),
+        )
+    }
+
+    /// By who holds a handle, and has left its waker.
+    pub(super) fn look(this: NonNull<Body>, panics: &mut Panics) -> Look {
+        // SAFETY: the caller has a handle.
+        let body = unsafe { this.as_ref() };
+        body.tally.count(1);
+        let found = body.watch();
+        // SAFETY: counted above; and the caller has a handle.
+        let is_zero = unsafe { Body::then(this, body.tally.count_off(1), panics) };
+        if found.living == 0 {
+            if body.places.look() == found {
+                Look::Nobody
+            } else {
+                Look::Again
+            }
+        } else if is_zero {
+            Look::Again
+        } else {
+            Look::Wait
+        }
+    }
+
+    /// Whether there was a moment without anybody; by loads.
+    pub(super) fn is_idle(&self) -> bool {
+        let found = self.places.look();
+        found.living == 0 && self.places.look() == found
+    }
+
+    pub(super) fn close(&self, panics: &mut Panics) {
+        self.places.close();
+        self.limit.close(panics);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.places.is_closed()
+    }
+
+    pub(super) fn how_many(&self) -> usize {
+        self.places.look().living
+    }
+
+    pub(super) fn read<R>(
+        &self,
+        read: impl FnMut(&'static Location<'static>, Option<&Label>) -> R,
+    ) -> alloc::vec::Vec<R> {
+        let mut panics = Panics::default();
+        let answer = self.places.read(&mut panics, read);
+        panics.resume();
+        answer
+    }
+
+    pub(super) fn ends(&self) -> Ends {
+        Ends {
+            done: self.done.load(Relaxed),
+            cancelled: self.cancelled.load(Relaxed),
+            dropped: self.dropped.load(Relaxed),
+        }
+    }
+
+    // ----- errors -----------------------------------------------------------------------------
+
+    pub(super) fn cancel(&self) -> bool {
+        self.canceller.cancel()
+    }
+
+    pub(super) fn cancel_with(&self, cause: Cause) -> bool {
+        self.canceller.cancel_with(cause)
+    }
+
+    /// A task has failed.
+    #[cold]
+    pub(super) fn fail(&self, cause: Cause, panics: &mut Panics) {
+        if let Some(own) = self.ctx.cause() {
+            if cause.echoes(&own) {
+                // Relaxed: the end of the task hands it on.
+                self.was_echoed.store(true, Relaxed);
+                return;
+            }
+        }
+        let ends = !self.keeps_going.load(Relaxed);
+        self.end_with(cause, ends, panics);
+    }
+
+    /// A task has panicked.
+    #[cold]
+    pub(super) fn panicked(
+        &self,
+        payload: Box<dyn Any + Send>,
+        place: &Place,
+        panics: &mut Panics,
+    ) {
+        let message = match payload.downcast_ref::<&'static str>() {
+            Some(text) => Cow::Borrowed(*text),
+            None => match payload.downcast_ref::<String>() {
+                Some(text) => Cow::Owned(text.clone()),
+                None => Cow::Borrowed("no text"),
+            },
+        };
+        let cause = Cause::new(Panicked {
+            message,
+            name: place.name().map(Into::into),
+            spawned_at: place.where_from(),
+        });
+        let payload = Box::into_raw(Box::new(OfUser::new(payload)));
+        // AcqRel: pairs with `take_payload`.
+        let first = self
+            .payload
+            .compare_exchange(ptr::null_mut(), payload, AcqRel, Relaxed);
+        if first.is_err() {
+            // SAFETY: made above, and not shared.
+            panics.catch(|| drop(unsafe { Box::from_raw(payload) }));
+        }
+        self.end_with(cause, true, panics);
+    }
+
+    fn end_with(&self, cause: Cause, ends: bool, panics: &mut Panics) {
+        let cause = Box::into_raw(Box::new(cause));
+        // AcqRel: the release half pairs with all reads of `first`, the acquire half with who was first.
+        let first = self
+            .first
+            .compare_exchange(ptr::null_mut(), cause, AcqRel, Acquire);
+        if first.is_err() {
+            // SAFETY: made above, and not shared.
+            panics.catch(|| drop(unsafe { Box::from_raw(cause) }));
+        }
+        if ends {
+            // Also by who was not first, in whose place it is then: so the group's cause is the first error.
+            if let Some(first) = self.first() {
+                panics.catch(|| _ = self.canceller.cancel_with(first));
+            }
+        }
+    }
+
+    /// The first error.
+    pub(super) fn first(&self) -> Option<Cause> {
+        // Acquire: pairs with `end_with`.
+        // SAFETY: never changed, and freed with the body.
+        unsafe { self.first.load(Acquire).as_ref() }.cloned()
+    }
+
+    /// What came of it all, when all are gone. Re-raises a panic, once.
+    pub(super) fn verdict(&self) -> Result<(), Cause> {
+        if !std::thread::panicking() {
+            // AcqRel: pairs with `panicked`. The later of two finds nothing.
+            let payload = self.payload.swap(ptr::null_mut(), AcqRel);
+            if !payload.is_null() {
+                // SAFETY: taken out once.
+                let payload = unsafe { Box::from_raw(payload) };
+                std::panic::resume_unwind((*payload).into_inner());
+            }
+        }
+        match self.first() {
+            Some(first) => Err(first),
+            None if self.was_echoed.load(Relaxed) => Err(self.why_not(Closed.into())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        let first = self.first.load(Relaxed);
+        if !first.is_null() {
+            // SAFETY: made by `end_with`.
+            drop(unsafe { Box::from_raw(first) });
+        }
+        let payload = self.payload.load(Relaxed);
+        if !payload.is_null() {
+            // SAFETY: made by `panicked`, and never re-raised.
+            drop(unsafe { Box::from_raw(payload) });
+        }
+    }
+}

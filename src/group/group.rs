@@ -1,0 +1,403 @@
+//! The group itself: who has it waits for its tasks, and ends them.
+
+use super::body::{Body, Look};
+use super::outcomes::Outcomes;
+use super::report::{Report, TaskInfo, Unfinished};
+use super::seats::Seated;
+use super::spawner::{block_on, Spawner};
+use crate::context::Context;
+use crate::sync::{Panics, Relaxed};
+use crate::tree::Cause;
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
+use core::fmt;
+use core::future::{poll_fn, Future};
+use core::ops::Deref;
+use core::pin::{pin, Pin};
+use core::ptr::NonNull;
+use core::task::{self, Poll};
+use std::time::{Duration, Instant};
+
+/// Work that belongs together: tasks that can be waited for, fail together, and are ended together.
+///
+/// Each task is counted from before its first step until after its last, whether it returns, fails, panics, is aborted
+/// or is dropped before it was ever polled. The first error or panic cancels the group's [context](Spawner::context); so
+/// does dropping the group, which neither blocks nor aborts.
+///
+/// All that starts tasks is there by way of [`Spawner`]. No runtime is needed: [`track`](Spawner::track) counts a future
+/// that runs wherever, [`spawn_thread`](Spawner::spawn_thread) starts a thread. With the feature `tokio` there are `spawn` and
+/// `spawn_blocking` too.
+///
+/// ```
+/// use cancel_tree::{Context, Group};
+/// use std::time::Duration;
+///
+/// /// Events are sent in the background; at the end none is lost, and nobody waits for ever.
+/// struct Tracker(Group);
+///
+/// impl Tracker {
+///     fn event(&self, data: &'static str) {
+///         self.0.named(data).spawn_thread(move |_ctx| println!("{data}")).unwrap();
+///     }
+///     fn shutdown(&self, limit: &Context) -> cancel_tree::Report {
+///         self.0.shutdown_blocking(limit)
+///     }
+/// }
+///
+/// let tracker = Tracker(Group::new(&Context::background()));
+/// tracker.event("page opened");
+/// let (limit, _guard) = Context::background().with_timeout(Duration::from_secs(5));
+/// let report = tracker.shutdown(&limit);
+/// assert!(report.is_clean());
+/// ```
+///
+/// # Errors of tasks
+///
+/// The first error cancels the group and is its cause; [`join`](Self::join) returns it. An error that is only the group's own end
+/// handed back (its cause, or a bare [`ContextError`](crate::ContextError), also as the source of another error) never
+/// takes the place of a real one. If nothing else has gone wrong, `join` returns the group's cause for it. A group whose
+/// tasks all returned well joins well, also if it was cancelled: ask its context.
+///
+/// # Cost
+///
+/// In atomic read-modify-writes: a task 1 to begin and 1 to end, on a line of its own; its context 2. While somebody joins, 1
+/// more at the end; with a limit, 2 more. (A context with values is counted by all who have it: 2 more, on a line that
+/// all share.) A task without a name takes 48 bytes, and 64 for its context, beyond its future. The group keeps that for about as many
+/// as there ever were at once.
+pub struct Group {
+    spawner: Spawner,
+}
+
+/// How long [`Group::shutdown`] waits after the cancel.
+const GRACE: Duration = Duration::from_secs(1);
+
+impl Group {
+    /// A group with a context of its own, below `ctx`.
+    #[must_use = "dropping a group cancels it"]
+    pub fn new(ctx: &Context) -> Group {
+        Group::of(Body::allocate(ctx, None, None))
+    }
+
+    fn of(body: NonNull<Body>) -> Group {
+        Group {
+            spawner: Spawner::new(body),
+        }
+    }
+
+    /// A group inside this one: its context is below this one's, and its tasks count here too, so this one's
+    /// `join` and `shutdown` see to them. Its errors cancel only itself; who joins it may hand them on. If this one
+    /// is closed, so is that one.
+    ///
+    /// Where `named` gives a task a name, it is called `db/name` here. The limit of this one does not count
+    /// them.
+    pub fn child(&self, name: impl Into<Cow<'static, str>>) -> Group {
+        let around = self.spawner.at();
+        Group::of(Body::allocate(
+            self.context(),
+            Some(around),
+            Some(name.into()),
+        ))
+    }
+
+    /// Errors cancel nothing any more: they are only kept, the first for `join`. A panic still cancels.
+    #[must_use = "it is the group"]
+    pub fn keep_going(self) -> Group {
+        // Relaxed: tasks are started after this.
+        self.spawner.body().keeps_going.store(true, Relaxed);
+        self
+    }
+
+    /// So many tasks at once, of those that are started from now on. What does not wait is refused when there is no room
+    /// ([`Full`](super::Full)); `…_when` waits for it.
+    ///
+    /// The same again by [`set_limit`](Self::set_limit).
+    #[must_use = "it is the group"]
+    pub fn limit(self, tasks: usize) -> Group {
+        self.set_limit(tasks);
+        self
+    }
+
+    /// Changes the limit while tasks run: a higher one lets in who waits, a lower one lets nobody in until enough have
+    /// gone. `usize::MAX` is none.
+    pub fn set_limit(&self, tasks: usize) {
+        let mut panics = Panics::default();
+        self.spawner.body().limit.set(tasks, &mut panics);
+        panics.resume();
+    }
+
+    /// Another right to start tasks, without the right to end the group.
+    pub fn spawner(&self) -> Spawner {
+        self.spawner.clone()
+    }
+
+    /// Cancels the group's context. True: this call was the first.
+    ///
+    /// # Panics
+    ///
+    /// As [`CancellationToken::cancel`](crate::CancellationToken::cancel).
+    pub fn cancel(&self) -> bool {
+        self.spawner.body().cancel()
+    }
+
+    /// The same, and says why.
+    ///
+    /// # Panics
+    ///
+    /// As [`cancel`](Self::cancel).
+    pub fn cancel_with(&self, cause: impl Into<Cause>) -> bool {
+        self.spawner.body().cancel_with(cause.into())
+    }
+
+    /// Nothing new is started any more; what runs goes on.
+    pub fn close(&self) {
+        let mut panics = Panics::default();
+        self.spawner.body().close(&mut panics);
+        panics.resume();
+    }
+
+    /// Who is there.
+    #[must_use]
+    pub fn running(&self) -> Vec<TaskInfo> {
+        self.spawner.body().read(TaskInfo::of)
+    }
+
+    // ----- waiting ----------------------------------------------------------------------------
+
+    /// Waits until there is nobody, for once: a moment at which no task was there. Closes nothing.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn wait_idle(&self) {
+        self.gone().await;
+    }
+
+    /// Waits until all are gone, also those that tasks start meanwhile; then closes the group.
+    ///
+    /// # Errors
+    ///
+    /// The first error of a task; see [Errors of tasks](Group#errors-of-tasks).
+    ///
+    /// # Panics
+    ///
+    /// With the panic of a task, after all are gone. If several join, one of them; the others get a
+    /// [`Panicked`](super::Panicked) as an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn join(&self) -> Result<(), Cause> {
+        self.gone_for_good().await;
+        self.spawner.body().verdict()
+    }
+
+    /// [`join`](Self::join), parking the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    pub fn join_blocking(&self) -> Result<(), Cause> {
+        block_on(self.join())
+    }
+
+    /// [`join`](Self::join), but not longer than until `limit` is done. Then the group is as it was.
+    ///
+    /// # Errors
+    ///
+    /// That of `join`; or [`Unfinished`], with who is missing.
+    ///
+    /// # Panics
+    ///
+    /// As `join`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn join_until(&self, limit: &Context) -> Result<Result<(), Cause>, Unfinished> {
+        if until(self.gone_for_good(), limit).await {
+            return Ok(self.spawner.body().verdict());
+        }
+        Err(Unfinished {
+            cause: cause_of(limit),
+            missing: self.running(),
+        })
+    }
+
+    /// Ends the group, and always ends: nothing new is started; all may finish until `limit` is done; then the
+    /// group is cancelled, with the limit's cause; and who still does not end within a second is named in the report. Panics of tasks
+    /// are not re-raised, but said there.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the group closed.
+    pub async fn shutdown(&self, limit: &Context) -> Report {
+        self.shutdown_with(limit, GRACE).await
+    }
+
+    /// The same, with another bound after the cancel.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    pub async fn shutdown_with(&self, limit: &Context, grace: Duration) -> Report {
+        let begin = Instant::now();
+        let body = self.spawner.body();
+        let before = body.ends();
+        self.close();
+        if !until(self.gone(), limit).await {
+            self.cancel_with(cause_of(limit));
+            let (bound, _guard) = Context::background().with_timeout(grace);
+            until(self.gone(), &bound).await;
+        }
+        let after = body.ends();
+        Report {
+            done: after.done - before.done,
+            cancelled: after.cancelled - before.cancelled,
+            forced: after.dropped - before.dropped,
+            stuck: self.running(),
+            cause: body.first(),
+            took: begin.elapsed(),
+        }
+    }
+
+    /// [`shutdown`](Self::shutdown), parking the calling thread.
+    pub fn shutdown_blocking(&self, limit: &Context) -> Report {
+        block_on(self.shutdown(limit))
+    }
+
+    /// Shuts groups down one after the other, each with an equal share of the time that is left until `limit`'s deadline.
+    /// (Without a deadline, each may take until `limit` is done.)
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the groups closed whose turn has come.
+    pub async fn shutdown_stages(stages: &[&Group], limit: &Context) -> Vec<Report> {
+        let mut reports = Vec::with_capacity(stages.len());
+        for (i, stage) in stages.iter().enumerate() {
+            let left = u32::try_from(stages.len() - i).unwrap_or(u32::MAX);
+            let share = limit.remaining().map_or(Duration::MAX, |all| all / left);
+            let (part, _guard) = limit.with_timeout(share);
+            reports.push(stage.shutdown(&part).await);
+        }
+        reports
+    }
+
+    // ----- typed outcomes ---------------------------------------------------------------------
+
+    /// Tasks of this group whose outcomes are wanted one by one, as they come.
+    pub fn outcomes<T: Send + 'static>(&self) -> Outcomes<T> {
+        Outcomes::new(self.spawner(), false)
+    }
+
+    /// Tasks of this group of which the first success is wanted: see [`Outcomes::winner`]. Their errors cancel nothing, and
+    /// are not the group's.
+    pub fn race<T: Send + 'static>(&self) -> Outcomes<T> {
+        Outcomes::new(self.spawner(), true)
+    }
+
+    async fn gone_for_good(&self) {
+        loop {
+            self.gone().await;
+            if self.spawner.is_closed() {
+                return;
+            }
+            self.close();
+        }
+    }
+
+    fn gone(&self) -> Gone<'_> {
+        Gone {
+            spawner: &self.spawner,
+            seat: None,
+            zeros: None,
+        }
+    }
+}
+
+impl Deref for Group {
+    type Target = Spawner;
+
+    fn deref(&self) -> &Spawner {
+        &self.spawner
+    }
+}
+
+impl Drop for Group {
+    /// Cancels the group.
+    fn drop(&mut self) {
+        crate::sync::unless_unwinding(|| _ = self.cancel());
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group")
+            .field("context", self.context())
+            .field("is_closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) fn cause_of(ctx: &Context) -> Cause {
+    ctx.cause()
+        .unwrap_or(crate::tree::ContextError::Cancelled.into())
+}
+
+/// Waits for the future, but not longer than until the limit is done. True: the future was ready.
+pub(super) async fn until(future: impl Future<Output = ()>, limit: &Context) -> bool {
+    let mut future = pin!(future);
+    let mut done = pin!(limit.done());
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(true),
+        Poll::Pending => done.as_mut().poll(cx).map(|_| false),
+    })
+    .await
+}
+
+/// Ready after a moment at which no task was there.
+struct Gone<'a> {
+    spawner: &'a Spawner,
+    seat: Option<Seated>,
+    /// While it waits: what `zeros` said before its last look.
+    zeros: Option<usize>,
+}
+
+impl Future for Gone<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let body = this.spawner.body();
+        let seat = match &mut this.seat {
+            None if body.is_idle() => return Poll::Ready(()),
+            seat => seat.get_or_insert_with(|| body.seats.take()),
+        };
+        // Before the look, or before `zeros` is read: whoever comes to 0 after that wakes us.
+        seat.register(cx.waker());
+        if this.zeros == Some(body.zeros.load(Relaxed)) {
+            // Nothing has happened since.
+            return Poll::Pending;
+        }
+        let mut panics = Panics::default();
+        let poll = loop {
+            let zeros = body.zeros.load(Relaxed);
+            match Body::look(this.spawner.at(), &mut panics) {
+                Look::Nobody => break Poll::Ready(()),
+                Look::Again => {}
+                Look::Wait => {
+                    this.zeros = Some(zeros);
+                    break Poll::Pending;
+                }
+            }
+        };
+        panics.resume();
+        if poll.is_ready() {
+            this.seat = None;
+        }
+        poll
+    }
+}

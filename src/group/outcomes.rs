@@ -1,0 +1,322 @@
+//! Typed outcomes, one by one, as they come.
+
+use super::group::cause_of;
+#[cfg(doc)]
+use super::group::Group;
+use super::refused::Refused;
+use super::report::TaskInfo;
+use super::spawner::{block_on, Spawner};
+use crate::context::Context;
+use crate::sync::{AcqRel, Acquire, Arc, AtomicPtr, AtomicU64, OneWaiter, Relaxed};
+use crate::tree::Cause;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+use core::future::{poll_fn, Future};
+use core::pin::pin;
+use core::ptr;
+use core::task::{self, Poll};
+
+/// Tasks of a group whose outcomes are wanted one by one, as they come; made by [`Group::outcomes`] or [`Group::race`].
+///
+/// ```
+/// use cancel_tree::{Cause, Context, Group};
+/// let group = Group::new(&Context::background());
+/// let mut sizes = group.outcomes();
+/// for text in ["tea", "coffee"] {
+///     sizes.spawn_thread(move |_ctx| Ok::<_, Cause>(text.len())).unwrap();
+/// }
+/// let mut total = 0;
+/// while let Some(size) = sizes.next_blocking() {
+///     total += size.unwrap();
+/// }
+/// assert_eq!(total, 9);
+/// ```
+pub struct Outcomes<T> {
+    spawner: Spawner,
+    queue: Arc<Queue<T>>,
+    /// What was taken out, the oldest first.
+    ready: *mut Node<T>,
+    /// Errors are not the group's.
+    is_race: bool,
+}
+
+// SAFETY: `ready` is a list of boxes that are this one's own; the values are Send.
+unsafe impl<T: Send> Send for Outcomes<T> {}
+// SAFETY: `&Outcomes` hands out no value.
+unsafe impl<T: Send> Sync for Outcomes<T> {}
+
+/// What has come, and who is missing.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Partial<T> {
+    /// In the order in which they came.
+    pub outcomes: Vec<Result<T, Cause>>,
+    /// Tasks of the group that are still there; none if all outcomes have come.
+    pub missing: Vec<TaskInfo>,
+    /// Why the wait ended, if not all have come.
+    pub cause: Option<Cause>,
+}
+
+struct Node<T> {
+    outcome: Result<T, Cause>,
+    next: *mut Node<T>,
+}
+
+struct Queue<T> {
+    /// The newest first.
+    newest: AtomicPtr<Node<T>>,
+    /// Tasks whose outcome has not been pushed yet.
+    missing: AtomicU64,
+    waiter: OneWaiter,
+}
+
+// SAFETY: the nodes are handed from one thread to another; nobody shares a value.
+unsafe impl<T: Send> Send for Queue<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Queue<T> {}
+
+/// The duty to say how a task went.
+struct Sender<T>(Option<Arc<Queue<T>>>);
+
+impl<T> Sender<T> {
+    fn new(queue: &Arc<Queue<T>>) -> Sender<T> {
+        // Relaxed: who reads makes the senders, or has them made by a reference to what it has.
+        queue.missing.fetch_add(1, Relaxed);
+        Sender(Some(queue.clone()))
+    }
+
+    fn send(mut self, outcome: Result<T, Cause>) {
+        self.push(outcome);
+    }
+
+    fn push(&mut self, outcome: Result<T, Cause>) {
+        let Some(queue) = self.0.take() else {
+            return;
+        };
+        let next = ptr::null_mut();
+        let node = Box::into_raw(Box::new(Node { outcome, next }));
+        let mut seen = queue.newest.load(Relaxed);
+        loop {
+            // SAFETY: made above, and not shared yet.
+            unsafe { (*node).next = seen };
+            // AcqRel: the release half pairs with the swap in `take`, the acquire half hands on what is linked to.
+            match queue
+                .newest
+                .compare_exchange_weak(seen, node, AcqRel, Relaxed)
+            {
+                Ok(_) => break,
+                Err(now) => seen = now,
+            }
+        }
+        // AcqRel: the release half pairs with the load in `poll_next`: who finds nobody missing finds what was pushed.
+        queue.missing.fetch_sub(1, AcqRel);
+        crate::sync::unless_unwinding(|| queue.waiter.wake());
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        self.push(Err("the task did not come to its end".into()));
+    }
+}
+
+impl<T: Send + 'static> Outcomes<T> {
+    pub(super) fn new(spawner: Spawner, is_race: bool) -> Outcomes<T> {
+        Outcomes {
+            spawner,
+            queue: Arc::new(Queue {
+                newest: AtomicPtr::new(ptr::null_mut()),
+                missing: AtomicU64::new(0),
+                waiter: OneWaiter::default(),
+            }),
+            ready: ptr::null_mut(),
+            is_race,
+        }
+    }
+
+    /// [`Spawner::track`], with the outcome for [`next`](Self::next).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[track_caller]
+    pub fn track<F, E>(
+        &self,
+        future: F,
+    ) -> Result<impl Future<Output = ()> + use<T, F, E>, Refused<F>>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: Into<Cause>,
+    {
+        let member = match self.spawner.enter() {
+            Ok(member) => member,
+            Err(refused) => return Err(refused.map(|()| future)),
+        };
+        let (sender, is_race) = (Sender::new(&self.queue), self.is_race);
+        Ok(member.track(async move {
+            let outcome = future.await.map_err(Into::into);
+            tell(sender, outcome, is_race)
+        }))
+    }
+
+    /// [`Spawner::spawn_thread`], with the outcome for [`next`](Self::next).
+    ///
+    /// # Errors
+    ///
+    /// As there. The work does not come back.
+    #[track_caller]
+    pub fn spawn_thread<F, E>(&self, f: F) -> Result<(), Refused<()>>
+    where
+        F: FnOnce(Context) -> Result<T, E> + Send + 'static,
+        E: Into<Cause>,
+    {
+        let (sender, is_race) = (Sender::new(&self.queue), self.is_race);
+        self.spawner
+            .spawn_thread(move |ctx| tell(sender, f(ctx).map_err(Into::into), is_race))
+            .map_err(|refused| refused.map(drop))
+    }
+
+    /// The next outcome; none when all have been seen. A task that panicked, or was dropped, is an error here too.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Result<T, Cause>> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// [`next`](Self::next), parking the calling thread.
+    pub fn next_blocking(&mut self) -> Option<Result<T, Cause>> {
+        block_on(self.next())
+    }
+
+    /// The first success, which cancels the group; [`Group::join`] waits for the others. If none succeeds, the first
+    /// error.
+    ///
+    /// # Errors
+    ///
+    /// All have failed, or there was none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses errors that it has seen.
+    pub async fn winner(&mut self) -> Result<T, Cause> {
+        let mut first = None;
+        while let Some(outcome) = self.next().await {
+            match outcome {
+                Ok(value) => {
+                    self.spawner.body().cancel();
+                    return Ok(value);
+                }
+                Err(cause) => _ = first.get_or_insert(cause),
+            }
+        }
+        Err(first.unwrap_or_else(|| "nobody took part".into()))
+    }
+
+    /// What comes until `limit` is done, and who is missing then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses the outcomes that it has seen.
+    pub async fn join_until(&mut self, limit: &Context) -> Partial<T> {
+        let mut outcomes = Vec::new();
+        loop {
+            let mut done = pin!(limit.done());
+            let next = poll_fn(|cx| match self.poll_next(cx) {
+                Poll::Ready(next) => Poll::Ready(Ok(next)),
+                Poll::Pending => done.as_mut().poll(cx).map(|_| Err(())),
+            });
+            let (missing, cause) = match next.await {
+                Ok(Some(outcome)) => {
+                    outcomes.push(outcome);
+                    continue;
+                }
+                Ok(None) => (Vec::new(), None),
+                Err(()) => (
+                    self.spawner.body().read(TaskInfo::of),
+                    Some(cause_of(limit)),
+                ),
+            };
+            return Partial {
+                outcomes,
+                missing,
+                cause,
+            };
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Result<T, Cause>>> {
+        if let Some(outcome) = self.take() {
+            return Poll::Ready(Some(outcome));
+        }
+        self.queue.waiter.register(cx.waker());
+        // Acquire: pairs with `push`. Before the look: who is missing no more has been seen by it.
+        let nobody = self.queue.missing.load(Acquire) == 0;
+        match self.take() {
+            Some(outcome) => Poll::Ready(Some(outcome)),
+            None if nobody => Poll::Ready(None),
+            None => Poll::Pending,
+        }
+    }
+
+    fn take(&mut self) -> Option<Result<T, Cause>> {
+        if self.ready.is_null() {
+            // AcqRel: the acquire half pairs with `push`.
+            let mut newest = self.queue.newest.swap(ptr::null_mut(), AcqRel);
+            while !newest.is_null() {
+                // SAFETY: the list is ours now.
+                let next = unsafe { (*newest).next };
+                // SAFETY: as above.
+                unsafe { (*newest).next = self.ready };
+                self.ready = newest;
+                newest = next;
+            }
+        }
+        if self.ready.is_null() {
+            return None;
+        }
+        // SAFETY: of a Box, and ours.
+        let node = *unsafe { Box::from_raw(self.ready) };
+        self.ready = node.next;
+        Some(node.outcome)
+    }
+}
+
+/// Tells who reads, and then the group, unless it is a race.
+fn tell<T>(sender: Sender<T>, outcome: Result<T, Cause>, is_race: bool) -> Result<(), Cause> {
+    let error = outcome.as_ref().err().filter(|_| !is_race).cloned();
+    sender.send(outcome);
+    error.map_or(Ok(()), Err)
+}
+
+/// Frees a list of outcomes, of which each is user code.
+fn drop_list<T>(mut at: *mut Node<T>) {
+    while !at.is_null() {
+        // SAFETY: the caller gives the list away.
+        let node = *unsafe { Box::from_raw(at) };
+        at = node.next;
+        crate::sync::unless_unwinding(|| drop(node.outcome));
+    }
+}
+
+impl<T> Drop for Outcomes<T> {
+    fn drop(&mut self) {
+        drop_list(self.ready);
+    }
+}
+
+impl<T> Drop for Queue<T> {
+    fn drop(&mut self) {
+        drop_list(self.newest.load(Relaxed));
+    }
+}
+
+impl<T> fmt::Debug for Outcomes<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outcomes")
+            .field("missing", &self.queue.missing.load(Relaxed))
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,699 @@
+//! Places: where a task is counted, a word of its own each (G1 to G4).
+//!
+//! Places are allocated in chunks and belong to the group until it is freed. A place that stands empty is found by
+//! a *hint*, as the tree finds its free nodes: the top of a chain through `next`, written by plain stores, never trusted; what two
+//! threads lose of it, the next look around finds.
+
+use super::body::Body;
+use crate::sync::{thread, AcqRel, Acquire, AtomicPtr, AtomicU64, Panics, Relaxed, Release, SMALL};
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::panic::Location;
+use core::ptr::{self, NonNull};
+use std::time::Instant;
+
+/// A place's word.
+///
+/// | bit | |
+/// | --- | --- |
+/// | 0 TAKEN | a task is here |
+/// | 1 WATCHED | it is in the tally; only beside TAKEN or CLEARING |
+/// | 2 CLOSED | nobody may take the place any more |
+/// | 3 CLEARING | the task is through, and its name is being dropped; not TAKEN |
+/// | 4 LIMITED | it has a permit of the limit; only beside TAKEN |
+/// | 8 to 23 | how many are reading what is written here. Without TAKEN: the task is gone, and the last of them clears up |
+/// | 24 to 63 | generation: how often it was taken |
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct State(u64);
+
+impl State {
+    const TAKEN: u64 = 1;
+    const WATCHED: u64 = 2;
+    const CLOSED: u64 = 4;
+    const CLEARING: u64 = 8;
+    const LIMITED: u64 = 16;
+    const READER: u64 = 1 << 8;
+    const READERS: u64 = 0xFFFF << 8;
+    const GENERATION: u64 = 1 << 24;
+
+    const fn has(self, bits: u64) -> bool {
+        self.0 & bits != 0
+    }
+
+    const fn is_claimable(self) -> bool {
+        self.0 & (State::GENERATION - 1) == 0
+    }
+
+    /// The tally has to wait for it: a task, or a name on its way out.
+    const fn is_living(self) -> bool {
+        self.has(State::TAKEN | State::CLEARING)
+    }
+
+    const fn generation(self) -> u64 {
+        self.0 >> 24
+    }
+}
+
+/// What is kept of a task that has a name.
+pub(super) struct Label {
+    pub(super) name: Cow<'static, str>,
+    pub(super) since: Instant,
+}
+
+pub(super) struct Place {
+    word: AtomicU64,
+    /// While empty: the rest of the chain of hints.
+    next: AtomicPtr<Place>,
+    chunk: *const Chunk,
+    /// Null at the beginning and at the end of a task, when there is nothing to read.
+    from: AtomicPtr<Location<'static>>,
+    /// Null: no name. Owned by the task, or by the last reader after it.
+    label: AtomicPtr<Label>,
+    /// The task's place in the group around this one, or null. The task's.
+    outer: AtomicPtr<Place>,
+}
+
+// A living unnamed task has this, a node of the tree and a pointer, beyond its future.
+#[cfg(all(target_pointer_width = "64", not(cancel_tree_loom)))]
+const _: () = assert!(size_of::<Place>() == 48);
+
+struct Chunk {
+    /// The next older chunk of the shard. Fixed once the chunk is linked.
+    older: AtomicPtr<Chunk>,
+    body: NonNull<Body>,
+    shard: *const Shard,
+    places: Box<[Place]>,
+    #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+    _leak: crate::sync::Track<()>,
+}
+
+/// The places of some threads: a line of their own.
+#[repr(align(128))]
+pub(super) struct Shard {
+    hint: AtomicPtr<Place>,
+    /// Where the last look around ended.
+    look: AtomicPtr<Place>,
+    /// The newest chunk, or CLOSED in the low bit beside it.
+    chunks: AtomicPtr<Chunk>,
+}
+
+/// All places of a group.
+pub(super) struct Places {
+    /// For all threads until several of them are in each other's way.
+    first: Shard,
+    /// Then one for each, in groups of threads; CLOSED in the low bit.
+    shards: AtomicPtr<Shard>,
+}
+
+const SHARDS: usize = if SMALL { 2 } else { 64 };
+const MAX_CHUNK: usize = if SMALL { 2 } else { 64 };
+const FIRST_CHUNK: usize = if SMALL { 1 } else { 4 };
+/// So many places are looked at before more are made, or as many as would be made.
+const LOOK: usize = if SMALL { 2 } else { 16 };
+
+const CLOSED: usize = 1;
+
+fn is_closed<T>(tagged: *mut T) -> bool {
+    tagged.addr() & CLOSED != 0
+}
+
+fn untagged<T>(tagged: *mut T) -> *mut T {
+    tagged.map_addr(|addr| addr & !CLOSED)
+}
+
+/// Sets the tag; what was there before.
+fn close<T>(word: &AtomicPtr<T>) -> *mut T {
+    let mut seen = word.load(Relaxed);
+    loop {
+        if is_closed(seen) {
+            // Acquire: pairs with the push of what is there.
+            return untagged(word.load(Acquire));
+        }
+        // AcqRel: the acquire half pairs with the push of what was there; the release half with whoever finds the tag,
+        // who may say that the group is closed.
+        match word.compare_exchange(seen, seen.map_addr(|a| a | CLOSED), AcqRel, Relaxed) {
+            Ok(_) => return seen,
+            Err(now) => seen = now,
+        }
+    }
+}
+
+/// Nobody may come in any more.
+pub(super) struct IsClosed;
+
+/// What a walk found.
+#[derive(Default, PartialEq, Eq, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) living: usize,
+    /// Of all places together: grows with each task (G4).
+    generations: u64,
+    places: usize,
+}
+
+/// How a task went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// By itself.
+    Done,
+    /// Dropped before it was through.
+    Dropped,
+}
+
+impl Shard {
+    fn new() -> Shard {
+        Shard {
+            hint: AtomicPtr::new(ptr::null_mut()),
+            look: AtomicPtr::new(ptr::null_mut()),
+            chunks: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    #[inline]
+    fn claim_hinted(&self, bits: u64) -> Option<NonNull<Place>> {
+        // Acquire: pairs with the stores of hints; the place was made before.
+        let hint = self.hint.load(Acquire);
+        // SAFETY: places are freed with the body, which the caller holds.
+        let place = unsafe { hint.as_ref() }?;
+        place.claim(bits)?;
+        // Relaxed: written before the word that the claim has read (its Acquire).
+        let next = place.next.load(Relaxed);
+        let next = if next == hint { ptr::null_mut() } else { next };
+        // Release: pairs with the load above and with that of `end`.
+        self.hint.store(next, Release);
+        Some(NonNull::from(place))
+    }
+
+    /// A place that no hint leads to, among so many.
+    fn claim_by_search(&self, newest: NonNull<Chunk>, bits: u64) -> Option<NonNull<Place>> {
+        // SAFETY: chunks are freed with the body, which the caller holds.
+        let newest = unsafe { newest.as_ref() };
+        // Acquire: pairs with the store below; the place was made before.
+        let mut at = self.look.load(Acquire);
+        for _ in 0..LOOK.max(newest.places.len()) {
+            if at.is_null() {
+                at = ptr::from_ref(&newest.places[0]).cast_mut();
+            }
+            // SAFETY: as above.
+            let place = unsafe { &*at };
+            let next = place.next_in_list();
+            if place.claim(bits).is_some() {
+                self.look.store(next, Release);
+                // What was lost with it may lead on. Relaxed, Release: as in `claim_hinted`.
+                self.hint.store(place.next.load(Relaxed), Release);
+                return Some(NonNull::from(place));
+            }
+            at = next;
+        }
+        // Release: pairs with the load above.
+        self.look.store(at, Release);
+        None
+    }
+
+    /// New places, of which the first is the caller's.
+    fn push(&self, body: NonNull<Body>, bits: u64) -> Result<NonNull<Place>, IsClosed> {
+        // Acquire: pairs with the push, for the size of the newest chunk.
+        let mut seen = self.chunks.load(Acquire);
+        if is_closed(seen) {
+            return Err(IsClosed);
+        }
+        // SAFETY: chunks are freed with the body.
+        let size = match unsafe { seen.as_ref() } {
+            Some(newest) => (2 * newest.places.len()).min(MAX_CHUNK),
+            None => FIRST_CHUNK,
+        };
+        let chunk = Chunk::allocate(body, self, size, bits);
+        loop {
+            // SAFETY: made above, and not shared yet.
+            unsafe { (*chunk).older.store(seen, Relaxed) };
+            // Release: pairs with all loads of `chunks`. Failure: pairs with nothing, the chunk there is only linked to,
+            // and who follows the link has acquired this push and with it, by the release sequence, that one.
+            match self.chunks.compare_exchange(seen, chunk, Release, Relaxed) {
+                Ok(_) => break,
+                Err(now) if is_closed(now) => {
+                    // SAFETY: made above, and never shared.
+                    drop(unsafe { Box::from_raw(chunk) });
+                    return Err(IsClosed);
+                }
+                Err(now) => seen = now,
+            }
+        }
+        // SAFETY: freed with the body.
+        let places = unsafe { &(*chunk).places };
+        if let Some(second) = places.get(1) {
+            // Release: pairs with `claim_hinted`.
+            self.hint.store(ptr::from_ref(second).cast_mut(), Release);
+        }
+        Ok(NonNull::from(&places[0]))
+    }
+
+    fn each_chunk(&self) -> impl Iterator<Item = &Chunk> {
+        // Acquire: pairs with the push.
+        let mut at = untagged(self.chunks.load(Acquire));
+        core::iter::from_fn(move || {
+            // SAFETY: chunks are freed with the body, which the caller holds.
+            let chunk = unsafe { at.as_ref() }?;
+            at = chunk.older.load(Relaxed);
+            Some(chunk)
+        })
+    }
+}
+
+impl Chunk {
+    fn allocate(body: NonNull<Body>, shard: &Shard, size: usize, bits: u64) -> *mut Chunk {
+        let chunk = Box::into_raw(Box::new(Chunk {
+            older: AtomicPtr::new(ptr::null_mut()),
+            body,
+            shard,
+            places: Box::default(),
+            #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+            _leak: crate::sync::Track::new(()),
+        }));
+        let place = |i| Place {
+            word: AtomicU64::new(match i {
+                0 => State::GENERATION | State::TAKEN | bits,
+                _ => 0,
+            }),
+            next: AtomicPtr::new(ptr::null_mut()),
+            chunk,
+            from: AtomicPtr::new(ptr::null_mut()),
+            label: AtomicPtr::new(ptr::null_mut()),
+            outer: AtomicPtr::new(ptr::null_mut()),
+        };
+        let places: Box<[Place]> = (0..size).map(place).collect();
+        for pair in places[1..].windows(2) {
+            let next = ptr::from_ref(&pair[1]).cast_mut();
+            pair[0].next.store(next, Relaxed);
+        }
+        // SAFETY: made above, and not shared yet.
+        unsafe { (*chunk).places = places };
+        chunk
+    }
+}
+
+impl Place {
+    fn chunk(&self) -> &Chunk {
+        // SAFETY: the chunk has the place.
+        unsafe { &*self.chunk }
+    }
+
+    /// The next one in the shard's list; null after the last.
+    fn next_in_list(&self) -> *mut Place {
+        let chunk = self.chunk();
+        let first = chunk.places.as_ptr().addr();
+        let index = (ptr::from_ref(self).addr() - first) / size_of::<Place>();
+        let next = chunk.places.get(index + 1).or_else(|| {
+            // SAFETY: chunks are freed with the body, which the caller holds.
+            let older = unsafe { chunk.older.load(Relaxed).as_ref() };
+            older.map(|older| &older.places[0])
+        });
+        next.map_or(ptr::null_mut(), |next| ptr::from_ref(next).cast_mut())
+    }
+
+    #[inline]
+    fn claim(&self, bits: u64) -> Option<()> {
+        let seen = State(self.word.load(Relaxed));
+        if !seen.is_claimable() {
+            return None;
+        }
+        let new = seen.0 + State::GENERATION | State::TAKEN | bits;
+        // Acquire: pairs with `end`; what is written here is through with the last task.
+        self.word
+            .compare_exchange(seen.0, new, Acquire, Relaxed)
+            .ok()?;
+        Some(())
+    }
+
+    /// The body, which stays while the place is taken (G5).
+    pub(super) fn body(&self) -> NonNull<Body> {
+        self.chunk().body
+    }
+
+    /// By the task's maker: what can be read of it.
+    #[inline]
+    pub(super) fn describe(&self, from: &'static Location<'static>, label: Option<Box<Label>>) {
+        if let Some(label) = label {
+            self.label.store(Box::into_raw(label), Relaxed);
+        }
+        // Release: pairs with `read`, which looks here first.
+        self.from.store(ptr::from_ref(from).cast_mut(), Release);
+    }
+
+    /// The task's place in the group around this one. By the task.
+    pub(super) fn outer(&self) -> Option<NonNull<Place>> {
+        NonNull::new(self.outer.load(Relaxed))
+    }
+
+    pub(super) fn set_outer(&self, outer: Option<NonNull<Place>>) {
+        let outer = outer.map_or(ptr::null_mut(), NonNull::as_ptr);
+        self.outer.store(outer, Relaxed);
+    }
+
+    pub(super) fn where_from(&self) -> Option<&'static Location<'static>> {
+        // SAFETY: null, or of a reference that lives for ever.
+        unsafe { self.from.load(Relaxed).as_ref() }
+    }
+
+    /// The task's own name. By the task.
+    pub(super) fn name(&self) -> Option<&str> {
+        // SAFETY: the task has the label while the place is taken.
+        unsafe { self.label.load(Relaxed).as_ref() }.map(|label| &*label.name)
+    }
+
+    pub(super) fn is_limited(&self) -> bool {
+        State(self.word.load(Relaxed)).has(State::LIMITED)
+    }
+
+    /// Gives the place up. True: somebody watched, and the caller must count it off in the tally; otherwise the body may be
+    /// gone.
+    ///
+    /// # Safety
+    /// The caller has the place, and does not use it again.
+    #[inline]
+    pub(super) unsafe fn end(this: NonNull<Place>) -> bool {
+        // SAFETY: taken, so the body is there (G5).
+        let place = unsafe { this.as_ref() };
+        let shard = place.chunk().shard;
+        // SAFETY: shards are freed with the body.
+        let shard = unsafe { &*shard };
+        place.from.store(ptr::null_mut(), Relaxed);
+        // Before the place is given up: the body may go then. Acquire: pairs with the stores of hints, so that who reads
+        // `next` after us sees that place as it was made.
+        place.next.store(shard.hint.load(Acquire), Relaxed);
+        let is_named = !place.label.load(Relaxed).is_null();
+        let mut seen = State(place.word.load(Relaxed));
+        loop {
+            let clears = is_named && !seen.has(State::READERS);
+            let kept = State::CLOSED | State::READERS | !(State::GENERATION - 1);
+            let new = match clears {
+                true => seen.0 & (kept | State::WATCHED) | State::CLEARING,
+                false => seen.0 & kept,
+            };
+            if !clears && !is_named {
+                // Release: pairs with `claim_hinted`.
+                shard.hint.store(this.as_ptr(), Release);
+            }
+            // AcqRel: the release half pairs with the next claim, the walks that find the place empty, and the last
+            // reader; the acquire half with who has watched, closed or read.
+            match place.word.compare_exchange(seen.0, new, AcqRel, Relaxed) {
+                // SAFETY: CLEARING is ours.
+                Ok(_) if clears => return unsafe { Place::clear(this) },
+                Ok(_) => return seen.has(State::WATCHED),
+                Err(now) => seen = State(now),
+            }
+        }
+    }
+
+    /// Drops the label, and leaves the place. True: as for `end`.
+    ///
+    /// # Safety
+    /// The caller has set CLEARING, and does not use the place again.
+    #[cold]
+    unsafe fn clear(this: NonNull<Place>) -> bool {
+        // SAFETY: the body stays while CLEARING is set (G5).
+        let place = unsafe { this.as_ref() };
+        let label = place.label.load(Relaxed);
+        place.label.store(ptr::null_mut(), Relaxed);
+        if !label.is_null() {
+            // SAFETY: nobody reads, and nobody begins to.
+            drop(unsafe { Box::from_raw(label) });
+        }
+        // SAFETY: shards are freed with the body.
+        let shard = unsafe { &*place.chunk().shard };
+        // Release: pairs with `claim_hinted`.
+        shard.hint.store(this.as_ptr(), Release);
+        let mut seen = place.word.load(Relaxed);
+        loop {
+            let new = seen & !(State::CLEARING | State::WATCHED);
+            // AcqRel: as in `end`.
+            match place.word.compare_exchange(seen, new, AcqRel, Relaxed) {
+                Ok(_) => return State(seen).has(State::WATCHED),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// What is written here of a living task; none if there is none, or it is about to come or go.
+    fn read<R>(
+        &self,
+        panics: &mut Panics,
+        read: impl FnOnce(&'static Location<'static>, Option<&Label>) -> R,
+    ) -> Option<R> {
+        let mut seen = State(self.word.load(Relaxed));
+        loop {
+            if !seen.has(State::TAKEN) || seen.0 & State::READERS == State::READERS {
+                return None;
+            }
+            // Acquire: pairs with what gave the place to its task, so nothing older is read here.
+            match self
+                .word
+                .compare_exchange(seen.0, seen.0 + State::READER, Acquire, Relaxed)
+            {
+                Ok(_) => break,
+                Err(now) => seen = State(now),
+            }
+        }
+        // Acquire: pairs with `describe`.
+        let from = self.from.load(Acquire);
+        // SAFETY: null, or of a reference that lives for ever.
+        let answer = unsafe { from.as_ref() }.map(|from| {
+            // SAFETY: while we are among the readers, nobody drops it.
+            read(from, unsafe { self.label.load(Relaxed).as_ref() })
+        });
+        let mut seen = State(self.word.load(Relaxed));
+        loop {
+            let is_last = seen.0 & State::READERS == State::READER;
+            let clears = is_last && !seen.has(State::TAKEN);
+            let new = seen.0 - State::READER | if clears { State::CLEARING } else { 0 };
+            // AcqRel: the release half pairs with who drops the label, the acquire half with the task and with
+            // other readers.
+            match self.word.compare_exchange(seen.0, new, AcqRel, Relaxed) {
+                Ok(_) if clears => {
+                    // SAFETY: CLEARING is ours.
+                    if unsafe { Place::clear(NonNull::from(self)) } {
+                        // Watched since the task went, which was counted then.
+                        // SAFETY: it is counted, and the caller holds the body.
+                        unsafe { Body::count_off(self.body(), None, panics) };
+                    }
+                    return answer;
+                }
+                Ok(_) => return answer,
+                Err(now) => seen = State(now),
+            }
+        }
+    }
+}
+
+impl Places {
+    pub(super) fn new() -> Places {
+        Places {
+            first: Shard::new(),
+            shards: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    fn others(&self) -> &[Shard] {
+        // Acquire: pairs with `grow`.
+        let shards = untagged(self.shards.load(Acquire));
+        if shards.is_null() {
+            return &[];
+        }
+        // SAFETY: made by `grow` of so many, and freed with the body.
+        unsafe { core::slice::from_raw_parts(shards, SHARDS) }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Shard> {
+        core::iter::once(&self.first).chain(self.others())
+    }
+
+    #[inline]
+    fn home(&self) -> &Shard {
+        match self.others() {
+            [] => &self.first,
+            shards => &shards[thread::number() % SHARDS],
+        }
+    }
+
+    /// A place for a task. One CAS, on the place's own word, once there are empty ones.
+    #[inline]
+    pub(super) fn claim(
+        &self,
+        body: NonNull<Body>,
+        limited: bool,
+    ) -> Result<NonNull<Place>, IsClosed> {
+        let bits = if limited { State::LIMITED } else { 0 };
+        match self.home().claim_hinted(bits) {
+            Some(place) => Ok(place),
+            None => self.claim_slowly(body, bits),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn claim_slowly(&self, body: NonNull<Body>, bits: u64) -> Result<NonNull<Place>, IsClosed> {
+        let home = self.home();
+        // Acquire: pairs with the push.
+        let chunks = home.chunks.load(Acquire);
+        if is_closed(chunks) {
+            return Err(IsClosed);
+        }
+        if let Some(newest) = NonNull::new(chunks) {
+            if let Some(place) = home.claim_by_search(newest, bits) {
+                // An empty place that no hint led to: another thread has overwritten the hint.
+                if ptr::eq(home, &self.first) && thread::contended() {
+                    self.grow();
+                }
+                return Ok(place);
+            }
+        }
+        // A thread that starts what others end has its places come back to it; one that lives on others' places would be in
+        // their way. Only what is left over from before there were shards, or is more than a chunk, is taken.
+        if !ptr::eq(home, &self.first) {
+            let other = self.all().find_map(|other| other.claim_hinted(bits));
+            if let Some(place) = other {
+                return Ok(place);
+            }
+        }
+        home.push(body, bits)
+    }
+
+    #[cold]
+    fn grow(&self) {
+        if !self.others().is_empty() {
+            return;
+        }
+        let shards: Box<[Shard]> = (0..SHARDS).map(|_| Shard::new()).collect();
+        let shards = Box::into_raw(shards).cast::<Shard>();
+        // Release: pairs with `others`. Failure: closed, or somebody was faster.
+        let published = self
+            .shards
+            .compare_exchange(ptr::null_mut(), shards, Release, Relaxed);
+        if published.is_err() {
+            // SAFETY: made above, and never shared.
+            unsafe { free_shards(shards) };
+        }
+    }
+
+    /// Nobody comes in after this, and who came before is seen by the next walk (G3).
+    pub(super) fn close(&self) {
+        close(&self.shards);
+        for shard in self.all() {
+            close(&shard.chunks);
+            for place in shard.each_chunk().flat_map(|chunk| &chunk.places) {
+                let mut seen = place.word.load(Relaxed);
+                while !State(seen).has(State::CLOSED) {
+                    // AcqRel: the acquire half pairs with the last end here, the release half with the next.
+                    match place
+                        .word
+                        .compare_exchange(seen, seen | State::CLOSED, AcqRel, Relaxed)
+                    {
+                        Ok(_) => break,
+                        Err(now) => seen = now,
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        is_closed(self.shards.load(Relaxed))
+    }
+
+    /// Marks all who are here; `count` is told of so many before any of them is marked, and `uncount` of those that were
+    /// not (G2).
+    pub(super) fn watch(&self, count: impl Fn(usize), uncount: impl Fn(usize)) -> Found {
+        let mut found = Found::default();
+        for chunk in self.all().flat_map(Shard::each_chunk) {
+            let mut counted = 0;
+            for place in &chunk.places {
+                // Acquire: pairs with `end`; who joins sees what the task did.
+                let mut seen = State(place.word.load(Acquire));
+                while seen.is_living() && !seen.has(State::WATCHED) {
+                    if counted == 0 {
+                        counted = chunk.places.len();
+                        count(counted);
+                    }
+                    // AcqRel: the release half hands the count to who ends the task, the acquire half pairs with `end`.
+                    match place.word.compare_exchange(
+                        seen.0,
+                        seen.0 | State::WATCHED,
+                        AcqRel,
+                        Acquire,
+                    ) {
+                        Ok(_) => {
+                            counted -= 1;
+                            break;
+                        }
+                        Err(now) => seen = State(now),
+                    }
+                }
+                found.add(seen);
+            }
+            if counted != 0 {
+                uncount(counted);
+            }
+        }
+        found
+    }
+
+    /// Who is here, by loads.
+    pub(super) fn look(&self) -> Found {
+        let mut found = Found::default();
+        for place in self
+            .all()
+            .flat_map(Shard::each_chunk)
+            .flat_map(|c| &c.places)
+        {
+            // Acquire: pairs with `end`; what it was before is seen by the loads after this (G4).
+            found.add(State(place.word.load(Acquire)));
+        }
+        found
+    }
+
+    pub(super) fn read<R>(
+        &self,
+        panics: &mut Panics,
+        mut read: impl FnMut(&'static Location<'static>, Option<&Label>) -> R,
+    ) -> Vec<R> {
+        let places = self
+            .all()
+            .flat_map(Shard::each_chunk)
+            .flat_map(|c| &c.places);
+        places
+            .filter_map(|place| place.read(panics, &mut read))
+            .collect()
+    }
+}
+
+impl Found {
+    fn add(&mut self, state: State) {
+        self.living += usize::from(state.is_living());
+        self.generations += state.generation();
+        self.places += 1;
+    }
+}
+
+/// # Safety
+/// Made by `grow`, and nobody's any more.
+unsafe fn free_shards(shards: *mut Shard) {
+    // SAFETY: the caller's promise.
+    drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(shards, SHARDS)) });
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        for shard in self.all() {
+            let mut at = untagged(shard.chunks.load(Relaxed));
+            while !at.is_null() {
+                // SAFETY: with the body goes all that it has.
+                let chunk = unsafe { Box::from_raw(at) };
+                at = chunk.older.load(Relaxed);
+            }
+        }
+        let shards = untagged(self.shards.load(Relaxed));
+        if !shards.is_null() {
+            // SAFETY: as above.
+            unsafe { free_shards(shards) };
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What could not be started.
+
+use crate::tree::Cause;
+use core::error::Error;
+use core::fmt;
+
+/// Work that was not started: given back untouched, and why.
+///
+/// The cause is the group's, if it is cancelled; [`Closed`] or [`Full`], to be found by
+/// [`Cause::downcast_ref`]; or what the system says, if there is no thread or no runtime to be had.
+///
+/// ```
+/// use cancel_tree::{Context, Closed, Group};
+/// let group = Group::new(&Context::background());
+/// group.close();
+/// let refused = group.spawn_thread(|_ctx| println!("never printed")).unwrap_err();
+/// assert!(refused.cause().downcast_ref::<Closed>().is_some());
+/// let _work = refused.into_inner();
+/// ```
+pub struct Refused<W> {
+    work: W,
+    cause: Cause,
+}
+
+impl<W> Refused<W> {
+    pub(crate) fn new(work: W, cause: impl Into<Cause>) -> Refused<W> {
+        let cause = cause.into();
+        Refused { work, cause }
+    }
+
+    /// Why.
+    pub fn cause(&self) -> &Cause {
+        &self.cause
+    }
+
+    /// Whether it was for want of room only: see [`Full`].
+    pub fn is_full(&self) -> bool {
+        self.cause.downcast_ref::<Full>().is_some()
+    }
+
+    /// The work.
+    pub fn into_inner(self) -> W {
+        self.work
+    }
+
+    pub(crate) fn map<V>(self, f: impl FnOnce(W) -> V) -> Refused<V> {
+        Refused {
+            work: f(self.work),
+            cause: self.cause,
+        }
+    }
+}
+
+impl<W> fmt::Debug for Refused<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused")
+            .field("cause", &self.cause)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<W> fmt::Display for Refused<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not started: {}", self.cause)
+    }
+}
+
+impl<W> Error for Refused<W> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+impl<W> From<Refused<W>> for Cause {
+    fn from(refused: Refused<W>) -> Cause {
+        refused.cause
+    }
+}
+
+/// Why a closed group starts nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Closed;
+
+/// Why a group with a limit starts nothing at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Full;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the group is closed")
+    }
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the group has as many tasks as its limit allows")
+    }
+}
+
+impl Error for Closed {}
+impl Error for Full {}
+
+impl From<Closed> for Cause {
+    fn from(closed: Closed) -> Cause {
+        Cause::new(closed)
+    }
+}
+
+impl From<Full> for Cause {
+    fn from(full: Full) -> Cause {
+        Cause::new(full)
+    }
+}

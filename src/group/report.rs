@@ -1,0 +1,129 @@
+//! What is said of tasks that are there, and of those that were.
+
+use super::place::Label;
+use crate::tree::Cause;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::error::Error;
+use core::fmt;
+use core::panic::Location;
+use std::time::{Duration, Instant};
+
+/// A task that is there.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TaskInfo {
+    /// As given by [`Spawner::named`](super::Spawner::named).
+    pub name: Option<String>,
+    /// Where it was started.
+    pub spawned_at: &'static Location<'static>,
+    /// Since when it is there, if it has a name.
+    pub since: Option<Instant>,
+}
+
+impl TaskInfo {
+    pub(super) fn of(spawned_at: &'static Location<'static>, label: Option<&Label>) -> TaskInfo {
+        TaskInfo {
+            name: label.map(|label| label.name.clone().into_owned()),
+            spawned_at,
+            since: label.map(|label| label.since),
+        }
+    }
+}
+
+impl fmt::Display for TaskInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} ({}",
+            self.name.as_deref().unwrap_or("a task"),
+            self.spawned_at
+        )?;
+        if let Some(since) = self.since {
+            write!(f, ", for {:.1?}", since.elapsed())?;
+        }
+        f.write_str(")")
+    }
+}
+
+/// How a group was shut down; made by [`Group::shutdown`](super::Group::shutdown).
+///
+/// The numbers are of those who were there when it began.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// Ended by themselves before the group was cancelled.
+    pub done: usize,
+    /// Ended by themselves after that.
+    pub cancelled: usize,
+    /// Futures that were dropped before they were through, by whoever ran them.
+    pub forced: usize,
+    /// Who was still there at the end.
+    pub stuck: Vec<TaskInfo>,
+    /// The first error of a task, or panic, since the group was made.
+    pub cause: Option<Cause>,
+    /// From the call of `shutdown` to its return.
+    pub took: Duration,
+}
+
+impl Report {
+    /// Whether all ended by themselves, in time and without an error.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.cancelled == 0 && self.forced == 0 && self.stuck.is_empty() && self.cause.is_none()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "shut down in {:.1?}: {} done, {} cancelled, {} forced, {} stuck",
+            self.took,
+            self.done,
+            self.cancelled,
+            self.forced,
+            self.stuck.len()
+        )?;
+        if let Some(cause) = &self.cause {
+            write!(f, "; first error: {cause}")?;
+        }
+        for task in &self.stuck {
+            write!(f, "\n  stuck: {task}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Not all are gone; made by [`Group::join_until`](super::Group::join_until).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Unfinished {
+    /// Why the wait ended: the limit's cause.
+    pub cause: Cause,
+    /// Who is missing.
+    pub missing: Vec<TaskInfo>,
+}
+
+impl fmt::Display for Unfinished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} tasks are missing: {}",
+            self.missing.len(),
+            self.cause
+        )
+    }
+}
+
+impl Error for Unfinished {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+impl From<Unfinished> for Cause {
+    fn from(unfinished: Unfinished) -> Cause {
+        Cause::with_kind(unfinished.cause.kind(), unfinished)
+    }
+}

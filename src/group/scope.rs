@@ -1,0 +1,96 @@
+//! Threads that borrow from the stack.
+
+use super::group::Group;
+use super::refused::Refused;
+use super::spawner::Spawner;
+use super::task::Outcome;
+use crate::context::Context;
+use crate::tree::Cause;
+use core::fmt;
+use std::thread;
+
+/// Starts threads that borrow from the stack of the caller of [`Group::scope`]. A clone may be given to such a
+/// thread, to start further ones.
+#[derive(Clone)]
+pub struct Scope<'scope, 'env: 'scope> {
+    threads: &'scope thread::Scope<'scope, 'env>,
+    spawner: Spawner,
+}
+
+impl Group {
+    /// A group of threads that may borrow what is there at the call: it returns when all of them are gone. Sound as
+    /// [`std::thread::scope`], on which it is built.
+    ///
+    /// The first error of a thread, a panic of one, or a panic of `f` cancels the group, so that the others can stop.
+    ///
+    /// ```
+    /// use cancel_tree::{Context, Group};
+    /// let words = ["tea", "coffee"];
+    /// let total = std::sync::atomic::AtomicUsize::new(0);
+    /// Group::scope(&Context::background(), |g| {
+    ///     for word in &words {
+    ///         let total = &total;
+    ///         g.spawn_thread(move |_ctx| {
+    ///             total.fetch_add(word.len(), std::sync::atomic::Ordering::Relaxed);
+    ///         }).unwrap();
+    ///     }
+    /// }).unwrap();
+    /// assert_eq!(total.into_inner(), 9);
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Group::join`].
+    ///
+    /// # Panics
+    ///
+    /// With the panic of `f` or of a thread, after all are gone.
+    pub fn scope<'env, F, T>(ctx: &Context, f: F) -> Result<T, Cause>
+    where
+        F: for<'scope> FnOnce(&Scope<'scope, 'env>) -> T,
+    {
+        thread::scope(|threads| {
+            // Dropped, and so cancelled, before std waits for the threads if `f` panics.
+            let group = Group::new(ctx);
+            let spawner = group.spawner();
+            let answer = f(&Scope { threads, spawner });
+            group.join_blocking().map(|()| answer)
+        })
+    }
+}
+
+impl<'scope, 'env> Scope<'scope, 'env> {
+    /// The group's context.
+    pub fn context(&self) -> &Context {
+        self.spawner.context()
+    }
+
+    /// A thread that is a task of the group: see [`Spawner::spawn_thread`].
+    ///
+    /// # Errors
+    ///
+    /// The group is closed or cancelled, with `f` untouched; or there was no thread to be had, and `f` was dropped: then the work
+    /// that comes back is none.
+    #[track_caller]
+    pub fn spawn_thread<F, R>(&self, f: F) -> Result<(), Refused<Option<F>>>
+    where
+        F: FnOnce(Context) -> R + Send + 'scope,
+        R: Outcome,
+    {
+        let member = match self.spawner.enter() {
+            Ok(member) => member,
+            Err(refused) => return Err(refused.map(|()| Some(f))),
+        };
+        let run = move || member.run(f);
+        match thread::Builder::new().spawn_scoped(self.threads, run) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Refused::new(None, Cause::new(error))),
+        }
+    }
+}
+
+impl fmt::Debug for Scope<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Scope").field(&self.spawner).finish()
+    }
+}

@@ -1,0 +1,109 @@
+//! Who waits for a group: a seat each, which is used again. There are as many as have ever waited at once.
+
+use crate::sync::{Acquire, AtomicPtr, AtomicU8, OneWaiter, Panics, Relaxed, Release};
+use alloc::boxed::Box;
+use core::ptr::{self, NonNull};
+use core::task::Waker;
+
+const FREE: u8 = 0;
+const TAKEN: u8 = 1;
+
+struct Seat {
+    older: *const Seat,
+    state: AtomicU8,
+    waiter: OneWaiter,
+    #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+    _leak: crate::sync::Track<()>,
+}
+
+pub(super) struct Seats(AtomicPtr<Seat>);
+
+/// A seat that is the caller's until it is left. It must be left before the group goes.
+pub(super) struct Seated(NonNull<Seat>);
+
+// SAFETY: a seat's state is atomic, its waiter may be woken by others, and only who has the seat registers.
+unsafe impl Send for Seated {}
+// SAFETY: as above; `register` takes `&mut self`.
+unsafe impl Sync for Seated {}
+
+impl Seats {
+    pub(super) fn new() -> Seats {
+        Seats(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Seat> {
+        // Acquire: pairs with the push in `take`.
+        let mut at = self.0.load(Acquire).cast_const();
+        core::iter::from_fn(move || {
+            // SAFETY: seats are freed with the group, which the caller holds.
+            let seat = unsafe { at.as_ref() }?;
+            at = seat.older;
+            Some(seat)
+        })
+    }
+
+    pub(super) fn take(&self) -> Seated {
+        let free = self.each().find(|seat| {
+            // Acquire: pairs with `leave`; nobody else registers here any more.
+            let taken = seat.state.compare_exchange(FREE, TAKEN, Acquire, Relaxed);
+            taken.is_ok()
+        });
+        if let Some(seat) = free {
+            return Seated(NonNull::from(seat));
+        }
+        let seat = Box::into_raw(Box::new(Seat {
+            older: ptr::null(),
+            state: AtomicU8::new(TAKEN),
+            waiter: OneWaiter::default(),
+            #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+            _leak: crate::sync::Track::new(()),
+        }));
+        let mut seen = self.0.load(Relaxed);
+        loop {
+            // SAFETY: made above, and not shared yet.
+            unsafe { (*seat).older = seen };
+            // Release: pairs with `each`. Failure: the seat there is only linked to; who follows the link has acquired
+            // this push and with it, by the release sequence, that one.
+            match self.0.compare_exchange_weak(seen, seat, Release, Relaxed) {
+                // SAFETY: of a Box.
+                Ok(_) => return Seated(unsafe { NonNull::new_unchecked(seat) }),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    pub(super) fn wake_all(&self, panics: &mut Panics) {
+        for seat in self.each() {
+            panics.catch(|| seat.waiter.wake());
+        }
+    }
+}
+
+impl Seated {
+    pub(super) fn register(&mut self, waker: &Waker) {
+        // SAFETY: the seat is ours, and freed with the group.
+        unsafe { self.0.as_ref() }.waiter.register(waker);
+    }
+}
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        let seat = unsafe { self.0.as_ref() };
+        let waker = seat.waiter.take();
+        // Release: pairs with `take`.
+        seat.state.store(FREE, Release);
+        // User code last.
+        drop(waker);
+    }
+}
+
+impl Drop for Seats {
+    fn drop(&mut self) {
+        let mut at = self.0.load(Relaxed);
+        while !at.is_null() {
+            // SAFETY: with the group goes all that it has; nobody is seated.
+            at = unsafe { Box::from_raw(at) }.older.cast_mut();
+        }
+    }
+}

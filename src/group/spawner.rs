@@ -1,0 +1,602 @@
+//! The right to start tasks in a group, and a place that is held.
+
+use super::body::Body;
+use super::limit::Wait;
+use super::place::{End, Place};
+use super::refused::Refused;
+use super::task::{is_inside, Outcome, Tracked};
+use crate::context::{Context, Done};
+use crate::sync::Panics;
+use crate::tree::Cause;
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::fmt;
+use core::future::Future;
+use core::panic::Location;
+use core::pin::Pin;
+use core::ptr::NonNull;
+use core::task::{self, Poll};
+use std::thread;
+
+/// The right to start tasks in a [`Group`](super::Group): for tasks that start tasks, and for those who only bring work.
+///
+/// A clone is another handle of the same right. It keeps nothing going: when the group is dropped, it is cancelled,
+/// and whoever still has a spawner is refused.
+///
+/// ```
+/// use cancel_tree::{Context, Group};
+/// let group = Group::new(&Context::background());
+/// let spawner = group.spawner();
+/// group.spawn_thread(move |_ctx| {
+///     for part in 0..3 {
+///         spawner.spawn_thread(move |_ctx| println!("part {part}")).unwrap();
+///     }
+/// }).unwrap();
+/// group.join_blocking().unwrap(); // of all four
+/// ```
+pub struct Spawner {
+    body: NonNull<Body>,
+}
+
+// SAFETY: a counted pointer to what is Send and Sync.
+unsafe impl Send for Spawner {}
+// SAFETY: as above.
+unsafe impl Sync for Spawner {}
+
+// User code runs when the group is in order.
+impl core::panic::UnwindSafe for Spawner {}
+impl core::panic::RefUnwindSafe for Spawner {}
+
+/// [`Spawner`], for one task that has a name; made by [`Spawner::named`].
+#[must_use = "a name alone starts nothing"]
+pub struct Named<'a> {
+    spawner: &'a Spawner,
+    name: Cow<'static, str>,
+}
+
+/// Who starts what.
+struct Start<'a> {
+    spawner: &'a Spawner,
+    name: Option<Cow<'static, str>>,
+    from: &'static Location<'static>,
+}
+
+impl Spawner {
+    pub(super) fn new(body: NonNull<Body>) -> Spawner {
+        Spawner { body }
+    }
+
+    pub(super) fn at(&self) -> NonNull<Body> {
+        self.body
+    }
+
+    #[inline]
+    pub(super) fn body(&self) -> &Body {
+        // SAFETY: the handle is counted.
+        unsafe { self.body.as_ref() }
+    }
+
+    /// The group's context: above those of all its tasks.
+    pub fn context(&self) -> &Context {
+        &self.body().ctx
+    }
+
+    /// Whether nothing new is started any more: the group was closed, joined or shut down. (A group that is cancelled starts
+    /// nothing either.)
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.body().is_closed()
+    }
+
+    /// How many tasks there are. They come and go meanwhile: for people and for gauges.
+    ///
+    /// Cost: a look at each place, of which there are about as many as there have ever been tasks at once.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.body().how_many()
+    }
+
+    /// Whether there are no tasks at this moment.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.body().is_idle()
+    }
+
+    /// Gives the next task a name, which a [`Report`](super::Report) calls it by, and notes when it begins. Of a task
+    /// without a name, only the place is known at which it was started.
+    ///
+    /// ```
+    /// # use cancel_tree::{Context, Group};
+    /// # let group = Group::new(&Context::background());
+    /// group.named("flush").spawn_thread(|_ctx| {}).unwrap();
+    /// # group.join_blocking().unwrap();
+    /// ```
+    ///
+    /// Cost: an allocation and a reading of the clock; 1 RMW more at the task's end.
+    pub fn named(&self, name: impl Into<Cow<'static, str>>) -> Named<'_> {
+        Named {
+            spawner: self,
+            name: name.into(),
+        }
+    }
+
+    #[track_caller]
+    #[inline]
+    fn start(&self) -> Start<'_> {
+        Start {
+            spawner: self,
+            name: None,
+            from: Location::caller(),
+        }
+    }
+}
+
+impl<'a> Named<'a> {
+    #[track_caller]
+    #[inline]
+    fn start(self) -> Start<'a> {
+        Start {
+            spawner: self.spawner,
+            name: Some(self.name),
+            from: Location::caller(),
+        }
+    }
+}
+
+impl Clone for Spawner {
+    fn clone(&self) -> Spawner {
+        self.body().add_handle();
+        Spawner { body: self.body }
+    }
+}
+
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        // SAFETY: the handle is counted, and not used again.
+        unsafe { Body::release(self.body) };
+    }
+}
+
+impl fmt::Debug for Spawner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spawner")
+            .field("context", self.context())
+            .field("is_closed", &self.is_closed())
+            .finish()
+    }
+}
+
+/// The same methods for tasks with and without a name.
+macro_rules! starting {
+    ($self:ident: $by:ty, $simple:ty, [$($own:lifetime)?], $lifetime:lifetime) => {
+        /// A place in the group, held until it is dropped or used: for work that is neither a future nor a closure, as a
+        /// connection that was handed over.
+        ///
+        /// # Errors
+        ///
+        /// The group is closed, cancelled or full: see [`Refused`].
+        ///
+        /// Cost: 1 RMW, on the place's own word, once there are empty places.
+        #[track_caller]
+        #[inline]
+        pub fn enter($self: $simple) -> Result<Member, Refused<()>> {
+            $self.start().enter()
+        }
+
+        /// A future that is counted from now until it is through or dropped, to be run wherever. A task that wants a
+        /// context of its own takes [`track_with`](Self::track_with).
+        ///
+        /// # Errors
+        ///
+        /// As for [`enter`](Self::enter), with the future untouched.
+        ///
+        /// ```
+        /// # futures::executor::block_on(async {
+        /// use cancel_tree::{Context, Group};
+        /// let group = Group::new(&Context::background());
+        /// let task = group.track(async { Err::<(), _>("disk full") }).unwrap();
+        /// futures::future::join(task, async {
+        ///     assert_eq!(group.join().await.unwrap_err().to_string(), "disk full");
+        /// }).await;
+        /// # });
+        /// ```
+        ///
+        /// Cost: 1 RMW to begin and 1 to end, on the task's own place.
+        #[track_caller]
+        #[inline]
+        pub fn track<F>($self: $simple, future: F) -> Result<Tracked<F>, Refused<F>>
+        where
+            F: Future<Output: Outcome>,
+        {
+            match $self.start().enter() {
+                Ok(member) => Ok(member.track(future)),
+                Err(refused) => Err(refused.map(|()| future)),
+            }
+        }
+
+        /// The same, of a future that is given a context of its own, below the group's.
+        ///
+        /// # Errors
+        ///
+        /// As for [`enter`](Self::enter); `f` was not called.
+        #[track_caller]
+        #[inline]
+        pub fn track_with<F, T>($self: $simple, f: F) -> Result<Tracked<T>, Refused<F>>
+        where
+            F: FnOnce(Context) -> T,
+            T: Future<Output: Outcome>,
+        {
+            match $self.start().enter() {
+                Ok(member) => {
+                    let future = f(member.context());
+                    Ok(member.track(future))
+                }
+                Err(refused) => Err(refused.map(|()| f)),
+            }
+        }
+
+        /// A thread that is a task of the group. It is gone for the group when `f` has returned and what it owned is
+        /// dropped; its thread-locals go after that, as with std's scoped threads.
+        ///
+        /// # Errors
+        ///
+        /// As for [`enter`](Self::enter), or there was no thread to be had; with `f` untouched.
+        #[track_caller]
+        pub fn spawn_thread<F, R>($self: $simple, f: F) -> Result<(), Refused<F>>
+        where
+            F: FnOnce(Context) -> R + Send + 'static,
+            R: Outcome,
+        {
+            let start = $self.start();
+            let name = start.name.clone();
+            match start.enter() {
+                Ok(member) => member.spawn_thread(name, f),
+                Err(refused) => Err(refused.map(|()| f)),
+            }
+        }
+
+        /// [`enter`](Self::enter), when there is room under the group's [limit](super::Group::limit): those who wait get it
+        /// in order of arrival. Ends early with the group, or with `ctx`.
+        ///
+        /// A task of the same group that calls this is refused at once when there is no room: if all waited for each
+        /// other's places, none would ever be free. (That is noticed where the call is made by the task itself; not
+        /// in a task of another group, or of none, for which a task here waits.)
+        ///
+        /// # Errors
+        ///
+        /// As for [`enter`](Self::enter); or `ctx` is done, with its cause.
+        ///
+        /// # Cancel safety
+        ///
+        /// Dropping the future gives up the place in the queue, and nothing else.
+        #[track_caller]
+        pub fn enter_when<$($own,)? 'c>(
+            $self: $by,
+            ctx: &'c Context,
+        ) -> impl Future<Output = Result<Member, Refused<()>>> + Send + use<$lifetime, 'c> {
+            When::new($self.start(), ctx)
+        }
+
+        /// [`enter_when`](Self::enter_when), parking the calling thread meanwhile.
+        ///
+        /// # Errors
+        ///
+        /// As there.
+        #[track_caller]
+        pub fn enter_when_blocking($self: $simple, ctx: &Context) -> Result<Member, Refused<()>> {
+            block_on(When::new($self.start(), ctx))
+        }
+
+        /// [`track`](Self::track), when there is room: see [`enter_when`](Self::enter_when).
+        ///
+        /// # Errors
+        ///
+        /// As there, with the future untouched.
+        ///
+        /// # Cancel safety
+        ///
+        /// As there; the future that waits for room is dropped too.
+        #[track_caller]
+        pub fn track_when<$($own,)? 'c, F>(
+            $self: $by,
+            ctx: &'c Context,
+            future: F,
+        ) -> impl Future<Output = Result<Tracked<F>, Refused<F>>> + use<$lifetime, 'c, F>
+        where
+            F: Future<Output: Outcome>,
+        {
+            let when = When::new($self.start(), ctx);
+            async move {
+                match when.await {
+                    Ok(member) => Ok(member.track(future)),
+                    Err(refused) => Err(refused.map(|()| future)),
+                }
+            }
+        }
+    };
+}
+
+impl Spawner {
+    starting!(self: &'s Self, &Self, ['s], 's);
+}
+
+impl<'a> Named<'a> {
+    starting!(self: Self, Self, [], 'a);
+}
+
+/// For who starts tasks on other people's runtimes.
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+impl Spawner {
+    pub(crate) fn when<'c>(
+        &'c self,
+        name: Option<Cow<'static, str>>,
+        from: &'static Location<'static>,
+        ctx: &'c Context,
+    ) -> When<'c, 'c> {
+        let start = Start {
+            spawner: self,
+            name,
+            from,
+        };
+        When::new(start, ctx)
+    }
+
+    pub(crate) fn enter_from(
+        &self,
+        name: Option<Cow<'static, str>>,
+        from: &'static Location<'static>,
+    ) -> Result<Member, Refused<()>> {
+        let start = Start {
+            spawner: self,
+            name,
+            from,
+        };
+        start.enter()
+    }
+}
+
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+impl<'a> Named<'a> {
+    /// What it was made of.
+    pub(crate) fn into_parts(self) -> (&'a Spawner, Cow<'static, str>) {
+        (self.spawner, self.name)
+    }
+}
+
+impl Start<'_> {
+    #[inline]
+    fn enter(self) -> Result<Member, Refused<()>> {
+        match self.spawner.body().take_permit() {
+            Ok(limited) => self.claim(limited),
+            Err(cause) => Err(Refused::new((), cause)),
+        }
+    }
+
+    /// The permit, if it is limited, is the caller's.
+    #[inline]
+    fn claim(self, limited: bool) -> Result<Member, Refused<()>> {
+        let body = self.spawner.body;
+        // SAFETY: the spawner holds it.
+        match unsafe { Body::claim(body, limited, self.from, self.name) } {
+            Ok(place) => Ok(Member(place)),
+            Err(cause) => {
+                if limited {
+                    let mut panics = Panics::default();
+                    self.spawner.body().limit.give_back(&mut panics);
+                    panics.resume();
+                }
+                Err(Refused::new((), cause))
+            }
+        }
+    }
+}
+
+/// Waiting for room.
+pub(crate) struct When<'a, 'c> {
+    /// None when it is through.
+    start: Option<Start<'a>>,
+    spawner: &'a Spawner,
+    ctx: &'c Context,
+    wait: Wait,
+    ctx_ends: Done<'c>,
+    group_ends: Done<'a>,
+}
+
+impl<'a, 'c> When<'a, 'c> {
+    fn new(start: Start<'a>, ctx: &'c Context) -> When<'a, 'c> {
+        let spawner = start.spawner;
+        When {
+            start: Some(start),
+            spawner,
+            ctx,
+            wait: Wait::default(),
+            ctx_ends: ctx.done(),
+            group_ends: spawner.context().done(),
+        }
+    }
+
+    fn leave(&mut self) {
+        let mut panics = Panics::default();
+        self.wait.leave(&self.spawner.body().limit, &mut panics);
+        panics.resume();
+    }
+
+    fn refuse(&mut self, cause: Cause) -> Poll<Result<Member, Refused<()>>> {
+        self.start = None;
+        self.leave();
+        Poll::Ready(Err(Refused::new((), cause)))
+    }
+}
+
+impl Future for When<'_, '_> {
+    type Output = Result<Member, Refused<()>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let body = this.spawner.body();
+        let Some(start) = this.start.take() else {
+            return this.refuse(super::refused::Closed.into());
+        };
+        if let Some(cause) = body.ctx.cause().or_else(|| this.ctx.cause()) {
+            return this.refuse(cause);
+        }
+        if !body.limit.is_set() && this.wait.is_new() {
+            return Poll::Ready(start.claim(false));
+        }
+        if this.wait.is_new() && is_inside(this.spawner.body) {
+            return Poll::Ready(start.enter());
+        }
+        let mut panics = Panics::default();
+        let answer = this.wait.poll(&body.limit, cx.waker(), &mut panics);
+        match answer {
+            Poll::Ready(Ok(())) => {
+                let answer = start.claim(true);
+                panics.resume();
+                return Poll::Ready(answer);
+            }
+            Poll::Ready(Err(no)) => {
+                let cause = body.no_room(no);
+                panics.resume();
+                return this.refuse(cause);
+            }
+            Poll::Pending => {
+                this.start = Some(start);
+                panics.resume();
+            }
+        }
+        let mut done = |done: &mut Done<'_>| Pin::new(done).poll(cx).is_ready();
+        if done(&mut this.group_ends) || done(&mut this.ctx_ends) {
+            let cause = body.ctx.cause().or_else(|| this.ctx.cause());
+            return this.refuse(cause.unwrap_or(super::refused::Closed.into()));
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for When<'_, '_> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// A place in a group: counted until it is dropped, or until what it was used for is through. Made by
+/// [`Spawner::enter`].
+#[must_use = "dropped at once it has counted nothing"]
+pub struct Member(NonNull<Place>);
+
+// SAFETY: a place is used by atomics, and given up once, by whoever has the member.
+unsafe impl Send for Member {}
+// SAFETY: as above.
+unsafe impl Sync for Member {}
+
+impl core::panic::UnwindSafe for Member {}
+impl core::panic::RefUnwindSafe for Member {}
+
+impl Member {
+    pub(super) fn at(&self) -> NonNull<Place> {
+        self.0
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        // SAFETY: the place is ours.
+        unsafe { self.0.as_ref() }
+    }
+
+    pub(super) fn body(&self) -> &Body {
+        // SAFETY: the place keeps it (G5).
+        unsafe { self.place().body().as_ref() }
+    }
+
+    /// A context of its own for what is done here, below the group's. It may be kept longer than the place, which that does
+    /// not keep.
+    ///
+    /// Cost: 1 RMW, and 1 to drop it.
+    #[inline]
+    pub fn context(&self) -> Context {
+        self.body().ctx.child()
+    }
+
+    /// A future that has this place: see [`Spawner::track`].
+    pub fn track<F: Future<Output: Outcome>>(self, future: F) -> Tracked<F> {
+        Tracked::new(self, future)
+    }
+
+    /// A thread that has this place: see [`Spawner::spawn_thread`].
+    fn spawn_thread<F, R>(self, name: Option<Cow<'static, str>>, f: F) -> Result<(), Refused<F>>
+    where
+        F: FnOnce(Context) -> R + Send + 'static,
+        R: Outcome,
+    {
+        /// The work, which comes back if there is no thread: std drops what it was given then.
+        struct Work<F>(NonNull<(Member, F)>);
+        // SAFETY: it is the only pointer to what it points to, once the thread is there, and that is Send.
+        unsafe impl<F: Send> Send for Work<F> {}
+        impl<F> Work<F> {
+            /// # Safety
+            /// Once.
+            unsafe fn take(self) -> (Member, F) {
+                // SAFETY: of a Box.
+                *unsafe { Box::from_raw(self.0.as_ptr()) }
+            }
+        }
+
+        let raw = Box::into_raw(Box::new((self, f)));
+        // SAFETY: of a Box.
+        let raw = unsafe { NonNull::new_unchecked(raw) };
+        let work = Work(raw);
+        let mut builder = thread::Builder::new();
+        // The system's names end at a 0.
+        if let Some(name) = name.filter(|name| !name.contains('\0')) {
+            builder = builder.name(String::from(name));
+        }
+        let spawned = builder.spawn(move || {
+            // SAFETY: this thread runs once.
+            let (member, f) = unsafe { work.take() };
+            member.run(f);
+        });
+        match spawned {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                // SAFETY: there is no thread, so nobody else takes it.
+                let (member, f) = unsafe { Work(raw).take() };
+                drop(member);
+                Err(Refused::new(f, Cause::new(error)))
+            }
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut panics = Panics::default();
+        // SAFETY: the place is ours, and not used again.
+        unsafe { Body::leave(self.0, End::Done, &mut panics) };
+        panics.resume();
+    }
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member")
+            .field("name", &self.place().name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Parks the calling thread until the future is ready.
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = core::pin::pin!(future);
+    let mut answer = None;
+    crate::sync::park::until(None, |waker| {
+        match future.as_mut().poll(&mut task::Context::from_waker(waker)) {
+            Poll::Ready(output) => answer = Some(output),
+            Poll::Pending => {}
+        }
+        answer.is_some()
+    });
+    match answer {
+        Some(answer) => answer,
+        None => unreachable!("without a deadline it waits until there is an answer"),
+    }
+}

@@ -1,0 +1,226 @@
+//! What runs at a place.
+
+use super::body::Body;
+use super::place::{End, Place};
+use super::spawner::Member;
+use crate::context::Context;
+use crate::sync::{local, Panics};
+use crate::tree::Cause;
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::any::Any;
+use core::cell::Cell;
+use core::error::Error;
+use core::fmt;
+use core::future::Future;
+use core::mem::ManuallyDrop;
+use core::panic::Location;
+use core::pin::Pin;
+use core::ptr::{self, NonNull};
+use core::task::{self, Poll};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+/// What a task may return: `()`, or a `Result` whose error can be a [`Cause`].
+pub trait Outcome: sealed::Sealed {
+    #[doc(hidden)]
+    fn into_result(self) -> Result<(), Cause>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for () {}
+    impl<T, E> Sealed for Result<T, E> {}
+}
+
+impl Outcome for () {
+    fn into_result(self) -> Result<(), Cause> {
+        Ok(())
+    }
+}
+
+impl<T, E: Into<Cause>> Outcome for Result<T, E> {
+    fn into_result(self) -> Result<(), Cause> {
+        self.map(drop).map_err(Into::into)
+    }
+}
+
+/// Why a group ended, if a task of it panicked.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Panicked {
+    /// What the panic said, if it was a text.
+    pub message: Cow<'static, str>,
+    /// The task's name, if it has one.
+    pub name: Option<String>,
+    /// Where it was started.
+    pub spawned_at: Option<&'static Location<'static>>,
+}
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a task panicked")?;
+        if let Some(name) = &self.name {
+            write!(f, " ({name})")?;
+        }
+        if let Some(at) = self.spawned_at {
+            write!(f, ", started at {at}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl Error for Panicked {}
+
+local! {
+    /// Of which group this thread is running a task: its body, or null.
+    static INSIDE: Cell<*mut ()> = Cell::new(ptr::null_mut());
+}
+
+/// While a task of this group runs on this thread.
+struct Inside(*mut ());
+
+impl Inside {
+    fn of(place: &Place) -> Inside {
+        let body = place.body().as_ptr().cast();
+        Inside(INSIDE.with(|inside| inside.replace(body)))
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.with(|inside| inside.set(self.0));
+    }
+}
+
+/// Whether the caller is a task of this group.
+pub(super) fn is_inside(body: NonNull<Body>) -> bool {
+    INSIDE.with(|inside| inside.get() == body.as_ptr().cast())
+}
+
+/// A future that is counted by its group, until it is through or dropped; made by
+/// [`Spawner::track`](super::Spawner::track). To be run wherever futures are.
+///
+/// It is counted from the call that made it, before its first poll. An error or a panic of the future goes to the
+/// group, so its own output is `()`. The future inside is dropped before the group can be told that it is gone.
+///
+/// # Cancel safety
+///
+/// Dropping it drops the future inside, and gives its place up.
+#[must_use = "futures do nothing unless polled"]
+pub struct Tracked<F> {
+    /// None when it is through.
+    member: Option<Member>,
+    /// Pinned when this is.
+    future: Option<F>,
+}
+
+impl<F> Tracked<F> {
+    pub(super) fn new(member: Member, future: F) -> Tracked<F> {
+        Tracked {
+            member: Some(member),
+            future: Some(future),
+        }
+    }
+
+    fn parts(self: Pin<&mut Self>) -> (&mut Option<Member>, Pin<&mut Option<F>>) {
+        // SAFETY: `future` is pinned with `self`, never moved out, and dropped in place; `Tracked` is Unpin only where
+        // `F` is. `member` is not pinned.
+        unsafe {
+            let this = self.get_unchecked_mut();
+            (&mut this.member, Pin::new_unchecked(&mut this.future))
+        }
+    }
+}
+
+impl<F: Future<Output: Outcome>> Future for Tracked<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        let (member, mut future) = self.parts();
+        let Some(at) = member else {
+            return Poll::Ready(());
+        };
+        let inside = Inside::of(at.place());
+        let step = AssertUnwindSafe(|| match future.as_mut().as_pin_mut() {
+            Some(future) => future.poll(cx).map(Outcome::into_result),
+            None => Poll::Ready(Ok(())),
+        });
+        // AssertUnwindSafe: after a panic the future is only dropped.
+        let result = match catch_unwind(step) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(result)) => Ok(result),
+            Err(payload) => Err(payload),
+        };
+        // AssertUnwindSafe: as above.
+        let dropped = catch_unwind(AssertUnwindSafe(|| future.set(None)));
+        drop(inside);
+        let result = match dropped {
+            Err(payload) if result.is_ok() => Err(payload),
+            _ => result,
+        };
+        if let Some(member) = member.take() {
+            member.settle(result);
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<F> Drop for Tracked<F> {
+    fn drop(&mut self) {
+        // SAFETY: not moved after this.
+        let (member, mut future) = unsafe { Pin::new_unchecked(self) }.parts();
+        let Some(member) = member.take() else {
+            return;
+        };
+        // AssertUnwindSafe: it is not used after this.
+        let dropped = catch_unwind(AssertUnwindSafe(|| future.set(None)));
+        match dropped {
+            Ok(()) => member.end(End::Dropped),
+            Err(payload) => member.settle(Err(payload)),
+        }
+    }
+}
+
+impl<F> fmt::Debug for Tracked<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracked")
+            .field("is_through", &self.member.is_none())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Member {
+    /// Runs `f` as the task of this place, on this thread, and gives the place up. An error or a panic goes to the group.
+    pub fn run<R: Outcome>(self, f: impl FnOnce(Context) -> R) {
+        let ctx = self.context();
+        let result = {
+            let _inside = Inside::of(self.place());
+            // AssertUnwindSafe: after a panic nothing of `f` is left.
+            catch_unwind(AssertUnwindSafe(|| f(ctx).into_result()))
+        };
+        self.settle(result);
+    }
+
+    /// The task is through, and so it went.
+    fn settle(self, result: Result<Result<(), Cause>, Box<dyn Any + Send>>) {
+        let mut panics = Panics::default();
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(cause)) => self.body().fail(cause, &mut panics),
+            Err(payload) => self.body().panicked(payload, self.place(), &mut panics),
+        }
+        let this = ManuallyDrop::new(self);
+        // SAFETY: the member is not used again.
+        unsafe { Body::leave(this.at(), End::Done, &mut panics) };
+        panics.resume();
+    }
+
+    pub(super) fn end(self, end: End) {
+        let this = ManuallyDrop::new(self);
+        let mut panics = Panics::default();
+        // SAFETY: the member is not used again.
+        unsafe { Body::leave(this.at(), end, &mut panics) };
+        panics.resume();
+    }
+}

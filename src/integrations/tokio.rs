@@ -1,0 +1,216 @@
+//! Tasks of a [`Group`](crate::Group) on tokio (feature `tokio`).
+//!
+//! ```
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! use cancel_tree::{Cause, Context, Group};
+//!
+//! let group = Group::new(&Context::background());
+//! group.named("watch").spawn(|ctx| async move {
+//!     ctx.done().await;
+//! }).unwrap();
+//! group.spawn(|_ctx| async { Err::<(), _>("backend gone") }).unwrap();
+//! assert_eq!(group.join().await.unwrap_err().to_string(), "backend gone");
+//! # });
+//! ```
+
+use crate::context::Context;
+use crate::group::{Member, Named, Outcome, Refused, Spawner};
+use crate::tree::Cause;
+use alloc::borrow::Cow;
+use core::future::Future;
+use core::panic::Location;
+use tokio::runtime::Handle;
+
+type Name = Option<Cow<'static, str>>;
+type From = &'static Location<'static>;
+
+fn runtime<F>(f: F) -> Result<(Handle, F), Refused<F>> {
+    match Handle::try_current() {
+        Ok(runtime) => Ok((runtime, f)),
+        Err(error) => Err(Refused::new(f, Cause::new(error))),
+    }
+}
+
+fn run<F, T>(runtime: &Handle, member: Member, f: F)
+where
+    F: FnOnce(Context) -> T,
+    T: Future<Output: Outcome> + Send + 'static,
+{
+    let future = f(member.context());
+    drop(runtime.spawn(member.track(future)));
+}
+
+fn spawn<F, T>(spawner: &Spawner, name: Name, from: From, f: F) -> Result<(), Refused<F>>
+where
+    F: FnOnce(Context) -> T,
+    T: Future<Output: Outcome> + Send + 'static,
+{
+    let (runtime, f) = runtime(f)?;
+    match spawner.enter_from(name, from) {
+        Ok(member) => {
+            run(&runtime, member, f);
+            Ok(())
+        }
+        Err(refused) => Err(refused.map(|()| f)),
+    }
+}
+
+fn spawn_blocking<F, R>(spawner: &Spawner, name: Name, from: From, f: F) -> Result<(), Refused<F>>
+where
+    F: FnOnce(Context) -> R + Send + 'static,
+    R: Outcome,
+{
+    let (runtime, f) = runtime(f)?;
+    match spawner.enter_from(name, from) {
+        Ok(member) => {
+            drop(runtime.spawn_blocking(move || member.run(f)));
+            Ok(())
+        }
+        Err(refused) => Err(refused.map(|()| f)),
+    }
+}
+
+async fn spawn_when<F, T>(
+    spawner: &Spawner,
+    name: Name,
+    from: From,
+    ctx: &Context,
+    f: F,
+) -> Result<(), Refused<F>>
+where
+    F: FnOnce(Context) -> T,
+    T: Future<Output: Outcome> + Send + 'static,
+{
+    let (runtime, f) = runtime(f)?;
+    match spawner.when(name, from, ctx).await {
+        Ok(member) => {
+            run(&runtime, member, f);
+            Ok(())
+        }
+        Err(refused) => Err(refused.map(|()| f)),
+    }
+}
+
+/// On the runtime of the caller (feature `tokio`).
+impl Spawner {
+    /// A task on tokio, of the future that `f` makes of a context of its own.
+    ///
+    /// # Errors
+    ///
+    /// The group is closed, cancelled or full, or there is no runtime here; `f` was not called.
+    #[track_caller]
+    pub fn spawn<F, T>(&self, f: F) -> Result<(), Refused<F>>
+    where
+        F: FnOnce(Context) -> T,
+        T: Future<Output: Outcome> + Send + 'static,
+    {
+        spawn(self, None, Location::caller(), f)
+    }
+
+    /// [`spawn`](Self::spawn), which never waits for room: the same, for those who look for this name.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[track_caller]
+    pub fn try_spawn<F, T>(&self, f: F) -> Result<(), Refused<F>>
+    where
+        F: FnOnce(Context) -> T,
+        T: Future<Output: Outcome> + Send + 'static,
+    {
+        spawn(self, None, Location::caller(), f)
+    }
+
+    /// `f` on one of the runtime's threads for what blocks. If the runtime goes before it has begun, it is dropped, and has left
+    /// the group.
+    ///
+    /// # Errors
+    ///
+    /// As for [`spawn`](Self::spawn).
+    #[track_caller]
+    pub fn spawn_blocking<F, R>(&self, f: F) -> Result<(), Refused<F>>
+    where
+        F: FnOnce(Context) -> R + Send + 'static,
+        R: Outcome,
+    {
+        spawn_blocking(self, None, Location::caller(), f)
+    }
+
+    /// [`spawn`](Self::spawn), when there is room: see [`enter_when`](Self::enter_when).
+    ///
+    /// # Errors
+    ///
+    /// As there; `f` was not called.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the place in the queue, and `f`.
+    #[track_caller]
+    pub fn spawn_when<'a, F, T>(
+        &'a self,
+        ctx: &'a Context,
+        f: F,
+    ) -> impl Future<Output = Result<(), Refused<F>>> + use<'a, F, T>
+    where
+        F: FnOnce(Context) -> T,
+        T: Future<Output: Outcome> + Send + 'static,
+    {
+        spawn_when(self, None, Location::caller(), ctx, f)
+    }
+}
+
+/// On the runtime of the caller (feature `tokio`).
+impl<'a> Named<'a> {
+    /// As [`Spawner::spawn`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[track_caller]
+    pub fn spawn<F, T>(self, f: F) -> Result<(), Refused<F>>
+    where
+        F: FnOnce(Context) -> T,
+        T: Future<Output: Outcome> + Send + 'static,
+    {
+        let (spawner, name) = self.into_parts();
+        spawn(spawner, Some(name), Location::caller(), f)
+    }
+
+    /// As [`Spawner::spawn_blocking`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[track_caller]
+    pub fn spawn_blocking<F, R>(self, f: F) -> Result<(), Refused<F>>
+    where
+        F: FnOnce(Context) -> R + Send + 'static,
+        R: Outcome,
+    {
+        let (spawner, name) = self.into_parts();
+        spawn_blocking(spawner, Some(name), Location::caller(), f)
+    }
+
+    /// As [`Spawner::spawn_when`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    #[track_caller]
+    pub fn spawn_when<F, T>(
+        self,
+        ctx: &'a Context,
+        f: F,
+    ) -> impl Future<Output = Result<(), Refused<F>>> + use<'a, F, T>
+    where
+        F: FnOnce(Context) -> T,
+        T: Future<Output: Outcome> + Send + 'static,
+    {
+        let (spawner, name) = self.into_parts();
+        spawn_when(spawner, Some(name), Location::caller(), ctx, f)
+    }
+}

@@ -1,0 +1,179 @@
+//! Groups on tokio.
+
+use cancel_tree::{Context, ContextError, Group, Panicked};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+fn group() -> Group {
+    Group::new(&Context::background())
+}
+
+#[tokio::test]
+async fn without_a_runtime_the_work_comes_back() {
+    let group = group();
+    let refused = std::thread::spawn(move || {
+        let refused = group.spawn(|_ctx| async {}).is_err();
+        assert!(group.is_empty());
+        refused
+    });
+    assert!(refused.join().unwrap());
+}
+
+/// The seeds' tracker, for tasks: nothing is lost, and nobody waits for ever.
+#[tokio::test]
+async fn the_tracker() {
+    struct Tracker(Group, Arc<AtomicUsize>);
+    impl Tracker {
+        fn event(&self, takes: Duration) {
+            let sent = self.1.clone();
+            let task = self.0.named("event").spawn(move |ctx| async move {
+                let done = ctx.run(tokio::time::sleep(takes)).await;
+                sent.fetch_add(usize::from(done.is_ok()), SeqCst);
+                done
+            });
+            task.unwrap();
+        }
+    }
+    let tracker = Tracker(group(), Arc::default());
+    for _ in 0..5 {
+        tracker.event(Duration::from_millis(5));
+    }
+    tracker.event(Duration::from_secs(3600));
+    let (limit, _guard) = Context::background().with_timeout(Duration::from_millis(200));
+    let report = tracker.0.shutdown(&limit).await;
+    assert_eq!(tracker.1.load(SeqCst), 5);
+    assert_eq!((report.done, report.cancelled), (5, 1), "{report}");
+    assert!(report.stuck.is_empty());
+    assert_eq!(limit.err(), Some(ContextError::DeadlineExceeded));
+}
+
+#[tokio::test]
+async fn three_watchers_stop_at_one_cancel() {
+    let group = group();
+    for _ in 0..3 {
+        group
+            .spawn(|ctx| async move { _ = ctx.done().await })
+            .unwrap();
+    }
+    assert_eq!(group.len(), 3);
+    group.cancel();
+    assert!(group.join().await.is_ok());
+}
+
+/// Backends in parallel: the first error, or the deadline, ends the rest.
+#[tokio::test]
+async fn the_search() {
+    let group = group();
+    let mut found = group.outcomes();
+    for word in ["web", "images"] {
+        let task = found.track(async move {
+            tokio::task::yield_now().await;
+            Ok::<_, &str>(word.len())
+        });
+        tokio::spawn(task.unwrap());
+    }
+    let mut sum = 0;
+    while let Some(hits) = found.next().await {
+        sum += hits.unwrap();
+    }
+    assert_eq!(sum, 9);
+    group
+        .spawn(|_ctx| async { Err::<(), _>("backend gone") })
+        .unwrap();
+    group
+        .spawn(|ctx| async move { Err::<(), _>(ctx.done().await) })
+        .unwrap_or(());
+    assert_eq!(group.join().await.unwrap_err().to_string(), "backend gone");
+}
+
+#[tokio::test]
+async fn a_task_that_is_aborted_has_left() {
+    let group = group();
+    let task = tokio::spawn(group.track(std::future::pending::<()>()).unwrap());
+    let unpolled = tokio::spawn(group.track(std::future::pending::<()>()).unwrap());
+    unpolled.abort();
+    task.abort();
+    assert!(group.join().await.is_ok());
+}
+
+#[test]
+fn tasks_of_a_runtime_that_goes_have_left() {
+    let group = group();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        group.spawn(|_ctx| std::future::pending::<()>()).unwrap();
+        let (keep, wait) = std::sync::mpsc::channel::<()>();
+        group.spawn_blocking(move |_ctx| _ = wait.recv()).unwrap();
+        drop(keep);
+    });
+    drop(runtime);
+    assert!(group.join_blocking().is_ok());
+}
+
+#[tokio::test]
+async fn a_panic_of_a_task_is_raised_by_join() {
+    let group = Arc::new(group());
+    let (say, hear) = oneshot::channel();
+    group
+        .spawn(|ctx| async move {
+            ctx.done().await;
+            let _ = say.send(ctx.cause());
+        })
+        .unwrap();
+    group
+        .spawn_blocking(|_ctx| {
+            if true {
+                panic!("oh no");
+            }
+        })
+        .unwrap();
+    let cause = hear.await.unwrap().unwrap();
+    assert!(cause.downcast_ref::<Panicked>().is_some());
+    let joined = tokio::spawn(async move { group.join().await });
+    assert!(joined.await.unwrap_err().is_panic());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_than_the_limit_run_at_once() {
+    let group = group().limit(4);
+    let ctx = Context::background();
+    let (now, peak) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    for _ in 0..1000 {
+        let (now, peak) = (now.clone(), peak.clone());
+        let task = group.spawn_when(&ctx, move |_ctx| async move {
+            peak.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+            tokio::task::yield_now().await;
+            now.fetch_sub(1, SeqCst);
+        });
+        task.await.unwrap();
+    }
+    group.join().await.unwrap();
+    assert!(peak.load(SeqCst) <= 4);
+    assert!(peak.load(SeqCst) > 1);
+}
+
+#[tokio::test]
+async fn a_full_group_refuses_what_does_not_wait() {
+    let group = group().limit(1);
+    group
+        .try_spawn(|ctx| async move { _ = ctx.done().await })
+        .unwrap();
+    assert!(group.try_spawn(|_ctx| async {}).unwrap_err().is_full());
+    // From inside, too.
+    let spawner = group.spawner();
+    group.set_limit(2);
+    let (say, hear) = oneshot::channel();
+    group
+        .spawn(|ctx| async move {
+            let inside = spawner.spawn_when(&ctx, |_ctx| async {}).await;
+            let _ = say.send(inside.is_err());
+        })
+        .unwrap();
+    assert!(hear.await.unwrap());
+    group.cancel();
+    group.join().await.unwrap();
+}
