@@ -410,11 +410,7 @@ fn a_closed_group_gives_the_work_back() {
     let group = group();
     let member = group.enter().unwrap();
     group.close();
-    let refused = group
-        .track_with(|_ctx| async {
-            7;
-        })
-        .unwrap_err();
+    let refused = group.track_with(|_ctx| async {}).unwrap_err();
     assert!(refused.cause().downcast_ref::<Closed>().is_some());
     let _work = refused.into_inner();
     assert!(group.spawn_thread::<_, ()>(|_ctx| panic!("runs")).is_err());

@@ -316,7 +316,7 @@ impl Place {
         if !seen.is_claimable() {
             return None;
         }
-        let new = seen.0 + State::GENERATION | State::TAKEN | bits;
+        let new = (seen.0 + State::GENERATION) | State::TAKEN | bits;
         // Acquire: pairs with `end`; what is written here is through with the last task.
         self.word
             .compare_exchange(seen.0, new, Acquire, Relaxed)
@@ -464,7 +464,7 @@ impl Place {
         loop {
             let is_last = seen.0 & State::READERS == State::READER;
             let clears = is_last && !seen.has(State::TAKEN);
-            let new = seen.0 - State::READER | if clears { State::CLEARING } else { 0 };
+            let new = (seen.0 - State::READER) | if clears { State::CLEARING } else { 0 };
             // AcqRel: the release half pairs with who drops the label, the acquire half with the task and with
             // other readers.
             match self.word.compare_exchange(seen.0, new, AcqRel, Relaxed) {

@@ -149,9 +149,15 @@ impl Driver {
     pub(super) fn is_busy(&self) -> bool {
         self.wheel.is_busy()
             || !self.entries.is_null()
-            || !(self.jobs.is_null() && self.turned.is_null() && self.ready.is_null())
+            || self.has_jobs()
             || !self.passed.large.is_null()
             || !self.passed.marked.is_empty()
+    }
+
+    fn has_jobs(&self) -> bool {
+        [self.jobs, self.turned, self.ready]
+            .iter()
+            .any(|list| !list.is_null())
     }
 
     pub(super) fn next(&self) -> Option<Tick> {

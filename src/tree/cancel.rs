@@ -337,6 +337,7 @@ impl Cancel {
     ///
     /// # Safety
     /// The caller keeps the node until all is over.
+    #[cfg(feature = "std")]
     pub(super) unsafe fn begin(node: NonNull<Node>, cause: Cause) -> Cancel {
         // SAFETY: the caller's promise.
         unsafe {
