@@ -17,7 +17,8 @@
 //!
 //! theirs.cancel();
 //! assert!(ctx.is_done());
-//! assert!(below.is_cancelled());
+//! // Whoever waits is told by a worker thread: their wake-ups may hold locks.
+//! futures::executor::block_on(below.cancelled());
 //! ```
 
 use crate::context::{Context, DoneSignal, ForeignContext};

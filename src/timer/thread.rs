@@ -21,6 +21,7 @@ const UNUSED: u8 = 0;
 const WANTED: u8 = 1;
 const RUNNING: u8 = 2;
 
+#[inline]
 pub(crate) fn is_running() -> bool {
     STATE.load(Relaxed) == RUNNING
 }

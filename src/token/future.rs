@@ -31,8 +31,6 @@ impl Future for WaitForCancellationFuture<'_> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        #[cfg(feature = "std")]
-        crate::timer::look();
         ready_if(
             this.waiter.poll(this.token.handle(), cx.waker()) || this.token.has_expired_unseen(),
         )
@@ -75,8 +73,6 @@ impl Future for WaitForCancellationFutureOwned {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        #[cfg(feature = "std")]
-        crate::timer::look();
         ready_if(
             this.waiter.poll(this.token.handle(), cx.waker()) || this.token.has_expired_unseen(),
         )

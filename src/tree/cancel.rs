@@ -111,6 +111,10 @@ pub(super) fn cancel_because(node: &Node, cause: Cause) -> bool {
 fn finish(node: &Node, outcome: Outcome) -> bool {
     let first = outcome.first;
     if !outcome.is_all() {
+        if outcome.won {
+            spread(node, outcome);
+            return first;
+        }
         // SAFETY: the caller keeps the node.
         let mut rest = unsafe { Cancel::after(NonNull::from(node), outcome) };
         let mut panics = Panics::default();
@@ -126,6 +130,44 @@ fn finish(node: &Node, outcome: Outcome) -> bool {
     // User code: the error that lost may run anything when it is dropped (I9).
     drop(outcome.rejected);
     first
+}
+
+/// What is left of a cancel that has made the step itself, where something is below. Most trees have no edges, and then
+/// a walk is all that it takes to mark them.
+fn spread(node: &Node, outcome: Outcome) {
+    let mut below = Below::WALKED;
+    below.add(Below::WON);
+    below.add_waiters(outcome.state);
+    let mut fired = None;
+    Walk::new(node, outcome.state).step::<true>(usize::MAX, |below_it, from| {
+        let seen = below_it.word.mark(from.kind);
+        if seen.has_any(NOTABLE) {
+            below.add_waiters(seen);
+            if seen.has_any(State::EDGE.with(State::TARGET).with(State::MARKED)) {
+                let fired = fired.get_or_insert_with(FiredEdges::new);
+                return meet(below_it, seen, from, node, &mut below, fired);
+            }
+        }
+        seen
+    });
+    let mut panics = Panics::default();
+    if let Some(fired) = fired {
+        // SAFETY: the caller keeps the node.
+        let mut rest = unsafe { Cancel::after(NonNull::from(node), outcome) };
+        rest.fired = fired;
+        rest.leave_part(below);
+        rest.mark(usize::MAX);
+        rest.wake(&mut panics);
+        rest.call(&mut panics);
+    } else {
+        node.word.set_marked();
+        wake_tasks(node, below, &mut panics);
+        run_callbacks(node, below, &mut panics);
+        if let Some(rejected) = outcome.rejected {
+            panics.catch(|| drop(rejected));
+        }
+    }
+    panics.resume();
 }
 
 /// What has become of the own cancel of one node.
@@ -593,7 +635,7 @@ impl Cancel {
 /// by which the walk goes on.
 #[cold]
 fn meet(
-    node: &'static Node,
+    node: &Node,
     seen: State,
     from: From,
     top: &Node,

@@ -56,7 +56,7 @@ pub(super) unsafe fn release(node: NonNull<Node>) {
 ///
 /// # Safety
 /// As for `release`, and the handle is the only one; `seen` is a recent state of the word.
-#[inline]
+#[inline(never)]
 unsafe fn release_sole(node: NonNull<Node>, seen: State) {
     let plain = State::ORPHAN
         .with(State::CANCELLED)
