@@ -274,7 +274,8 @@ impl CancellationToken {
     /// source is cancelled.)
     ///
     /// `f` may do anything: cancel, create, drop, wait. Mind that a token which `f` owns keeps its
-    /// tree alive as long as `f` is registered.
+    /// tree alive as long as `f` is registered. A cancel inside `f` has run its own callbacks when it returns: a callback
+    /// that cancels the next token, whose callback cancels the next one, nests on the stack, about a KiB for each.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
