@@ -515,6 +515,41 @@ fn a_callback_that_blocks_at_a_deadline_delays_no_other_deadline() {
 }
 
 #[test]
+fn callbacks_at_a_deadline_never_run_on_a_thread_that_waits_for_it() {
+    for _ in 0..50 {
+        let (ctx, _guard) = Context::background().with_timeout(MS);
+        let waiter = thread::current().id();
+        let (say, hear) = mpsc::channel();
+        drop(ctx.on_cancel(move || say.send(thread::current().id()).unwrap()));
+        assert_eq!(ctx.wait(), DeadlineExceeded);
+        assert_ne!(hear.recv_timeout(PATIENCE).unwrap(), waiter);
+    }
+}
+
+#[test]
+fn a_callback_at_a_deadline_may_join_the_threads_that_wait_for_it() {
+    for _ in 0..20 {
+        let (ctx, _guard) = Context::background().with_timeout(10 * MS);
+        let waiters: Vec<_> = (0..2)
+            .map(|_| {
+                thread::spawn({
+                    let ctx = ctx.clone();
+                    move || ctx.sleep(PATIENCE)
+                })
+            })
+            .collect();
+        let (f, ear) = bell();
+        drop(ctx.on_cancel(move || {
+            for waiter in waiters {
+                assert_eq!(waiter.join().unwrap(), Err(DeadlineExceeded));
+            }
+            f();
+        }));
+        assert!(hears(&ear));
+    }
+}
+
+#[test]
 fn a_callback_at_a_deadline_may_wait_for_another_deadline() {
     let (ctx, _guard) = Context::background().with_timeout(MS);
     let (f, ear) = bell();

@@ -421,6 +421,13 @@ impl Cancel {
         plain.then_some(self.top_below.0.into())
     }
 
+    /// Marked through, and there is nothing to be woken, called or let go of.
+    #[cfg(feature = "std")]
+    pub(super) fn is_idle(&self) -> bool {
+        let waits = Below(Below::TASKS.0 | Below::CALLS.0);
+        self.plain_rest().is_some() && !self.top_below.has_any(waits)
+    }
+
     /// The rest of a cancel, by what `plain_rest` has said of it.
     ///
     /// # Safety

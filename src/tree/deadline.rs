@@ -11,6 +11,7 @@ use super::{reclaim, Handle, Node};
 use crate::sync::{Arc, Panics, UnsafeCell};
 use crate::timer::clock::Moment;
 use crate::timer::entry::{Entry, Table, NEVER};
+use crate::timer::job::Job;
 use crate::timer::trigger::Trigger;
 use crate::timer::{self, pool};
 use alloc::boxed::Box;
@@ -221,6 +222,34 @@ fn deadline_cause(node: &Node) -> Cause {
     cause.unwrap_or(ContextError::DeadlineExceeded.into())
 }
 
+/// What is left of a cancel by a thread that has noticed a deadline before the timer did. `repr(C)`: found by its first
+/// field.
+#[repr(C)]
+struct Rest {
+    job: Job,
+    cancel: Cancel,
+    /// Keeps what is cancelled, which is this token or above it.
+    kept: Handle,
+}
+
+impl Rest {
+    /// # Safety
+    /// `job` is one that `cancel_above_by_worker` has given to a worker.
+    unsafe fn run_job(job: NonNull<Job>) {
+        // SAFETY: the box that was given away, of which the job is the first field.
+        let rest = unsafe { Box::from_raw(job.cast::<Rest>().as_ptr()) };
+        let Rest {
+            mut cancel, kept, ..
+        } = *rest;
+        let mut panics = Panics::default();
+        cancel.wake(&mut panics);
+        cancel.call(&mut panics);
+        drop(cancel);
+        panics.catch(|| drop(kept));
+        panics.resume();
+    }
+}
+
 impl Handle {
     /// Has the timer cancel the token at `deadline`. The token is new: the handle is the only one, and nothing is
     /// below.
@@ -275,8 +304,31 @@ impl Handle {
             }
         });
         if let Some((_, node)) = first {
-            cancel::cancel_because(node, deadline_cause(node));
+            if timer::is_running() {
+                self.cancel_above_by_worker(node);
+            } else {
+                cancel::cancel_because(node, deadline_cause(node));
+            }
         }
+    }
+
+    /// Cancels the token, or one above it, because its deadline has passed, and has a worker wake tasks and threads and run
+    /// callbacks: whoever notices the deadline is about to go on, and a callback may take long, or wait for that.
+    fn cancel_above_by_worker(&self, node: &Node) {
+        // SAFETY: the handle keeps the token and what is above (I5), and `Rest` has another one.
+        let mut cancel =
+            unsafe { Cancel::begin_for_others(NonNull::from(node), deadline_cause(node)) };
+        cancel.mark(usize::MAX);
+        if cancel.is_idle() {
+            return;
+        }
+        let rest = Box::new(Rest {
+            job: Job::new(Rest::run_job),
+            cancel,
+            kept: self.clone(),
+        });
+        // SAFETY: the job is the box's, which is the job's from now on. The first field is where the whole is.
+        unsafe { timer::run_on_worker(NonNull::from(Box::leak(rest)).cast()) };
     }
 
     /// Visits the token and all above it.
