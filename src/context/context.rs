@@ -47,7 +47,11 @@ use std::time::{Duration, Instant};
 /// still while the machine is suspended.
 ///
 /// A child process made by `fork` without `exec` has no timer thread: deadlines do not pass there for those who
-/// poll, but those who block in [`wait`](Self::wait) or [`sleep`](Self::sleep) notice them.
+/// poll, but those who block in [`wait`](Self::wait) or [`sleep`](Self::sleep) notice them. Callbacks do not run there at
+/// a deadline, and the memory of deadlines is not all given back.
+///
+/// Deadlines of one moment are noticed in the order in which they are, as far as the timer keeps up: where a thousand and more
+/// pass within a quarter of a millisecond, a later one above may be first, and give its cause.
 ///
 /// # Memory ordering
 ///

@@ -1,6 +1,7 @@
 //! Who gives the timer more than it can take in pays for it. Numbers, from which nothing follows but a pause.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::process;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -18,11 +19,22 @@ const MOMENT: Duration = Duration::from_micros(50);
 /// it may be less than nothing for a moment, and wrap.
 static PENDING: AtomicUsize = AtomicUsize::new(0);
 
+/// The process that has the timer's thread. In a child of its there is nobody to take anything in, so no pause helps.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
+/// The timer's thread begins.
+pub(super) fn begin() {
+    PROCESS.store(process::id(), Relaxed);
+}
+
 /// One more. `wake` is called before a pause.
 pub(super) fn pushed(wake: impl FnOnce()) {
     let before = PENDING.fetch_add(1, Relaxed);
     // Less than nothing is much, as a number without a sign: then nobody has to pay.
     if !(MANY..usize::MAX / 2).contains(&before) {
+        return;
+    }
+    if PROCESS.load(Relaxed) != process::id() {
         return;
     }
     wake();

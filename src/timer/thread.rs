@@ -99,6 +99,7 @@ fn run() {
     if !stay(&thread::current()) {
         return;
     }
+    super::pressure::begin();
     let mut driver = Box::new(Driver::new());
     let mut crew = Crew::new();
     loop {
