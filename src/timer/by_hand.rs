@@ -5,7 +5,7 @@ use super::clock::{self, Tick};
 use super::driver::Driver;
 use super::round::Round;
 #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
-use super::workers::{self, Worker};
+use super::workers::Worker;
 use super::{inbox, pool};
 #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
 use crate::sync::Arc;
@@ -97,10 +97,10 @@ impl Due {
     /// Cancels the contexts; what the workers do.
     pub fn fire(self) {
         for round in &self.0 {
-            while round.wake_one() {}
+            while round.things().wake_one() {}
         }
         for round in &self.0 {
-            while round.call_one() {}
+            while round.things().call_one() {}
         }
     }
 }
@@ -123,7 +123,7 @@ pub struct Shared(Arc<Round>);
 impl Shared {
     /// What a worker does who is sent there.
     pub fn serve(self) {
-        workers::serve(self.0);
+        Worker::new(Arc::new(Round::nothing())).serve(self.0);
     }
 
     /// The round after it.
@@ -133,7 +133,7 @@ impl Shared {
 
     /// Whether all of it has been taken by somebody.
     pub fn is_taken(&self) -> bool {
-        !self.0.is_to_wake() && !self.0.is_to_call()
+        !self.0.things().is_to_wake() && !self.0.things().is_to_call()
     }
 }
 
@@ -146,6 +146,16 @@ pub struct Hand(Arc<Worker>);
 impl Hand {
     pub fn new(round: &Shared) -> Hand {
         Hand(Arc::new(Worker::new(round.0.clone())))
+    }
+
+    /// What the worker does with one round, and those after it.
+    pub fn serve(&self, round: &Shared) {
+        self.0.serve(round.0.clone());
+    }
+
+    /// The service thread's look at where the worker is; all before `first` has been taken.
+    pub fn lead_on(&self, first: &Shared) {
+        self.0.lead_on(&first.0);
     }
 
     /// The worker's thread, until it goes.

@@ -51,7 +51,7 @@ impl Watch {
 
     /// The first round of which not all has been taken: how many are to be sent to it.
     fn look(&mut self, round: &Arc<Round>) -> usize {
-        let now = (Arc::as_ptr(round).addr(), round.progress());
+        let now = (Arc::as_ptr(round).addr(), round.things().progress());
         if now != std::mem::replace(&mut self.seen, now) {
             self.number = 1;
             return 0;
@@ -79,7 +79,7 @@ impl Crew {
 
     /// There is something to do.
     pub(super) fn hand(&mut self, round: Round, now: Instant) {
-        let urgent = round.has_deadlines();
+        let urgent = round.things().has_deadlines();
         let round = Arc::new(round);
         self.last.set_next(round.clone());
         self.last = round;
@@ -101,7 +101,7 @@ impl Crew {
 
     /// Passes over the rounds of which all has been taken.
     fn skip_taken(&mut self) {
-        while !self.first.is_to_wake() && !self.first.is_to_call() {
+        while !self.first.things().is_to_wake() && !self.first.things().is_to_call() {
             let Some(next) = self.first.next() else { break };
             self.first = next;
         }
@@ -110,7 +110,7 @@ impl Crew {
     /// A look at how things get on. The answer says when the next one is due, if there has to be one.
     pub(super) fn look(&mut self, now: Instant) -> Option<Duration> {
         self.skip_taken();
-        if !self.first.is_to_wake() && !self.first.is_to_call() {
+        if !self.first.things().is_to_wake() && !self.first.things().is_to_call() {
             self.rest();
             return None;
         }
@@ -119,12 +119,13 @@ impl Crew {
             return Some(rest);
         }
         self.looked = now;
+        self.lead_on();
         let mut to_wake = Some(self.first.clone());
-        while let Some(round) = to_wake.take_if(|round| !round.is_to_wake()) {
+        while let Some(round) = to_wake.take_if(|round| !round.things().is_to_wake()) {
             to_wake = round.next();
         }
         let waking = to_wake.map_or(0, |round| self.waking.look(&round));
-        let calling = if self.first.is_to_call() {
+        let calling = if self.first.things().is_to_call() {
             self.calling.look(&self.first)
         } else {
             0
@@ -145,11 +146,19 @@ impl Crew {
         Some(PATIENCE)
     }
 
+    /// Who is at one thing for long does not keep what others have done since.
+    fn lead_on(&self) {
+        for worker in &self.workers {
+            worker.lead_on(&self.first);
+        }
+    }
+
     /// There is nothing left: what was large goes.
     fn rest(&mut self) {
+        self.lead_on();
         self.waking = Watch::new();
         self.calling = Watch::new();
-        if self.first.is_large() {
+        if self.first.things().is_large() {
             let nothing = Arc::new(Round::nothing());
             self.last.set_next(nothing.clone());
             self.last = nothing.clone();

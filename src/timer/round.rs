@@ -16,6 +16,14 @@ use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 
 pub(super) struct Round {
+    things: Arc<Things>,
+    /// A counted pointer, or null.
+    next: AtomicPtr<Round>,
+}
+
+/// What there is to do in a round, apart from what comes after it: whoever is at one thing for long keeps this, and not
+/// all that is handed out meanwhile.
+pub(super) struct Things {
     /// Deadlines, then jobs.
     items: Vec<Item>,
     /// How many deadlines.
@@ -25,8 +33,6 @@ pub(super) struct Round {
     called: AtomicUsize,
     /// How often a worker has been through with something.
     done: AtomicUsize,
-    /// A counted pointer, or null.
-    next: AtomicPtr<Round>,
 }
 
 pub(super) struct Item {
@@ -71,13 +77,19 @@ fn of_user(f: impl FnOnce()) {
 impl Round {
     pub(super) fn new(items: Vec<Item>, deadlines: usize) -> Round {
         Round {
-            items,
-            deadlines,
-            woken: AtomicUsize::new(0),
-            called: AtomicUsize::new(0),
-            done: AtomicUsize::new(0),
+            things: Arc::new(Things {
+                items,
+                deadlines,
+                woken: AtomicUsize::new(0),
+                called: AtomicUsize::new(0),
+                done: AtomicUsize::new(0),
+            }),
             next: AtomicPtr::new(ptr::null_mut()),
         }
+    }
+
+    pub(super) fn things(&self) -> &Arc<Things> {
+        &self.things
     }
 
     /// The end of the line, when there is nothing to do.
@@ -85,6 +97,32 @@ impl Round {
         Round::new(Vec::new(), 0)
     }
 
+    /// Says what comes after it: the timer's, once.
+    pub(super) fn set_next(&self, next: Arc<Round>) {
+        // Release: pairs with the Acquire of `next`.
+        self.next.store(Arc::into_raw(next).cast_mut(), Release);
+    }
+
+    pub(super) fn next(&self) -> Option<Arc<Round>> {
+        // Acquire: pairs with `set_next`.
+        let next = self.next.load(Acquire);
+        (!next.is_null()).then(|| {
+            // SAFETY: counted, as long as this one is there; the clone counts for itself.
+            let next = ManuallyDrop::new(unsafe { Arc::from_raw(next.cast_const()) });
+            Arc::clone(&next)
+        })
+    }
+
+    fn take_next(&mut self) -> Option<Arc<Round>> {
+        // Relaxed: the last owner's.
+        let next = self.next.load(Relaxed);
+        self.next.store(ptr::null_mut(), Relaxed);
+        // SAFETY: the count was this one's, and is taken once.
+        (!next.is_null()).then(|| unsafe { Arc::from_raw(next.cast_const()) })
+    }
+}
+
+impl Things {
     pub(super) fn has_deadlines(&self) -> bool {
         self.deadlines != 0
     }
@@ -154,30 +192,6 @@ impl Round {
         }
         self.done.fetch_add(1, Relaxed);
         true
-    }
-
-    /// Says what comes after it: the timer's, once.
-    pub(super) fn set_next(&self, next: Arc<Round>) {
-        // Release: pairs with the Acquire of `next`.
-        self.next.store(Arc::into_raw(next).cast_mut(), Release);
-    }
-
-    pub(super) fn next(&self) -> Option<Arc<Round>> {
-        // Acquire: pairs with `set_next`.
-        let next = self.next.load(Acquire);
-        (!next.is_null()).then(|| {
-            // SAFETY: counted, as long as this one is there; the clone counts for itself.
-            let next = ManuallyDrop::new(unsafe { Arc::from_raw(next.cast_const()) });
-            Arc::clone(&next)
-        })
-    }
-
-    fn take_next(&mut self) -> Option<Arc<Round>> {
-        // Relaxed: the last owner's.
-        let next = self.next.load(Relaxed);
-        self.next.store(ptr::null_mut(), Relaxed);
-        // SAFETY: the count was this one's, and is taken once.
-        (!next.is_null()).then(|| unsafe { Arc::from_raw(next.cast_const()) })
     }
 }
 

@@ -5,8 +5,8 @@
 //! swap takes it out, and the worker's step from EMPTY to IDLE, before it sleeps, fails if there is one. So nobody waits
 //! for anybody, and a worker that stops anywhere keeps no more than the one thing that it is at.
 
-use super::round::Round;
-use crate::sync::{AcqRel, Acquire, Arc, AtomicPtr, Relaxed};
+use super::round::{Round, Things};
+use crate::sync::{AcqRel, Acquire, Arc, AtomicPtr, AtomicUsize, Relaxed, Release};
 use core::ptr;
 
 /// The worker is at work, or on its way to sleep.
@@ -20,6 +20,11 @@ const GONE: *mut Round = ptr::without_provenance_mut(2);
 pub(super) struct Worker {
     /// A counted pointer of a round, or one of the three.
     mail: AtomicPtr<Round>,
+    /// While the worker runs user code: the round in which it goes on waking, and the one in which it goes on calling, as
+    /// counted pointers. Who takes one out by an RMW has its count.
+    left_off: [AtomicPtr<Round>; 2],
+    /// The service thread's: what was there when it looked last.
+    seen: [AtomicUsize; 2],
     bed: Bed,
 }
 
@@ -28,6 +33,8 @@ impl Worker {
     pub(super) fn new(round: Arc<Round>) -> Worker {
         Worker {
             mail: AtomicPtr::new(Arc::into_raw(round).cast_mut()),
+            left_off: [(); 2].map(|()| AtomicPtr::new(ptr::null_mut())),
+            seen: [(); 2].map(|()| AtomicUsize::new(0)),
             bed: Bed::new(),
         }
     }
@@ -69,6 +76,28 @@ impl Worker {
         self.mail.load(Acquire) == GONE
     }
 
+    /// Has it go on at `first`, before which all has been taken, if it has been at one thing since this was last called: it
+    /// would keep all rounds since then.
+    pub(super) fn lead_on(&self, first: &Arc<Round>) {
+        for (word, seen) in self.left_off.iter().zip(&self.seen) {
+            // Relaxed, all: the CAS checks the guess, and `seen` is this thread's.
+            let old = word.load(Relaxed);
+            let is_long = old.addr() == seen.load(Relaxed) && !old.is_null();
+            seen.store(old.addr(), Relaxed);
+            if !is_long || ptr::eq(old, Arc::as_ptr(first)) {
+                continue;
+            }
+            let new = Arc::into_raw(Arc::clone(first)).cast_mut();
+            // AcqRel: pairs with the worker's store, whose count we take, and with its swap, which takes ours.
+            let out = match word.compare_exchange(old, new, AcqRel, Relaxed) {
+                Ok(old) => old,
+                Err(_) => new,
+            };
+            // SAFETY: counted: the one that the worker has put there, or the new one, which nobody has seen.
+            drop(unsafe { Arc::from_raw(out.cast_const()) });
+        }
+    }
+
     /// It could not be started.
     pub(super) fn cancel(&self) {
         drop(self.take_mail(GONE));
@@ -93,8 +122,56 @@ impl Worker {
     pub(super) fn work(&self) {
         self.bed.make();
         while let Some(round) = self.next_round() {
-            serve(round);
+            self.serve(round);
         }
+    }
+
+    /// Does what is left to do in a round, and in those after it. Whatever is to be woken comes before the next callback.
+    pub(super) fn serve(&self, round: Arc<Round>) {
+        let (mut waking, mut calling) = (Arc::clone(&round), round);
+        loop {
+            loop {
+                if waking.things().is_to_wake() {
+                    let wake = |things: &Things| while things.wake_one() {};
+                    let things = Arc::clone(waking.things());
+                    [waking, calling] = self.leaving_off([waking, calling], || wake(&things));
+                }
+                match waking.next() {
+                    Some(next) => waking = next,
+                    None => break,
+                }
+            }
+            loop {
+                if calling.things().is_to_call() {
+                    let mut called = false;
+                    let things = Arc::clone(calling.things());
+                    [waking, calling] =
+                        self.leaving_off([waking, calling], || called = things.call_one());
+                    if called {
+                        break;
+                    }
+                }
+                match calling.next() {
+                    Some(next) => calling = next,
+                    None => return,
+                }
+            }
+        }
+    }
+
+    /// Runs user code while the rounds to go on with lie where the service thread can reach them.
+    fn leaving_off(&self, rounds: [Arc<Round>; 2], user: impl FnOnce()) -> [Arc<Round>; 2] {
+        for (word, round) in self.left_off.iter().zip(rounds) {
+            // Release: pairs with `lead_on`.
+            word.store(Arc::into_raw(round).cast_mut(), Release);
+        }
+        user();
+        self.left_off.each_ref().map(|word| {
+            // AcqRel: pairs with `lead_on`.
+            let round = word.swap(ptr::null_mut(), AcqRel);
+            // SAFETY: a round has been there since the store above, and its count is whoever's takes it out.
+            unsafe { Arc::from_raw(round.cast_const()) }
+        })
     }
 
     /// The next round, or nothing when there has been none for a while.
@@ -126,26 +203,6 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         drop(self.take_mail(GONE));
-    }
-}
-
-/// Does what is left to do in a round, and in those after it. Whatever is to be woken comes before the next callback.
-pub(super) fn serve(round: Arc<Round>) {
-    let (mut waking, mut calling) = (Arc::clone(&round), round);
-    loop {
-        loop {
-            while waking.wake_one() {}
-            match waking.next() {
-                Some(next) => waking = next,
-                None => break,
-            }
-        }
-        while !calling.call_one() {
-            match calling.next() {
-                Some(next) => calling = next,
-                None => return,
-            }
-        }
     }
 }
 
