@@ -4,8 +4,10 @@
 use cancel_tree::CancellationToken;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::VecDeque;
+use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 
 struct Counting;
 
@@ -150,5 +152,49 @@ fn a_parent_keeps_a_small_multiple_of_its_peak() {
         }
     }
     drop(parent);
+    assert_eq!(nodes(), before, "nodes are left");
+
+    for peak in [20, 200, 1000] {
+        for burst in [2, 27, 137] {
+            waiters_come_and_go(peak, burst);
+        }
+    }
+}
+
+/// The waiters of one token need the room of their peak number, in whatever order they come and go.
+fn waiters_come_and_go(peak: usize, burst: usize) {
+    let before = nodes();
+    let token = CancellationToken::new();
+    let waiting = || {
+        let mut future = Box::pin(token.cancelled());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(future.as_mut().poll(&mut cx).is_pending());
+        future
+    };
+    let mut random = Random(7);
+    let mut all: VecDeque<_> = (0..peak + burst).map(|_| waiting()).collect();
+    all.truncate(peak);
+    let at_first = nodes();
+    for round in 0..1000 {
+        match round % 4 {
+            // The oldest go; then any.
+            0 => drop(all.drain(..burst.min(peak))),
+            1 => (0..burst.min(peak)).for_each(|_| {
+                let i = random.next() as usize % all.len();
+                all.swap_remove_back(i);
+            }),
+            // One comes back, and others come for a moment.
+            2 => drop(all.remove(random.next() as usize % peak)),
+            _ => drop((0..burst).map(|_| waiting()).collect::<Vec<_>>()),
+        }
+        while all.len() < peak {
+            all.push_back(waiting());
+        }
+    }
+    let more = nodes() - at_first;
+    // One room, for the places of the first few that nobody takes again once there are rooms.
+    assert!(more <= 8, "{peak} waiters in bursts of {burst}: {more} nodes");
+    drop(all);
+    drop(token);
     assert_eq!(nodes(), before, "nodes are left");
 }

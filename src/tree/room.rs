@@ -9,8 +9,12 @@
 //! canceller closes the room and takes all its wakers by one step; who arms a seat after that is refused by the answer.
 //! After the close no seat is taken or given up, so what is in the seats stays as it is while it is read.
 //!
-//! The rooms of one home (a token, or a shard of it) are a ring. Its extension points at one of
-//! them, where to look next: that is a hint as those of children are, and no room leaves the ring.
+//! The rooms of one home (a token, or a shard of it) are a ring, which no room leaves. Those with a free seat are also a
+//! stack: the extension points at its top, and the header's `hint`, which no children need, at what is under it. LISTED says that a
+//! room is there. A room gets there when it is made and when the first waiter leaves a full one, and is taken off when
+//! somebody finds it full on top. Both are plain stores, so races lose rooms, as they lose the hints of
+//! children: what the stack does not lead to is found by going on in the ring from the last one of the stack. Without
+//! races nothing is lost, and a room is made only if all are full.
 
 use super::extension::Extension;
 use super::word::{Refused, State};
@@ -47,6 +51,7 @@ const SEATS: usize = {
     }
 };
 
+const _: () = assert!(2 * SEATS <= Bits::BITS as usize - 2);
 const _: () = assert!(size_of::<Room>() <= REST * size_of::<Node>());
 const _: () = assert!(align_of::<Room>() <= align_of::<Node>());
 
@@ -55,6 +60,8 @@ const LOOK: usize = if SMALL { 2 } else { 4 };
 
 /// The canceller has been here: nobody takes a seat any more, and the wakers are his.
 const CLOSED: Bits = 1 << (Bits::BITS - 1);
+/// The room is in its home's stack, or was until a race.
+const LISTED: Bits = 1 << (Bits::BITS - 2);
 /// All seats are taken.
 const FULL: Bits = taken(SEATS) - taken(0);
 
@@ -102,7 +109,7 @@ impl Room {
         let room = room.as_ptr();
         // SAFETY: the caller's promise.
         unsafe {
-            (&raw mut (*room).word).write(AtomicBits::new(taken(0)));
+            (&raw mut (*room).word).write(AtomicBits::new(taken(0) | LISTED));
             (&raw mut (*room).next).write(AtomicPtr::new(ptr::null_mut()));
             for i in 0..SEATS {
                 let cell = UnsafeCell::new(MaybeUninit::uninit());
@@ -140,6 +147,53 @@ impl Room {
             }
         }
     }
+
+    /// Takes LISTED from a room that is full. None: it is not full any more, or closed; otherwise whether LISTED was there.
+    fn unlist(&self) -> Option<bool> {
+        // Relaxed, all: it is about what the step itself says; the stack's pointers have their own orderings.
+        let mut seen = self.word.load(Relaxed);
+        loop {
+            if seen & CLOSED != 0 || seen & FULL != FULL {
+                return None;
+            }
+            if seen & LISTED == 0 {
+                return Some(false);
+            }
+            match self
+                .word
+                .compare_exchange_weak(seen, seen & !LISTED, Relaxed, Relaxed)
+            {
+                Ok(_) => return Some(true),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// What is under it in the stack.
+    fn under(&self) -> &AtomicPtr<Node> {
+        // SAFETY: the header is memory of the same chunk, written before the room was linked.
+        unsafe { &(*header(NonNull::from(self)).as_ptr()).hint }
+    }
+}
+
+/// Puts a room that has LISTED on top of the stack; what is full there is taken off.
+fn list(extension: &Extension, room: NonNull<Room>) {
+    // Acquire, both: pair with the stores below.
+    let mut top = extension.rooms.load(Acquire);
+    if top == room.as_ptr() {
+        return;
+    }
+    // SAFETY: a room of the same home (I2).
+    if let Some(full) = unsafe { top.as_ref() } {
+        if full.unlist().is_some() {
+            top = full.under().load(Acquire).cast();
+        }
+    }
+    // SAFETY: the same.
+    let this = unsafe { room.as_ref() };
+    // Release, both: pair with the loads of them; every room in the stack was announced (I6).
+    this.under().store(top.cast(), Release);
+    extension.rooms.store(room.as_ptr(), Release);
 }
 
 impl Taken {
@@ -197,13 +251,17 @@ impl Seated {
         if before & CLOSED != 0 {
             return None;
         }
-        if before & FULL == FULL {
-            // Nobody is led here if he is not led here now.
+        if before & FULL == FULL && before & LISTED == 0 {
+            // Nobody is led here if nobody is led here now.
+            // Relaxed: who sets it puts the room on the stack; the stack's pointers have their own orderings.
+            let first = this.word.fetch_or(LISTED, Relaxed) & LISTED == 0;
             // SAFETY: the header of the room, whose parent is its home: the token or a shard of it (I5).
             let home = unsafe { header(self.room).as_ref().parent() };
-            if let Some(extension) = home.and_then(|home| home.link.extension()) {
-                // Release: see `Rooms`.
-                extension.rooms.store(self.room.as_ptr(), Release);
+            if let Some(extension) = home
+                .and_then(|home| home.link.extension())
+                .filter(|_| first)
+            {
+                list(extension, self.room);
             }
         }
         // SAFETY: the bit was cleared here, in a room that was not closed.
@@ -240,32 +298,57 @@ pub(super) fn take(token: &Node, home: &Node) -> Result<Taken, Refused> {
     }
 }
 
-/// The rooms that come next, other threads', a new one.
+/// The rooms further down, those that come next, other threads', a new one.
 #[cold]
 fn take_slowly(token: &Node, home: &Node, extension: &Extension) -> Result<Taken, Refused> {
     // Acquire: as in `take`.
-    let hint = extension.rooms.load(Acquire);
-    let mut last = hint;
-    for _ in 0..LOOK {
+    let mut top = extension.rooms.load(Acquire);
+    // Down the stack. It ends: each turn but the last takes LISTED from a room, or somebody else has left one.
+    let end = loop {
         // SAFETY: as in `take`.
-        let Some(room) = (unsafe { last.as_ref() }) else {
-            return make(home, extension, last);
+        let Some(room) = (unsafe { top.as_ref() }) else {
+            return make(home, extension, top);
         };
         match room.take() {
+            Err(Refused::Taken) => {}
+            taken_or_cancelled => return taken_or_cancelled,
+        }
+        // Acquire: pairs with `list`.
+        let under = room.under().load(Acquire).cast::<Room>();
+        // First off the stack, then LISTED: who leaves in between finds LISTED, and the step fails. The last one stays, for
+        // the ring's sake. Release: pairs with the loads of it.
+        if !under.is_null() {
+            extension.rooms.store(under, Release);
+        }
+        match room.unlist() {
+            Some(true) if !under.is_null() => top = under,
+            Some(_) => break top,
+            None => list(extension, NonNull::from(room)),
+        }
+    };
+    // On in the ring, for those that the stack has lost.
+    let mut last = end;
+    for _ in 1..LOOK {
+        // Acquire: pairs with `enter_ring`.
+        // SAFETY: as in `take`.
+        let next = unsafe { &*last }.next.load(Acquire);
+        if next == end {
+            break;
+        }
+        last = next;
+        // SAFETY: the same.
+        let room = unsafe { &*last };
+        match room.take() {
             Ok(taken) => {
-                // Release: pairs with the loads of it.
-                extension.rooms.store(last, Release);
+                // Relaxed: without LISTED it is somebody else's to be put there.
+                if room.word.load(Relaxed) & LISTED != 0 {
+                    list(extension, NonNull::from(room));
+                }
                 return Ok(taken);
             }
             Err(Refused::Cancelled) => return Err(Refused::Cancelled),
             Err(Refused::Taken) => {}
         }
-        // Acquire: pairs with `enter_ring`.
-        let next = room.next.load(Acquire);
-        if next == hint {
-            break;
-        }
-        last = next;
     }
     match take_elsewhere(token, home) {
         Err(Refused::Taken) => make(home, extension, last),
@@ -297,8 +380,8 @@ fn take_elsewhere(token: &Node, home: &Node) -> Result<Taken, Refused> {
 fn make(home: &Node, extension: &Extension, after: *mut Room) -> Result<Taken, Refused> {
     let room = home.push_room().ok_or(Refused::Cancelled)?;
     enter_ring(extension, room, after);
-    // Release: pairs with the loads of it; the announcement is behind this (I6).
-    extension.rooms.store(room.as_ptr(), Release);
+    // The announcement is behind this (I6).
+    list(extension, room);
     Ok(Taken {
         room,
         seat: 0,
