@@ -754,25 +754,24 @@ const ROLES: &[Role] = &[
     },
     Role {
         name: "foreign future, polled",
-        panics: Surface,
+        panics: Stay,
         cancels: None,
         least: 1,
-        set_up: |_, act| {
+        set_up: |world, act| {
             let (future, woken) = Pending::new(Some(act), None);
             let ctx = Context::below(Foreign {
                 future: Mutex::new(Some(Box::pin(future))),
                 ..Foreign::default()
             });
             let waker = woken.recv().expect("polled");
-            Box::new(move || {
-                let _ctx = ctx;
-                waker.wake();
-            })
+            // A worker polls it, if it is there.
+            world.keep(ctx);
+            Box::new(move || waker.wake())
         },
     },
     Role {
         name: "foreign future, dropped when it is ready",
-        panics: Surface,
+        panics: Stay,
         cancels: None,
         least: 1,
         set_up: |_, act| {
@@ -783,14 +782,9 @@ const ROLES: &[Role] = &[
             });
             let waker = woken.recv().expect("polled");
             Box::new(move || {
-                struct Done(Context);
-                impl Drop for Done {
-                    fn drop(&mut self) {
-                        assert!(self.0.is_done(), "it was ready, and the cancel is lost");
-                    }
-                }
-                let _done = Done(ctx);
                 waker.wake();
+                let done = ctx.wait_timeout(PATIENCE);
+                assert!(done.is_some(), "it was ready, and the cancel is lost");
             })
         },
     },

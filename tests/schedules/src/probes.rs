@@ -233,9 +233,30 @@ struct Deadline {
     time: u64,
 }
 
+impl Deadline {
+    /// A turn that has ended has seen to it.
+    fn is_over(&self) -> bool {
+        let (turn, time) = self.turns.ended.get();
+        turn > self.made_at.get() && time >= self.time
+    }
+}
+
+/// How the cancel of what is above comes.
+#[derive(Default)]
+enum Way {
+    /// With its cause, and before the call returns.
+    #[default]
+    Tree,
+    /// Before the call returns, without a cause.
+    Waker,
+    /// With its cause, by a turn of the service that begins at this time or later.
+    Worker(Deadline),
+}
+
 struct Inner {
     number: usize,
     above: Vec<Record>,
+    way: Way,
     deadline: Option<Deadline>,
     /// How many cancels of it have begun, have returned.
     begun: Cell<usize>,
@@ -257,13 +278,20 @@ unsafe impl Send for Inner {}
 
 /// Done because of a deadline, whichever.
 const BY_DEADLINE: usize = usize::MAX;
+/// Done because a waker was woken.
+const BY_WAKER: usize = usize::MAX - 1;
 
 impl Record {
     fn with(above: Vec<Record>, deadline: Option<Deadline>) -> Record {
+        Record::by(Way::Tree, above, deadline)
+    }
+
+    fn by(way: Way, above: Vec<Record>, deadline: Option<Deadline>) -> Record {
         RECORDS.set(RECORDS.get() + 1);
         Record(Arc::new(Inner {
             number: RECORDS.get(),
             above,
+            way,
             deadline,
             begun: Cell::new(0),
             ended: Cell::new(0),
@@ -278,6 +306,22 @@ impl Record {
 
     pub fn below(above: &[&Record]) -> Record {
         Record::with(above.iter().map(|&r| r.clone()).collect(), None)
+    }
+
+    /// Below something that tells it by a waker.
+    pub fn woken_by(above: &Record) -> Record {
+        Record::by(Way::Waker, vec![above.clone()], None)
+    }
+
+    /// Below something that a worker asks in turns: that of `time` will find it done, but so many find nothing. To be
+    /// made after what it is about.
+    pub fn asked_in(turns: &Arc<Turns>, nothing: usize, time: u64, above: &Record) -> Record {
+        let way = Way::Worker(Deadline {
+            turns: turns.clone(),
+            made_at: Cell::new(turns.begun.get().0 + nothing),
+            time,
+        });
+        Record::by(way, vec![above.clone()], None)
     }
 
     /// With a deadline; [`Record::is_timed`] when it has been set.
@@ -301,15 +345,14 @@ impl Record {
 
     /// Who asks now must find it done.
     pub fn must_be_done(&self) -> bool {
-        let due = |d: &Deadline| {
-            let (turn, time) = d.turns.ended.get();
-            turn > d.made_at.get() && time >= d.time
-        };
         let this = &self.0;
-        if this.ended.get() != 0 || this.deadline.as_ref().is_some_and(due) {
+        if this.ended.get() != 0 || this.deadline.as_ref().is_some_and(Deadline::is_over) {
             return true;
         }
-        this.above.iter().any(Record::must_be_done)
+        match &this.way {
+            Way::Worker(turn) => turn.is_over(),
+            _ => this.above.iter().any(Record::must_be_done),
+        }
     }
 
     fn may_have_expired(&self) -> bool {
@@ -339,8 +382,15 @@ impl Record {
                 assert!(given, "a cause that nobody above gave");
                 reason.0
             }
+            None if cause.kind() == ContextError::Cancelled => {
+                let woken = |r: &Inner| {
+                    let is_told = matches!(r.way, Way::Waker);
+                    is_told && r.above.iter().any(Record::may_be_done)
+                };
+                assert!(self.any(&woken), "no cause");
+                BY_WAKER
+            }
             None => {
-                assert_eq!(cause.kind(), ContextError::DeadlineExceeded, "no cause");
                 assert!(self.may_have_expired(), "too early");
                 BY_DEADLINE
             }

@@ -4,6 +4,7 @@ mod contexts;
 mod foreign;
 mod growth;
 mod hand;
+mod rooms;
 mod tokens;
 mod waiters;
 
@@ -51,5 +52,17 @@ pub const ALL: &[Scenario] = &[
         threads: 4,
         steps: 5000,
         run: foreign::run,
+    },
+    Scenario {
+        name: "rooms",
+        threads: 5,
+        steps: 4000,
+        run: rooms::run,
+    },
+    Scenario {
+        name: "handed",
+        threads: 4,
+        steps: 2500,
+        run: contexts::handed,
     },
 ];

@@ -131,8 +131,11 @@ impl Hand {
     }
 
     fn create_timed(&mut self) {
+        self.create_at(1 + draw(TIMES as usize) as u64);
+    }
+
+    fn create_at(&mut self, time: u64) {
         let Some(above) = self.any() else { return };
-        let time = 1 + draw(TIMES as usize) as u64;
         let record = Record::timed(&[&above.record], &self.turns, time);
         let (ctx, guard) = above.ctx.with_deadline(Service::at(time));
         record.is_timed();
@@ -217,6 +220,73 @@ impl Known {
                 .cancel(&self.ctx, |cause| canceller.cancel_with(cause));
         }
     }
+}
+
+/// Two threads make contexts, with deadlines that mostly come earlier than those before, so that entries are armed again
+/// for earlier and move; another thread drops them, so that the entries go back to who made them, or to nobody when that
+/// thread has ended.
+pub fn handed() {
+    let turns = Arc::new(Turns::default());
+    let mail: Arc<Shared<Vec<Known>>> = Arc::default();
+    let (ctx, guard) = Context::background().with_cancel();
+    let root = Known {
+        ctx,
+        record: Record::root(),
+        canceller: Some(guard.canceller()),
+        name: None,
+    };
+    guard.detach();
+    let makers: Vec<_> = (0..2)
+        .map(|_| {
+            let (mail, mut hand) = (mail.clone(), Hand::default());
+            hand.turns = turns.clone();
+            hand.contexts.push(root.clone());
+            thread::spawn(move || {
+                for i in 0..draw(40) {
+                    operation();
+                    let time = match draw(6) {
+                        0 => 1 + draw(TIMES as usize) as u64,
+                        _ => TIMES - (i as u64 % TIMES),
+                    };
+                    hand.create_at(time);
+                    let made = hand.contexts.split_off(1);
+                    mail.with(|mail| mail.extend(made));
+                }
+            })
+        })
+        .collect();
+    let dropper = {
+        let mail = mail.clone();
+        thread::spawn(move || {
+            for _ in 0..60 {
+                operation();
+                let one = mail
+                    .with(|mail| (!mail.is_empty()).then(|| mail.swap_remove(draw(mail.len()))));
+                match one {
+                    None => thread::yield_now(),
+                    Some(known) if draw(4) == 0 => known.cancel(),
+                    Some(known) => known.check(),
+                }
+            }
+        })
+    };
+    let mut service = Service::new();
+    let mut time = 1;
+    for _ in 0..draw(30) {
+        operation();
+        // Time stands still mostly, so that entries are moved more often than they come up.
+        time = (time + u64::from(draw(4) == 0)).min(TIMES);
+        turns.turn(time, || service.turn(Service::at(time)));
+    }
+    makers.into_iter().for_each(|maker| maker.join().unwrap());
+    dropper.join().unwrap();
+    turns.turn(TIMES, || service.turn(Service::at(TIMES)));
+    for known in mail.with(std::mem::take) {
+        known.check();
+    }
+    drop(root);
+    Service::end_of_thread();
+    drop(service);
 }
 
 /// The service sleeps when it finds nothing, and others wait for what it has to do: a wake-up that is lost is
