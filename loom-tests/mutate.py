@@ -54,13 +54,24 @@ RMW = r"\.(compare_exchange(?:_weak)?|swap|fetch_\w+)\("
 TOPICS = {
     "any_of.rs": ["any_of"],
     "callback.rs": ["callback"],
-    "cancel.rs": ["cancel", "cause", "recycle"],
-    "children.rs": ["create", "shard", "recycle"],
-    "park.rs": ["park::"],
+    "cancel.rs": ["cancel", "cause", "recycle", "any_of", "room", "deadline"],
+    "children.rs": ["create", "shard", "recycle", "room"],
+    "deadline.rs": ["deadline", "foreign"],
+    "elsewhere.rs": ["foreign"],
+    "entry.rs": ["service", "deadline"],
     "extension.rs": ["cause", "shard", "any_of"],
+    "foreign.rs": ["foreign"],
+    "inbox.rs": ["service", "deadline"],
+    "park.rs": ["park"],
+    "pool.rs": ["service", "deadline"],
     "reclaim.rs": ["recycle", "release", "callback"],
-    "waiter.rs": ["wait"],
+    "room.rs": ["room"],
+    "round.rs": ["service", "deadline"],
+    "trigger.rs": ["foreign", "deadline", "service"],
+    "waiter.rs": ["wait", "room"],
+    "walk.rs": ["cancel", "any_of"],
     "word.rs": ["visibility", "release", "create", "wait", "cause"],
+    "workers.rs": ["service"],
 }
 
 # Appended to sync/mod.rs: the switch.
