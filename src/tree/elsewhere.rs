@@ -5,7 +5,7 @@
 use super::cancel::Cancel;
 use super::cause::ContextError;
 use super::deadline::Signal;
-use crate::sync::{Arc, AtomicBool, Panics, Relaxed, UnsafeCell, Wake};
+use crate::sync::{Arc, AtomicU8, Panics, Relaxed, UnsafeCell, Wake};
 use crate::timer;
 use crate::timer::job::Job;
 use core::ptr::NonNull;
@@ -15,8 +15,8 @@ use core::ptr::NonNull;
 pub(crate) struct Elsewhere {
     /// The timer's from when it is used until it runs.
     job: Job,
-    /// Somebody has the job.
-    used: AtomicBool,
+    /// 1: somebody has the job.
+    used: AtomicU8,
     /// The second half: of who has the job, and then of the job.
     rest: UnsafeCell<Option<Cancel>>,
     signal: Signal,
@@ -32,7 +32,7 @@ impl Elsewhere {
     pub(crate) fn new(signal: Signal) -> Arc<Elsewhere> {
         Arc::new(Elsewhere {
             job: Job::new(Elsewhere::run_job),
-            used: AtomicBool::new(false),
+            used: AtomicU8::new(0),
             rest: UnsafeCell::new(None),
             signal,
         })
@@ -66,7 +66,7 @@ impl Wake for Elsewhere {
         }
         // Another one comes along: its call too must not return before the token is cancelled, and where it lets go,
         // user code may run. So it needs a job too. Relaxed: decides who has this one, and nothing passes by it.
-        let other = (this.used.swap(true, Relaxed)).then(|| Elsewhere::new(this.signal.clone()));
+        let other = (this.used.swap(1, Relaxed) != 0).then(|| Elsewhere::new(this.signal.clone()));
         let this = other.as_ref().unwrap_or(this);
         // SAFETY: FIRING by the step above, until the job is through: that keeps the node.
         let mut cancel =

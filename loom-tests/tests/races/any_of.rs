@@ -425,8 +425,8 @@ fn cancel_from_above_vs_cancel_and_drop_of_a_token_with_a_child() {
 /// Two cancellers come to the same tokens, each on two ways. Each must have been at all of them when it returns.
 #[test]
 fn two_cancels_that_both_lead_to_a_token_and_one_below_it() {
-    // Two nested tokens, two cancellers: bound 2.
-    model(Some(2), || {
+    // Two nested tokens, two cancellers, two edges to each: bound 1.
+    model(Some(1), || {
         let (a, b, c) = (Token::new(), Token::new(), Token::new());
         let outer = Token::any_of([&a, &b, &c]);
         let inner = Token::any_of([&outer, &b, &c]);

@@ -127,7 +127,8 @@ fn cancel_below_a_finished_cancel_vs_reader() {
 /// still: what was made before the mark is cancelled when the second one returns.
 #[test]
 fn second_canceller_vs_creator_below_vs_first() {
-    model(USUAL, || {
+    // Two cancellers and a creator: bound 2.
+    model(Some(2), || {
         let root = Token::new();
         let parent = root.child_token();
         let child = parent.child_token();
@@ -167,8 +168,8 @@ fn cancel_below_notes_what_the_canceller_above_is_to_wake() {
 /// Three on one path: what the one in the middle finds marked by the lowest, which has not cancelled it, is its to wake.
 #[test]
 fn what_a_helper_has_marked_is_woken() {
-    // Three cancellers: bound 2.
-    model(Some(2), || {
+    // Three cancellers, four levels: bound 1.
+    model(Some(1), || {
         let root = Token::new();
         let middle = root.child_token();
         let parent = middle.child_token();

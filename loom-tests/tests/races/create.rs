@@ -213,8 +213,8 @@ fn create_of_a_chunk_and_drop_vs_two_creators() {
 /// A hint leads to a chunk of one thread, and from there the list to a chunk of another.
 #[test]
 fn creator_who_walks_from_a_hint_vs_two_creators_of_chunks() {
-    // Three creators: bound 2.
-    model(Some(2), || {
+    // Three creators: bound 1.
+    model(Some(1), || {
         let root = Token::new();
         let child = root.child_token();
         let (one, two) = (root.clone(), root.clone());
