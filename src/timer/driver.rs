@@ -147,11 +147,12 @@ impl Driver {
 
     /// Whether there is something to do now. If not, and nothing comes, the next step is due at `next`.
     pub(super) fn is_busy(&self) -> bool {
-        self.wheel.is_busy()
-            || !self.entries.is_null()
-            || !(self.jobs.is_null() && self.turned.is_null() && self.ready.is_null())
-            || !self.passed.large.is_null()
-            || !self.passed.marked.is_empty()
+        let strings_are_empty = self.entries.is_null()
+            && self.jobs.is_null()
+            && self.turned.is_null()
+            && self.ready.is_null()
+            && self.passed.large.is_null();
+        !strings_are_empty || self.wheel.is_busy() || !self.passed.marked.is_empty()
     }
 
     pub(super) fn next(&self) -> Option<Tick> {
