@@ -10,8 +10,8 @@ use cancel_tree::{
     CancelGuard, CancellationToken, Canceller, Cause, Context, ContextError, DoneOwned, DoneSignal,
     DropGuard, Due, ForeignContext, Registration, Service, WaitForCancellationFutureOwned,
 };
-use cancel_tree_fuzz::oracle::{Action, Oracle, Trigger, Waiter};
-use cancel_tree_fuzz::probes::{catching, planned_panic, values_of, with_value};
+use cancel_tree_fuzz::oracle::{self, Action, Oracle, Waiter};
+use cancel_tree_fuzz::probes::{catching, on_a_worker, planned_panic, values_of, with_value};
 use cancel_tree_fuzz::probes::{Bell, Reason, Value, KINDS};
 use cancel_tree_fuzz::{allocations, clock};
 use libfuzzer_sys::fuzz_target;
@@ -250,7 +250,7 @@ impl ForeignContext for Foreign {
                 assert!(signal.cancel_with(cause.unwrap()));
             }
             Outside::IsReady => {
-                return signal.when_ready(std::future::poll_fn(move |cx| {
+                let future = std::future::poll_fn(move |cx| {
                     let _keep = &life;
                     match inside.ready.lock().unwrap().take() {
                         Some(cause) => Poll::Ready(cause),
@@ -259,7 +259,12 @@ impl ForeignContext for Foreign {
                             Poll::Pending
                         }
                     }
-                }));
+                });
+                // With a value it is of the kind that is woken once only.
+                return match self.value {
+                    Some(_) => signal.when_woken(future),
+                    None => signal.when_ready(future),
+                };
             }
             Outside::Panics => planned_panic(),
         }
@@ -279,6 +284,8 @@ impl ForeignContext for Foreign {
 struct Neighbour {
     fact: usize,
     kind: Outside,
+    /// It is told by the waker itself, and not polled again.
+    woken: bool,
     inside: Arc<Inside>,
 }
 
@@ -301,8 +308,8 @@ struct World {
     neighbours: Vec<Neighbour>,
     /// True: to be cancelled; false: to be dropped.
     links: Vec<(bool, Link)>,
-    /// Deadlines that have passed and are still to be fired.
-    due: Vec<(Due, Vec<Vec<Trigger>>)>,
+    /// What has been marked and is still to be woken, and jobs.
+    due: Vec<(Due, oracle::Due)>,
     /// Of sources of `any_of` that are cancelled in the end, so that callbacks may be left below.
     anchors: Vec<(usize, Right)>,
     /// By fact: no callback may be left here, for it could stay for ever.
@@ -468,8 +475,8 @@ impl World {
         }
         if deadline <= Instant::now() {
             self.oracle.cancel(fact, cause);
-        } else {
-            self.oracle.set_deadline(fact, clock::tick(deadline), cause);
+        } else if let Some(tick) = clock::tick_of(deadline) {
+            self.oracle.set_deadline(fact, tick, cause);
         }
     }
 
@@ -573,13 +580,20 @@ impl World {
         let shown = Shown::new("foreign");
         self.push(None, Some(fact), deadline, shown, ctx);
         self.contexts.last_mut().unwrap().values[0] = with_value.then_some(number);
-        self.neighbours.push(Neighbour { fact, kind, inside });
+        self.neighbours.push(Neighbour {
+            fact,
+            kind,
+            woken: with_value,
+            inside,
+        });
     }
 
     fn signal(&mut self, i: usize, with_cause: Option<bool>) {
         let (number, cause) = self.some_cause(with_cause);
         let cause = cause.unwrap_or(ContextError::Cancelled.into());
-        let Neighbour { fact, kind, .. } = self.neighbours[i];
+        let Neighbour {
+            fact, kind, woken, ..
+        } = self.neighbours[i];
         let inside = self.neighbours[i].inside.clone();
         let first = !self.oracle.is_cancelled(fact);
         let held = self.is_held(fact);
@@ -601,11 +615,15 @@ impl World {
                 let Some(waker) = inside.waker.lock().unwrap().take() else {
                     return;
                 };
-                self.oracle.cancel(fact, number);
-                *inside.ready.lock().unwrap() = Some(cause);
-                catching(|| waker.wake());
-                // Nobody was there to take it.
-                inside.ready.lock().unwrap().take();
+                if woken {
+                    self.oracle.cancel_and_leave_the_rest(fact, 0);
+                } else {
+                    self.oracle.cancel_by_worker(fact, number);
+                }
+                // Taken by the worker's poll, if there is one. Whoever wakes holds a lock here.
+                let mut ready = inside.ready.lock().unwrap();
+                *ready = Some(cause);
+                waker.wake();
             }
             _ => {}
         }
@@ -824,25 +842,24 @@ impl World {
 
     fn turn_to(&mut self, now: Instant) {
         self.now = now;
-        let due = self.oracle.turn(clock::tick(now));
+        let due = self.oracle.expire(clock::tick(now));
         self.oracle.fire(due);
         let service = &mut self.service;
-        catching(|| service.turn(now));
+        on_a_worker(|| service.turn(now));
     }
 
     fn expire_to(&mut self, now: Instant) {
         self.now = now;
-        let known = self.oracle.turn(clock::tick(now));
-        let service = &mut self.service;
-        if let Some(due) = catching(|| service.expire(now)) {
-            self.due.push((due, known));
-        }
+        let known = self.oracle.expire(clock::tick(now));
+        // Runs no user code.
+        let due = self.service.expire(now);
+        self.due.push((due, known));
     }
 
     fn fire(&mut self, i: usize) {
         let (due, known) = self.due.remove(i);
         self.oracle.fire(known);
-        catching(|| due.fire());
+        on_a_worker(|| due.fire());
     }
 
     // ----- steps ------------------------------------------------------------------------------
@@ -1209,6 +1226,16 @@ impl World {
         }
         for task in &self.tasks {
             let known = &self.oracle.waiters[task.number];
+            // Marked, and a worker is still to wake it: a cancel from above may have been faster.
+            let is_marked = known
+                .fact
+                .is_some_and(|fact| self.oracle.is_cancelled(fact));
+            let may_be_early = known.pending && is_marked;
+            let known = &mut self.oracle.waiters[task.number];
+            if may_be_early && task.bell.rings() == known.rings + 1 {
+                known.rings += 1;
+                known.pending = false;
+            }
             assert_eq!(task.bell.rings(), known.rings, "wake-ups");
         }
         for callback in &self.callbacks {

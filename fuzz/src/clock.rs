@@ -21,10 +21,13 @@ pub fn start() -> Instant {
     Service::at(100_000)
 }
 
-/// The tick at which a deadline is due.
+/// The tick at which a deadline is due. None: in more than 584 years, which is never.
+pub fn tick_of(instant: Instant) -> Option<u64> {
+    let nanos = u64::try_from((instant - base()).as_nanos()).ok()?;
+    Some(nanos.div_ceil(TICK.as_nanos() as u64))
+}
+
+/// The same, for turns of the service.
 pub fn tick(instant: Instant) -> u64 {
-    let nanos = (instant - base()).as_nanos();
-    u64::try_from(nanos)
-        .unwrap_or(u64::MAX)
-        .div_ceil(TICK.as_nanos() as u64)
+    tick_of(instant).unwrap_or(u64::MAX)
 }

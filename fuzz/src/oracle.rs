@@ -46,6 +46,24 @@ pub struct Waiter {
     pub rings: usize,
 }
 
+/// What a worker is to do.
+enum Job {
+    Callback(usize),
+    Cancel(usize, u32),
+    /// To wake and call what has been marked.
+    Rest(Vec<usize>),
+}
+
+/// What workers are to do: what has been marked, and jobs.
+#[must_use]
+pub struct Due {
+    marked: Vec<usize>,
+    jobs: Vec<Job>,
+}
+
+/// The timer marks 64 nodes of a deadline before it looks at others. Not all nodes are known here.
+const MARKED_AT_ONCE: usize = 16;
+
 #[derive(Default)]
 pub struct Oracle {
     facts: Vec<Fact>,
@@ -53,6 +71,8 @@ pub struct Oracle {
     pub waiters: Vec<Waiter>,
     /// Handles that callbacks share: what they lead to, while they do.
     pub links: Vec<Option<usize>>,
+    /// For the next worker that is sent.
+    jobs: Vec<Job>,
     /// The service has been turned so far.
     turned: u64,
 }
@@ -109,25 +129,56 @@ impl Oracle {
         (top..self.facts.len()).filter(|&i| is_below[i]).collect()
     }
 
-    /// All is marked before the first callback runs.
+    /// All is marked before anything is woken, and that before the first callback runs.
     pub fn cancel(&mut self, fact: usize, cause: u32) {
-        let mut reached = self.below(fact);
-        reached.retain(|&i| !self.is_cancelled(i));
-        for &i in &reached {
-            self.set_verdict(i, BTreeSet::from([cause]));
-        }
-        let then = reached.iter().flat_map(|&i| self.tell(i)).collect();
+        let reached = self.mark(&[(fact, cause)]);
+        let then = self.wake_and_tell(&reached);
         self.cancel_in_any_order(then);
     }
 
-    fn set_verdict(&mut self, fact: usize, verdict: BTreeSet<u32>) {
-        self.facts[fact].verdict = Some(verdict);
+    /// Sets all state, in any order; what has been cancelled by it. To wake that is the caller's.
+    fn mark(&mut self, triggers: &[Trigger]) -> Vec<usize> {
+        let mut reached = BTreeMap::<usize, BTreeSet<u32>>::new();
+        for &(top, cause) in triggers {
+            for i in self.below(top) {
+                if !self.is_cancelled(i) {
+                    reached.entry(i).or_default().insert(cause);
+                }
+            }
+        }
+        let marked = reached.keys().copied().collect();
+        for (i, verdict) in reached {
+            self.facts[i].verdict = Some(verdict);
+        }
+        marked
+    }
+
+    fn wake(&mut self, fact: usize) {
         for waiter in &mut self.waiters {
             if waiter.fact == Some(fact) && waiter.pending {
                 waiter.pending = false;
                 waiter.rings += 1;
             }
         }
+    }
+
+    /// What the callbacks cancel.
+    fn wake_and_tell(&mut self, marked: &[usize]) -> Vec<Trigger> {
+        for &i in marked {
+            self.wake(i);
+        }
+        marked.iter().flat_map(|&i| self.tell(i)).collect()
+    }
+
+    /// Who was told of a cancel has set all state; a worker is to do the rest.
+    pub fn cancel_and_leave_the_rest(&mut self, fact: usize, cause: u32) {
+        let marked = self.mark(&[(fact, cause)]);
+        self.jobs.push(Job::Rest(marked));
+    }
+
+    /// A worker is to cancel it.
+    pub fn cancel_by_worker(&mut self, fact: usize, cause: u32) {
+        self.jobs.push(Job::Cancel(fact, cause));
     }
 
     /// These, and what the callbacks do that they lead to.
@@ -147,7 +198,8 @@ impl Oracle {
             }
         }
         for (i, verdict) in reached {
-            self.set_verdict(i, verdict);
+            self.facts[i].verdict = Some(verdict);
+            self.wake(i);
         }
     }
 
@@ -156,15 +208,20 @@ impl Oracle {
         let mut triggers = Vec::new();
         for i in 0..self.callbacks.len() {
             if self.callbacks[i].fact == fact && self.callbacks[i].registered {
-                self.callbacks[i].registered = false;
-                if self.callbacks[i].off_thread {
-                    self.callbacks[i].queued = true;
-                } else {
-                    triggers.extend(self.run(i));
-                }
+                triggers.extend(self.call(i));
             }
         }
         triggers
+    }
+
+    fn call(&mut self, callback: usize) -> Option<Trigger> {
+        self.callbacks[callback].registered = false;
+        if self.callbacks[callback].off_thread {
+            self.callbacks[callback].queued = true;
+            self.jobs.push(Job::Callback(callback));
+            return None;
+        }
+        self.run(callback)
     }
 
     fn run(&mut self, callback: usize) -> Option<Trigger> {
@@ -181,7 +238,7 @@ impl Oracle {
         }
     }
 
-    /// At once, if the fact is cancelled.
+    /// Runs at once, if the fact is cancelled.
     pub fn register(&mut self, fact: usize, off_thread: bool, action: Action) {
         self.callbacks.push(Callback {
             fact,
@@ -192,39 +249,62 @@ impl Oracle {
             action,
         });
         if self.is_cancelled(fact) {
-            let then = self.tell(fact);
-            self.cancel_in_any_order(then);
+            // Not the others that are there: they may be a worker's to call.
+            let then = self.call(self.callbacks.len() - 1);
+            self.cancel_in_any_order(Vec::from_iter(then));
         }
     }
 
-    /// The service takes what has come up to `now`: the callbacks run, of the deadlines it says which ones are to
-    /// be fired, one group after the other, in any order within a group.
-    pub fn turn(&mut self, now: u64) -> Vec<Vec<Trigger>> {
-        let mut due = BTreeMap::<u64, Vec<Trigger>>::new();
+    /// The service takes what has come up to `now`, and marks what is due: one group after the other, in any order
+    /// within a group.
+    pub fn expire(&mut self, now: u64) -> Due {
+        let mut groups = BTreeMap::<u64, Vec<Trigger>>::new();
         for (i, fact) in self.facts.iter_mut().enumerate() {
             if let Some((tick, cause)) = fact.deadline {
                 // What came too late goes first, as it came.
                 let tick = if tick <= self.turned { 0 } else { tick };
                 if tick <= now.max(self.turned) {
                     fact.deadline = None;
-                    due.entry(tick).or_default().push((i, cause));
+                    groups.entry(tick).or_default().push((i, cause));
                 }
             }
         }
         self.turned = self.turned.max(now);
-        let mut jobs = Vec::from_iter(0..self.callbacks.len());
-        jobs.retain(|&i| self.callbacks[i].queued);
-        let then = jobs.into_iter().filter_map(|job| self.run(job)).collect();
-        self.cancel_in_any_order(then);
-        due.into_values().collect()
+        let mut groups = Vec::from_iter(groups.into_values());
+        // What has much below is marked in several steps, and others meanwhile.
+        let tops = groups.iter().flatten().map(|&(top, _)| top);
+        if tops.map(|top| self.size(top)).max() >= Some(MARKED_AT_ONCE) {
+            groups = vec![groups.concat()];
+        }
+        let mut marked = Vec::new();
+        for group in &groups {
+            marked.extend(self.mark(group));
+        }
+        Due {
+            marked,
+            jobs: std::mem::take(&mut self.jobs),
+        }
     }
 
-    pub fn fire(&mut self, due: Vec<Vec<Trigger>>) {
-        for group in due {
-            match group[..] {
-                [(fact, cause)] => self.cancel(fact, cause),
-                _ => self.cancel_in_any_order(group),
+    /// About how many nodes there are at and below it: some are free.
+    fn size(&self, top: usize) -> usize {
+        let below = self.below(top);
+        let waiters = self.waiters.iter().filter_map(|waiter| waiter.fact);
+        let callbacks = self.callbacks.iter().map(|callback| callback.fact);
+        let there = waiters.chain(callbacks);
+        below.len() + there.filter(|fact| below.contains(fact)).count()
+    }
+
+    /// Workers do what an `expire` has left to them.
+    pub fn fire(&mut self, due: Due) {
+        let mut then = self.wake_and_tell(&due.marked);
+        for job in due.jobs {
+            match job {
+                Job::Callback(callback) => then.extend(self.run(callback)),
+                Job::Cancel(fact, cause) => then.push((fact, cause)),
+                Job::Rest(marked) => then.extend(self.wake_and_tell(&marked)),
             }
         }
+        self.cancel_in_any_order(then);
     }
 }

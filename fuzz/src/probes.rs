@@ -68,6 +68,13 @@ pub fn catching<T>(f: impl FnOnce() -> T) -> Option<T> {
     }
 }
 
+/// The same for what workers run: panics of user code end there, and none comes out.
+pub fn on_a_worker(f: impl FnOnce()) {
+    let before = PLANNED.load(Ordering::Relaxed);
+    f();
+    PLANNED.store(before, Ordering::Relaxed);
+}
+
 /// A cause: known by its number, and alive as long as `_life` is held.
 pub struct Reason {
     pub number: u32,

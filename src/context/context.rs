@@ -533,7 +533,7 @@ impl Context {
     /// ```
     /// # use cancel_tree::{Context, ContextError};
     /// # use std::time::Duration;
-    /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(5));
+    /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(200));
     /// assert_eq!(ctx.sleep(Duration::from_millis(1)), Ok(()));
     /// assert_eq!(ctx.sleep(Duration::from_secs(60)), Err(ContextError::DeadlineExceeded));
     /// ```

@@ -11,6 +11,8 @@ use std::task::{Wake, Waker};
 thread_local! {
     static VALUES: Cell<usize> = const { Cell::new(0) };
     static RECORDS: Cell<usize> = const { Cell::new(0) };
+    /// What a callback has found to be wrong: a worker swallows its panic.
+    static WRONG: Cell<Option<&'static str>> = const { Cell::new(None) };
     static OPERATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -19,6 +21,7 @@ pub fn life(body: fn()) {
     assert_eq!((cancel_tree::live(), VALUES.get()), (0, 0), "left over");
     body();
     Service::end_of_thread();
+    assert_eq!(WRONG.get(), None);
     assert_eq!(cancel_tree::live(), 0, "memory of the tree that is leaked");
     assert_eq!(VALUES.get(), 0, "values of the user that are leaked");
 }
@@ -145,10 +148,17 @@ impl Runs {
     pub fn callback(&self, record: &Record) -> impl FnOnce() + Send + 'static {
         let (runs, record, counted) = (self.clone(), record.clone(), Counted::new());
         move || {
-            counted.check();
             runs.0.with(|n| *n += 1);
-            assert_eq!(runs.count(), 1, "a callback that runs twice");
-            assert!(record.may_be_done(), "a callback for nothing");
+            for (holds, otherwise) in [
+                (counted.0.get() == ALIVE, "a value that is gone"),
+                (runs.count() == 1, "a callback that runs twice"),
+                (record.may_be_done(), "a callback for nothing"),
+            ] {
+                if !holds {
+                    WRONG.set(Some(otherwise));
+                }
+                assert!(holds, "{otherwise}");
+            }
         }
     }
 
