@@ -1009,28 +1009,3 @@ fn push_of_a_deadline_vs_push_vs_taking() {
         assert_eq!((a.err(), b.err()), (DEADLINE, DEADLINE));
     });
 }
-
-/// A deadline has marked all below, and nobody is woken yet. A cancel below notes on its way up that all is marked: also at the
-/// token between, whose own canceller is still on its way down, and wakes what is there.
-#[test]
-fn cancel_of_a_token_between_vs_cancel_below_of_what_a_deadline_has_marked() {
-    model(USUAL, || {
-        let mut service = Service::new();
-        let ctx = timed(&background(), 1);
-        let middle = ctx.child_token();
-        let parent = middle.child_token();
-        let child = parent.child_token();
-        let probe = Probe::new();
-        let mut waiting = Box::pin(child.clone().cancelled_owned());
-        assert!(!poll(&mut waiting, &probe.waker()));
-        let thread = spawn(move || {
-            middle.cancel();
-            middle
-        });
-        let round = service.expire(Service::at(1)).share();
-        parent.cancel();
-        round.serve();
-        thread.join().unwrap();
-        assert_eq!(probe.woken(), 1);
-    });
-}
