@@ -1,7 +1,7 @@
 //! Dropping children, and moving into what they leave, against cancelling above them.
 
 use cancel_tree_loom::{
-    model, reached, reason_of, seed, spawn, untouched, Reason, Token, UNBOUNDED, USUAL,
+    model, poll, reached, reason_of, seed, spawn, untouched, Probe, Reason, Token, UNBOUNDED, USUAL,
 };
 
 /// A child of `above` that has a free child of its own and was cancelled by itself: resetting it
@@ -456,6 +456,28 @@ fn two_first_children_in_a_place_with_places_vs_cancel() {
         token.cancel();
         reached(&a.join().unwrap());
         reached(&b.join().unwrap());
+    });
+}
+
+/// The second waiter is the first child of its token, and moves into what an earlier occupant has left.
+#[test]
+fn second_waiter_in_a_place_with_places_vs_cancel() {
+    model(USUAL, || {
+        let root = Token::new();
+        place_with_places(&root);
+        let token = root.child_token();
+        let (first, second) = (Probe::new(), Probe::new());
+        let mut one = Box::pin(token.clone().cancelled_owned());
+        assert!(!poll(&mut one, &first.waker()));
+        let (same, waker) = (token.clone(), second.waker());
+        let thread = spawn(move || {
+            let mut two = Box::pin(same.cancelled_owned());
+            (poll(&mut two, &waker), two)
+        });
+        token.cancel();
+        let (ready, two) = thread.join().unwrap();
+        assert_eq!((first.woken(), second.woken()), (1, !ready as usize));
+        drop((one, two));
     });
 }
 
