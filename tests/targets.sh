@@ -84,9 +84,9 @@ fi
 rm -r "$probe"
 
 echo "targets: the tests with the narrow state word, as where there are no 64-bit atomics"
-# `a_wide_tree` has more children than that counts: it would end the process, as documented.
+# These two have more children and handles than that counts: it would end the process, as documented.
 RUSTFLAGS="${RUSTFLAGS:-} --cfg cancel_tree_narrow" count_tests \
     cargo test --target-dir "${CARGO_TARGET_DIR:-target}/narrow" --lib --test rules --test context_rules \
-    --test drop_in --test limits --test stress --test stress_context -- --skip a_wide_tree
+    --test drop_in --test limits --test stress --test stress_context -- --skip a_wide_tree --skip many_callbacks_cancel_the_root_again
 
 echo "targets: $checked checked${skipped:+, SKIPPED:$skipped}"

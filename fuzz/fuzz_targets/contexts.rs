@@ -589,6 +589,8 @@ impl World {
     }
 
     fn signal(&mut self, i: usize, with_cause: Option<bool>) {
+        // Who cancels what a deadline has marked helps, and may be faster than the worker: then nobody could say who has called.
+        self.fire_all();
         let (number, cause) = self.some_cause(with_cause);
         let cause = cause.unwrap_or(ContextError::Cancelled.into());
         let Neighbour {
@@ -983,7 +985,8 @@ impl World {
                 let Some(i) = self.token(n) else { return };
                 let fact = Some(self.tokens[i].0);
                 let ctx = self.tokens[i].1.context();
-                self.push(None, fact, None, Shown::new("token"), ctx);
+                // That of the contexts above the token; what it is then has to stay.
+                self.push(ctx.deadline(), fact, None, Shown::new("token"), ctx);
             }
             Step::CloneToken(n) => {
                 let Some(i) = self.token(n) else { return };
@@ -1155,6 +1158,8 @@ impl World {
     }
 
     fn use_right(&mut self, i: usize, how: Use) {
+        // Who cancels what a deadline has marked helps, and may be faster than the worker: then nobody could say who has called.
+        self.fire_all();
         let fact = self.rights[i].0;
         let first = !self.oracle.is_cancelled(fact);
         match how {
