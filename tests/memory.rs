@@ -193,7 +193,10 @@ fn waiters_come_and_go(peak: usize, burst: usize) {
     }
     let more = nodes() - at_first;
     // One room, for the places of the first few that nobody takes again once there are rooms.
-    assert!(more <= 8, "{peak} waiters in bursts of {burst}: {more} nodes");
+    assert!(
+        more <= 8,
+        "{peak} waiters in bursts of {burst}: {more} nodes"
+    );
     drop(all);
     drop(token);
     assert_eq!(nodes(), before, "nodes are left");

@@ -986,7 +986,7 @@ impl World {
                 let fact = Some(self.tokens[i].0);
                 let ctx = self.tokens[i].1.context();
                 // That of the contexts above the token; what it is then has to stay.
-                self.push(ctx.deadline(), fact, None, Shown::new("token"), ctx);
+                self.push(None, fact, ctx.deadline(), Shown::new("token"), ctx);
             }
             Step::CloneToken(n) => {
                 let Some(i) = self.token(n) else { return };
