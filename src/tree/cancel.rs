@@ -720,8 +720,7 @@ fn look_at(top: &Node, below: Below, mut look: impl FnMut(&Node, State)) {
     let won = below.has_any(Below::WON);
     Walk::new(top, state).step::<false>(usize::MAX, |node, _| {
         let state = node.word.load();
-        // Nor at such a node itself: a worker may still have to come for a deadline.
-        if state.has_any(waiting) && !state.has_all(State::OWN.with(State::MARKED)) {
+        if state.has_any(waiting) {
             look(node, state);
         }
         if won && !state.has_any(State::OWN) {

@@ -353,6 +353,12 @@ impl Record {
         what(&self.0) || self.0.above.iter().any(|above| above.any(what))
     }
 
+    /// A cancel of it, or of what is above, is on its way: of two that overlap one may return while the other is about to
+    /// wake or to call.
+    pub fn is_being_cancelled(&self) -> bool {
+        self.any(&|r| r.begun.get() != r.ended.get())
+    }
+
     /// Who asks now must find it done.
     pub fn must_be_done(&self) -> bool {
         let this = &self.0;
