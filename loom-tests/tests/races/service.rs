@@ -126,28 +126,6 @@ fn sending_vs_a_worker_that_goes() {
     });
 }
 
-/// A worker that is at one thing for long is led on to what comes later, or has gone on by itself; either way each round is
-/// counted right, and nothing is done twice.
-#[test]
-fn worker_at_work_vs_leading_it_on() {
-    model_in_all_orders(USUAL, || {
-        let mut service = Service::new();
-        let (one, two) = (timed(1), timed(2));
-        let first = service.expire(Service::at(1)).share();
-        let second = service.expire(Service::at(2)).share();
-        first.set_next(&second);
-        let hand = Hand::new(&second);
-        let (worker, round) = (hand.clone(), first.clone());
-        let thread = spawn(move || worker.serve(&round));
-        drop(first);
-        hand.lead_on(&second);
-        hand.lead_on(&second);
-        thread.join().unwrap();
-        assert!(second.is_taken());
-        assert_eq!((one.err(), two.err()), (DEADLINE, DEADLINE));
-    });
-}
-
 // ----- pools --------------------------------------------------------------------------------------
 
 /// The place of an entry comes back to who makes contexts.
