@@ -589,8 +589,6 @@ impl World {
     }
 
     fn signal(&mut self, i: usize, with_cause: Option<bool>) {
-        // Who cancels what a deadline has marked helps, and may be faster than the worker: then nobody could say who has called.
-        self.fire_all();
         let (number, cause) = self.some_cause(with_cause);
         let cause = cause.unwrap_or(ContextError::Cancelled.into());
         let Neighbour {
@@ -799,6 +797,11 @@ impl World {
     }
 
     fn unregister(&mut self, i: usize, how: Unregister) {
+        let known = &self.oracle.callbacks[self.callbacks[i].number];
+        if known.registered && self.oracle.is_cancelled(known.fact) {
+            // Nobody could say whether it has been called by now.
+            self.settle();
+        }
         let callback = &mut self.callbacks[i];
         let known = &mut self.oracle.callbacks[callback.number];
         let stays_for_ever = known.registered && self.loses_callbacks[known.fact];
@@ -1158,8 +1161,6 @@ impl World {
     }
 
     fn use_right(&mut self, i: usize, how: Use) {
-        // Who cancels what a deadline has marked helps, and may be faster than the worker: then nobody could say who has called.
-        self.fire_all();
         let fact = self.rights[i].0;
         let first = !self.oracle.is_cancelled(fact);
         match how {
@@ -1206,6 +1207,7 @@ impl World {
     // ----- what must hold ---------------------------------------------------------------------
 
     fn check(&mut self) {
+        self.catch_up();
         for ctx in &self.contexts {
             let cause = ctx.ctx.cause();
             let number = cause.as_ref().map(Reason::number_of);
@@ -1259,6 +1261,26 @@ impl World {
                 assert_eq!(stopping.future.as_mut().poll(cx), Poll::Ready(false));
             }
         }
+    }
+
+    /// Callbacks that were a worker's to call, and that others have called first.
+    fn catch_up(&mut self) {
+        let mut called = true;
+        while called {
+            called = false;
+            for callback in &self.callbacks {
+                let runs = callback.runs.rings();
+                called |= self.oracle.was_called_early(callback.number, runs);
+            }
+        }
+    }
+
+    /// Nothing is left that is marked and for workers to wake and call.
+    fn settle(&mut self) {
+        let now = self.now;
+        self.expire_to(now);
+        self.fire_all();
+        self.catch_up();
     }
 
     /// All that there is goes, in one of several orders.

@@ -224,6 +224,20 @@ impl Oracle {
         self.run(callback)
     }
 
+    /// Of what is cancelled, and a worker is still to call: a cancel from anywhere helps, and may be faster. Told of it by
+    /// the number of runs; whether it was so.
+    pub fn was_called_early(&mut self, callback: usize, runs: usize) -> bool {
+        let known = &self.callbacks[callback];
+        let is_early = known.queued || known.registered && self.is_cancelled(known.fact);
+        if !is_early || runs != known.runs + 1 {
+            return false;
+        }
+        self.callbacks[callback].registered = false;
+        let then = self.run(callback);
+        self.cancel_in_any_order(Vec::from_iter(then));
+        true
+    }
+
     fn run(&mut self, callback: usize) -> Option<Trigger> {
         let callback = &mut self.callbacks[callback];
         callback.runs += 1;
@@ -300,6 +314,8 @@ impl Oracle {
         let mut then = self.wake_and_tell(&due.marked);
         for job in due.jobs {
             match job {
+                // Not, if a worker that was sent before had it already.
+                Job::Callback(callback) if !self.callbacks[callback].queued => {}
                 Job::Callback(callback) => then.extend(self.run(callback)),
                 Job::Cancel(fact, cause) => then.push((fact, cause)),
                 Job::Rest(marked) => then.extend(self.wake_and_tell(&marked)),
