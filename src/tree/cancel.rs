@@ -375,7 +375,9 @@ pub(super) enum Part {
 }
 
 impl Cancel {
-    /// Cancels the node itself. No user code runs before `wake`.
+    /// Cancels the node itself. No user code runs before `wake`, which may be others' to call and may have to wait for
+    /// them: so whoever waits at the node stays there, and little has to be kept. Somebody keeps the cause, of which this
+    /// is a clone, or it is a plain one.
     ///
     /// # Safety
     /// The caller keeps the node until all is over.
@@ -383,22 +385,8 @@ impl Cancel {
     pub(super) unsafe fn begin(node: NonNull<Node>, cause: Cause) -> Cancel {
         // SAFETY: the caller's promise.
         unsafe {
-            let outcome = set_cancelled(node.as_ref(), cause, true);
-            Cancel::after(node, outcome)
-        }
-    }
-
-    /// The same, for one that is brought to its end by others and may have to wait for them: whoever waits at the node
-    /// stays there, so that little has to be kept. Somebody keeps the cause, of which this is a clone.
-    ///
-    /// # Safety
-    /// The same.
-    #[cfg(feature = "std")]
-    pub(super) unsafe fn begin_for_others(node: NonNull<Node>, cause: Cause) -> Cancel {
-        // SAFETY: the caller's promise.
-        unsafe {
             let mut outcome = set_cancelled(node.as_ref(), cause, false);
-            // A clone: dropping it runs no user code.
+            // Dropping it runs no user code.
             drop(outcome.rejected.take());
             let (state, won) = (outcome.state, outcome.won);
             let mut this = Cancel::after(node, outcome);

@@ -137,7 +137,7 @@ unsafe fn mark(entry: NonNull<Entry>, budget: usize) -> bool {
     let notes = this.notes();
     let mut cancel = if notes.is_null() {
         // SAFETY: as above. The extension keeps the cause.
-        unsafe { Cancel::begin_for_others(NonNull::from(node), deadline_cause(node)) }
+        unsafe { Cancel::begin(NonNull::from(node), deadline_cause(node)) }
     } else {
         // SAFETY: put there below, and taken out once.
         *unsafe { Box::from_raw(notes.cast::<Cancel>()) }
@@ -316,8 +316,7 @@ impl Handle {
     /// callbacks: whoever notices the deadline is about to go on, and a callback may take long, or wait for that.
     fn cancel_above_by_worker(&self, node: &Node) {
         // SAFETY: the handle keeps the token and what is above (I5), and `Rest` has another one.
-        let mut cancel =
-            unsafe { Cancel::begin_for_others(NonNull::from(node), deadline_cause(node)) };
+        let mut cancel = unsafe { Cancel::begin(NonNull::from(node), deadline_cause(node)) };
         cancel.mark(usize::MAX);
         if cancel.is_idle() {
             return;
