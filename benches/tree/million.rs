@@ -1,7 +1,9 @@
-//! Trees of a million tokens.
+//! Trees of a million tokens, and a token with a hundred thousand waiters.
 
+use std::future::Future;
 use std::iter;
-use std::time::Duration;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, SamplingMode};
@@ -40,6 +42,10 @@ pub fn all(c: &mut Criterion) {
 
     let mut group = open(c, "cancel_ten_ary");
     each_contender!(cancel_ten_ary, &mut group, [Children, Crowd]);
+    group.finish();
+
+    let mut group = open(c, "cancel_waiters");
+    each_contender!(cancel_waiters, &mut group, [Async, ManyWaits]);
     group.finish();
 
     let mut group = open(c, "build_cold");
@@ -88,6 +94,30 @@ fn cancel_chain<T: CancelTree>(group: &mut Group) {
 fn cancel_ten_ary<T: CancelTree>(group: &mut Group) {
     group.bench_function(T::NAME, |b| {
         b.iter_batched_ref(Tree::<T>::ten_ary, |tree| tree.root.cancel(), ONCE);
+    });
+}
+
+/// A hundred thousand tasks wait for one token. Their wakers do nothing: it is the way to them that is measured.
+fn cancel_waiters<T: CancelTree>(group: &mut Group) {
+    let once = || {
+        let token = T::root();
+        let mut waits: Vec<_> = iter::repeat_with(|| Box::pin(token.cancelled()))
+            .take(100_000)
+            .collect();
+        let cx = &mut Context::from_waker(Waker::noop());
+        for wait in &mut waits {
+            assert!(wait.as_mut().poll(cx).is_pending());
+        }
+        let start = Instant::now();
+        token.cancel();
+        let took = start.elapsed();
+        assert!(waits
+            .iter_mut()
+            .all(|wait| wait.as_mut().poll(cx).is_ready()));
+        took
+    };
+    group.bench_function(T::NAME, |b| {
+        b.iter_custom(|iters| (0..iters).map(|_| once()).sum());
     });
 }
 

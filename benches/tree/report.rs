@@ -58,6 +58,7 @@ const RATIOS: &[Ratio] = &[
     ratio("… after random churn", "cancel_churned", "cancel_wide/floor", 1.8),
     ratio("cancel a chain of 1,000,000", "cancel_chain", "cancel_chain/floor", 1.5),
     ratio("cancel a 10-ary tree of 1,111,111", "cancel_ten_ary", "cancel_ten_ary/tokio_util", 0.2),
+    ratio("cancel a token for which 100,000 tasks wait", "cancel_waiters", "cancel_waiters/tokio_util", 1.6),
     ratio("build 1,000,000 children cold", "build_cold", "build_cold/tokio_util", 0.4),
     ratio("drop them", "drop_children", "drop_children/tokio_util", 0.12),
     ratio("… and their parent", "drop_all", "drop_all/tokio_util", f64::INFINITY),
