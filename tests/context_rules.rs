@@ -682,9 +682,39 @@ fn any_of_is_done_with_the_first_ones_cause_and_has_the_earliest_deadline() {
     assert!(!either.is_done());
     b_guard.cancel_with("b");
     assert_eq!(either.cause().unwrap().to_string(), "b");
+    assert_eq!(either.any_of_source(), Some(1));
     assert!(!a.is_done());
     assert!(!Context::any_of([]).is_done());
     assert!(!Context::any_of([&Context::background()]).is_done());
+}
+
+/// Contexts that are never done have their places, too.
+#[test]
+fn any_of_says_which_context_it_was() {
+    let (background, todo) = (Context::background(), Context::todo());
+    let (a, _a_guard) = Context::background().with_cancel();
+    let (b, b_guard) = Context::background().with_cancel();
+    let either = Context::any_of([&background, &a, &todo, &b]);
+    assert_eq!(either.any_of_source(), None);
+    b_guard.cancel();
+    assert_eq!(either.any_of_source(), Some(3));
+    assert_eq!(either.with_value(Id(1)).any_of_source(), Some(3));
+    assert_eq!(either.child_token().any_of_source(), None);
+    assert_eq!(either.without_cancel().any_of_source(), None);
+    assert_eq!(background.any_of_source(), None);
+    let one = Context::any_of([&background, &b]);
+    assert_eq!(one.any_of_source(), Some(1));
+    let late = Context::any_of([&background, &a, &either]);
+    assert_eq!(late.any_of_source(), Some(2));
+    // By a deadline that a source has, and by one of its own.
+    let (c, _c_guard) = Context::background().with_timeout(SOON);
+    let late = Context::any_of([&a, &c]);
+    let (own, _own_guard) = Context::any_of([&a, &todo]).with_timeout(SOON);
+    assert_eq!(
+        (late.wait(), own.wait()),
+        (DeadlineExceeded, DeadlineExceeded)
+    );
+    assert_eq!((late.any_of_source(), own.any_of_source()), (Some(1), None));
 }
 
 #[test]

@@ -1072,6 +1072,86 @@ fn any_of_with_a_cancelled_source_is_born_cancelled() {
     }
 }
 
+/// With causes and without: a cause of its own is placed beside the edge, a bare kind is not.
+#[test]
+fn any_of_says_which_source_it_was() {
+    for with_cause in [false, true] {
+        let cancel = |token: &CancellationToken| match with_cause {
+            true => token.cancel_with("source"),
+            false => token.cancel_with(ContextError::DeadlineExceeded),
+        };
+        for count in 1..5 {
+            for first in 0..count {
+                let sources: Vec<_> = (0..count).map(|_| CancellationToken::new()).collect();
+                let any = CancellationToken::any_of(&sources);
+                let (clone, child) = (any.clone(), any.child_token());
+                assert_eq!(any.any_of_source(), None);
+                for i in 0..count {
+                    assert!(cancel(&sources[(first + i) % count]));
+                    assert_eq!(any.any_of_source(), Some(first));
+                }
+                assert!(!any.cancel_with("late"));
+                assert_eq!(clone.any_of_source(), Some(first));
+                assert_eq!(child.any_of_source(), None);
+                assert_eq!(any.child_token().any_of_source(), None);
+                let cause = sources[first].cause().unwrap();
+                assert_eq!(why(&any), cause.to_string());
+                assert!(any.cause().unwrap() == cause.kind());
+                // The same, after the fact.
+                let born = CancellationToken::any_of(&sources[first..]);
+                assert_eq!(born.any_of_source(), Some(0));
+                let live = (0..first).map(|_| CancellationToken::new());
+                let late: Vec<_> = live.chain([sources[0].clone()]).collect();
+                let born = CancellationToken::any_of(late.iter().chain(&sources));
+                assert_eq!(born.any_of_source(), Some(first));
+                assert!(born.is_cancelled());
+            }
+        }
+    }
+}
+
+#[test]
+fn any_of_says_no_source_where_it_was_none() {
+    let sources = [CancellationToken::new(), CancellationToken::new()];
+    assert_eq!(sources[0].any_of_source(), None);
+    assert_eq!(CancellationToken::any_of([]).any_of_source(), None);
+    for with_cause in [false, true] {
+        let any = CancellationToken::any_of(&sources);
+        let one = CancellationToken::any_of(&sources[..1]);
+        for token in [&any, &one] {
+            if with_cause {
+                token.cancel_with("itself");
+            } else {
+                token.cancel();
+            }
+            assert_eq!(token.any_of_source(), None);
+        }
+        if with_cause {
+            sources[1].cancel_with("source");
+            sources[0].cancel_with("source");
+        }
+        assert_eq!((any.any_of_source(), one.any_of_source()), (None, None));
+    }
+    assert_eq!(sources[0].any_of_source(), None);
+    assert_eq!(sources[0].child_token().any_of_source(), None);
+}
+
+#[test]
+fn any_of_tokens_of_its_own_kind_each_say_which() {
+    let tokens: Vec<_> = (0..4).map(|_| CancellationToken::new()).collect();
+    let inner = CancellationToken::any_of([&tokens[0], &tokens[1]]);
+    let below = inner.child_token();
+    let outer = CancellationToken::any_of([&tokens[2], &tokens[3], &below]);
+    tokens[1].cancel_with("innermost");
+    assert_eq!(inner.any_of_source(), Some(1));
+    assert_eq!(outer.any_of_source(), Some(2));
+    assert_eq!(why(&outer), "innermost");
+    // Of what is gone the answer stays, and the cause with it.
+    drop((tokens, inner, below));
+    assert_eq!(outer.any_of_source(), Some(2));
+    assert_eq!(why(&outer), "innermost");
+}
+
 #[test]
 fn any_of_the_same_and_of_relatives() {
     let root = CancellationToken::new();

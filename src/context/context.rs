@@ -311,16 +311,39 @@ impl Context {
     /// Cost: that of [`CancellationToken::any_of`]. No task and no thread stands behind it.
     pub fn any_of<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> Context {
         let contexts: Vec<&Context> = contexts.into_iter().collect();
-        let tokens = contexts.iter().filter_map(|ctx| ctx.token.as_ref());
+        let handles = contexts.iter().enumerate().filter_map(|(i, ctx)| {
+            let token = ctx.token.as_ref()?;
+            Some((i, token.handle()))
+        });
         let first = contexts.first();
         Context {
-            token: Some(CancellationToken::any_of(tokens)),
+            token: Some(Handle::any_of(handles).into()),
             deadline: contexts.iter().filter_map(|ctx| ctx.deadline).min(),
             values: first.map_or(Values::none(), |first| first.values.clone()),
             chain: first.map_or(Chain::new(Step::AnyOf), |first| {
                 first.chain.then(Step::AnyOf)
             }),
         }
+    }
+
+    /// Which source a context of [`any_of`](Self::any_of) is done by: its place in the order given, from 0. Adding a
+    /// value changes nothing about that; of a context derived by a cancel or a deadline of its own it is `None`. See
+    /// [`CancellationToken::any_of_source`].
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// let (request, _request_guard) = Context::background().with_cancel();
+    /// let (server, shutdown) = Context::background().with_cancel();
+    /// let either = Context::any_of([&request, &server]);
+    /// shutdown.cancel();
+    /// assert_eq!(either.any_of_source(), Some(1));
+    /// ```
+    #[must_use]
+    pub fn any_of_source(&self) -> Option<usize> {
+        if !self.is_done() {
+            return None;
+        }
+        self.token.as_ref()?.any_of_source()
     }
 
     /// A context below one of another kind: done when that is, with its deadline and values.

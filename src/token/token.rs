@@ -88,8 +88,7 @@ impl CancellationToken {
     /// can be cancelled by itself, as a child can, and tokens of this kind can be sources again.
     /// When a source is cancelled, the tokens below are marked before anybody is woken.
     ///
-    /// Which source it was, the cause tells: it is that of the source that decided, also if others were cancelled at
-    /// the same time. To tell sources apart, cancel them with causes that differ. (To ask each source whether it is
+    /// Which source it was, [`any_of_source`](Self::any_of_source) says. (To ask each source whether it is
     /// cancelled finds all that are by now.)
     ///
     /// One thing keeps it longer than its handles: a callback below whose [`Registration`] was
@@ -104,13 +103,36 @@ impl CancellationToken {
     /// assert_eq!(either.cause().unwrap().to_string(), "shutting down");
     /// ```
     ///
-    /// Cost: of one source, a child; of two, 4 RMWs and 3 allocations, and 4 RMWs to drop it.
+    /// Cost: of one source, a child and an allocation; of two, 4 RMWs and 3 allocations, and 4 RMWs to drop it.
     #[must_use]
     pub fn any_of<'a, I>(sources: I) -> CancellationToken
     where
         I: IntoIterator<Item = &'a CancellationToken>,
     {
-        Handle::any_of(sources.into_iter().map(|token| &token.handle)).into()
+        Handle::any_of(sources.into_iter().map(|token| &token.handle).enumerate()).into()
+    }
+
+    /// Which source a token of [`any_of`](Self::any_of) was cancelled by: its place in the order given, from 0.
+    ///
+    /// It is the source whose cause this token has, also if others were cancelled at the same time; of those that were
+    /// cancelled when the token was made, the first. `None`: the token is not cancelled, it was cancelled itself and not
+    /// by a source, or it was not made by `any_of`, as the children of one that was.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let (request, shutdown) = (CancellationToken::new(), CancellationToken::new());
+    /// let either = CancellationToken::any_of([&request, &shutdown]);
+    /// assert_eq!(either.any_of_source(), None);
+    /// shutdown.cancel();
+    /// assert_eq!(either.any_of_source(), Some(1));
+    /// request.cancel();
+    /// assert_eq!(either.any_of_source(), Some(1));
+    /// ```
+    ///
+    /// Cost: loads.
+    #[must_use]
+    pub fn any_of_source(&self) -> Option<usize> {
+        self.handle.any_of_source()
     }
 
     /// Whether the token is cancelled. Wait-free.

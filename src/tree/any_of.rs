@@ -11,13 +11,14 @@
 //! the edges out of their slots. Where cancellers were faster, he leaves them a handle of the target (`LEFT`),
 //! which the last of them gives up. Nobody waits.
 
-use super::cancel::{Below, Part};
-use super::extension::Extension;
+use super::cancel::{self, Below, Outcome, Part};
+use super::cause::Cause;
+use super::extension::{AnyOf, Extension};
 use super::waiter::Content;
 use super::walk::origin_of;
 use super::word::{State, Word};
 use super::{reclaim, Handle, Node};
-use crate::sync::{Acquire, AtomicUsize, Panics, Relaxed, Release, UnsafeCell, SMALL};
+use crate::sync::{Acquire, AtomicPtr, AtomicUsize, Panics, Relaxed, Release, UnsafeCell, SMALL};
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::iter;
@@ -29,6 +30,11 @@ pub(super) struct Edge {
     /// The child of the source in whose slot the edge waits. None: not armed, or settled.
     source: UnsafeCell<Option<Handle>>,
     target: *const Node,
+    /// Which of the sources that is, in the order given.
+    number: usize,
+    /// The source's cause, as it would be in `link`: placed before the edge's own cancel of the target, and left there
+    /// if that has won. Null: a bare kind.
+    pub(super) cause: AtomicPtr<()>,
     /// Of a token's first edge, for all of them: which cancel has been here on its way through the token. 0, or what
     /// that cancel is known by.
     noted_by: AtomicUsize,
@@ -43,50 +49,64 @@ pub(super) struct Edge {
 }
 
 impl Handle {
-    /// A token that is cancelled when any of the sources is.
-    pub(crate) fn any_of<'a>(sources: impl Iterator<Item = &'a Handle>) -> Handle {
+    /// A token that is cancelled when any of the sources is. Each has a number, which `any_of_source` gives back.
+    pub(crate) fn any_of<'a>(sources: impl Iterator<Item = (usize, &'a Handle)>) -> Handle {
         let mut sources = sources;
-        let Some(first) = sources.next() else {
+        let Some((number, first)) = sources.next() else {
             // User code, before there is a handle to return: it would be lost by a panic.
             drop(sources);
             return Handle::root();
         };
-        let others: Vec<&Handle> = sources.collect();
+        let others: Vec<(usize, &Handle)> = sources.collect();
         // A source that is cancelled already decides, the first of them.
-        let mut all = iter::once(first).chain(others.iter().copied());
-        if let Some(cancelled) = all.find(|source| source.is_cancelled()) {
-            return cancelled.child();
+        let mut all = iter::once((number, first)).chain(others.iter().copied());
+        if let Some(born) = all.find_map(|(number, source)| Handle::born_of(number, source)) {
+            return born;
         }
         let target = first.child();
-        if others.is_empty() || target.is_cancelled() {
-            return target;
+        if target.is_cancelled() {
+            if let Some(born) = Handle::born_of(number, first) {
+                return born;
+            }
         }
-        let edges = others.iter().map(|_| Edge {
+        let edges = others.iter().map(|(number, _)| Edge {
             source: UnsafeCell::new(None),
             target: target.0.as_ptr(),
+            number: *number,
+            cause: AtomicPtr::new(ptr::null_mut()),
             noted_by: AtomicUsize::new(0),
             next_noted: UnsafeCell::new(ptr::null()),
             next: Cell::new(ptr::null()),
             origin: Cell::new(ptr::null()),
             below: Cell::new(Below::NOTHING),
         });
-        let extension = Extension::new(edges.collect());
+        let extension = Extension::new(AnyOf::Below(number), edges.collect());
         // Nobody else knows the token, so nothing else can be in `link`.
         if !target.node().link.extend(extension) {
             unreachable!("a new token has an empty link");
         }
+        if others.is_empty() {
+            return target;
+        }
         target.node().word.set_target();
         let extension = target.node().link.extension();
         let edges = extension.map_or(&[][..], |extension| &extension.edges);
-        for (edge, source) in edges.iter().zip(others) {
+        for (edge, (_, source)) in edges.iter().zip(others) {
             if !edge.arm(source) {
                 if let Some(cause) = source.cause() {
-                    target.cancel_with(cause);
+                    // Nobody waits there yet and nothing is below, so this is all of it.
+                    edge.cancel_target(target.node(), cause);
                 }
                 break;
             }
         }
         target
+    }
+
+    /// A token of a source that is cancelled already; none if it is not.
+    fn born_of(number: usize, source: &Handle) -> Option<Handle> {
+        let cause = source.cause()?;
+        Some(Handle::born_cancelled(cause, AnyOf::Born(number)))
     }
 }
 
@@ -122,6 +142,20 @@ impl Edge {
                 .with_mut(|s| drop(mem::take(unsafe { &mut *s })));
         }
         armed.is_ok()
+    }
+
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// The target's own cancel by this edge, which the caller has in its hands.
+    pub(super) fn cancel_target(&self, target: &Node, cause: Cause) -> Outcome {
+        let Some(extension) = target.link.extension() else {
+            unreachable!("it has edges");
+        };
+        let from_first = ptr::from_ref(self).addr() - extension.edges.as_ptr().addr();
+        let place = from_first / size_of::<Edge>();
+        cancel::set_cancelled_by(self, target, place, cause)
     }
 
     /// A canceller's last step, after which the edge may be gone.
@@ -286,6 +320,10 @@ impl FiredEdges {
         // SAFETY: joined, so in our hands until `finish`.
         let target = unsafe { (*joined.edge).target };
         Some((Part::Joined(self.next_joined - 1), target, joined.origin))
+    }
+
+    pub(super) fn joined(&self, i: usize) -> *const Edge {
+        self.joined[i].edge
     }
 
     pub(super) fn set_below(edge: *const Edge, below: Below) {

@@ -3,7 +3,7 @@
 
 use super::any_of::{Edge, FiredEdges, Noted};
 use super::cause::Cause;
-use super::extension::RawCause;
+use super::extension::{AnyOf, RawCause};
 use super::walk::{Climb, From, Walk};
 use super::word::State;
 use super::{reclaim, room, Handle, Node};
@@ -60,6 +60,11 @@ impl Handle {
     /// Why the token is cancelled, if it is.
     pub(crate) fn cause(&self) -> Option<Cause> {
         cause(self.node())
+    }
+
+    /// Which of its sources an `any_of` token was cancelled by: the number that was given for it.
+    pub(crate) fn any_of_source(&self) -> Option<usize> {
+        any_of_source(self.node())
     }
 
     /// The kind of that.
@@ -234,36 +239,85 @@ pub(super) fn set_cancelled(node: &Node, cause: Cause, wakes_at_once: bool) -> O
     let Some(raw) = raw else {
         return cancel(how);
     };
+    let mut outcome = set_cancelled_with(node, raw, cancel);
+    if !outcome.first {
+        // SAFETY: it does not stand, and nobody else has it: so it is still ours.
+        outcome.rejected = Some(unsafe { raw.into_cause() });
+    }
+    outcome
+}
+
+/// The same, once it is known that there is something to be placed. `first` says whether that stands; if not, it is not
+/// there any more.
+fn set_cancelled_with(
+    node: &Node,
+    raw: RawCause,
+    cancel: impl FnOnce(State) -> Outcome,
+) -> Outcome {
     match node.link.place_cause(raw) {
         Ok(()) => {
-            let outcome = cancel(how);
-            if outcome.state.has_all(State::OWN.with(State::CUSTOM)) {
-                // By this call, or by one that found our cause and helped.
-                return Outcome {
-                    first: true,
-                    ..outcome
-                };
+            let outcome = cancel(State::of_kind(raw.kind()).with(State::CUSTOM));
+            // By this call, or by one that found our cause and helped.
+            let first = outcome.state.has_all(State::OWN.with(State::CUSTOM));
+            if !first {
+                // A plain cancel or an ancestor's was faster, and no cause of this node has been made visible.
+                node.link.take_back_cause();
             }
-            // A plain cancel or an ancestor's was faster.
-            // SAFETY: placed above, and no cause of this node has been made visible.
-            let mine = unsafe { node.link.take_back_cause(raw) };
-            Outcome {
-                rejected: Some(mine),
-                ..outcome
-            }
+            Outcome { first, ..outcome }
         }
         Err(other) => {
             // Another call has placed its cause but perhaps not yet cancelled. Ours must not
-            // return before the token is cancelled, and must not wait: so make his step for him.
-            let how = State::of_kind(other.kind()).with(State::CUSTOM);
-            let outcome = cancel(how);
+            // return before the token is cancelled, and must not wait: so it makes the other's step.
+            let outcome = cancel(State::of_kind(other.kind()).with(State::CUSTOM));
             Outcome {
                 first: false,
-                // SAFETY: never placed, so still ours.
-                rejected: Some(unsafe { raw.into_cause() }),
                 ..outcome
             }
         }
+    }
+}
+
+/// The own cancel of an `any_of` token, by an edge that the caller has in its hands: whose it was becomes visible with
+/// the cancel itself. `cause` is that of the edge's source.
+pub(super) fn set_cancelled_by(edge: &Edge, target: &Node, place: usize, cause: Cause) -> Outcome {
+    // SAFETY: the step is made here.
+    let cancel = |how| unsafe { Outcome::of(target, target.word.cancel(how, false)) };
+    let kind = cause.kind();
+    if let (_, Some(raw)) = raw_cause(cause) {
+        if !raw.put_at_edge(edge) {
+            // Another cancel has come by the same edge.
+            // SAFETY: not put there, so still ours. A clone: dropping it runs no user code.
+            drop(unsafe { raw.into_cause() });
+        }
+    }
+    let outcome = set_cancelled_with(target, RawCause::of_edge(place, kind), cancel);
+    let own = State::OWN.with(State::CUSTOM);
+    let stands = outcome.state.has_all(own)
+        && target
+            .link
+            .edge_of_cause()
+            .is_some_and(|by| core::ptr::eq(by, edge));
+    if !stands {
+        // SAFETY: whoever takes it out has the count. A clone, as above.
+        drop(RawCause::take_from_edge(edge).map(|raw| unsafe { raw.into_cause() }));
+    }
+    outcome
+}
+
+/// Which of its sources an `any_of` token was cancelled by: its number.
+pub(super) fn any_of_source(node: &Node) -> Option<usize> {
+    let state = node.word.load();
+    if !state.is_cancelled() {
+        return None;
+    }
+    match node.link.extension()?.any_of {
+        AnyOf::No => None,
+        AnyOf::Born(source) => Some(source),
+        // From above, for an own cancel that came later leaves no trace.
+        AnyOf::Below(source) if !state.has_any(State::OWN) => Some(source),
+        // Without CUSTOM, what is in `link` may belong to a call that lost.
+        AnyOf::Below(_) if !state.has_any(State::CUSTOM) => None,
+        AnyOf::Below(_) => node.link.edge_of_cause().map(Edge::number),
     }
 }
 
@@ -540,10 +594,14 @@ impl Cancel {
         let mut won = false;
         if !state.is_cancelled() {
             // SAFETY: above the edge's source, which is held.
-            let outcome =
-                unsafe { set_cancelled(target, own_cause(&*origin, (*origin).word.load()), false) };
-            // A clone of a cause that its owner still has: dropping it runs no user code.
-            drop(outcome.rejected);
+            let cause = unsafe { own_cause(&*origin, (*origin).word.load()) };
+            let edge = match part {
+                Part::Taken(edge) => edge,
+                Part::Joined(i) => self.fired.joined(i),
+                Part::Top => unreachable!("an edge has led here"),
+            };
+            // SAFETY: in our hands.
+            let outcome = unsafe { (*edge).cancel_target(target, cause) };
             (state, won) = (outcome.state, outcome.won);
         }
         let mut below = Below::NOTHING;

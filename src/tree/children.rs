@@ -12,7 +12,7 @@
 //! where to look next, going round the list. Hints are written by plain stores, so two threads can lose
 //! each other's; no hint is ever trusted, and what they lose the next look around finds.
 
-use super::extension::Extension;
+use super::extension::{AnyOf, Extension};
 use super::room::{self, Room};
 use super::word::State;
 use super::{cancel, Handle, Node};
@@ -516,7 +516,7 @@ fn create_one_of_few_slowly(parent: &Node, home: &Node, miss: Miss) -> Option<No
 fn refused(parent: &Node, handles: Bits) -> NonNull<Node> {
     // The nearest own cancel is visible: INHERITED was set after it.
     let cause = cancel::cause(parent).unwrap_or(super::cause::ContextError::Cancelled.into());
-    with_handles(Handle::born_cancelled(cause), handles)
+    with_handles(Handle::born_cancelled(cause, AnyOf::No), handles)
 }
 
 /// Makes one handle into so many.

@@ -6,7 +6,7 @@
 
 use super::cancel::{self, Cancel};
 use super::cause::{Cause, ContextError};
-use super::extension::{Extension, Remains};
+use super::extension::{AnyOf, Extension, Remains};
 use super::{reclaim, Handle, Node};
 use crate::sync::{Arc, Panics, UnsafeCell};
 use crate::timer::clock::Moment;
@@ -387,7 +387,7 @@ impl Handle {
                 handle.note_deadline(exact);
             }
             _ => {
-                let extension = Extension::new(Box::default());
+                let extension = Extension::new(AnyOf::No, Box::default());
                 handle.node().link.put_extension_unshared(extension);
             }
         }

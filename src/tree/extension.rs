@@ -24,9 +24,12 @@ use crossbeam_utils::CachePadded;
 
 const CAUSE: usize = 1;
 const EXTENSION: usize = 2;
+/// In an extension, where it stands for nothing else: the cause came by an edge, whose place follows.
+const EDGE: usize = 2;
 /// The cause's kind is "deadline exceeded": readable without following the pointer.
 const DEADLINE: usize = 4;
 const TAGS: usize = 7;
+const TAG_BITS: u32 = TAGS.count_ones();
 // An allocator need not give more than it is asked for.
 const _: () = assert!(align_of::<Extension>() > TAGS && align_of::<Custom>() > TAGS);
 
@@ -44,10 +47,22 @@ pub(super) struct Extension {
     pub(super) rooms: AtomicPtr<Room>,
     /// What cancels an `any_of` token.
     pub(super) edges: Box<[Edge]>,
+    /// Which of its sources an `any_of` token is below.
+    pub(super) any_of: AnyOf,
     /// Made as a [`Padded`].
     padded: bool,
     #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
     _leak: crate::sync::Track<()>,
+}
+
+/// Whether the token is one of `any_of`. The numbers are those of sources, in the order given.
+#[derive(Clone, Copy)]
+pub(super) enum AnyOf {
+    No,
+    /// It is the child of that source.
+    Below(usize),
+    /// It was made when that one was cancelled, and is no part of its tree.
+    Born(usize),
 }
 
 /// An extension on cache lines of its own: every thread that makes children of a sharded parent reads it,
@@ -69,6 +84,7 @@ impl Extension {
             (*raw).rooms.store(ptr::null_mut(), Relaxed);
             (cause, ptr::replace(&raw mut (*raw).edges, Box::default()))
         };
+        let cause = RawCause::from_word(cause).map_or(cause, |raw| raw.resolve(&edges));
         drop(edges);
         #[cfg(feature = "std")]
         // SAFETY: as above.
@@ -86,11 +102,12 @@ impl Extension {
     }
 
     /// An extension that is the caller's.
-    pub(super) fn new(edges: Box<[Edge]>) -> NonNull<Extension> {
+    pub(super) fn new(any_of: AnyOf, edges: Box<[Edge]>) -> NonNull<Extension> {
         #[cfg(feature = "std")]
-        let extension = Extension::with(Timing::none(), ptr::null_mut(), edges, false);
+        let mut extension = Extension::with(Timing::none(), ptr::null_mut(), edges, false);
         #[cfg(not(feature = "std"))]
-        let extension = Extension::with(ptr::null_mut(), edges, false);
+        let mut extension = Extension::with(ptr::null_mut(), edges, false);
+        extension.any_of = any_of;
         NonNull::from(Box::leak(Box::new(extension)))
     }
 
@@ -123,6 +140,7 @@ impl Extension {
             shards: AtomicPtr::new(shards),
             rooms: AtomicPtr::new(ptr::null_mut()),
             edges,
+            any_of: AnyOf::No,
             padded,
             #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
             _leak: crate::sync::Track::new(()),
@@ -158,6 +176,12 @@ impl Extension {
 }
 
 impl Extension {
+    /// For a node that nobody else has seen.
+    pub(super) fn put_cause_unshared(&self, cause: RawCause) {
+        // Relaxed: published with the handle.
+        self.cause.store(cause.0, Relaxed);
+    }
+
     /// Whether something in here cancels the node when the time has come, other than its parent.
     pub(super) fn can_cancel(&self) -> bool {
         #[cfg(feature = "std")]
@@ -212,7 +236,7 @@ pub(super) struct Remains {
 }
 
 /// A counted pointer of a custom cause, with its tag: the CAS that places it decides whose
-/// cause stands.
+/// cause stands. For an `any_of` token it may be the place of an edge instead, which then has the cause.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct RawCause(*mut ());
 
@@ -223,6 +247,34 @@ impl RawCause {
             ContextError::DeadlineExceeded => CAUSE | DEADLINE,
         };
         RawCause(custom.cast_mut().cast::<()>().map_addr(|a| a | tags))
+    }
+
+    /// What the edge at that place says.
+    pub(super) fn of_edge(place: usize, kind: ContextError) -> RawCause {
+        let kind = match kind {
+            ContextError::Cancelled => 0,
+            ContextError::DeadlineExceeded => DEADLINE,
+        };
+        RawCause(ptr::without_provenance_mut(
+            place << TAG_BITS | kind | EDGE | CAUSE,
+        ))
+    }
+
+    /// The place of the edge that has the cause.
+    fn edge(self) -> Option<usize> {
+        let value = self.0.addr();
+        (value & EDGE != 0).then_some(value >> TAG_BITS)
+    }
+
+    /// The last owner's: the word of the cause itself. Null, if an edge has said no more than the kind.
+    fn resolve(self, edges: &[Edge]) -> *mut () {
+        let Some(edge) = self.edge() else {
+            return self.0;
+        };
+        // Relaxed: the last owner has acquired what the others did.
+        let cause = edges[edge].cause.load(Relaxed);
+        edges[edge].cause.store(ptr::null_mut(), Relaxed);
+        cause
     }
 
     fn from_word(value: *mut ()) -> Option<RawCause> {
@@ -243,6 +295,22 @@ impl RawCause {
     pub(super) unsafe fn into_cause(self) -> Cause {
         // SAFETY: made by `new` from `Cause::into_raw`; the count is the caller's promise.
         unsafe { Cause::from_raw(self.0.map_addr(|a| a & !TAGS).cast(), self.kind()) }
+    }
+
+    /// Puts it where an edge keeps its cause, if there is none yet. False: there is, and this one's count is still
+    /// the caller's.
+    pub(super) fn put_at_edge(self, edge: &Edge) -> bool {
+        // Release: gives the cause to whoever finds it here; the acquire half, on failure, takes it from them: the caller
+        // makes it visible by a step of its own then.
+        let null = ptr::null_mut();
+        let put = edge.cause.compare_exchange(null, self.0, Release, Acquire);
+        put.is_ok()
+    }
+
+    /// Takes out what an edge has kept and did not win by.
+    pub(super) fn take_from_edge(edge: &Edge) -> Option<RawCause> {
+        // Relaxed: the cause is that of the edge's source, which the caller knows.
+        RawCause::from_word(edge.cause.swap(ptr::null_mut(), Relaxed))
     }
 
     /// # Safety
@@ -338,16 +406,19 @@ impl Link {
         }
     }
 
-    /// Takes back a cause that was placed but did not win.
-    ///
-    /// # Safety
-    /// The caller placed it here, and its count goes to him.
-    pub(super) unsafe fn take_back_cause(&self, cause: RawCause) -> Cause {
+    /// Takes back a cause that the caller placed here and that did not win. Its count is the caller's again.
+    pub(super) fn take_back_cause(&self) {
         // Relaxed: nobody reads a cause before the word says that it won. It is still where it
         // was placed, for `extend` and `place_cause` replace null only.
         self.cause_word().store(ptr::null_mut(), Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { cause.into_cause() }
+    }
+
+    /// Which edge an own cancel with a cause came by.
+    pub(super) fn edge_of_cause(&self) -> Option<&Edge> {
+        // Relaxed: as in `clone_cause`.
+        let cause = RawCause::from_word(self.cause_word().load(Relaxed))?;
+        let extension = self.extension()?;
+        cause.edge().map(|edge| &extension.edges[edge])
     }
 
     /// The cause of an own cancel.
@@ -355,8 +426,12 @@ impl Link {
     /// # Safety
     /// The caller holds the node, or climbs from below it: the cause stays until the node dies.
     pub(super) unsafe fn clone_cause(&self) -> Option<Cause> {
-        // Relaxed: acquired with the state that says CUSTOM, by `place_cause` and `cancel`.
-        let cause = RawCause::from_word(self.cause_word().load(Relaxed))?;
+        // Relaxed, both: acquired with the state that says CUSTOM, by `place_cause` and `cancel`.
+        let mut cause = RawCause::from_word(self.cause_word().load(Relaxed))?;
+        if let Some(edge) = cause.edge() {
+            // Without one it is the bare kind, which the word says.
+            cause = RawCause::from_word(self.extension()?.edges[edge].cause.load(Relaxed))?;
+        }
         // SAFETY: the node owns the count while the caller is here.
         Some(unsafe { cause.clone_cause() })
     }
@@ -394,7 +469,6 @@ impl Link {
     }
 
     /// For a node that nobody else has seen: the extension that it begins with.
-    #[cfg(feature = "std")]
     pub(super) fn put_extension_unshared(&self, extension: NonNull<Extension>) -> &Extension {
         let raw = extension.as_ptr();
         // Relaxed: published with the handle, and by what arms a trigger.

@@ -1,9 +1,11 @@
 //! A counted reference to a node: what the floors above see of the tree.
 
 use super::cause::Cause;
+use super::extension::{AnyOf, Extension};
 use super::node::Node;
 use super::word::State;
 use super::{cancel, children, reclaim};
+use alloc::boxed::Box;
 use core::ptr::{self, NonNull};
 
 /// A counted reference to a node: what a token is made of.
@@ -30,11 +32,20 @@ impl Handle {
 
     /// A root that says "cancelled" and why, for the child of a cancelled token: it is no part of
     /// that token's tree, so nothing has to be kept for it.
-    pub(super) fn born_cancelled(cause: Cause) -> Handle {
+    pub(super) fn born_cancelled(cause: Cause, any_of: AnyOf) -> Handle {
         let (how, cause) = cancel::raw_cause(cause);
         let handle = Handle::unlinked(State::BORN_CANCELLED.with(how));
-        if let Some(cause) = cause {
-            handle.node().link.put_cause_unshared(cause);
+        let link = &handle.node().link;
+        match (any_of, cause) {
+            (AnyOf::No, None) => {}
+            (AnyOf::No, Some(cause)) => link.put_cause_unshared(cause),
+            (any_of, cause) => {
+                let extension = Extension::new(any_of, Box::default());
+                let extension = link.put_extension_unshared(extension);
+                if let Some(cause) = cause {
+                    extension.put_cause_unshared(cause);
+                }
+            }
         }
         handle
     }

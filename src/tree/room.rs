@@ -16,7 +16,7 @@
 //! children: what the stack does not lead to is found by going on in the ring from the last one of the stack. Without
 //! races nothing is lost, and a room is made only if all are full.
 
-use super::extension::Extension;
+use super::extension::{AnyOf, Extension};
 use super::word::{Refused, State};
 use super::Node;
 use crate::sync::{
@@ -397,7 +397,7 @@ fn extension_of(home: &Node) -> Option<&Extension> {
 #[cold]
 fn extend(home: &Node) -> Option<&Extension> {
     // If it is not taken: somebody else's has come in between, or the cause of a cancel.
-    home.link.extend(Extension::new(Box::default()));
+    home.link.extend(Extension::new(AnyOf::No, Box::default()));
     home.link.extension()
 }
 

@@ -1,8 +1,8 @@
 //! Tokens with several parents.
 
 use cancel_tree_loom::{
-    model, poll, reached, reason_of, seed, spawn, untouched, Probe, Reason, Runs, Token, UNBOUNDED,
-    USUAL,
+    model, model_in_all_orders, poll, reached, reason_of, seed, spawn, untouched, ContextError, Probe, Reason, Runs, Token,
+    UNBOUNDED, USUAL,
 };
 
 #[test]
@@ -462,5 +462,173 @@ fn waiter_below_a_token_that_two_cancels_reach_from_above_and_by_an_edge() {
         reached(&child);
         thread.join().unwrap();
         assert_eq!(probe.woken(), 1);
+    });
+}
+
+/// Which source it was, for a token that has been cancelled: by one of these, whose causes have their numbers.
+#[track_caller]
+fn source_of(token: &Token) -> Option<usize> {
+    reached(token);
+    let source = token.any_of_source();
+    assert_eq!(reason_of(token), source.map_or(0, |source| source + 1));
+    source
+}
+
+#[test]
+fn which_of_two_sources_that_are_cancelled_at_once() {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let same = either.clone();
+        let thread = spawn(move || {
+            a.cancel_with(Reason::cause(1));
+            source_of(&same)
+        });
+        b.cancel_with(Reason::cause(2));
+        let source = source_of(&either);
+        assert!(source.is_some());
+        assert_eq!(thread.join().unwrap(), source);
+    });
+}
+
+/// Neither is the one that the token is below.
+#[test]
+fn which_of_two_other_sources_that_are_cancelled_at_once() {
+    // Two edges: bound 2.
+    model_in_all_orders(Some(2), || {
+        let (a, b, c) = (Token::new(), Token::new(), Token::new());
+        let either = Token::any_of([&a, &b, &c]);
+        let same = either.clone();
+        let thread = spawn(move || {
+            b.cancel_with(Reason::cause(2));
+            source_of(&same)
+        });
+        c.cancel_with(Reason::cause(3));
+        let source = source_of(&either);
+        assert!(source.is_some());
+        assert_eq!(thread.join().unwrap(), source);
+        untouched(&a);
+    });
+}
+
+/// The kind tells them apart, and nothing is counted.
+#[test]
+fn which_of_two_other_sources_without_a_cause_of_their_own() {
+    model_in_all_orders(Some(2), || {
+        let (a, b, c) = (Token::new(), Token::new(), Token::new());
+        let either = Token::any_of([&a, &b, &c]);
+        let same = either.clone();
+        let thread = spawn(move || b.cancel_with(ContextError::DeadlineExceeded));
+        c.cancel();
+        let source = either.any_of_source();
+        let late = either.cause().unwrap() == ContextError::DeadlineExceeded;
+        assert_eq!(source, Some(if late { 1 } else { 2 }));
+        thread.join().unwrap();
+        assert_eq!(same.any_of_source(), source);
+        untouched(&a);
+    });
+}
+
+/// Whoever sees the cancel sees at once which source it was.
+#[test]
+fn which_source_vs_cancel_of_the_other_source() {
+    model_in_all_orders(UNBOUNDED, || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let thread = spawn(move || b.cancel());
+        if either.is_cancelled() {
+            assert_eq!(either.any_of_source(), Some(1));
+        }
+        thread.join().unwrap();
+        assert_eq!(either.any_of_source(), Some(1));
+        untouched(&a);
+    });
+}
+
+/// The same with a cause, which may be another canceller's of the same source.
+#[test]
+fn which_source_vs_two_cancels_of_the_other_source() {
+    model(USUAL, || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let (b2, same) = (b.clone(), either.clone());
+        let thread = spawn(move || {
+            b2.cancel_with(Reason::cause(2));
+            assert_eq!(same.any_of_source(), Some(1));
+            reason_of(&same)
+        });
+        b.cancel_with(Reason::cause(3));
+        assert_eq!(either.any_of_source(), Some(1));
+        let reason = reason_of(&either);
+        assert_eq!(thread.join().unwrap(), reason);
+        untouched(&a);
+    });
+}
+
+#[test]
+fn which_source_vs_own_cancel_with_a_cause() {
+    model_in_all_orders(USUAL, || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let same = either.clone();
+        let thread = spawn(move || {
+            let first = same.cancel_with(Reason::cause(1));
+            assert_eq!(same.any_of_source().is_none(), first);
+            first
+        });
+        b.cancel_with(Reason::cause(2));
+        let source = either.any_of_source();
+        assert_eq!(reason_of(&either), source.map_or(1, |_| 2));
+        let first = thread.join().unwrap();
+        assert_eq!(source, (!first).then_some(1));
+        untouched(&a);
+    });
+}
+
+/// What has been placed for the edge must not be taken for the source of a cancel that has none.
+#[test]
+fn which_source_vs_own_plain_cancel() {
+    model_in_all_orders(USUAL, || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let same = either.clone();
+        let thread = spawn(move || {
+            same.cancel();
+            same.any_of_source()
+        });
+        b.cancel_with(Reason::cause(2));
+        let source = either.any_of_source();
+        assert_eq!(reason_of(&either), source.map_or(0, |_| 2));
+        assert_eq!(thread.join().unwrap(), source);
+        untouched(&a);
+    });
+}
+
+#[test]
+fn which_source_vs_creation() {
+    model(USUAL, || {
+        let (a, b, c) = (Token::new(), Token::new(), Token::new());
+        let (a2, b2, c2) = (a.clone(), b.clone(), c.clone());
+        let thread = spawn(move || Token::any_of([&a2, &b2, &c2]));
+        c.cancel_with(Reason::cause(3));
+        b.cancel_with(Reason::cause(2));
+        let either = thread.join().unwrap();
+        let source = source_of(&either);
+        assert!(matches!(source, Some(1 | 2)));
+        untouched(&a);
+    });
+}
+
+#[test]
+fn which_source_vs_creation_below_one_that_is_cancelled() {
+    model_in_all_orders(USUAL, || {
+        let (a, b) = (Token::new(), Token::new());
+        let (a2, b2) = (a.clone(), b.clone());
+        let thread = spawn(move || Token::any_of([&a2, &b2]));
+        a.cancel_with(Reason::cause(1));
+        let either = thread.join().unwrap();
+        assert_eq!(source_of(&either), Some(0));
+        untouched(&b);
     });
 }
