@@ -105,7 +105,7 @@ impl Tomb {
 
     /// Waits until the last one has gone; why.
     fn wait(&self) -> Cause {
-        self.0.dead.wait();
+        self.0.dead.blocking_wait();
         self.0.dying.cause().expect("dead, so killed")
     }
 }
@@ -135,7 +135,7 @@ fn main() {
     let tomb = Tomb::new();
     let (finish, may_finish) = std::sync::mpsc::channel::<()>();
     tomb.go(move |ctx| {
-        ctx.wait();
+        ctx.blocking_wait();
         let _ = may_finish.recv(); // it takes a while to clean up
         Ok(())
     });
@@ -152,11 +152,11 @@ fn main() {
     let tomb = Tomb::new();
     let (below, _guard) = Context::below(tomb.clone()).with_timeout(Duration::from_secs(60));
     tomb.go(|ctx| {
-        ctx.wait();
+        ctx.blocking_wait();
         Ok(())
     });
     tomb.go(|_| Err("the disk is full".into()));
-    assert_eq!(below.wait(), ContextError::Cancelled);
+    assert_eq!(below.blocking_wait(), ContextError::Cancelled);
     assert_eq!(below.cause().unwrap().to_string(), "the disk is full");
     println!("dead: {}", tomb.wait());
 
@@ -164,7 +164,7 @@ fn main() {
     let (ctx, guard) = Context::background().with_cancel();
     let tomb = Tomb::below(&ctx);
     tomb.go(|ctx| {
-        ctx.wait();
+        ctx.blocking_wait();
         Ok(())
     });
     guard.cancel_with("shutting down");

@@ -123,7 +123,7 @@ mod of_values {
     #[cfg(feature = "std")]
     fn of_contexts<F: Future + Send + Sync>(ctx: &Context, f: F) {
         can_be_spawned(&ctx.run(f));
-        can_be_spawned(&ctx.sleep_async(std::time::Duration::ZERO));
+        can_be_spawned(&ctx.sleep(std::time::Duration::ZERO));
     }
 
     fn unpin_if_it_is<F: Future + Unpin>(

@@ -112,7 +112,7 @@ fn of_many_cancels_at_once_and_a_deadline_one_wins() {
             let a = scope.spawn(move || cancel(a, "a"));
             let b = scope.spawn(move || cancel(b, "b"));
             barrier.wait();
-            let seen = ctx.wait();
+            let seen = ctx.blocking_wait();
             let text = ctx.cause().unwrap().to_string();
             assert_eq!(seen == DeadlineExceeded, text == "late");
             (
@@ -298,7 +298,7 @@ fn every_cause_still_answers_to_its_kind() {
     guard.cancel_with(error());
     assert_eq!(ctx.cause().unwrap().kind(), Cancelled);
     let (ctx, _guard) = Context::background().with_timeout_cause(SOON, error());
-    assert_eq!(ctx.wait(), DeadlineExceeded);
+    assert_eq!(ctx.blocking_wait(), DeadlineExceeded);
     let cause = ctx.cause().unwrap();
     assert_eq!(cause.kind(), DeadlineExceeded);
     assert!(cause.downcast_ref::<std::io::Error>().is_some());
@@ -372,7 +372,7 @@ fn deadline_does_not_change_on_cancel() {
 fn an_own_deadline_later_than_the_parents_leaves_the_parents_cause() {
     let (parent, _guard) = Context::background().with_timeout_cause(SOON, "parent");
     let (child, _child_guard) = parent.with_timeout_cause(FAR, "child");
-    assert_eq!(child.wait(), DeadlineExceeded);
+    assert_eq!(child.blocking_wait(), DeadlineExceeded);
     assert_eq!(child.cause().unwrap().to_string(), "parent");
 }
 
@@ -385,7 +385,7 @@ fn a_deadline_that_timer_and_waiters_notice_at_once_is_not_taken_for_the_parents
         thread::scope(|scope| {
             for i in 0..12 {
                 let ctx = if i % 2 == 0 { &child } else { &below.0 };
-                scope.spawn(|| assert_eq!(ctx.wait(), DeadlineExceeded));
+                scope.spawn(|| assert_eq!(ctx.blocking_wait(), DeadlineExceeded));
             }
         });
         assert_eq!(parent.err(), None);
@@ -411,7 +411,7 @@ fn never_no_error_after_an_error_never_an_error_before_done_is_ready() {
                     }
                 });
             }
-            ctx.wait();
+            ctx.blocking_wait();
         });
     }
 }
@@ -450,7 +450,7 @@ fn never_early_and_not_late() {
         let deadline = ctx.deadline().unwrap();
         match i % 3 {
             0 => assert_eq!(block_on(ctx.done()), DeadlineExceeded),
-            1 => assert_eq!(ctx.wait(), DeadlineExceeded),
+            1 => assert_eq!(ctx.blocking_wait(), DeadlineExceeded),
             _ => {
                 let (f, ear) = bell();
                 drop(ctx.on_cancel(f));
@@ -487,7 +487,7 @@ fn one_hundred_thousand_deadlines_at_one_instant() {
         })
         .collect();
     for (ctx, _) in &all {
-        assert_eq!(ctx.wait(), DeadlineExceeded);
+        assert_eq!(ctx.blocking_wait(), DeadlineExceeded);
     }
     let begin = Instant::now();
     while fired.load(SeqCst) < 10_000 {
@@ -521,7 +521,7 @@ fn callbacks_at_a_deadline_never_run_on_a_thread_that_waits_for_it() {
         let waiter = thread::current().id();
         let (say, hear) = mpsc::channel();
         drop(ctx.on_cancel(move || say.send(thread::current().id()).unwrap()));
-        assert_eq!(ctx.wait(), DeadlineExceeded);
+        assert_eq!(ctx.blocking_wait(), DeadlineExceeded);
         assert_ne!(hear.recv_timeout(PATIENCE).unwrap(), waiter);
     }
 }
@@ -534,7 +534,7 @@ fn a_callback_at_a_deadline_may_join_the_threads_that_wait_for_it() {
             .map(|_| {
                 thread::spawn({
                     let ctx = ctx.clone();
-                    move || ctx.sleep(PATIENCE)
+                    move || ctx.blocking_sleep(PATIENCE)
                 })
             })
             .collect();
@@ -666,8 +666,8 @@ fn background_and_todo_are_never_done_and_allocate_nothing() {
         }
     });
     assert_eq!(allocations, 0);
-    assert_eq!(Context::background().wait_timeout(MS), None);
-    assert_eq!(Context::background().sleep(MS), Ok(()));
+    assert_eq!(Context::background().blocking_wait_timeout(MS), None);
+    assert_eq!(Context::background().blocking_sleep(MS), Ok(()));
 }
 
 #[test]
@@ -722,7 +722,7 @@ fn any_of_is_done_at_the_earliest_deadline() {
     let (a, _a_guard) = Context::background().with_timeout_cause(FAR, "a");
     let (b, _b_guard) = Context::background().with_timeout_cause(SOON, "b");
     let either = Context::any_of([&a, &b]);
-    assert_eq!(either.wait(), DeadlineExceeded);
+    assert_eq!(either.blocking_wait(), DeadlineExceeded);
     assert_eq!(either.cause().unwrap().to_string(), "b");
     assert!(!a.is_done());
 }
@@ -964,17 +964,17 @@ fn sleep_ends_early_and_says_why() {
     let (ctx, guard) = cancellable();
     let canceller = guard.canceller();
     let begin = Instant::now();
-    let sleeper = thread::spawn(move || ctx.sleep(FAR));
+    let sleeper = thread::spawn(move || ctx.blocking_sleep(FAR));
     thread::sleep(SOON);
     canceller.cancel();
     assert_eq!(sleeper.join().unwrap(), Err(Cancelled));
     assert!(begin.elapsed() < PATIENCE);
     let (ctx, _guard) = Context::background().with_timeout(FAR);
-    assert_eq!(ctx.sleep(MS), Ok(()));
-    assert_eq!(block_on(ctx.sleep_async(MS)), Ok(()));
+    assert_eq!(ctx.blocking_sleep(MS), Ok(()));
+    assert_eq!(block_on(ctx.sleep(MS)), Ok(()));
     let (ctx, _guard) = Context::background().with_timeout(SOON);
-    assert_eq!(block_on(ctx.sleep_async(FAR)), Err(DeadlineExceeded));
-    assert_eq!(ctx.wait_timeout(FAR), Some(DeadlineExceeded));
+    assert_eq!(block_on(ctx.sleep(FAR)), Err(DeadlineExceeded));
+    assert_eq!(ctx.blocking_wait_timeout(FAR), Some(DeadlineExceeded));
 }
 
 #[test]
@@ -996,10 +996,10 @@ fn what_the_clock_cannot_express_is_no_deadline_of_its_own() {
     let (parent, _parent_guard) = Context::background().with_timeout(FAR);
     let (ctx, _ctx_guard) = parent.with_timeout_cause(Duration::MAX, "late");
     assert_eq!(ctx.deadline(), parent.deadline());
-    assert_eq!(ctx.wait_timeout(MS), None);
+    assert_eq!(ctx.blocking_wait_timeout(MS), None);
     let thread = {
         let (ctx, guard) = cancellable();
-        let thread = thread::spawn(move || ctx.wait_timeout(Duration::MAX));
+        let thread = thread::spawn(move || ctx.blocking_wait_timeout(Duration::MAX));
         drop(guard);
         thread
     };
@@ -1063,15 +1063,15 @@ fn a_token_has_a_context_and_a_context_a_token() {
 // ----- smaller rules of waiting -------------------------------------------------------------------
 
 #[test]
-fn sleep_async_counts_from_the_call() {
+fn sleep_counts_from_the_call() {
     let ctx = Context::background();
-    let mut nap = pin!(ctx.sleep_async(5 * SOON));
+    let mut nap = pin!(ctx.sleep(5 * SOON));
     thread::sleep(20 * SOON);
     let mut cx = std::task::Context::from_waker(Waker::noop());
     assert_eq!(nap.as_mut().poll(&mut cx), Poll::Ready(Ok(())));
     let (ctx, guard) = cancellable();
-    drop(ctx.sleep_async(FAR));
-    let nap = ctx.sleep_async(FAR);
+    drop(ctx.sleep(FAR));
+    let nap = ctx.sleep(FAR);
     guard.cancel();
     assert_eq!(block_on(nap), Err(Cancelled));
 }
@@ -1133,7 +1133,7 @@ fn a_token_below_a_context_knows_the_deadline_when_it_becomes_a_context_again() 
     // Also after the deadline, and after the context is gone.
     let (ctx, passing) = ctx.with_timeout(MS);
     let (deadline, token) = (ctx.deadline(), ctx.child_token());
-    ctx.wait();
+    ctx.blocking_wait();
     drop((ctx, guard, passing));
     assert_eq!(token.context().deadline(), deadline);
 }
@@ -1213,7 +1213,7 @@ fn a_future_may_be_woken_with_its_lock_held() {
     let ctx = when(flag.wait());
     assert!(!ctx.is_done());
     flag.set();
-    assert_eq!(ctx.wait_timeout(PATIENCE), Some(Cancelled));
+    assert_eq!(ctx.blocking_wait_timeout(PATIENCE), Some(Cancelled));
     assert_eq!(ctx.cause().unwrap().to_string(), "set");
     assert_eq!(when(flag.wait()).err(), Some(Cancelled), "ready at once");
     // The context goes while it is woken.
@@ -1233,7 +1233,7 @@ fn futures_of_other_crates_that_wake_with_a_lock_held() {
     let (send, receive) = futures::channel::oneshot::channel::<()>();
     let ctx = when(receive.shared().map(|_| "shared".into()));
     send.send(()).unwrap();
-    assert_eq!(ctx.wait_timeout(PATIENCE), Some(Cancelled));
+    assert_eq!(ctx.blocking_wait_timeout(PATIENCE), Some(Cancelled));
 
     let lock = Arc::new(futures::lock::Mutex::new(()));
     let held = lock.try_lock_owned().unwrap();
@@ -1242,7 +1242,7 @@ fn futures_of_other_crates_that_wake_with_a_lock_held() {
         "locked".into()
     });
     drop(held);
-    assert_eq!(ctx.wait_timeout(PATIENCE), Some(Cancelled));
+    assert_eq!(ctx.blocking_wait_timeout(PATIENCE), Some(Cancelled));
 
     let event = event_listener::Event::new();
     let listener = event.listen();
@@ -1251,7 +1251,7 @@ fn futures_of_other_crates_that_wake_with_a_lock_held() {
         "notified".into()
     });
     event.notify(usize::MAX);
-    assert_eq!(ctx.wait_timeout(PATIENCE), Some(Cancelled));
+    assert_eq!(ctx.blocking_wait_timeout(PATIENCE), Some(Cancelled));
 }
 
 #[test]
@@ -1277,7 +1277,7 @@ fn each_wake_up_of_a_future_is_one_poll() {
         }
         thread::sleep(5 * MS);
     }
-    assert_eq!(ctx.wait_timeout(PATIENCE), Some(Cancelled));
+    assert_eq!(ctx.blocking_wait_timeout(PATIENCE), Some(Cancelled));
     assert_eq!(polls.load(SeqCst), 4);
     waker.lock().unwrap().take().unwrap().wake();
 }
@@ -1301,7 +1301,7 @@ fn a_future_that_yields_keeps_nobody_from_anything() {
     assert_eq!(hear.recv_timeout(PATIENCE), Ok(()));
     assert!(!ctx.is_done());
     set.store(true, SeqCst);
-    assert_eq!(ctx.wait_timeout(PATIENCE), Some(Cancelled));
+    assert_eq!(ctx.blocking_wait_timeout(PATIENCE), Some(Cancelled));
 }
 
 #[test]

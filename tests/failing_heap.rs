@@ -139,7 +139,7 @@ fn waiters_and_callbacks() {
             assert!(future.as_mut().poll(&mut cx).is_pending());
             futures.push(future);
         }
-        assert!(!token.wait_timeout(Duration::from_nanos(1)));
+        assert!(!token.blocking_wait_timeout(Duration::from_nanos(1)));
     }
     root.cancel();
     assert_eq!(ran.load(SeqCst), 5);
@@ -170,10 +170,10 @@ fn contexts() {
     let (short, _short_guard) = ctx.with_timeout_cause(MS, "short");
     let (tell, told) = mpsc::channel();
     drop(short.on_cancel(move || tell.send("told").unwrap()));
-    assert_eq!(short.wait(), ContextError::DeadlineExceeded);
+    assert_eq!(short.blocking_wait(), ContextError::DeadlineExceeded);
     assert_eq!(short.cause().unwrap().to_string(), "short");
     assert_eq!(told.recv_timeout(PATIENCE), Ok("told"));
-    let _ = block_on(ctx.sleep_async(MS));
+    let _ = block_on(ctx.sleep(MS));
     assert_eq!(ctx.err(), None);
 
     guard.cancel_with("enough");
@@ -221,7 +221,7 @@ fn threads() {
     // A thread that cannot be started is an error here, and no more.
     let spawn = |f: Box<dyn FnOnce() + Send>| thread::Builder::new().spawn(f);
     let canceller = token.clone();
-    let Ok(waiter) = spawn(Box::new(move || waiting.wait())) else {
+    let Ok(waiter) = spawn(Box::new(move || waiting.blocking_wait())) else {
         return;
     };
     let canceller = spawn(Box::new(move || canceller.cancel()));

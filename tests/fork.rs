@@ -19,11 +19,11 @@ fn first_wrong() -> c_int {
     const PASSED: ContextError = ContextError::DeadlineExceeded;
 
     let (ctx, _guard) = Context::background().with_timeout(SOON);
-    if ctx.wait() != PASSED {
+    if ctx.blocking_wait() != PASSED {
         return 1;
     }
     let (ctx, _guard) = Context::background().with_timeout(SOON);
-    if ctx.sleep(LATE) != Err(PASSED) {
+    if ctx.blocking_sleep(LATE) != Err(PASSED) {
         return 2;
     }
     // Of several parents, whichever has the deadline, and however far above.
@@ -40,7 +40,7 @@ fn first_wrong() -> c_int {
     for (number, any_of) in (3..).zip(any_of) {
         let (early, _early) = Context::background().with_timeout(SOON);
         let ctx = any_of(&late, &early);
-        if ctx.wait() != PASSED || late.is_done() {
+        if ctx.blocking_wait() != PASSED || late.is_done() {
             return number;
         }
     }
@@ -51,7 +51,7 @@ fn first_wrong() -> c_int {
 fn deadlines_pass_for_those_who_wait_in_a_forked_child() {
     // So that the parent has a timer thread, which the child lacks.
     let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(1));
-    ctx.wait();
+    ctx.blocking_wait();
     // SAFETY: the child uses this crate and the allocator, which glibc and macOS make ready for that, and exits
     // without running what is registered for the end of the process.
     let child = unsafe {

@@ -140,7 +140,7 @@ fn the_steady_state_allocates_nothing() {
         assert!(first.as_mut().poll(&mut context).is_pending());
         assert!(second.as_mut().poll(&mut context).is_pending());
         assert!(first.poll(&mut context).is_pending());
-        assert!(!root.wait_timeout(std::time::Duration::from_nanos(1)));
+        assert!(!root.blocking_wait_timeout(std::time::Duration::from_nanos(1)));
     };
     // The peak is reached, and every place is as large as it gets.
     for _ in 0..100 {

@@ -61,17 +61,17 @@ fn without_the_timers_thread_tokens_below_a_context_notice_its_deadline() {
     let mut future = pin!(polled.cancelled());
     let mut cx = std::task::Context::from_waker(Waker::noop());
     assert!(future.as_mut().poll(&mut cx).is_pending());
-    assert!(!waited.wait_timeout(Duration::from_millis(1)));
+    assert!(!waited.blocking_wait_timeout(Duration::from_millis(1)));
 
     // Nobody else is there to end the wait.
     let begin = Instant::now();
-    waited.wait();
+    waited.blocking_wait();
     assert!(begin.elapsed() < LATE / 2);
-    assert!(timed.wait_timeout(LATE));
+    assert!(timed.blocking_wait_timeout(LATE));
     thread::sleep(SOON);
     assert!(asked.is_cancelled());
     assert_eq!(asked.context().err(), passed);
     assert_eq!(future.as_mut().poll(&mut cx), Poll::Ready(()));
     assert!(!called.on_cancel(|| ()).stop(), "it has run");
-    assert!(!late.is_cancelled() && !late.wait_timeout(Duration::from_millis(1)));
+    assert!(!late.is_cancelled() && !late.blocking_wait_timeout(Duration::from_millis(1)));
 }

@@ -127,9 +127,9 @@ fn signatures() {
     let _: fn(&Token, String) -> bool = Token::cancel_with;
     let _: fn(&Token, ContextError) -> bool = Token::cancel_with;
     let _: fn(&Token, Cause) -> bool = Token::cancel_with;
-    let _: fn(&Token) = Token::wait;
-    let _: fn(&Token, Duration) -> bool = Token::wait_timeout;
-    let _: fn(&Token, Instant) -> bool = Token::wait_deadline;
+    let _: fn(&Token) = Token::blocking_wait;
+    let _: fn(&Token, Duration) -> bool = Token::blocking_wait_timeout;
+    let _: fn(&Token, Instant) -> bool = Token::blocking_wait_deadline;
     let _: fn(&Token, fn()) -> Registration = Token::on_cancel;
     let _: fn(Registration) -> bool = Registration::stop;
     let _: fn(Registration) -> bool = Registration::stop_and_wait;
@@ -343,7 +343,7 @@ fn all_state_is_set_before_anybody_wakes() {
             let (all, counting) = (Arc::clone(&all), counting.clone());
             thread::spawn(move || {
                 let token = &all[all.len() - 1 - i];
-                token.wait();
+                token.blocking_wait();
                 // Of the others it knows nothing: it may have come when the marking had begun, and not slept.
                 assert_eq!(why(token), "root");
                 counting();
@@ -426,7 +426,7 @@ fn of_many_panics_one_surfaces() {
     let _waiting = wait_with(&root, &bad);
     let parked = thread::spawn({
         let root = root.clone();
-        move || root.wait()
+        move || root.blocking_wait()
     });
     assert!(panic_of(|| root.cancel()).is_some());
     assert_eq!(count.load(SeqCst), 30);
@@ -846,8 +846,10 @@ fn a_callback_may_do_anything() {
             assert!(!middle.cancel_with("again"));
             let child = middle.child_token();
             assert!(child.is_cancelled() && root.child_token().is_cancelled());
-            sibling.wait();
-            assert!(sibling.wait_timeout(LONG) && child.wait_deadline(Instant::now()));
+            sibling.blocking_wait();
+            assert!(
+                sibling.blocking_wait_timeout(LONG) && child.blocking_wait_deadline(Instant::now())
+            );
             drop(middle.on_cancel(counting.clone()));
             let any = CancellationToken::any_of([&root, &CancellationToken::new()]);
             assert!(any.is_cancelled());
@@ -1002,7 +1004,7 @@ fn registering_against_cancel() {
 #[test]
 fn any_of_nothing_is_a_token_of_its_own() {
     let any = CancellationToken::any_of([]);
-    assert!(!any.is_cancelled() && !any.wait_timeout(Duration::ZERO));
+    assert!(!any.is_cancelled() && !any.blocking_wait_timeout(Duration::ZERO));
     let child = any.child_token();
     assert!(any.cancel_with("itself"));
     assert_eq!(why(&child), "itself");
@@ -1259,7 +1261,7 @@ fn any_of_against_cancel_and_drop() {
             scope.spawn(|| drop(doomed));
             let late = CancellationToken::any_of(&sources);
             drop(late.on_cancel(counting));
-            late.wait();
+            late.blocking_wait();
             assert!(["one", "other"].contains(&why(&late).as_str()));
         });
         assert_eq!(count.load(SeqCst), 2);
@@ -1281,9 +1283,9 @@ fn wait_returns_when_cancelled() {
             };
             thread::spawn(move || {
                 match i % 4 {
-                    0 | 1 => token.wait(),
-                    2 => assert!(token.wait_timeout(LONG)),
-                    _ => assert!(token.wait_deadline(Instant::now() + LONG)),
+                    0 | 1 => token.blocking_wait(),
+                    2 => assert!(token.blocking_wait_timeout(LONG)),
+                    _ => assert!(token.blocking_wait_deadline(Instant::now() + LONG)),
                 }
                 assert!(token.is_cancelled());
             })
@@ -1300,10 +1302,10 @@ fn wait_returns_when_cancelled() {
 fn waits_that_end_by_time() {
     let token = CancellationToken::new();
     let start = Instant::now();
-    assert!(!token.wait_timeout(SHORT));
+    assert!(!token.blocking_wait_timeout(SHORT));
     assert!(start.elapsed() >= SHORT);
     let deadline = Instant::now() + SHORT;
-    assert!(!token.wait_deadline(deadline));
+    assert!(!token.blocking_wait_deadline(deadline));
     assert!(Instant::now() >= deadline);
 }
 
@@ -1313,7 +1315,7 @@ fn stray_unparks_do_not_end_a_wait_that_ends_by_time() {
     thread::scope(|scope| {
         let timed = scope.spawn(|| {
             let begun = Instant::now();
-            assert!(!token.wait_timeout(2 * SHORT));
+            assert!(!token.blocking_wait_timeout(2 * SHORT));
             assert!(begun.elapsed() >= 2 * SHORT);
         });
         while !timed.is_finished() {
@@ -1325,8 +1327,8 @@ fn stray_unparks_do_not_end_a_wait_that_ends_by_time() {
 
 #[test]
 fn a_permit_that_comes_during_a_wait_is_found_by_the_next_park() {
-    let timed = |token: &CancellationToken| assert!(!token.wait_timeout(3 * SHORT));
-    for wait in [CancellationToken::wait, timed] {
+    let timed = |token: &CancellationToken| assert!(!token.blocking_wait_timeout(3 * SHORT));
+    for wait in [CancellationToken::blocking_wait, timed] {
         let token = CancellationToken::new();
         thread::scope(|scope| {
             let sleeper = scope.spawn(|| {
@@ -1347,22 +1349,22 @@ fn a_permit_that_comes_during_a_wait_is_found_by_the_next_park() {
 fn waits_do_not_fail_on_odd_times() {
     let token = CancellationToken::new();
     let past = Instant::now();
-    assert!(!token.wait_timeout(Duration::ZERO));
-    assert!(!token.wait_timeout(Duration::from_nanos(1)));
-    assert!(!token.wait_deadline(past));
+    assert!(!token.blocking_wait_timeout(Duration::ZERO));
+    assert!(!token.blocking_wait_timeout(Duration::from_nanos(1)));
+    assert!(!token.blocking_wait_deadline(past));
     thread::scope(|scope| {
-        scope.spawn(|| assert!(token.wait_timeout(Duration::MAX)));
-        scope.spawn(|| assert!(token.wait_timeout(Duration::from_secs(u64::MAX / 4))));
+        scope.spawn(|| assert!(token.blocking_wait_timeout(Duration::MAX)));
+        scope.spawn(|| assert!(token.blocking_wait_timeout(Duration::from_secs(u64::MAX / 4))));
         thread::sleep(SHORT);
         token.cancel();
     });
-    token.wait();
+    token.blocking_wait();
     assert!(
-        token.wait_timeout(Duration::ZERO),
+        token.blocking_wait_timeout(Duration::ZERO),
         "cancelled is cancelled, time or no time"
     );
-    assert!(token.wait_timeout(Duration::MAX));
-    assert!(token.wait_deadline(past));
+    assert!(token.blocking_wait_timeout(Duration::MAX));
+    assert!(token.blocking_wait_deadline(past));
 }
 
 #[test]
@@ -1373,7 +1375,7 @@ fn stray_unparks_do_not_end_a_wait() {
         let waiting = scope.spawn(|| {
             // One permit is there from the start.
             thread::current().unpark();
-            token.wait();
+            token.blocking_wait();
             assert!(token.is_cancelled());
             returned.store(true, SeqCst);
         });
@@ -1391,10 +1393,10 @@ fn a_thread_waits_many_times() {
     let root = CancellationToken::new();
     for _ in 0..100 {
         let token = root.child_token();
-        assert!(!token.wait_timeout(Duration::from_micros(10)));
+        assert!(!token.blocking_wait_timeout(Duration::from_micros(10)));
         let other = token.clone();
         let canceller = thread::spawn(move || other.cancel());
-        token.wait();
+        token.blocking_wait();
         canceller.join().unwrap();
     }
     assert!(!root.is_cancelled());
@@ -1405,8 +1407,8 @@ fn wait_against_cancel() {
     for _ in 0..scaled(500) {
         let token = CancellationToken::new();
         thread::scope(|scope| {
-            scope.spawn(|| token.wait());
-            scope.spawn(|| token.child_token().wait_timeout(LONG));
+            scope.spawn(|| token.blocking_wait());
+            scope.spawn(|| token.child_token().blocking_wait_timeout(LONG));
             token.cancel();
         });
     }
@@ -1428,7 +1430,7 @@ fn many_waiters_of_all_kinds_on_one_token() {
     let threads: Vec<_> = (0..8)
         .map(|_| {
             let token = token.clone();
-            thread::spawn(move || token.wait())
+            thread::spawn(move || token.blocking_wait())
         })
         .collect();
     // Some give up, in no particular order.
@@ -1672,7 +1674,7 @@ fn a_callback_may_join_threads_that_wait_for_the_token() {
     let token = CancellationToken::new();
     let spawn = |_| {
         let token = token.child_token();
-        thread::spawn(move || token.wait())
+        thread::spawn(move || token.blocking_wait())
     };
     let (before, after): (Vec<_>, Vec<_>) =
         ((0..2).map(spawn).collect(), (0..2).map(spawn).collect());

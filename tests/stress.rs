@@ -227,7 +227,7 @@ fn step(world: &Arc<World>, mine: &mut Mine, random: &mut Random) {
             world.share(any, random);
         }
         19 => {
-            token.wait_timeout(Duration::from_micros(1));
+            token.blocking_wait_timeout(Duration::from_micros(1));
         }
         _ => {
             if !mine.tokens.is_empty() {

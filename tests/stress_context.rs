@@ -179,7 +179,7 @@ fn work(world: &Arc<World>, seed: u64) {
             9 => drop(guard.take()),
             10 => {
                 let limit = Duration::from_micros(random.below(500));
-                if ctx.wait_timeout(limit) == Some(ContextError::DeadlineExceeded) {
+                if ctx.blocking_wait_timeout(limit) == Some(ContextError::DeadlineExceeded) {
                     world.expired.fetch_add(1, Ordering::Relaxed);
                 }
             }

@@ -216,7 +216,7 @@ fn threads_and_tasks_below_are_woken() {
     in_time(|server, ctx| {
         let waiting = thread::spawn({
             let ctx = ctx.clone();
-            move || ctx.wait()
+            move || ctx.blocking_wait()
         });
         thread::sleep(Duration::from_millis(5));
         server.cancel();

@@ -40,6 +40,6 @@ impl CancelTree for Token {
 
     #[inline]
     fn wait(&self) {
-        self.wait();
+        self.blocking_wait();
     }
 }

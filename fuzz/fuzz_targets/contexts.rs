@@ -1091,16 +1091,22 @@ impl World {
             Step::WaitNow(n) => {
                 if let Some(i) = self.ctx(n) {
                     let ctx = &self.contexts[i].ctx;
-                    assert_eq!(ctx.wait_timeout(Duration::ZERO), ctx.err());
-                    assert_eq!(ctx.sleep(Duration::ZERO), ctx.check());
+                    assert_eq!(ctx.blocking_wait_timeout(Duration::ZERO), ctx.err());
+                    assert_eq!(ctx.blocking_sleep(Duration::ZERO), ctx.check());
                     if let Some(error) = ctx.err() {
-                        assert_eq!(ctx.wait(), error);
+                        assert_eq!(ctx.blocking_wait(), error);
                     }
                 }
                 if let Some(i) = self.token(n) {
                     let token = &self.tokens[i].1;
-                    assert_eq!(token.wait_timeout(Duration::ZERO), token.is_cancelled());
-                    assert_eq!(token.wait_deadline(clock::base()), token.is_cancelled());
+                    assert_eq!(
+                        token.blocking_wait_timeout(Duration::ZERO),
+                        token.is_cancelled()
+                    );
+                    assert_eq!(
+                        token.blocking_wait_deadline(clock::base()),
+                        token.is_cancelled()
+                    );
                 }
             }
             Step::Register(n, register) => {
@@ -1375,7 +1381,7 @@ fn run(input: &Input) {
 
 /// What a thread keeps for ever is there before anything is counted.
 fn warm_up() {
-    CancellationToken::new().wait_timeout(Duration::from_nanos(1));
+    CancellationToken::new().blocking_wait_timeout(Duration::from_nanos(1));
     let (ctx, guard) = Context::background().with_deadline(clock::start());
     drop(guard);
     drop(ctx.after_func(|| ()));

@@ -549,7 +549,7 @@ impl Thread {
                 let Some(i) = self.handle(n) else { return };
                 let ctx = self.handles[i].ctx();
                 let limit = Duration::from_micros(u64::from(n));
-                let (span, error) = Span::of(|| ctx.wait_timeout(limit));
+                let (span, error) = Span::of(|| ctx.blocking_wait_timeout(limit));
                 let seen = error.map_or(Seen::Live, |_| Seen::Done);
                 self.saw(span, self.handles[i].fact, seen);
             }
@@ -741,7 +741,7 @@ fn run(pool: &Pool, input: &Input) {
 
 /// What a thread keeps for ever is there before anything is counted.
 fn warm_up() {
-    CancellationToken::new().wait_timeout(Duration::from_nanos(1));
+    CancellationToken::new().blocking_wait_timeout(Duration::from_nanos(1));
     let (ctx, guard) = Context::background().with_deadline(clock::start());
     drop(guard);
     drop(ctx.after_func(|| ()));

@@ -47,7 +47,7 @@ use std::time::{Duration, Instant};
 /// still while the machine is suspended.
 ///
 /// A child process made by `fork` without `exec` has no timer thread: deadlines do not pass there for those who
-/// poll, but those who block in [`wait`](Self::wait) or [`sleep`](Self::sleep) notice them. Callbacks do not run there at
+/// poll, but those who block in [`blocking_wait`](Self::blocking_wait) or [`blocking_sleep`](Self::blocking_sleep) notice them. Callbacks do not run there at
 /// a deadline, and the memory of deadlines is not all given back.
 ///
 /// Deadlines of one moment are noticed in the order in which they are, as far as the timer keeps up: where a thousand and more
@@ -171,7 +171,7 @@ impl Context {
     /// # use cancel_tree::Context;
     /// # use std::time::Duration;
     /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(5));
-    /// ctx.wait();
+    /// ctx.blocking_wait();
     /// assert!(ctx.remaining().unwrap().is_zero());
     /// ```
     pub fn with_timeout(&self, timeout: Duration) -> (Context, CancelGuard) {
@@ -518,7 +518,7 @@ impl Context {
     /// [`background`](Self::background), is waited for until the end of the process.
     ///
     /// A thread that waits here does not need the timer: it sleeps until the deadline by itself.
-    pub fn wait(&self) -> ContextError {
+    pub fn blocking_wait(&self) -> ContextError {
         loop {
             if let Some(error) = self.wait_until(None) {
                 return error;
@@ -528,7 +528,7 @@ impl Context {
 
     /// Parks the calling thread until the context is done, or for `duration`; none if it is not done
     /// then.
-    pub fn wait_timeout(&self, duration: Duration) -> Option<ContextError> {
+    pub fn blocking_wait_timeout(&self, duration: Duration) -> Option<ContextError> {
         if let Some(error) = self.err() {
             return Some(error);
         }
@@ -551,31 +551,41 @@ impl Context {
         self.err()
     }
 
-    /// Sleeps, but not longer than until the context is done.
+    /// Parks the calling thread until the context is done, or until `deadline`; none if it is not done
+    /// then.
+    pub fn blocking_wait_deadline(&self, deadline: Instant) -> Option<ContextError> {
+        if let Some(error) = self.err() {
+            return Some(error);
+        }
+        self.wait_until(Some(deadline))
+    }
+
+    /// Parks the calling thread for `duration`, or until the context is done. Tasks take [`sleep`](Self::sleep).
     ///
     /// ```
     /// # use cancel_tree::{Context, ContextError};
     /// # use std::time::Duration;
     /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(200));
-    /// assert_eq!(ctx.sleep(Duration::from_millis(1)), Ok(()));
-    /// assert_eq!(ctx.sleep(Duration::from_secs(60)), Err(ContextError::DeadlineExceeded));
+    /// assert_eq!(ctx.blocking_sleep(Duration::from_millis(1)), Ok(()));
+    /// assert_eq!(ctx.blocking_sleep(Duration::from_secs(60)), Err(ContextError::DeadlineExceeded));
     /// ```
     ///
     /// # Errors
     ///
     /// The context was done before the time was over.
-    pub fn sleep(&self, duration: Duration) -> Result<(), ContextError> {
-        self.wait_timeout(duration).map_or(Ok(()), Err)
+    pub fn blocking_sleep(&self, duration: Duration) -> Result<(), ContextError> {
+        self.blocking_wait_timeout(duration).map_or(Ok(()), Err)
     }
 
-    /// The same for tasks, of any runtime: it runs on this crate's timer.
+    /// Ready after `duration`, or when the context is done: for tasks, of any runtime, on this crate's timer. Threads take
+    /// [`blocking_sleep`](Self::blocking_sleep).
     ///
     /// ```
     /// # futures::executor::block_on(async {
     /// # use cancel_tree::Context;
     /// # use std::time::Duration;
     /// let ctx = Context::background();
-    /// assert_eq!(ctx.sleep_async(Duration::from_millis(1)).await, Ok(()));
+    /// assert_eq!(ctx.sleep(Duration::from_millis(1)).await, Ok(()));
     /// # });
     /// ```
     ///
@@ -588,7 +598,7 @@ impl Context {
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing, and leaves nothing.
-    pub fn sleep_async(
+    pub fn sleep(
         &self,
         duration: Duration,
     ) -> impl Future<Output = Result<(), ContextError>> + Send + Sync + '_ {

@@ -16,7 +16,7 @@ impl CancellationToken {
     /// let token = CancellationToken::new();
     /// let worker = std::thread::spawn({
     ///     let token = token.clone();
-    ///     move || token.wait()
+    ///     move || token.blocking_wait()
     /// });
     /// token.cancel();
     /// worker.join().unwrap();
@@ -27,7 +27,7 @@ impl CancellationToken {
     /// behind. So the next `park` of the thread's own may return at once, for nothing, as `park` may at any time.
     ///
     /// Cost: 2 RMWs to register, 1 for each look whether the thread has been told, 1 at the end, and those of `park`.
-    pub fn wait(&self) {
+    pub fn blocking_wait(&self) {
         self.wait_until(None);
     }
 
@@ -39,9 +39,9 @@ impl CancellationToken {
     /// # use cancel_tree::CancellationToken;
     /// # use std::time::Duration;
     /// let token = CancellationToken::new();
-    /// assert!(!token.wait_timeout(Duration::from_millis(1)));
+    /// assert!(!token.blocking_wait_timeout(Duration::from_millis(1)));
     /// ```
-    pub fn wait_timeout(&self, duration: Duration) -> bool {
+    pub fn blocking_wait_timeout(&self, duration: Duration) -> bool {
         if self.is_cancelled() {
             return true;
         }
@@ -54,9 +54,9 @@ impl CancellationToken {
     /// # use cancel_tree::CancellationToken;
     /// # use std::time::Instant;
     /// let token = CancellationToken::new();
-    /// assert!(!token.wait_deadline(Instant::now()));
+    /// assert!(!token.blocking_wait_deadline(Instant::now()));
     /// ```
-    pub fn wait_deadline(&self, deadline: Instant) -> bool {
+    pub fn blocking_wait_deadline(&self, deadline: Instant) -> bool {
         self.wait_until(Some(deadline))
     }
 

@@ -660,22 +660,25 @@ impl World {
 
     fn wait(&self) {
         let fresh = CancellationToken::new();
-        self.note(!fresh.wait_timeout(MS), "cancelled by nobody");
-        self.note(!fresh.wait_deadline(Instant::now()), "cancelled by nobody");
+        self.note(!fresh.blocking_wait_timeout(MS), "cancelled by nobody");
         self.note(
-            Context::background().wait_timeout(MS).is_none(),
+            !fresh.blocking_wait_deadline(Instant::now()),
+            "cancelled by nobody",
+        );
+        self.note(
+            Context::background().blocking_wait_timeout(MS).is_none(),
             "the background is done",
         );
         for name in [Name::Own, Name::Any] {
             if let Some(token) = self.find(name) {
                 let was = token.is_cancelled();
-                self.note(token.wait_timeout(MS) || !was, "cancelled no more");
+                self.note(token.blocking_wait_timeout(MS) || !was, "cancelled no more");
             }
         }
         fresh.cancel();
-        fresh.wait();
+        fresh.blocking_wait();
         let (ctx, _guard) = Context::background().with_timeout(MS);
-        ctx.wait();
+        ctx.blocking_wait();
         self.note(ctx.is_done(), "waited for nothing");
     }
 
@@ -713,7 +716,7 @@ impl World {
         let (below, below_guard) = ctx.with_value(7_u8).with_deadline(Instant::now() + FAR);
         self.note(below.value() == Some(&7_u8), "the value is lost");
         let _ = poll(pin!(below.done()), Waker::noop());
-        let _ = below.sleep(Duration::from_micros(100));
+        let _ = below.blocking_sleep(Duration::from_micros(100));
         let stopped = below.after_func(|| ()).stop();
         self.note(
             !was || below.is_done() && !stopped,
@@ -857,7 +860,7 @@ pub struct Role {
 /// Makes the library's thread-locals.
 fn use_the_library() {
     let token = CancellationToken::new();
-    assert!(!token.wait_timeout(Duration::ZERO));
+    assert!(!token.blocking_wait_timeout(Duration::ZERO));
     let _ = token.context().with_timeout(FAR);
     assert!(!token.is_cancelled());
 }

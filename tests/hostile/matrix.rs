@@ -783,7 +783,7 @@ const ROLES: &[Role] = &[
             let waker = woken.recv().expect("polled");
             Box::new(move || {
                 waker.wake();
-                let done = ctx.wait_timeout(PATIENCE);
+                let done = ctx.blocking_wait_timeout(PATIENCE);
                 assert!(done.is_some(), "it was ready, and the cancel is lost");
             })
         },

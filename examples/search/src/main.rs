@@ -90,7 +90,7 @@ fn search(options: Options) -> Result<ExitCode, Box<dyn Error>> {
     let mut shown = 0;
     loop {
         let left = limit.saturating_sub(started.elapsed());
-        if search.root.wait_timeout(TICK.min(left)) {
+        if search.root.blocking_wait_timeout(TICK.min(left)) {
             break;
         }
         if left.is_zero() {

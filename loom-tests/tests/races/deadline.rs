@@ -229,7 +229,7 @@ fn deadline_vs_blocked_thread() {
         let service = Service::new();
         let ctx = timed(&background(), 1);
         let timer = turn(service, 1);
-        assert_eq!(ctx.wait(), ContextError::DeadlineExceeded);
+        assert_eq!(ctx.blocking_wait(), ContextError::DeadlineExceeded);
         let _service = timer.join().unwrap();
     });
 }

@@ -163,9 +163,9 @@ fn two_waits_in_turn_vs_cancel_of_each() {
         let (first, second) = (one.clone(), two.clone());
         let a = spawn(move || first.cancel());
         let b = spawn(move || second.cancel());
-        one.wait();
+        one.blocking_wait();
         reached(&one);
-        two.wait();
+        two.blocking_wait();
         reached(&two);
         a.join().unwrap();
         b.join().unwrap();
@@ -182,7 +182,7 @@ fn permit_vs_wait() {
             me.unpark();
             other.cancel();
         });
-        token.wait();
+        token.blocking_wait();
         parking::park();
         giver.join().unwrap();
     });
@@ -196,7 +196,7 @@ fn permit_vs_wait_vs_cancel() {
         let (me, other) = (parking::current(), token.clone());
         let giver = spawn(move || me.unpark());
         let canceller = spawn(move || other.cancel());
-        token.wait();
+        token.blocking_wait();
         parking::park();
         giver.join().unwrap();
         canceller.join().unwrap();

@@ -90,7 +90,7 @@ fn data_vs_parked_thread() {
         let token = Token::new();
         let (same, there) = (token.clone(), data.clone());
         let sleeper = spawn(move || {
-            same.wait();
+            same.blocking_wait();
             there.read();
         });
         data.write();

@@ -225,7 +225,7 @@ fn parked_thread_vs_cancel() {
         let token = Token::new();
         let other = token.clone();
         let sleeper = spawn(move || {
-            other.wait();
+            other.blocking_wait();
             reached(&other);
         });
         token.cancel();
@@ -238,7 +238,7 @@ fn parked_thread_vs_cancel_of_the_parent() {
     model(UNBOUNDED, || {
         let root = Token::new();
         let child = root.child_token();
-        let sleeper = spawn(move || child.wait());
+        let sleeper = spawn(move || child.blocking_wait());
         root.cancel();
         drop(root);
         sleeper.join().unwrap();
@@ -251,7 +251,7 @@ fn parked_thread_vs_task_vs_cancel() {
     model(Some(2), || {
         let root = Token::new();
         let (one, two) = (root.clone(), root.clone());
-        let sleeper = spawn(move || one.wait());
+        let sleeper = spawn(move || one.blocking_wait());
         let task = spawn(move || block_on(two.cancelled()));
         root.cancel();
         sleeper.join().unwrap();

@@ -141,7 +141,7 @@ impl Tree for Ours {
             PARK => {
                 let timeout = Duration::from_micros(dice.roll(300));
                 // Sleeping: what it takes beyond the timeout.
-                token.wait_timeout(timeout);
+                token.blocking_wait_timeout(timeout);
                 return clock
                     .micros_since(start)
                     .saturating_sub(timeout.as_micros() as u64);
@@ -172,7 +172,7 @@ impl Tree for Ours {
                 let timeout = Duration::from_micros(200 + dice.roll(1_500));
                 let (context, _guard) = cancel_tree::Context::background().with_timeout(timeout);
                 let below = context.child_token();
-                let told = below.wait_timeout(Duration::from_secs(20));
+                let told = below.blocking_wait_timeout(Duration::from_secs(20));
                 let late = clock
                     .micros_since(start)
                     .saturating_sub(timeout.as_micros() as u64);

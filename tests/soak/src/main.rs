@@ -215,8 +215,8 @@ fn main() {
     let progress = ProgressBar::new(options.seconds);
     // What is set up once and stays: the service thread, its wheel, this thread's parker.
     let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(1));
-    ctx.wait();
-    CancellationToken::new().wait_timeout(Duration::from_millis(1));
+    ctx.blocking_wait();
+    CancellationToken::new().blocking_wait_timeout(Duration::from_millis(1));
     drop(ctx);
     let baseline = heap::in_use();
 

@@ -186,15 +186,15 @@ pub fn park(jobs: Receiver<Parking>, figures: &Figures) {
     for job in jobs {
         let over = match (&job.watched, job.limit) {
             (Watched::Token(token), None) => {
-                token.wait();
+                token.blocking_wait();
                 true
             }
-            (Watched::Token(token), Some(limit)) => token.wait_timeout(limit),
+            (Watched::Token(token), Some(limit)) => token.blocking_wait_timeout(limit),
             (Watched::Context(ctx), None) => {
-                ctx.wait();
+                ctx.blocking_wait();
                 true
             }
-            (Watched::Context(ctx), Some(limit)) => ctx.wait_timeout(limit).is_some(),
+            (Watched::Context(ctx), Some(limit)) => ctx.blocking_wait_timeout(limit).is_some(),
         };
         if over {
             job.watched.check(&job.request);

@@ -36,7 +36,7 @@ pub fn run() {
     let sleeper = known.clone();
     threads.push(thread::spawn(move || {
         match draw(2) {
-            0 => sleeper.0.wait(),
+            0 => sleeper.0.blocking_wait(),
             _ => future::block_on(sleeper.0.cancelled()),
         }
         sleeper.1.check(&sleeper.0);

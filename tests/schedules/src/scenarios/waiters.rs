@@ -48,13 +48,13 @@ pub fn run() {
 /// Until it is cancelled, in one way or another.
 fn wait((token, record): &Known) {
     match draw(6) {
-        0 | 1 => token.wait(),
-        2 => token.child_token().wait(),
+        0 | 1 => token.blocking_wait(),
+        2 => token.child_token().blocking_wait(),
         3 => future::block_on(token.cancelled()),
         4 => future::block_on(token.child_token().cancelled_owned()),
         _ => {
             let other = CancellationToken::new();
-            CancellationToken::any_of([&other, token]).wait();
+            CancellationToken::any_of([&other, token]).blocking_wait();
         }
     }
     assert!(record.may_be_done(), "woken for nothing");
