@@ -711,7 +711,7 @@ fn any_of_says_which_context_it_was() {
     let late = Context::any_of([&a, &c]);
     let (own, _own_guard) = Context::any_of([&a, &todo]).with_timeout(SOON);
     assert_eq!(
-        (late.wait(), own.wait()),
+        (late.blocking_wait(), own.blocking_wait()),
         (DeadlineExceeded, DeadlineExceeded)
     );
     assert_eq!((late.any_of_source(), own.any_of_source()), (Some(1), None));
