@@ -13,7 +13,7 @@
 
 use super::cancel::{self, Below, Outcome, Part};
 use super::cause::Cause;
-use super::extension::{AnyOf, Extension};
+use super::extension::{AnyOf, Extension, Number};
 use super::waiter::Content;
 use super::walk::origin_of;
 use super::word::{State, Word};
@@ -80,7 +80,7 @@ impl Handle {
             origin: Cell::new(ptr::null()),
             below: Cell::new(Below::NOTHING),
         });
-        let extension = Extension::new(AnyOf::Below(number), edges.collect());
+        let extension = Extension::new(AnyOf::Below(Number::new(number)), edges.collect());
         // Nobody else knows the token, so nothing else can be in `link`.
         if !target.node().link.extend(extension) {
             unreachable!("a new token has an empty link");
@@ -106,7 +106,10 @@ impl Handle {
     /// A token of a source that is cancelled already; none if it is not.
     fn born_of(number: usize, source: &Handle) -> Option<Handle> {
         let cause = source.cause()?;
-        Some(Handle::born_cancelled(cause, AnyOf::Born(number)))
+        Some(Handle::born_cancelled(
+            cause,
+            AnyOf::Born(Number::new(number)),
+        ))
     }
 }
 

@@ -312,9 +312,9 @@ pub(super) fn any_of_source(node: &Node) -> Option<usize> {
     }
     match node.link.extension()?.any_of {
         AnyOf::No => None,
-        AnyOf::Born(source) => Some(source),
+        AnyOf::Born(source) => Some(source.get()),
         // From above, for an own cancel that came later leaves no trace.
-        AnyOf::Below(source) if !state.has_any(State::OWN) => Some(source),
+        AnyOf::Below(source) if !state.has_any(State::OWN) => Some(source.get()),
         // Without CUSTOM, what is in `link` may belong to a call that lost.
         AnyOf::Below(_) if !state.has_any(State::CUSTOM) => None,
         AnyOf::Below(_) => node.link.edge_of_cause().map(Edge::number),

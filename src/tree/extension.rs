@@ -60,9 +60,24 @@ pub(super) struct Extension {
 pub(super) enum AnyOf {
     No,
     /// It is the child of that source.
-    Below(usize),
+    Below(Number),
     /// It was made when that one was cancelled, and is no part of its tree.
-    Born(usize),
+    Born(Number),
+}
+
+/// Bytes, which ask for no alignment: so they fit in beside `padded`, and contexts with deadlines are no larger for it.
+#[derive(Clone, Copy)]
+pub(super) struct Number([u8; 4]);
+
+impl Number {
+    /// So many sources that it does not fit have never found room in memory.
+    pub(super) fn new(number: usize) -> Number {
+        Number(u32::try_from(number).unwrap_or(u32::MAX).to_ne_bytes())
+    }
+
+    pub(super) fn get(self) -> usize {
+        u32::from_ne_bytes(self.0) as usize
+    }
 }
 
 /// An extension on cache lines of its own: every thread that makes children of a sharded parent reads it,
