@@ -86,6 +86,6 @@ pub use timer::by_hand::{Due, Service};
 #[doc(hidden)]
 pub use timer::by_hand::{Hand, Shared};
 
-#[cfg(all(doctest, feature = "std"))]
+#[cfg(all(any(doc, doctest), feature = "std"))]
 #[doc = include_str!("../docs/GUIDE.md")]
-mod guide {}
+pub mod guide {}
