@@ -42,7 +42,7 @@ pub(crate) mod waiter;
 mod walk;
 mod word;
 
-pub use cause::{Cause, ContextError};
+pub use cause::{Cause, ContextError, GuardDropped};
 #[cfg(feature = "std")]
 pub(crate) use deadline::Signal;
 #[cfg(feature = "std")]
