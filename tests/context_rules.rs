@@ -1477,3 +1477,65 @@ fn a_thread_waits_until_an_instant() {
     guard.cancel();
     assert_eq!(ctx.blocking_wait_deadline(limit), Some(Cancelled));
 }
+
+#[test]
+fn a_callback_can_be_handed_the_cause() {
+    let (say, hear) = mpsc::channel();
+    let tell = |name: &'static str| {
+        let say = say.clone();
+        move |cause: Cause| say.send((name, cause)).unwrap()
+    };
+    let heard = || hear.recv_timeout(PATIENCE).unwrap();
+
+    // On the thread that cancels and on a worker, from above, from an any_of's source, and of a token.
+    let (ctx, guard) = Context::background().with_cancel();
+    let (below, _below) = ctx.with_cancel();
+    let either = Context::any_of([&Context::background(), &below]);
+    drop(ctx.on_cancel_with(tell("here")));
+    drop(below.after_func_with(tell("off")));
+    drop(either.on_cancel_with(tell("either")));
+    drop(either.child_token().on_cancel_with(tell("token")));
+    let stopped = below.on_cancel_with(tell("stopped"));
+    assert!(stopped.stop());
+    guard.cancel_with("enough");
+    let mut names = Vec::new();
+    for _ in 0..4 {
+        let (name, cause) = heard();
+        assert_eq!(cause.to_string(), "enough");
+        names.push(name);
+    }
+    names.sort();
+    assert_eq!(names, ["either", "here", "off", "token"]);
+
+    // At once if it is cancelled already.
+    drop(below.on_cancel_with(tell("at once")));
+    assert_eq!(heard().1.to_string(), "enough");
+    drop(below.after_func_with(tell("at once")));
+    assert_eq!(heard().1.to_string(), "enough");
+
+    // A deadline, and a guard.
+    let (ctx, _guard) = Context::background().with_timeout_cause(MS, "too slow");
+    drop(ctx.on_cancel_with(tell("deadline")));
+    let (_, cause) = heard();
+    assert_eq!(
+        (cause.kind(), &*cause.to_string()),
+        (DeadlineExceeded, "too slow")
+    );
+    let (ctx, guard) = Context::background().with_cancel();
+    drop(ctx.after_func_with(tell("guard")));
+    drop(guard);
+    assert!(by_guard(Some(heard().1)));
+
+    // Never cancelled, never run; and it keeps nothing alive.
+    let kept = Arc::new(());
+    let (ctx, guard) = Context::background().with_cancel();
+    let inner = kept.clone();
+    drop(ctx.on_cancel_with(move |_| drop(inner)));
+    guard.detach();
+    drop(ctx);
+    assert_eq!(Arc::strong_count(&kept), 1);
+    let inner = kept.clone();
+    drop(Context::background().on_cancel_with(move |_| drop(inner)));
+    assert_eq!(Arc::strong_count(&kept), 1);
+    assert!(hear.try_recv().is_err());
+}

@@ -676,6 +676,27 @@ impl Context {
         self.register(|token| Registration::new(token, f))
     }
 
+    /// [`after_func`](Self::after_func), and hands the cause to `f`, which so need not own a context to ask for it.
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// # use std::sync::mpsc;
+    /// let (ctx, guard) = Context::background().with_cancel();
+    /// let (say, hear) = mpsc::channel();
+    /// let registration = ctx.after_func_with(move |cause| say.send(cause.to_string()).unwrap());
+    /// guard.cancel_with("the page was closed");
+    /// assert_eq!(hear.recv().unwrap(), "the page was closed");
+    /// # drop(registration);
+    /// ```
+    pub fn after_func_with<F: FnOnce(Cause) + Send + 'static>(&self, f: F) -> Registration {
+        self.register(|token| Registration::off_thread_with_cause(token, f))
+    }
+
+    /// [`on_cancel`](Self::on_cancel), and hands the cause to `f`: [`CancellationToken::on_cancel_with`].
+    pub fn on_cancel_with<F: FnOnce(Cause) + Send + 'static>(&self, f: F) -> Registration {
+        self.register(|token| Registration::with_cause(token, f))
+    }
+
     fn register(&self, with: impl FnOnce(&Handle) -> Registration) -> Registration {
         match &self.token {
             Some(token) => {

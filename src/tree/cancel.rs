@@ -6,7 +6,7 @@ use super::cause::{Bare, Cause, GuardDropped};
 use super::extension::RawCause;
 use super::walk::{Climb, From, Walk};
 use super::word::State;
-use super::{reclaim, room, Handle, Node};
+use super::{reclaim, room, telling, Handle, Node};
 use crate::sync::{unless_unwinding, Panics, SMALL};
 use core::ptr::NonNull;
 use core::task::Waker;
@@ -713,6 +713,7 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
             if state.is_room() {
                 room::close(node, panics, Waker::wake);
             } else if let Some(waker) = node.slot.disarm(&node.word) {
+                telling::tell(node, &waker);
                 panics.catch(|| waker.wake());
             }
         }

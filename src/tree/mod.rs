@@ -38,6 +38,7 @@ mod handle;
 mod node;
 mod reclaim;
 mod room;
+pub(crate) mod telling;
 pub(crate) mod waiter;
 mod walk;
 mod word;
