@@ -22,7 +22,8 @@ mod tree;
 
 #[cfg(feature = "std")]
 pub use context::{
-    CancelGuard, CancelledOwned, Canceller, Context, Done, DoneOwned, DoneSignal, ForeignContext,
+    CancelGuard, CancelledOwned, Canceller, CauseOnDrop, Context, Done, DoneOwned, DoneSignal,
+    ForeignContext, GuardedContext,
 };
 #[cfg(feature = "std")]
 pub use group::{
@@ -36,7 +37,7 @@ pub use token::{
     WaitForCancellationFuture, WaitForCancellationFutureOwned, WithCancellationToken,
     WithCancellationTokenOwned,
 };
-pub use tree::{Cause, ContextError};
+pub use tree::{Cause, ContextError, GuardDropped};
 
 /// For models: gives the calling loom thread a number other than 0, so that it may shard a parent.
 #[cfg(cancel_tree_loom)]

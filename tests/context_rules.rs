@@ -3,7 +3,7 @@
 
 use cancel_tree::{
     CancelGuard, CancellationToken, Canceller, Cause, Context, ContextError, DoneSignal,
-    ForeignContext, Registration,
+    ForeignContext, GuardDropped, GuardedContext, Registration,
 };
 use futures::executor::block_on;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -1340,4 +1340,232 @@ fn a_future_goes_with_its_context() {
     drop(below);
     assert_eq!(Arc::strong_count(&kept), 1);
     flag.set();
+}
+
+/// Whether the cause is that a guard was dropped.
+fn by_guard(cause: Option<Cause>) -> bool {
+    let cause = cause.expect("cancelled");
+    assert_eq!(cause.kind(), Cancelled);
+    cause.downcast_ref::<GuardDropped>().is_some()
+}
+
+#[test]
+fn the_drop_of_a_guard_is_a_cause_of_its_own() {
+    let (root, root_guard) = Context::background().with_cancel();
+    for parent in [Context::background(), root.clone()] {
+        // Nothing below and nobody waiting, a child, a waiter, and a place that was another's before.
+        let (ctx, guard) = parent.with_cancel();
+        drop(guard);
+        assert!(by_guard(ctx.cause()));
+        let (late, _guard) = ctx.with_timeout(FAR);
+        assert!(by_guard(late.cause()), "born cancelled");
+        drop(ctx);
+
+        let (ctx, guard) = parent.with_timeout(FAR);
+        let (below, _below) = ctx.with_cancel();
+        let either = Context::any_of([&Context::background(), &below]);
+        drop(guard);
+        assert!(by_guard(ctx.cause()) && by_guard(below.cause()) && by_guard(either.cause()));
+
+        let (ctx, guard) = parent.with_cancel();
+        let waits = Box::pin(ctx.clone().done_owned());
+        let waiter = thread::spawn(move || block_on(waits));
+        drop(guard);
+        assert_eq!(waiter.join().unwrap(), Cancelled);
+        assert!(by_guard(ctx.cause()));
+    }
+
+    // Who cancels says so, and the drop that comes after changes nothing.
+    let (ctx, guard) = root.with_cancel();
+    guard.cancel();
+    drop(guard);
+    assert!(!by_guard(ctx.cause()));
+    let (ctx, guard) = root.with_cancel();
+    guard.cancel_with("enough");
+    drop(guard);
+    assert_eq!(ctx.cause().unwrap().to_string(), "enough");
+    // … and the other way round.
+    let (ctx, guard) = root.with_cancel();
+    let canceller = guard.canceller();
+    drop(guard);
+    assert!(!canceller.cancel_with("too late"));
+    assert!(by_guard(ctx.cause()));
+    // Of a deadline nothing is said by a guard, and below one that is cancelled the cancel decides.
+    let (ctx, guard) = root.with_timeout(Duration::ZERO);
+    drop(guard);
+    assert_eq!(ctx.cause().unwrap(), DeadlineExceeded);
+    let (ctx, guard) = root.with_cancel();
+    root_guard.cancel();
+    drop(guard);
+    assert!(!by_guard(ctx.cause()));
+}
+
+#[test]
+fn a_dropped_guard_handed_back_as_an_error_is_the_same_cause() {
+    let boxed: Box<dyn std::error::Error + Send + Sync> = GuardDropped.into();
+    for cause in [
+        Cause::from(GuardDropped),
+        Cause::new(GuardDropped),
+        Cause::new(boxed),
+    ] {
+        assert!(by_guard(Some(cause.clone())));
+        assert!(by_guard(Some(Cause::new(cause.clone()))));
+        assert_eq!(format!("{cause:?}"), "Cause(GuardDropped)");
+        let token = CancellationToken::new();
+        token.cancel_with(cause);
+        assert!(by_guard(token.cause()));
+    }
+    let late = Cause::with_kind(DeadlineExceeded, GuardDropped);
+    assert!(late.kind() == DeadlineExceeded && late.downcast_ref::<GuardDropped>().is_some());
+    let (ctx, _guard) = Context::background().with_deadline_cause(Instant::now(), GuardDropped);
+    let cause = ctx.cause().unwrap();
+    assert!(cause.kind() == DeadlineExceeded && cause.downcast_ref::<GuardDropped>().is_some());
+}
+
+#[test]
+fn a_guard_can_be_told_which_cause_its_drop_gives() {
+    let (ctx, guard) = Context::background().with_cancel();
+    let guard = guard.cause_on_drop("the handler returned");
+    assert!(!ctx.is_done());
+    drop(guard);
+    assert_eq!(ctx.cause().unwrap().to_string(), "the handler returned");
+
+    // It is the guard, and a cancel goes first.
+    let (ctx, guard) = Context::background().with_cancel();
+    let guard = guard.cause_on_drop("the handler returned");
+    assert!(guard.cancel_with("failed"));
+    drop(guard);
+    assert_eq!(ctx.cause().unwrap().to_string(), "failed");
+
+    // Given back, it does not say so any more; nor does it keep the cause.
+    let kept = Arc::new(Failed);
+    let (ctx, guard) = Context::background().with_cancel();
+    let guard = guard.cause_on_drop(Cause::new(kept.clone())).disarm();
+    assert_eq!(Arc::strong_count(&kept), 1);
+    assert!(!ctx.is_done());
+    drop(guard);
+    assert!(by_guard(ctx.cause()));
+}
+
+#[derive(Debug)]
+struct Failed;
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("failed")
+    }
+}
+
+impl std::error::Error for Failed {}
+
+#[test]
+fn a_context_with_its_guard_lives_as_long_as_both() {
+    fn made(parent: &Context) -> GuardedContext {
+        parent.with_value(7_u8).with_timeout(FAR).into()
+    }
+    let ctx = made(&Context::background());
+    assert_eq!((ctx.value::<u8>(), ctx.err()), (Some(&7), None));
+    let (seen, below) = (ctx.clone(), ctx.child_token());
+    drop(ctx);
+    assert!(by_guard(seen.cause()) && below.is_cancelled());
+
+    let ctx = made(&Context::background());
+    assert!(ctx.guard().cancel_with("enough"));
+    assert_eq!(ctx.check_cause().unwrap_err().to_string(), "enough");
+
+    let (ctx, guard) = made(&Context::background()).split();
+    assert!(!ctx.is_done());
+    guard.detach();
+    assert!(!ctx.is_done());
+}
+
+#[test]
+fn run_and_check_can_answer_with_the_cause() {
+    let (ctx, guard) = Context::background().with_cancel();
+    assert_eq!(block_on(ctx.run_or_cause(async { 7 })).unwrap(), 7);
+    assert!(ctx.check_cause().is_ok());
+    guard.cancel_with("enough");
+    let never = std::future::pending::<()>();
+    let cause = block_on(ctx.run_or_cause(never)).unwrap_err();
+    assert_eq!(cause.to_string(), "enough");
+    assert_eq!(ctx.check_cause().unwrap_err().to_string(), "enough");
+
+    let (ctx, _guard) = Context::background().with_timeout(MS);
+    let cause = block_on(ctx.run_or_cause(std::future::pending::<()>())).unwrap_err();
+    assert_eq!(cause, DeadlineExceeded);
+}
+
+#[test]
+fn a_thread_waits_until_an_instant() {
+    let soon = || Instant::now() + MS;
+    assert_eq!(Context::background().blocking_wait_deadline(soon()), None);
+    let (ctx, guard) = Context::background().with_timeout(FAR);
+    assert_eq!(ctx.blocking_wait_deadline(soon()), None);
+    let (late, _guard) = ctx.with_timeout(MS);
+    let limit = Instant::now() + FAR;
+    assert_eq!(late.blocking_wait_deadline(limit), Some(DeadlineExceeded));
+    guard.cancel();
+    assert_eq!(ctx.blocking_wait_deadline(limit), Some(Cancelled));
+}
+
+#[test]
+fn a_callback_can_be_handed_the_cause() {
+    let (say, hear) = mpsc::channel();
+    let tell = |name: &'static str| {
+        let say = say.clone();
+        move |cause: Cause| say.send((name, cause)).unwrap()
+    };
+    let heard = || hear.recv_timeout(PATIENCE).unwrap();
+
+    // On the thread that cancels and on a worker, from above, from an any_of's source, and of a token.
+    let (ctx, guard) = Context::background().with_cancel();
+    let (below, _below) = ctx.with_cancel();
+    let either = Context::any_of([&Context::background(), &below]);
+    drop(ctx.on_cancel_with(tell("here")));
+    drop(below.after_func_with(tell("off")));
+    drop(either.on_cancel_with(tell("either")));
+    drop(either.child_token().on_cancel_with(tell("token")));
+    let stopped = below.on_cancel_with(tell("stopped"));
+    assert!(stopped.stop());
+    guard.cancel_with("enough");
+    let mut names = Vec::new();
+    for _ in 0..4 {
+        let (name, cause) = heard();
+        assert_eq!(cause.to_string(), "enough");
+        names.push(name);
+    }
+    names.sort();
+    assert_eq!(names, ["either", "here", "off", "token"]);
+
+    // At once if it is cancelled already.
+    drop(below.on_cancel_with(tell("at once")));
+    assert_eq!(heard().1.to_string(), "enough");
+    drop(below.after_func_with(tell("at once")));
+    assert_eq!(heard().1.to_string(), "enough");
+
+    // A deadline, and a guard.
+    let (ctx, _guard) = Context::background().with_timeout_cause(MS, "too slow");
+    drop(ctx.on_cancel_with(tell("deadline")));
+    let (_, cause) = heard();
+    assert_eq!(
+        (cause.kind(), &*cause.to_string()),
+        (DeadlineExceeded, "too slow")
+    );
+    let (ctx, guard) = Context::background().with_cancel();
+    drop(ctx.after_func_with(tell("guard")));
+    drop(guard);
+    assert!(by_guard(Some(heard().1)));
+
+    // Never cancelled, never run; and it keeps nothing alive.
+    let kept = Arc::new(());
+    let (ctx, guard) = Context::background().with_cancel();
+    let inner = kept.clone();
+    drop(ctx.on_cancel_with(move |_| drop(inner)));
+    guard.detach();
+    drop(ctx);
+    assert_eq!(Arc::strong_count(&kept), 1);
+    let inner = kept.clone();
+    drop(Context::background().on_cancel_with(move |_| drop(inner)));
+    assert_eq!(Arc::strong_count(&kept), 1);
+    assert!(hear.try_recv().is_err());
 }

@@ -1899,3 +1899,30 @@ fn places_are_taken_anew_with_children_and_without() {
     root.cancel();
     assert!(token.is_cancelled() && child.is_cancelled());
 }
+
+#[test]
+fn the_drop_of_a_guard_is_a_cause_of_its_own() {
+    let by_guard = |token: &CancellationToken| {
+        let cause = token.cause().expect("cancelled");
+        assert_eq!(cause.kind(), ContextError::Cancelled);
+        cause.downcast_ref::<cancel_tree::GuardDropped>().is_some()
+    };
+    for token in [
+        CancellationToken::new(),
+        CancellationToken::new().child_token(),
+    ] {
+        let child = token.child_token();
+        drop(token.clone().drop_guard());
+        assert!(by_guard(&token) && by_guard(&child) && by_guard(&token.child_token()));
+    }
+    let token = CancellationToken::new();
+    drop(token.drop_guard_ref());
+    assert!(by_guard(&token));
+    assert!(!token.cancel_with("too late") && by_guard(&token));
+
+    let token = CancellationToken::new();
+    let guard = token.clone().drop_guard();
+    token.cancel();
+    drop(guard);
+    assert!(!by_guard(&token));
+}

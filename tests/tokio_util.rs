@@ -97,6 +97,39 @@ fn a_cancel_comes_through_from_ours_to_theirs() {
 }
 
 #[test]
+fn what_is_handed_out_stays_connected() {
+    leaves_nothing(|| {
+        let (ctx, guard) = Context::background().with_cancel();
+        let clone = tokio_token(&ctx).clone();
+        let child = tokio_token(&ctx).child_token();
+        let grandchild = child.clone().child_token().child_token();
+        drop(child);
+        let plain: CancellationToken = tokio_token(&ctx).into();
+        let below = Context::below(tokio_token(&ctx));
+        assert!(!clone.is_cancelled() && !plain.is_cancelled() && !below.is_done());
+        guard.cancel();
+        assert!(clone.is_cancelled() && grandchild.is_cancelled() && plain.is_cancelled());
+        assert!(below.is_done());
+        assert!(soon(|| below
+            .blocking_wait_timeout(Duration::ZERO)
+            .is_some()));
+    });
+    // A child that is cancelled by itself leaves the others.
+    let (ctx, guard) = Context::background().with_cancel();
+    let token = tokio_token(&ctx);
+    token.child_token().cancel();
+    assert!(!token.is_cancelled());
+    // What was given away as a plain token costs a callback, and that goes with the context.
+    leaves_nothing(|| {
+        let below = ctx.with_cancel();
+        let token = tokio_token(&below.0).into_token();
+        assert!(!token.is_cancelled());
+    });
+    guard.cancel();
+    assert!(token.is_cancelled());
+}
+
+#[test]
 fn ours_below_theirs_below_ours() {
     leaves_nothing(|| {
         let (top, guard) = Context::background().with_cancel();

@@ -409,7 +409,7 @@ impl Context {
     }
 
     /// Why the context is done: the cause given to the cancel or the deadline that came first, here or
-    /// above; without one, the kind itself (as Go's `context.Cause`).
+    /// above; without one, the kind itself (as Go's `context.Cause`), or [`GuardDropped`](crate::GuardDropped).
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         if !self.is_done() {
@@ -426,6 +426,32 @@ impl Context {
     #[inline]
     pub fn check(&self) -> Result<(), ContextError> {
         self.err().map_or(Ok(()), Err)
+    }
+
+    /// [`check`](Self::check), whose error is the [cause](Self::cause).
+    ///
+    /// ```
+    /// # use cancel_tree::{Cause, Context};
+    /// fn step(ctx: &Context) -> Result<(), Cause> {
+    ///     ctx.check_cause()?;
+    ///     Ok(())
+    /// }
+    /// let (ctx, guard) = Context::background().with_cancel();
+    /// guard.cancel_with("the page was closed");
+    /// assert_eq!(step(&ctx).unwrap_err().to_string(), "the page was closed");
+    /// ```
+    ///
+    /// Cost: that of [`check`](Self::check) while the context is not done.
+    ///
+    /// # Errors
+    ///
+    /// The context is done.
+    #[inline]
+    pub fn check_cause(&self) -> Result<(), Cause> {
+        match self.err() {
+            None => Ok(()),
+            Some(error) => Err(self.cause_or(error)),
+        }
     }
 
     /// When the context will be done at the latest. A cancel does not change it.
@@ -512,6 +538,35 @@ impl Context {
     /// That of the future.
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, ContextError> {
         done::run(self, future).await
+    }
+
+    /// [`run`](Self::run), whose error is the cause.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use cancel_tree::Context;
+    /// let (ctx, guard) = Context::background().with_cancel();
+    /// guard.cancel_with("the page was closed");
+    /// let never = std::future::pending::<()>();
+    /// assert_eq!(ctx.run_or_cause(never).await.unwrap_err().to_string(), "the page was closed");
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The context was done first. The future is dropped then.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of the future.
+    pub async fn run_or_cause<F: Future>(&self, future: F) -> Result<F::Output, Cause> {
+        let outcome = done::run(self, future).await;
+        outcome.map_err(|error| self.cause_or(error))
+    }
+
+    /// A context that has an error has a cause, so there is nothing to fall back to but for the type's sake.
+    fn cause_or(&self, error: ContextError) -> Cause {
+        self.cause().unwrap_or_else(|| error.into())
     }
 
     /// Parks the calling thread until the context is done. A context that never is, as
@@ -642,6 +697,27 @@ impl Context {
     /// [`CancellationToken::on_cancel`].
     pub fn on_cancel<F: FnOnce() + Send + 'static>(&self, f: F) -> Registration {
         self.register(|token| Registration::new(token, f))
+    }
+
+    /// [`after_func`](Self::after_func), and hands the cause to `f`, which so need not own a context to ask for it.
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// # use std::sync::mpsc;
+    /// let (ctx, guard) = Context::background().with_cancel();
+    /// let (say, hear) = mpsc::channel();
+    /// let registration = ctx.after_func_with(move |cause| say.send(cause.to_string()).unwrap());
+    /// guard.cancel_with("the page was closed");
+    /// assert_eq!(hear.recv().unwrap(), "the page was closed");
+    /// # drop(registration);
+    /// ```
+    pub fn after_func_with<F: FnOnce(Cause) + Send + 'static>(&self, f: F) -> Registration {
+        self.register(|token| Registration::off_thread_with_cause(token, f))
+    }
+
+    /// [`on_cancel`](Self::on_cancel), and hands the cause to `f`: [`CancellationToken::on_cancel_with`].
+    pub fn on_cancel_with<F: FnOnce(Cause) + Send + 'static>(&self, f: F) -> Registration {
+        self.register(|token| Registration::with_cause(token, f))
     }
 
     fn register(&self, with: impl FnOnce(&Handle) -> Registration) -> Registration {

@@ -1,12 +1,15 @@
 //! The right to cancel, apart from the context.
 
+use super::Context;
 use crate::token::CancellationToken;
 use crate::tree::Cause;
 use core::fmt;
 use core::mem::ManuallyDrop;
+use core::ops::Deref;
+use core::ptr;
 
 /// The right to cancel a context, used at the end of the scope at the latest: dropping it cancels, as Go's
-/// `defer cancel()`.
+/// `defer cancel()`. The cause is [`GuardDropped`](crate::GuardDropped) then.
 ///
 /// ```
 /// # use cancel_tree::Context;
@@ -60,6 +63,27 @@ impl CancelGuard {
         }
     }
 
+    /// The same guard, which gives this cause when it is dropped, and not [`GuardDropped`](crate::GuardDropped).
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// let (ctx, guard) = Context::background().with_cancel();
+    /// {
+    ///     let _guard = guard.cause_on_drop("the handler returned");
+    /// }
+    /// assert_eq!(ctx.cause().unwrap().to_string(), "the handler returned");
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Dropping it panics where [`CancellationToken::cancel`] would.
+    pub fn cause_on_drop(self, cause: impl Into<Cause>) -> CauseOnDrop {
+        CauseOnDrop {
+            cause: Some(cause.into()),
+            guard: self,
+        }
+    }
+
     /// Gives the guard up without cancelling: the context lives as long as those above.
     pub fn detach(self) {
         let mut this = ManuallyDrop::new(self);
@@ -82,6 +106,113 @@ impl fmt::Debug for CancelGuard {
         f.debug_struct("CancelGuard")
             .field("is_cancelled", &self.token.is_cancelled())
             .finish()
+    }
+}
+
+/// A [`CancelGuard`], by [`Deref`], that says why when it is dropped; made by [`CancelGuard::cause_on_drop`].
+#[derive(Debug)]
+#[must_use = "a guard that is dropped at once cancels at once"]
+pub struct CauseOnDrop {
+    /// None: given back.
+    cause: Option<Cause>,
+    guard: CancelGuard,
+}
+
+impl CauseOnDrop {
+    /// Gives the guard back, without the cause.
+    pub fn disarm(mut self) -> CancelGuard {
+        // User code, with the guard still there to cancel should it panic.
+        drop(self.cause.take());
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is neither used nor dropped after the guard was moved out, and its other field is empty.
+        unsafe { ptr::read(&this.guard) }
+    }
+}
+
+impl Deref for CauseOnDrop {
+    type Target = CancelGuard;
+
+    fn deref(&self) -> &CancelGuard {
+        &self.guard
+    }
+}
+
+impl Drop for CauseOnDrop {
+    fn drop(&mut self) {
+        if let Some(cause) = self.cause.take() {
+            self.guard.cancel_with(cause);
+        }
+    }
+}
+
+/// A context together with its guard: the context, by [`Deref`], is cancelled when this is dropped.
+///
+/// For what is handed around or kept as one: a field of a struct, what a function returns, what a task or the body of a
+/// response owns. There is no guard apart that could be dropped too early, left behind in another scope, or forgotten as
+/// in `let (ctx, _) = …`.
+///
+/// ```
+/// use cancel_tree::{Context, GuardedContext};
+/// use std::time::Duration;
+///
+/// fn request(server: &Context) -> GuardedContext {
+///     server.with_timeout(Duration::from_secs(30)).into()
+/// }
+///
+/// let server = Context::background();
+/// let ctx = request(&server);
+/// assert!(!ctx.is_done());
+/// let seen = ctx.clone(); // the context alone
+/// drop(ctx);
+/// assert!(seen.is_done());
+/// ```
+#[derive(Debug)]
+#[must_use = "dropped at once it is cancelled at once"]
+pub struct GuardedContext {
+    // The first to go: what the guard does is cheaper while the context is there.
+    guard: CancelGuard,
+    ctx: Context,
+}
+
+impl GuardedContext {
+    /// The right to cancel: [`cancel`](CancelGuard::cancel), [`cancel_with`](CancelGuard::cancel_with),
+    /// [`canceller`](CancelGuard::canceller).
+    pub fn guard(&self) -> &CancelGuard {
+        &self.guard
+    }
+
+    /// The two, apart.
+    ///
+    /// ```
+    /// # use cancel_tree::{Context, GuardedContext};
+    /// let ctx = GuardedContext::from(Context::background().with_cancel());
+    /// let (ctx, guard) = ctx.split();
+    /// guard.detach();
+    /// assert!(!ctx.is_done());
+    /// ```
+    pub fn split(self) -> (Context, CancelGuard) {
+        (self.ctx, self.guard)
+    }
+}
+
+/// What [`Context::with_cancel`] and the others return.
+impl From<(Context, CancelGuard)> for GuardedContext {
+    fn from((ctx, guard): (Context, CancelGuard)) -> GuardedContext {
+        GuardedContext { guard, ctx }
+    }
+}
+
+impl Deref for GuardedContext {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        &self.ctx
+    }
+}
+
+impl AsRef<Context> for GuardedContext {
+    fn as_ref(&self) -> &Context {
+        &self.ctx
     }
 }
 

@@ -11,4 +11,4 @@ mod values;
 pub use context::Context;
 pub use done::{CancelledOwned, Done, DoneOwned};
 pub use foreign::{DoneSignal, ForeignContext};
-pub use guard::{CancelGuard, Canceller};
+pub use guard::{CancelGuard, Canceller, CauseOnDrop, GuardedContext};

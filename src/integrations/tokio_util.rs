@@ -26,9 +26,11 @@ use crate::token::StopOnDrop;
 #[cfg(doc)]
 use crate::ContextError;
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::any::Any;
 use core::fmt;
 use core::ops::Deref;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio_util::sync::CancellationToken;
 
 /// A context below such a token is cancelled when the token is, with [`ContextError::Cancelled`]: when their `cancel()`
@@ -50,12 +52,22 @@ impl ForeignContext for CancellationToken {
 
 /// A token of tokio-util's that is cancelled when the context is done; made by [`tokio_token`].
 ///
-/// It is the token, by [`Deref`]. When it is dropped, the context forgets it: clones and children
-/// that are still there are cancelled by nobody then, unless by themselves.
+/// It is the token, by [`Deref`]. Its clones and children are of this type too, and stay connected as long as one of them
+/// is there; when the last is dropped, the context forgets them. [`into_token`](Self::into_token) makes a plain token of
+/// it, for what asks for one.
+#[derive(Clone)]
 #[must_use = "dropped at once it is cancelled by nobody"]
 pub struct TokioToken {
     token: CancellationToken,
-    _registration: StopOnDrop,
+    bridge: Arc<Bridge>,
+}
+
+/// The callback that cancels the token.
+struct Bridge {
+    /// Taken out when the last one goes.
+    registration: Option<StopOnDrop>,
+    /// Also after that.
+    stays: AtomicBool,
 }
 
 /// A token of tokio-util's below a context.
@@ -63,16 +75,71 @@ pub struct TokioToken {
 /// The token is cancelled on the thread that cancels the context, after all state of the context's tree
 /// is set.
 ///
-/// Cost: that of [`Context::on_cancel`], and of a token there.
+/// Cost: that of [`Context::on_cancel`], of a token there, and an allocation.
 pub fn tokio_token(ctx: &Context) -> TokioToken {
     let token = CancellationToken::new();
     let registration = ctx.on_cancel({
         let token = token.clone();
         move || token.cancel()
     });
-    TokioToken {
-        token,
-        _registration: registration.stop_on_drop(),
+    let bridge = Arc::new(Bridge {
+        registration: Some(registration.stop_on_drop()),
+        stays: AtomicBool::new(false),
+    });
+    TokioToken { token, bridge }
+}
+
+impl TokioToken {
+    /// A child of the token, which is connected as this one is.
+    pub fn child_token(&self) -> TokioToken {
+        TokioToken {
+            token: self.token.child_token(),
+            bridge: self.bridge.clone(),
+        }
+    }
+
+    /// The plain token. It stays connected, with all of its clones and children: until the context is done, or until nobody
+    /// could cancel it any more, the context keeps a callback for it.
+    ///
+    /// ```
+    /// use cancel_tree::integrations::tokio_util::tokio_token;
+    /// use cancel_tree::Context;
+    /// use tokio_util::sync::CancellationToken;
+    ///
+    /// let (ctx, guard) = Context::background().with_cancel();
+    /// let token: CancellationToken = tokio_token(&ctx).into_token();
+    /// guard.cancel();
+    /// assert!(token.is_cancelled());
+    /// ```
+    #[must_use]
+    pub fn into_token(self) -> CancellationToken {
+        // Relaxed: whoever drops the last of them has acquired what the others did, by the `Arc`.
+        self.bridge.stays.store(true, Relaxed);
+        self.token
+    }
+}
+
+/// As the token itself; the connection stays as long as something below is there.
+impl ForeignContext for TokioToken {
+    fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+        Box::new((self.token.on_done(signal), self.bridge.clone()))
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        if let Some(registration) = self.registration.take() {
+            if *self.stays.get_mut() {
+                drop(registration.disarm());
+            }
+        }
+    }
+}
+
+/// [`TokioToken::into_token`].
+impl From<TokioToken> for CancellationToken {
+    fn from(token: TokioToken) -> CancellationToken {
+        token.into_token()
     }
 }
 

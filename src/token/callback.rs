@@ -9,8 +9,9 @@ use crate::sync::{
 };
 #[cfg(feature = "std")]
 use crate::timer::job::Job;
+use crate::tree::telling::{telling, Told};
 use crate::tree::waiter::Entry;
-use crate::tree::Handle;
+use crate::tree::{Cause, Handle};
 use alloc::boxed::Box;
 use core::fmt;
 use core::future::Future;
@@ -154,7 +155,30 @@ impl Registration {
     where
         F: FnOnce() + Send + 'static,
     {
-        Registration::with(token, OfUser::new(Box::new(f)), false)
+        Registration::with(token, OfUser::new(Box::new(f)), false, |waker| waker)
+    }
+
+    /// On the thread that cancels, with the cause.
+    pub(crate) fn with_cause<F>(token: &Handle, f: F) -> Registration
+    where
+        F: FnOnce(Cause) + Send + 'static,
+    {
+        Registration::told(token, f, false)
+    }
+
+    fn told<F>(token: &Handle, f: F, off_thread: bool) -> Registration
+    where
+        F: FnOnce(Cause) + Send + 'static,
+    {
+        let told = Told::new();
+        let cell = told.clone();
+        let f = move || {
+            // SAFETY: this is the callback, and its waker is made with the cell below.
+            let cause = unsafe { cell.take() };
+            f(cause.unwrap_or_else(|| unreachable!("told before it is woken")));
+        };
+        let f: Function = OfUser::new(Box::new(f));
+        Registration::with(token, f, off_thread, |waker| telling(waker, told))
     }
 
     /// On a worker thread.
@@ -163,10 +187,24 @@ impl Registration {
     where
         F: FnOnce() + Send + 'static,
     {
-        Registration::with(token, OfUser::new(Box::new(f)), true)
+        Registration::with(token, OfUser::new(Box::new(f)), true, |waker| waker)
     }
 
-    fn with(token: &Handle, f: Function, off_thread: bool) -> Registration {
+    /// On a worker thread, with the cause.
+    #[cfg(feature = "std")]
+    pub(crate) fn off_thread_with_cause<F>(token: &Handle, f: F) -> Registration
+    where
+        F: FnOnce(Cause) + Send + 'static,
+    {
+        Registration::told(token, f, true)
+    }
+
+    fn with(
+        token: &Handle,
+        f: Function,
+        off_thread: bool,
+        wrap: impl FnOnce(Waker) -> Waker,
+    ) -> Registration {
         #[cfg(feature = "std")]
         crate::timer::look();
         let callback = Arc::new(Callback {
@@ -178,7 +216,7 @@ impl Registration {
             job: Job::new(Callback::run_job),
             off_thread,
         });
-        match Entry::new(token, Callback::waker(callback.clone())) {
+        match Entry::new(token, wrap(Callback::waker(callback.clone()))) {
             Ok(entry) => Registration {
                 entry: Some(entry),
                 callback,

@@ -46,7 +46,7 @@ impl DropGuard {
 
 impl Drop for DropGuard {
     fn drop(&mut self) {
-        self.token.cancel();
+        self.token.handle().cancel_by_guard();
     }
 }
 
@@ -88,7 +88,7 @@ impl<'a> DropGuardRef<'a> {
 
 impl Drop for DropGuardRef<'_> {
     fn drop(&mut self) {
-        self.token.cancel();
+        self.token.handle().cancel_by_guard();
     }
 }
 

@@ -325,6 +325,35 @@ impl CancellationToken {
         Registration::new(&self.handle, f)
     }
 
+    /// [`on_cancel`](Self::on_cancel), and hands the cause to `f`, which so need not own a token to ask for it, and keep its
+    /// tree alive.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// # use std::sync::mpsc;
+    /// let token = CancellationToken::new();
+    /// let (say, hear) = mpsc::channel();
+    /// let registration = token.on_cancel_with(move |cause| say.send(cause.to_string()).unwrap());
+    /// token.cancel_with("the page was closed");
+    /// assert_eq!(hear.recv().unwrap(), "the page was closed");
+    /// # drop(registration);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// As `on_cancel`.
+    ///
+    /// # Cost
+    ///
+    /// That of `on_cancel`, two allocations, and a climb to what was cancelled.
+    pub fn on_cancel_with<F>(&self, f: F) -> Registration
+    where
+        F: FnOnce(Cause) + Send + 'static,
+    {
+        self.has_expired_unseen();
+        Registration::with_cause(&self.handle, f)
+    }
+
     #[cfg(feature = "std")]
     #[inline]
     pub(crate) fn into_handle(self) -> Handle {

@@ -2,11 +2,11 @@
 //! recursion, no lock.
 
 use super::any_of::{Edge, FiredEdges, Noted};
-use super::cause::Cause;
+use super::cause::{Bare, Cause, GuardDropped};
 use super::extension::{AnyOf, RawCause};
 use super::walk::{Climb, From, Walk};
 use super::word::State;
-use super::{reclaim, room, Handle, Node};
+use super::{reclaim, room, telling, Handle, Node};
 use crate::sync::{unless_unwinding, Panics, SMALL};
 use core::ptr::NonNull;
 use core::task::Waker;
@@ -14,12 +14,14 @@ use core::task::Waker;
 /// The flags and the counted pointer of a cause.
 pub(super) fn raw_cause(cause: Cause) -> (State, Option<RawCause>) {
     let kind = cause.kind();
+    let of_kind = State::of_kind(kind);
     match cause.into_raw() {
         Ok(custom) => (
-            State::of_kind(kind).with(State::CUSTOM),
+            of_kind.with(State::CUSTOM),
             Some(RawCause::new(custom, kind)),
         ),
-        Err(kind) => (State::of_kind(kind), None),
+        Err(Bare::Kind(_)) => (of_kind.with(State::PLAIN), None),
+        Err(Bare::GuardDropped) => (of_kind.with(State::GUARD), None),
     }
 }
 
@@ -30,14 +32,17 @@ pub(super) fn cause(node: &Node) -> Option<Cause> {
 
 /// Why a node with an own cancel is cancelled.
 pub(super) fn own_cause(node: &Node, state: State) -> Cause {
-    let custom = if state.has_any(State::CUSTOM) {
+    let custom = if state.has_all(State::CUSTOM) {
         // SAFETY: held, or above what is held, and the cause that won: it stays (I5). Without
         // CUSTOM, what is in `link` may belong to a call that lost and takes it back.
         unsafe { node.link.clone_cause() }
     } else {
         None
     };
-    custom.unwrap_or_else(|| state.kind().into())
+    custom.unwrap_or_else(|| match state.only(State::CUSTOM) {
+        State::GUARD => GuardDropped.into(),
+        _ => state.kind().into(),
+    })
 }
 
 /// The node whose own cancel has cancelled this one.
@@ -77,8 +82,19 @@ impl Handle {
     /// Cancels the token and everything below; true if this call was the first.
     #[inline]
     pub(crate) fn cancel(&self) -> bool {
+        self.cancel_how(State::PLAIN)
+    }
+
+    /// The same, by a guard that is dropped.
+    #[inline]
+    pub(crate) fn cancel_by_guard(&self) -> bool {
+        self.cancel_how(State::GUARD)
+    }
+
+    #[inline(always)]
+    fn cancel_how(&self, how: State) -> bool {
         let node = self.node();
-        match node.word.cancel(State::NONE, true) {
+        match node.word.cancel(how, true) {
             // Nothing below, nobody waits: one RMW and done.
             Ok((state, false)) if state.has_any(State::MARKED) => true,
             // SAFETY: the step that was made just now.
@@ -86,7 +102,7 @@ impl Handle {
         }
     }
 
-    /// Cancels and gives up the handle: one step, if nobody waits and nothing is below. (Then the last owner need not
+    /// Cancels, for a guard is dropped, and gives up the handle: one step, if nobody waits and nothing is below. (Then the last owner need not
     /// cancel at all: nobody could learn of it.)
     #[cfg(feature = "std")]
     #[inline]
@@ -95,7 +111,7 @@ impl Handle {
         if !this.node().word.cancel_and_release() {
             let this = core::mem::ManuallyDrop::into_inner(this);
             if !this.node().word.is_unobserved() {
-                this.cancel();
+                this.cancel_by_guard();
             }
         }
     }
@@ -258,7 +274,7 @@ fn set_cancelled_with(
         Ok(()) => {
             let outcome = cancel(State::of_kind(raw.kind()).with(State::CUSTOM));
             // By this call, or by one that found our cause and helped.
-            let first = outcome.state.has_all(State::OWN.with(State::CUSTOM));
+            let first = outcome.state.has_all(State::CUSTOM);
             if !first {
                 // A plain cancel or an ancestor's was faster, and no cause of this node has been made visible.
                 node.link.take_back_cause();
@@ -743,6 +759,7 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
             if state.is_room() {
                 room::close(node, panics, Waker::wake);
             } else if let Some(waker) = node.slot.disarm(&node.word) {
+                telling::tell(node, &waker);
                 panics.catch(|| waker.wake());
             }
         }

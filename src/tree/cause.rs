@@ -37,6 +37,38 @@ impl fmt::Display for ContextError {
 
 impl Error for ContextError {}
 
+/// The cause that the drop of a guard gives: a [`CancelGuard`](crate::CancelGuard), a [`DropGuard`](crate::DropGuard) or a
+/// [`DropGuardRef`](crate::DropGuardRef) went out of scope, and nobody had cancelled before.
+///
+/// So the end of a scope can be told from a cancel that somebody asked for, and a guard that was dropped too early, or
+/// was never kept, shows in what is logged. Its kind is [`ContextError::Cancelled`].
+/// [`CancelGuard::cause_on_drop`](crate::CancelGuard::cause_on_drop) gives another cause.
+///
+/// ```
+/// use cancel_tree::{Context, ContextError, GuardDropped};
+///
+/// let (ctx, guard) = Context::background().with_cancel();
+/// drop(guard);
+/// let cause = ctx.cause().unwrap();
+/// assert!(cause.downcast_ref::<GuardDropped>().is_some());
+/// assert_eq!(cause.kind(), ContextError::Cancelled);
+/// assert_eq!(cause.to_string(), "context cancelled: guard dropped");
+///
+/// let (ctx, guard) = Context::background().with_cancel();
+/// guard.cancel();
+/// assert!(ctx.cause().unwrap().downcast_ref::<GuardDropped>().is_none());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GuardDropped;
+
+impl fmt::Display for GuardDropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("context cancelled: guard dropped")
+    }
+}
+
+impl Error for GuardDropped {}
+
 /// What is behind the pointer of a custom cause.
 ///
 /// The alignment keeps the low bits of the pointer free: the tree keeps tags there.
@@ -152,9 +184,33 @@ pub(crate) struct Custom {
 #[derive(Clone)]
 pub struct Cause(Inner);
 
+/// What a state word can say by itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Bare {
+    Kind(ContextError),
+    GuardDropped,
+}
+
+impl Bare {
+    fn kind(self) -> ContextError {
+        match self {
+            Bare::Kind(kind) => kind,
+            Bare::GuardDropped => ContextError::Cancelled,
+        }
+    }
+
+    /// If this very error is one.
+    fn of(error: &AnyError) -> Option<Bare> {
+        if at::<GuardDropped>(error).is_some() {
+            return Some(Bare::GuardDropped);
+        }
+        at::<ContextError>(error).copied().map(Bare::Kind)
+    }
+}
+
 #[derive(Clone)]
 enum Inner {
-    Kind(ContextError),
+    Bare(Bare),
     Custom(ContextError, Arc<Custom>),
 }
 
@@ -207,19 +263,26 @@ impl Cause {
         // What is a cause already is not wrapped again.
         let known = match at::<Cause>(&**error) {
             Some(cause) => Some(cause.0.clone()),
-            None => at::<ContextError>(&**error).copied().map(Inner::Kind),
+            None => Bare::of(&**error).map(Inner::Bare),
         };
         match (known, kind) {
             (Some(same), None) => Cause(same),
             (Some(Inner::Custom(_, error)), Some(kind)) => Cause(Inner::Custom(kind, error)),
-            (Some(Inner::Kind(inside)), Some(kind)) if inside == kind => kind.into(),
-            (Some(Inner::Kind(inside)), Some(kind)) => Cause::custom(kind, inside),
+            (Some(Inner::Bare(bare)), Some(kind)) => Cause::of_bare(bare, kind),
             (None, kind) => {
                 let kind = kind
                     .or_else(|| kind_in(&**error))
                     .unwrap_or(ContextError::Cancelled);
                 Cause(Inner::Custom(kind, Arc::new(Custom { error })))
             }
+        }
+    }
+
+    fn of_bare(bare: Bare, kind: ContextError) -> Cause {
+        match bare {
+            _ if bare.kind() == kind => Cause(Inner::Bare(bare)),
+            Bare::Kind(other) => Cause::custom(kind, other),
+            Bare::GuardDropped => Cause::custom(kind, GuardDropped),
         }
     }
 
@@ -231,10 +294,12 @@ impl Cause {
 
     /// The same error as a cause of the other kind: what a deadline's cause becomes.
     #[cfg(feature = "std")]
-    pub(crate) fn of_kind(mut self, kind: ContextError) -> Cause {
-        let (Inner::Kind(own) | Inner::Custom(own, _)) = &mut self.0;
-        *own = kind;
-        self
+    pub(crate) fn of_kind(self, kind: ContextError) -> Cause {
+        match self.0 {
+            Inner::Bare(Bare::Kind(_)) => kind.into(),
+            Inner::Bare(bare) => Cause::of_bare(bare, kind),
+            Inner::Custom(_, error) => Cause(Inner::Custom(kind, error)),
+        }
     }
 
     /// Which of the two kinds of cancellation this is; every cause answers to one.
@@ -250,7 +315,8 @@ impl Cause {
     /// ```
     pub fn kind(&self) -> ContextError {
         match &self.0 {
-            Inner::Kind(kind) | Inner::Custom(kind, _) => *kind,
+            Inner::Bare(bare) => bare.kind(),
+            Inner::Custom(kind, _) => *kind,
         }
     }
 
@@ -263,7 +329,8 @@ impl Cause {
     /// ```
     pub fn error(&self) -> &(dyn Error + Send + Sync + 'static) {
         match &self.0 {
-            Inner::Kind(kind) => kind,
+            Inner::Bare(Bare::Kind(kind)) => kind,
+            Inner::Bare(Bare::GuardDropped) => &GuardDropped,
             Inner::Custom(_, custom) => &**custom.error,
         }
     }
@@ -288,7 +355,7 @@ impl Cause {
     #[cfg(feature = "std")]
     pub(crate) fn echoes(&self, own: &Cause) -> bool {
         let is_own = |cause: &Cause| match (&cause.0, &own.0) {
-            (Inner::Kind(_), _) => true,
+            (Inner::Bare(_), _) => true,
             (Inner::Custom(_, a), Inner::Custom(_, b)) => Arc::ptr_eq(a, b),
             _ => false,
         };
@@ -296,7 +363,7 @@ impl Cause {
             return true;
         }
         follow(self.error(), next)
-            .any(|inner| inner.is::<ContextError>() || inner.downcast_ref().is_some_and(is_own))
+            .any(|inner| Bare::of(inner).is_some() || inner.downcast_ref().is_some_and(is_own))
     }
 
     /// The first `E` among the error inside and its [sources](Error::source): Go's `errors.As`.
@@ -319,10 +386,10 @@ impl Cause {
         follow(self.error(), next).find_map(at)
     }
 
-    /// For the tree: the counted pointer of a custom cause, or the bare kind.
-    pub(crate) fn into_raw(self) -> Result<*const Custom, ContextError> {
+    /// For the tree: the counted pointer of a custom cause, or what a flag can say.
+    pub(crate) fn into_raw(self) -> Result<*const Custom, Bare> {
         match self.0 {
-            Inner::Kind(kind) => Err(kind),
+            Inner::Bare(bare) => Err(bare),
             Inner::Custom(_, custom) => Ok(Arc::into_raw(custom)),
         }
     }
@@ -338,7 +405,8 @@ impl Cause {
 impl fmt::Debug for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Inner::Kind(kind) => f.debug_tuple("Cause").field(kind).finish(),
+            Inner::Bare(Bare::Kind(kind)) => f.debug_tuple("Cause").field(kind).finish(),
+            Inner::Bare(Bare::GuardDropped) => f.debug_tuple("Cause").field(&GuardDropped).finish(),
             Inner::Custom(kind, custom) => f
                 .debug_struct("Cause")
                 .field("kind", kind)
@@ -358,7 +426,7 @@ impl Error for Cause {
     /// The error inside, unless that is a text or a bare kind, which [`Display`](fmt::Display) shows in full.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0 {
-            Inner::Kind(_) => None,
+            Inner::Bare(_) => None,
             // Through an `Arc<dyn Error>`: behind that it would be found by nobody.
             Inner::Custom(_, custom) => follow(&**custom.error, inside)
                 .last()
@@ -383,7 +451,13 @@ impl PartialEq<Cause> for ContextError {
 
 impl From<ContextError> for Cause {
     fn from(kind: ContextError) -> Cause {
-        Cause(Inner::Kind(kind))
+        Cause(Inner::Bare(Bare::Kind(kind)))
+    }
+}
+
+impl From<GuardDropped> for Cause {
+    fn from(_: GuardDropped) -> Cause {
+        Cause(Inner::Bare(Bare::GuardDropped))
     }
 }
 
@@ -480,8 +554,8 @@ fn follow<'a>(
 
 /// The kind of the first in a chain that has one.
 fn kind_in(error: &AnyError) -> Option<ContextError> {
-    follow(error, next).find_map(|error| match at::<ContextError>(error) {
-        Some(kind) => Some(*kind),
+    follow(error, next).find_map(|error| match Bare::of(error) {
+        Some(bare) => Some(bare.kind()),
         None => at::<Cause>(error).map(Cause::kind),
     })
 }

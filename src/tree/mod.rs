@@ -38,11 +38,12 @@ mod handle;
 mod node;
 mod reclaim;
 mod room;
+pub(crate) mod telling;
 pub(crate) mod waiter;
 mod walk;
 mod word;
 
-pub use cause::{Cause, ContextError};
+pub use cause::{Cause, ContextError, GuardDropped};
 #[cfg(feature = "std")]
 pub(crate) use deadline::Signal;
 #[cfg(feature = "std")]

@@ -8,7 +8,7 @@
 use super::any_of::Edge;
 use super::room::{self, Seated};
 use super::word::{Refused, State, Word};
-use super::{children, reclaim, Handle, Node};
+use super::{children, reclaim, telling, Handle, Node};
 use crate::sync::{thread, unless_unwinding, UnsafeCell};
 use core::mem::{self, ManuallyDrop, MaybeUninit};
 use core::ptr;
@@ -356,7 +356,7 @@ fn shard_if_contended(node: &Node) {
 pub(crate) struct Entry(ManuallyDrop<Handle>);
 
 impl Entry {
-    /// Leaves `waker` below the token; handed back if it is cancelled.
+    /// Leaves `waker` below the token; handed back, and told, if it is cancelled.
     pub(crate) fn new(token: &Handle, waker: Waker) -> Result<Entry, Waker> {
         let child = token.child();
         let node = child.node();
@@ -366,7 +366,10 @@ impl Entry {
                 .arm_exclusive(&node.word, Content::Waker(waker), State::NONE)
         } {
             Ok(()) => Ok(Entry(ManuallyDrop::new(child))),
-            Err(Content::Waker(waker)) => Err(waker),
+            Err(Content::Waker(waker)) => {
+                telling::tell(node, &waker);
+                Err(waker)
+            }
             Err(Content::Edge(_)) => unreachable!("what was put in comes back"),
         }
     }

@@ -25,12 +25,16 @@ pub(crate) struct State(Bits);
 impl State {
     /// The token is cancelled.
     pub(crate) const CANCELLED: State = State(1);
-    /// By a cancel of its own: kind and cause are here, not at an ancestor.
-    pub(crate) const OWN: State = State(1 << 1);
+    /// By a cancel of its own, which gave no cause but its kind.
+    pub(crate) const PLAIN: State = State(1 << 1);
     /// The kind of the cancel, own or inherited: deadline exceeded (else: cancelled).
     pub(crate) const DEADLINE: State = State(1 << 2);
-    /// An own cancel's cause is in `link`.
-    pub(crate) const CUSTOM: State = State(1 << 3);
+    /// By a cancel of its own, for a guard was dropped.
+    pub(crate) const GUARD: State = State(1 << 3);
+    /// By a cancel of its own, whose cause is in `link`: both bits, and neither what one of them says.
+    pub(crate) const CUSTOM: State = State::PLAIN.with(State::GUARD);
+    /// Any of the two: by a cancel of its own, so kind and cause are here, not at an ancestor.
+    pub(crate) const OWN: State = State::CUSTOM;
     /// A cancelled ancestor's walk has been here: frozen until that ancestor dies.
     pub(crate) const INHERITED: State = State(1 << 4);
     /// Its last owner is resetting what is below.
@@ -76,11 +80,8 @@ impl State {
     /// Two handles, no flags.
     #[cfg(feature = "std")]
     pub(crate) const NEW_PAIR: State = State(2 * ONE);
-    /// A node that only says "cancelled": nothing can be below it.
-    pub(crate) const BORN_CANCELLED: State = State::NEW
-        .with(State::CANCELLED)
-        .with(State::OWN)
-        .with(State::MARKED);
+    /// A node that only says "cancelled": nothing can be below it. With the flags of an own cancel.
+    pub(crate) const BORN_CANCELLED: State = State::NEW.with(State::CANCELLED).with(State::MARKED);
 
     #[inline(always)]
     pub(crate) const fn with(self, other: State) -> State {
@@ -146,7 +147,7 @@ impl State {
         self.0 == State::FREE.0
     }
 
-    /// The kind of an own cancel, as flags.
+    /// The kind of a cancel, as a flag.
     pub(crate) const fn of_kind(kind: ContextError) -> State {
         match kind {
             ContextError::Cancelled => State(0),
@@ -276,8 +277,8 @@ impl Word {
         State(self.0.fetch_or(State::PARENT.0, AcqRel))
     }
 
-    /// The own cancel: state, kind and whether there is a cause become visible in one step. `Ok`: this call was
-    /// the first; the state is what it made of the word.
+    /// The own cancel: state, kind and which cause there is (one of PLAIN, GUARD and CUSTOM) become visible in one
+    /// step. `Ok`: this call was the first; the state is what it made of the word.
     ///
     /// With nothing below this step is all of the cancel, MARKED included; but for who waits at the node. If the caller
     /// `wakes_at_once`, true beside the state says that the content of the slot is his.
@@ -288,7 +289,7 @@ impl Word {
             if seen.is_cancelled() {
                 return Err(seen);
             }
-            let mut new = seen.with(State::CANCELLED).with(State::OWN).with(how);
+            let mut new = seen.with(State::CANCELLED).with(how);
             let mut takes = false;
             if !seen.has_any(State::PARENT) {
                 new = new.with(State::MARKED);
@@ -308,12 +309,12 @@ impl Word {
         }
     }
 
-    /// `cancel` without a cause and `release_unless_sole` in one step. False: nothing was done, because
+    /// `cancel` by a guard that is dropped and `release_unless_sole` in one step. False: nothing was done, because
     /// somebody waits, something is below, or this is the only handle.
     #[cfg(feature = "std")]
     #[inline]
     pub(crate) fn cancel_and_release(&self) -> bool {
-        let cancelled = State::CANCELLED.with(State::OWN).with(State::MARKED);
+        let cancelled = State::CANCELLED.with(State::GUARD).with(State::MARKED);
         let mut seen = self.peek();
         while seen.handles() > 1
             && !seen.has_any(State::PARENT.with(State::WAITER).with(State::CANCELLED))
