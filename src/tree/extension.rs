@@ -104,32 +104,32 @@ impl Extension {
     /// An extension that is the caller's.
     pub(super) fn new(any_of: AnyOf, edges: Box<[Edge]>) -> NonNull<Extension> {
         #[cfg(feature = "std")]
-        let mut extension = Extension::with(Timing::none(), ptr::null_mut(), edges, false);
+        let extension = Extension::with(Timing::none(), ptr::null_mut(), any_of, edges, false);
         #[cfg(not(feature = "std"))]
-        let mut extension = Extension::with(ptr::null_mut(), edges, false);
-        extension.any_of = any_of;
+        let extension = Extension::with(ptr::null_mut(), any_of, edges, false);
         NonNull::from(Box::leak(Box::new(extension)))
     }
 
     /// The same, for a deadline.
     #[cfg(feature = "std")]
     pub(super) fn of_timing(timing: Timing) -> NonNull<Extension> {
-        let extension = Extension::with(timing, ptr::null_mut(), Box::default(), false);
+        let extension = Extension::with(timing, ptr::null_mut(), AnyOf::No, Box::default(), false);
         NonNull::from(Box::leak(Box::new(extension)))
     }
 
     /// The same, for a contended parent.
     pub(super) fn of_shards(shards: *mut Node) -> NonNull<Extension> {
         #[cfg(feature = "std")]
-        let extension = Extension::with(Timing::none(), shards, Box::default(), true);
+        let extension = Extension::with(Timing::none(), shards, AnyOf::No, Box::default(), true);
         #[cfg(not(feature = "std"))]
-        let extension = Extension::with(shards, Box::default(), true);
+        let extension = Extension::with(shards, AnyOf::No, Box::default(), true);
         NonNull::from(Box::leak(Box::new(Padded::new(extension)))).cast()
     }
 
     fn with(
         #[cfg(feature = "std")] timing: Timing,
         shards: *mut Node,
+        any_of: AnyOf,
         edges: Box<[Edge]>,
         padded: bool,
     ) -> Extension {
@@ -140,7 +140,7 @@ impl Extension {
             shards: AtomicPtr::new(shards),
             rooms: AtomicPtr::new(ptr::null_mut()),
             edges,
-            any_of: AnyOf::No,
+            any_of,
             padded,
             #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
             _leak: crate::sync::Track::new(()),
