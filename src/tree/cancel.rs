@@ -8,7 +8,7 @@ use super::walk::{Climb, From, Walk};
 use super::word::State;
 use super::{reclaim, room, Handle, Node};
 use crate::sync::{unless_unwinding, Panics, SMALL};
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 use core::task::Waker;
 
 /// The flags and the counted pointer of a cause.
@@ -283,23 +283,21 @@ pub(super) fn set_cancelled_by(edge: &Edge, target: &Node, place: usize, cause: 
     // SAFETY: the step is made here.
     let cancel = |how| unsafe { Outcome::of(target, target.word.cancel(how, false)) };
     let kind = cause.kind();
-    if let (_, Some(raw)) = raw_cause(cause) {
-        if !raw.put_at_edge(edge) {
-            // Another cancel has come by the same edge.
-            // SAFETY: not put there, so still ours. A clone: dropping it runs no user code.
-            drop(unsafe { raw.into_cause() });
-        }
+    let mut own = raw_cause(cause).1;
+    // SAFETY: counted, and given up here. A clone of a cause that its owner still has: dropping it runs no user code.
+    let give_up = |raw: RawCause| drop(unsafe { raw.into_cause() });
+    // Another cancel that comes by the same edge may be faster.
+    if let Some(raw) = own.take_if(|raw| !raw.put_at_edge(edge)) {
+        give_up(raw);
     }
     let outcome = set_cancelled_with(target, RawCause::of_edge(place, kind), cancel);
-    let own = State::OWN.with(State::CUSTOM);
-    let stands = outcome.state.has_all(own)
-        && target
-            .link
-            .edge_of_cause()
-            .is_some_and(|by| core::ptr::eq(by, edge));
-    if !stands {
-        // SAFETY: whoever takes it out has the count. A clone, as above.
-        drop(RawCause::take_from_edge(edge).map(|raw| unsafe { raw.into_cause() }));
+    let by_cause = outcome.state.has_all(State::OWN.with(State::CUSTOM));
+    let winner = target.link.edge_of_cause().filter(|_| by_cause);
+    if !winner.is_some_and(|by| ptr::eq(by, edge)) {
+        if let Some(raw) = own {
+            RawCause::take_from_edge(edge);
+            give_up(raw);
+        }
     }
     outcome
 }

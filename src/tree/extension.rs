@@ -307,10 +307,10 @@ impl RawCause {
         put.is_ok()
     }
 
-    /// Takes out what an edge has kept and did not win by.
-    pub(super) fn take_from_edge(edge: &Edge) -> Option<RawCause> {
-        // Relaxed: the cause is that of the edge's source, which the caller knows.
-        RawCause::from_word(edge.cause.swap(ptr::null_mut(), Relaxed))
+    /// Takes back what the caller has put there, if the edge has not won. The count is the caller's again.
+    pub(super) fn take_from_edge(edge: &Edge) {
+        // Relaxed: nobody reads it unless the target's word says that the edge has won.
+        edge.cause.store(ptr::null_mut(), Relaxed);
     }
 
     /// # Safety
