@@ -36,7 +36,7 @@ pub use token::{
     WaitForCancellationFuture, WaitForCancellationFutureOwned, WithCancellationToken,
     WithCancellationTokenOwned,
 };
-pub use tree::{Cause, ContextError};
+pub use tree::{Cause, ContextError, TokenId};
 
 /// For models: gives the calling loom thread a number other than 0, so that it may shard a parent.
 #[cfg(cancel_tree_loom)]

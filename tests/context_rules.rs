@@ -7,7 +7,7 @@ use cancel_tree::{
 };
 use futures::executor::block_on;
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::cell::Cell;
 use std::future::Future;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -686,6 +686,43 @@ fn any_of_is_done_with_the_first_ones_cause_and_has_the_earliest_deadline() {
     assert!(!a.is_done());
     assert!(!Context::any_of([]).is_done());
     assert!(!Context::any_of([&Context::background()]).is_done());
+}
+
+#[test]
+fn can_be_done() {
+    let background = Context::background();
+    let (ctx, _guard) = background.with_cancel();
+    let (later, _later_guard) = background.with_timeout(FAR);
+    let never = [
+        Context::todo(),
+        background.with_value(Id(1)),
+        ctx.without_cancel(),
+        Context::any_of([]),
+        Context::any_of([&background, &Context::todo()]),
+        background,
+    ];
+    assert!(never.iter().all(|ctx| !ctx.can_be_done() && !ctx.is_done()));
+    let once = [
+        ctx.with_value(Id(1)),
+        later,
+        Context::any_of([&never[0], &ctx]),
+        CancellationToken::new().context(),
+        ctx,
+    ];
+    assert!(once.iter().all(Context::can_be_done));
+}
+
+#[test]
+fn values_are_found_by_the_id_of_their_type() {
+    let ctx = Context::background().with_value(Id(1)).with_value("text");
+    let ctx = ctx.with_value(Id(2));
+    let value = ctx.value_by_id(TypeId::of::<Id>()).unwrap();
+    assert_eq!(value.downcast_ref::<Id>().map(|id| id.0), Some(2));
+    assert!(ctx.value_by_id(TypeId::of::<&str>()).is_some());
+    assert!(ctx.value_by_id(TypeId::of::<String>()).is_none());
+    assert!(Context::background()
+        .value_by_id(TypeId::of::<Id>())
+        .is_none());
 }
 
 /// Contexts that are never done have their places, too.

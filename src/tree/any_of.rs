@@ -114,7 +114,6 @@ impl Edge {
     ///
     /// # Safety
     /// The caller holds the target, or something below it.
-    #[cfg(feature = "std")]
     pub(super) unsafe fn source(&self) -> Option<&Node> {
         // SAFETY: written before the target was shared, and then by `settle`, when nobody holds anything there.
         let source = self.source.with(|source| unsafe { &*source });
