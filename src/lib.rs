@@ -37,7 +37,7 @@ pub use token::{
     WaitForCancellationFuture, WaitForCancellationFutureOwned, WithCancellationToken,
     WithCancellationTokenOwned,
 };
-pub use tree::{Cause, ContextError, GuardDropped};
+pub use tree::{Cause, ContextError, GuardDropped, TokenId};
 
 /// For models: gives the calling loom thread a number other than 0, so that it may shard a parent.
 #[cfg(cancel_tree_loom)]

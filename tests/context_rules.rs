@@ -7,7 +7,7 @@ use cancel_tree::{
 };
 use futures::executor::block_on;
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::cell::Cell;
 use std::future::Future;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -686,6 +686,43 @@ fn any_of_is_done_with_the_first_ones_cause_and_has_the_earliest_deadline() {
     assert!(!a.is_done());
     assert!(!Context::any_of([]).is_done());
     assert!(!Context::any_of([&Context::background()]).is_done());
+}
+
+#[test]
+fn can_be_done() {
+    let background = Context::background();
+    let (ctx, _guard) = background.with_cancel();
+    let (later, _later_guard) = background.with_timeout(FAR);
+    let never = [
+        Context::todo(),
+        background.with_value(Id(1)),
+        ctx.without_cancel(),
+        Context::any_of([]),
+        Context::any_of([&background, &Context::todo()]),
+        background,
+    ];
+    assert!(never.iter().all(|ctx| !ctx.can_be_done() && !ctx.is_done()));
+    let once = [
+        ctx.with_value(Id(1)),
+        later,
+        Context::any_of([&never[0], &ctx]),
+        CancellationToken::new().context(),
+        ctx,
+    ];
+    assert!(once.iter().all(Context::can_be_done));
+}
+
+#[test]
+fn values_are_found_by_the_id_of_their_type() {
+    let ctx = Context::background().with_value(Id(1)).with_value("text");
+    let ctx = ctx.with_value(Id(2));
+    let value = ctx.value_by_id(TypeId::of::<Id>()).unwrap();
+    assert_eq!(value.downcast_ref::<Id>().map(|id| id.0), Some(2));
+    assert!(ctx.value_by_id(TypeId::of::<&str>()).is_some());
+    assert!(ctx.value_by_id(TypeId::of::<String>()).is_none());
+    assert!(Context::background()
+        .value_by_id(TypeId::of::<Id>())
+        .is_none());
 }
 
 /// Contexts that are never done have their places, too.
@@ -1568,4 +1605,27 @@ fn a_callback_can_be_handed_the_cause() {
     drop(Context::background().on_cancel_with(move |_| drop(inner)));
     assert_eq!(Arc::strong_count(&kept), 1);
     assert!(hear.try_recv().is_err());
+}
+
+#[test]
+fn the_drop_of_a_guard_is_the_cause_also_through_any_of() {
+    for which in 0..3 {
+        let sources = [(); 3].map(|()| Context::background().with_cancel());
+        let any = Context::any_of(sources.iter().map(|source| &source.0));
+        let below = any.child_token();
+        let mut guards = Vec::from_iter(sources.into_iter().map(|source| Some(source.1)));
+        drop(guards[which].take());
+        assert_eq!(any.any_of_source(), Some(which));
+        for cause in [any.cause().unwrap(), below.cause().unwrap()] {
+            assert!(cause.downcast_ref::<GuardDropped>().is_some(), "{cause:?}");
+            assert_eq!(cause.kind(), ContextError::Cancelled);
+        }
+        let late = Context::any_of([&Context::background(), &any]);
+        assert_eq!(late.any_of_source(), Some(1));
+        assert!(late
+            .cause()
+            .unwrap()
+            .downcast_ref::<GuardDropped>()
+            .is_some());
+    }
 }

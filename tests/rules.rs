@@ -1,6 +1,7 @@
 //! What the token promises beyond tokio-util's: causes, order, callbacks, blocking waits, several
 //! parents, panics, bad input, depth.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
@@ -997,6 +998,108 @@ fn registering_against_cancel() {
         });
         assert_eq!(count.load(SeqCst), 10);
     }
+}
+
+// ---- which token it is ----
+
+#[test]
+fn tokens_say_which_they_are() {
+    let root = CancellationToken::new();
+    let (a, b) = (root.child_token(), root.child_token());
+    let below = a.child_token();
+    let ids = HashSet::from([root.id(), a.id(), b.id(), below.id()]);
+    assert_eq!(ids.len(), 4);
+    assert_eq!(a.clone().id(), a.id());
+    let text = format!("{:+?}", a);
+    assert_eq!(
+        text,
+        format!(
+            "CancellationToken {{ is_cancelled: false, id: {:?} }}",
+            a.id()
+        )
+    );
+    assert_eq!(format!("{}", a.id()), format!("{:x}", usize::from(a.id())));
+    let parents = [&root, &a, &b, &below].map(CancellationToken::parent_id);
+    assert_eq!(
+        parents,
+        [None, Some(root.id()), Some(root.id()), Some(a.id())]
+    );
+    assert_eq!([&root, &a, &below].map(CancellationToken::depth), [0, 1, 2]);
+    assert!(below.is_below(&a) && below.is_below(&root) && a.is_below(&root));
+    assert!(!below.is_below(&b) && !root.is_below(&a) && !a.is_below(&a.clone()));
+    // A parent that nobody holds any more is one nevertheless.
+    let id = a.id();
+    drop(a);
+    assert_eq!((below.parent_id(), below.depth()), (Some(id), 2));
+    // A cancel changes nothing, and whoever comes later is no part of the tree.
+    root.cancel();
+    assert_eq!((below.parent_id(), below.depth()), (Some(id), 2));
+    let late = root.child_token();
+    assert_eq!((late.parent_id(), late.depth()), (None, 0));
+    assert!(!late.is_below(&root));
+}
+
+#[test]
+fn any_of_is_below_all_and_the_child_of_the_first() {
+    let roots: Vec<_> = (0..3).map(|_| CancellationToken::new()).collect();
+    let middle = roots[2].child_token();
+    let inner = CancellationToken::any_of([&roots[1], &middle]);
+    let any = CancellationToken::any_of([&roots[0], &inner]).child_token();
+    assert_eq!(any.depth(), 2);
+    assert_eq!(inner.parent_id(), Some(roots[1].id()));
+    assert!(roots
+        .iter()
+        .chain([&middle, &inner])
+        .all(|root| any.is_below(root)));
+    assert!(!middle.is_below(&inner) && !inner.is_below(&any));
+    // Many ways up to one token: each is looked at once.
+    let mut fork = any.clone();
+    for _ in 0..40 {
+        fork = CancellationToken::any_of([&fork, &fork, &middle]);
+    }
+    assert!(fork.is_below(&roots[2]) && !fork.is_below(&CancellationToken::new()));
+}
+
+/// A contended parent has nodes in between that are no tokens.
+#[test]
+fn children_of_a_contended_parent_are_its_children() {
+    let parent = CancellationToken::new();
+    let children: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| (0..3000).map(|_| parent.child_token()).collect::<Vec<_>>()))
+            .collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    for child in &children {
+        assert_eq!((child.parent_id(), child.depth()), (Some(parent.id()), 1));
+        assert!(child.is_below(&parent));
+    }
+}
+
+#[test]
+fn a_pointer_stands_for_a_handle() {
+    let token = CancellationToken::new();
+    let child = token.child_token().into_raw();
+    let raw = token.clone().into_raw();
+    assert_eq!(raw, token.as_ptr());
+    drop(token);
+    let addresses = (raw.expose_provenance(), child.expose_provenance());
+    let cancelled = thread::spawn(move || {
+        let (raw, child) = addresses;
+        // SAFETY: from `into_raw`, each once.
+        let (token, child) = unsafe {
+            (
+                CancellationToken::from_raw(std::ptr::with_exposed_provenance(raw)),
+                CancellationToken::from_raw(std::ptr::with_exposed_provenance(child)),
+            )
+        };
+        token.cancel_with("by pointer");
+        why(&child) == "by pointer"
+    });
+    assert!(cancelled.join().unwrap());
 }
 
 // ---- several parents ----

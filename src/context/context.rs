@@ -11,6 +11,7 @@ use crate::token::Registration;
 use crate::tree::Handle;
 use crate::tree::{Cause, ContextError};
 use alloc::vec::Vec;
+use core::any::{Any, TypeId};
 use core::future::Future;
 use std::time::{Duration, Instant};
 
@@ -315,9 +316,11 @@ impl Context {
             let token = ctx.token.as_ref()?;
             Some((i, token.handle()))
         });
+        let mut handles = handles.peekable();
         let first = contexts.first();
         Context {
-            token: Some(Handle::any_of(handles).into()),
+            // If none can be done, neither can this one.
+            token: (handles.peek().is_some()).then(|| Handle::any_of(handles).into()),
             deadline: contexts.iter().filter_map(|ctx| ctx.deadline).min(),
             values: first.map_or(Values::none(), |first| first.values.clone()),
             chain: first.map_or(Chain::new(Step::AnyOf), |first| {
@@ -384,6 +387,25 @@ impl Context {
             return false;
         };
         token.is_cancelled() || self.has_expired_unseen(token.handle())
+    }
+
+    /// Whether the context can be done at all, now or later. `false`: it is [`background`](Self::background) or
+    /// [`todo`](Self::todo), has been made by [`without_cancel`](Self::without_cancel), or has no more than values beyond
+    /// that. (In Go, `ctx.Done() != nil`.)
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// let root = Context::background().with_value("a value");
+    /// let (ctx, _guard) = root.with_cancel();
+    /// assert!(!root.can_be_done() && ctx.can_be_done());
+    /// assert!(!ctx.without_cancel().can_be_done());
+    /// ```
+    ///
+    /// Cost: none.
+    #[inline]
+    #[must_use]
+    pub fn can_be_done(&self) -> bool {
+        self.token.is_some()
     }
 
     /// Without the service thread nobody else looks at the clock.
@@ -474,6 +496,21 @@ impl Context {
     #[must_use]
     pub fn value<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.values.get()
+    }
+
+    /// The same, of a type that is known by its [`TypeId`] alone: for a layer of another kind that hands values on, as
+    /// [`ForeignContext::value`] is asked for them.
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// # use std::any::TypeId;
+    /// let ctx = Context::background().with_value(7_u32);
+    /// let value = ctx.value_by_id(TypeId::of::<u32>()).unwrap();
+    /// assert_eq!(value.downcast_ref(), Some(&7_u32));
+    /// ```
+    #[must_use]
+    pub fn value_by_id(&self, key: TypeId) -> Option<&(dyn Any + Send + Sync)> {
+        self.values.get_by_id(key)
     }
 
     // ----- waiting ----------------------------------------------------------------------------

@@ -60,8 +60,12 @@ impl Values {
 
     #[inline]
     pub(super) fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
-        let newest = self.0.as_deref()?;
-        newest.find(TypeId::of::<T>())?.downcast_ref()
+        self.get_by_id(TypeId::of::<T>())?.downcast_ref()
+    }
+
+    #[inline]
+    pub(super) fn get_by_id(&self, key: TypeId) -> Option<&(dyn Any + Send + Sync)> {
+        self.0.as_deref()?.find(key)
     }
 
     pub(super) fn newest(&self) -> Option<&Layer> {

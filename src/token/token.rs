@@ -5,10 +5,11 @@ use super::future::FutureExt;
 use super::future::{WaitForCancellationFuture, WaitForCancellationFutureOwned};
 use super::guard::{DropGuard, DropGuardRef};
 use crate::tree::Cause;
-use crate::tree::Handle;
+use crate::tree::{Handle, TokenId};
 use core::fmt;
 use core::future::Future;
 use core::hash::{Hash, Hasher};
+use core::mem::ManuallyDrop;
 
 /// A token that says "stop" to everything below it: to tasks, to parked threads, to callbacks.
 ///
@@ -208,6 +209,118 @@ impl CancellationToken {
         self.handle.cause()
     }
 
+    /// Which token this is, as a number: equal for clones, and different for all others that exist at the time.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let parent = CancellationToken::new();
+    /// let child = parent.child_token();
+    /// assert_eq!(parent.id(), parent.clone().id());
+    /// assert_ne!(parent.id(), child.id());
+    /// assert_eq!(child.parent_id(), Some(parent.id()));
+    /// assert_eq!((parent.depth(), child.depth()), (0, 1));
+    /// assert!(child.is_below(&parent));
+    /// ```
+    ///
+    /// Cost: none, not even a load.
+    #[must_use]
+    pub fn id(&self) -> TokenId {
+        self.handle.id()
+    }
+
+    /// Which token this one is a child of. `None`: of none, or of one that was cancelled when this one was made, for
+    /// then it is no part of that one's tree.
+    ///
+    /// The parent need not have any handles left. Of a token of [`any_of`](Self::any_of) it is the first source; of one
+    /// with a source that was cancelled already, `None`.
+    ///
+    /// Cost: a load or two.
+    #[must_use]
+    pub fn parent_id(&self) -> Option<TokenId> {
+        self.handle.parent_id()
+    }
+
+    /// How many tokens are above this one: its parent, that one's parent, and so on. As with
+    /// [`parent_id`](Self::parent_id), on the way of the first source.
+    ///
+    /// Cost: a climb to the root.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.handle.depth()
+    }
+
+    /// Whether a cancel of `other` reaches this token, through whatever source of [`any_of`](Self::any_of). A token is not
+    /// below itself, nor is what was made below a token that was cancelled already.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let (request, shutdown) = (CancellationToken::new(), CancellationToken::new());
+    /// let query = CancellationToken::any_of([&request, &shutdown]).child_token();
+    /// assert!(query.is_below(&request) && query.is_below(&shutdown));
+    /// assert!(!request.is_below(&query) && !query.is_below(&query));
+    /// ```
+    ///
+    /// Cost: a climb to the root, or to all of them.
+    #[must_use]
+    pub fn is_below(&self, other: &CancellationToken) -> bool {
+        self.handle.is_below(&other.handle)
+    }
+
+    /// A pointer that stands for this handle: for C, and for whatever keeps a `void *`. To be given back by
+    /// [`from_raw`](Self::from_raw), once.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let token = CancellationToken::new();
+    /// let raw = token.clone().into_raw();
+    /// assert_eq!(raw, token.as_ptr());
+    /// // SAFETY: from `into_raw`, and not used again.
+    /// let same = unsafe { CancellationToken::from_raw(raw) };
+    /// assert_eq!(same, token);
+    /// ```
+    ///
+    /// Cost: none.
+    #[must_use = "the handle is lost unless `from_raw` gets the pointer"]
+    pub fn into_raw(self) -> *const () {
+        ManuallyDrop::new(self).as_ptr()
+    }
+
+    /// The handle that a pointer of [`into_raw`](Self::into_raw) stands for.
+    ///
+    /// To use the token and leave the pointer as it is, wrap the answer in [`ManuallyDrop`]: a C function that cancels
+    /// borrows the token so.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// # use std::mem::ManuallyDrop;
+    /// /// # Safety
+    /// /// The pointer came from `into_raw`, and has not been given back.
+    /// unsafe extern "C" fn cancel(token: *const ()) {
+    ///     // SAFETY: the caller's promise; it is not dropped.
+    ///     ManuallyDrop::new(unsafe { CancellationToken::from_raw(token) }).cancel();
+    /// }
+    /// # let token = CancellationToken::new();
+    /// # let raw = token.clone().into_raw();
+    /// # unsafe { cancel(raw) };
+    /// # drop(unsafe { CancellationToken::from_raw(raw) });
+    /// # assert!(token.is_cancelled());
+    /// ```
+    ///
+    /// # Safety
+    ///
+    /// `raw` came from `into_raw`, and each such pointer is given back once at most: what it stands for is the answer's
+    /// from now on. It may be on another thread.
+    pub unsafe fn from_raw(raw: *const ()) -> CancellationToken {
+        // SAFETY: the caller's promise.
+        unsafe { Handle::from_address(raw) }.into()
+    }
+
+    /// The pointer that [`into_raw`](Self::into_raw) would give, which stands for no handle: good to be compared.
+    #[must_use]
+    pub fn as_ptr(&self) -> *const () {
+        self.handle.address()
+    }
+
     /// A future that is ready when the token is cancelled.
     ///
     /// It holds at most one waker: that of the last poll, until it is dropped. Once ready it
@@ -401,11 +514,17 @@ impl Default for CancellationToken {
     }
 }
 
+/// What tokio-util's token shows, to the letter: logs and snapshots of it stay as they are. With `{:+?}` there is the
+/// [`id`](CancellationToken::id) too.
 impl fmt::Debug for CancellationToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CancellationToken")
-            .field("is_cancelled", &self.is_cancelled())
-            .finish()
+        let with_id = f.sign_plus();
+        let mut debug = f.debug_struct("CancellationToken");
+        debug.field("is_cancelled", &self.is_cancelled());
+        if with_id {
+            debug.field("id", &self.id());
+        }
+        debug.finish()
     }
 }
 

@@ -12,7 +12,7 @@
 //! which the last of them gives up. Nobody waits.
 
 use super::cancel::{self, Below, Outcome, Part};
-use super::cause::Cause;
+use super::cause::{Cause, ContextError};
 use super::extension::{AnyOf, Extension, Number};
 use super::waiter::Content;
 use super::walk::origin_of;
@@ -60,14 +60,12 @@ impl Handle {
         let others: Vec<(usize, &Handle)> = sources.collect();
         // A source that is cancelled already decides, the first of them.
         let mut all = iter::once((number, first)).chain(others.iter().copied());
-        if let Some(born) = all.find_map(|(number, source)| Handle::born_of(number, source)) {
-            return born;
+        if let Some((number, cancelled)) = all.find(|(_, source)| source.is_cancelled()) {
+            return Handle::born_of(number, cancelled);
         }
         let target = first.child();
         if target.is_cancelled() {
-            if let Some(born) = Handle::born_of(number, first) {
-                return born;
-            }
+            return Handle::born_of(number, first);
         }
         let edges = others.iter().map(|(number, _)| Edge {
             source: UnsafeCell::new(None),
@@ -103,13 +101,11 @@ impl Handle {
         target
     }
 
-    /// A token of a source that is cancelled already; none if it is not.
-    fn born_of(number: usize, source: &Handle) -> Option<Handle> {
-        let cause = source.cause()?;
-        Some(Handle::born_cancelled(
-            cause,
-            AnyOf::Born(Number::new(number)),
-        ))
+    /// A token of a source that is cancelled already.
+    #[cold]
+    fn born_of(number: usize, source: &Handle) -> Handle {
+        let cause = source.cause().unwrap_or(ContextError::Cancelled.into());
+        Handle::born_cancelled(cause, AnyOf::Born(Number::new(number)))
     }
 }
 
@@ -118,7 +114,6 @@ impl Edge {
     ///
     /// # Safety
     /// The caller holds the target, or something below it.
-    #[cfg(feature = "std")]
     pub(super) unsafe fn source(&self) -> Option<&Node> {
         // SAFETY: written before the target was shared, and then by `settle`, when nobody holds anything there.
         let source = self.source.with(|source| unsafe { &*source });

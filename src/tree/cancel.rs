@@ -8,7 +8,7 @@ use super::walk::{Climb, From, Walk};
 use super::word::State;
 use super::{reclaim, room, telling, Handle, Node};
 use crate::sync::{unless_unwinding, Panics, SMALL};
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 use core::task::Waker;
 
 /// The flags and the counted pointer of a cause.
@@ -299,23 +299,21 @@ pub(super) fn set_cancelled_by(edge: &Edge, target: &Node, place: usize, cause: 
     // SAFETY: the step is made here.
     let cancel = |how| unsafe { Outcome::of(target, target.word.cancel(how, false)) };
     let kind = cause.kind();
-    if let (_, Some(raw)) = raw_cause(cause) {
-        if !raw.put_at_edge(edge) {
-            // Another cancel has come by the same edge.
-            // SAFETY: not put there, so still ours. A clone: dropping it runs no user code.
-            drop(unsafe { raw.into_cause() });
-        }
+    let (how, mut own) = raw_cause(cause);
+    // SAFETY: counted, and given up here. A clone of a cause that its owner still has: dropping it runs no user code.
+    let give_up = |raw: RawCause| drop(unsafe { raw.into_cause() });
+    // Another cancel that comes by the same edge may be faster.
+    if let Some(raw) = own.take_if(|raw| !raw.put_at_edge(edge)) {
+        give_up(raw);
     }
-    let outcome = set_cancelled_with(target, RawCause::of_edge(place, kind), cancel);
-    let own = State::OWN.with(State::CUSTOM);
-    let stands = outcome.state.has_all(own)
-        && target
-            .link
-            .edge_of_cause()
-            .is_some_and(|by| core::ptr::eq(by, edge));
-    if !stands {
-        // SAFETY: whoever takes it out has the count. A clone, as above.
-        drop(RawCause::take_from_edge(edge).map(|raw| unsafe { raw.into_cause() }));
+    let outcome = set_cancelled_with(target, RawCause::of_edge(place, kind, how), cancel);
+    let by_cause = outcome.state.has_all(State::CUSTOM);
+    let winner = target.link.edge_of_cause().filter(|_| by_cause);
+    if !winner.is_some_and(|by| ptr::eq(by, edge)) {
+        if let Some(raw) = own {
+            RawCause::take_from_edge(edge);
+            give_up(raw);
+        }
     }
     outcome
 }
@@ -332,7 +330,7 @@ pub(super) fn any_of_source(node: &Node) -> Option<usize> {
         // From above, for an own cancel that came later leaves no trace.
         AnyOf::Below(source) if !state.has_any(State::OWN) => Some(source.get()),
         // Without CUSTOM, what is in `link` may belong to a call that lost.
-        AnyOf::Below(_) if !state.has_any(State::CUSTOM) => None,
+        AnyOf::Below(_) if !state.has_all(State::CUSTOM) => None,
         AnyOf::Below(_) => node.link.edge_of_cause().map(Edge::number),
     }
 }

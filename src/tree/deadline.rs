@@ -15,10 +15,8 @@ use crate::timer::job::Job;
 use crate::timer::trigger::Trigger;
 use crate::timer::{self, pool};
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::any::Any;
 use core::ptr::{self, NonNull};
-use std::collections::HashSet;
 use std::time::Instant;
 
 /// The part of the extension that this file owns. `repr(C)`: the timer knows the extension by the
@@ -302,6 +300,7 @@ impl Handle {
             if let Some(due) = due.filter(|due| first.is_none_or(|(other, _)| *due < other)) {
                 first = Some((due, node));
             }
+            true
         });
         if let Some((_, node)) = first {
             if timer::is_running() {
@@ -330,28 +329,6 @@ impl Handle {
         unsafe { timer::run_on_worker(NonNull::from(Box::leak(rest)).cast()) };
     }
 
-    /// Visits the token and all above it.
-    fn each_above<'a>(&'a self, mut visit: impl FnMut(&'a Node)) {
-        // An `any_of` token has more than one way up. Each of these tokens is looked at once, however many ways lead to it.
-        let mut others: Vec<&Node> = Vec::new();
-        let mut forks: HashSet<*const Node> = HashSet::new();
-        let mut next = Some(self.node());
-        while let Some(node) = next {
-            visit(node);
-            let extension = node.link.extension();
-            let edges = extension.map_or(&[][..], |extension| &extension.edges);
-            if edges.is_empty() || forks.insert(node) {
-                // SAFETY: held, or above what is held.
-                others.extend(edges.iter().filter_map(|edge| unsafe { edge.source() }));
-                // SAFETY: the same (I5).
-                next = unsafe { node.parent() };
-            } else {
-                next = None;
-            }
-            next = next.or_else(|| others.pop());
-        }
-    }
-
     /// When the deadline is that was set, to be asked for by those below. The token is new, as for `set_deadline`.
     #[inline]
     pub(crate) fn note_deadline(&self, deadline: Instant) {
@@ -370,6 +347,7 @@ impl Handle {
             let exact = |extension: &Extension| extension.timing.exact.with(|e| unsafe { *e });
             let own = node.link.extension().and_then(exact);
             earliest = earliest.into_iter().chain(own).min();
+            true
         });
         earliest
     }

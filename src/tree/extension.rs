@@ -10,10 +10,11 @@
 //! cannot overwrite each other.
 
 use super::any_of::Edge;
-use super::cause::{Cause, ContextError, Custom};
+use super::cause::{Cause, ContextError, Custom, GuardDropped};
 #[cfg(feature = "std")]
 use super::deadline::{Foreign, Timing};
 use super::room::Room;
+use super::word::State;
 use super::Node;
 use crate::sync::{Acquire, AtomicPtr, Panics, Relaxed, Release};
 use alloc::boxed::Box;
@@ -29,7 +30,10 @@ const EDGE: usize = 2;
 /// The cause's kind is "deadline exceeded": readable without following the pointer.
 const DEADLINE: usize = 4;
 const TAGS: usize = 7;
-const TAG_BITS: u32 = TAGS.count_ones();
+/// Of an edge: its source was cancelled by the drop of a guard, and has no more of a cause than that.
+const BY_GUARD: usize = 8;
+/// What follows is its place.
+const EDGE_BITS: u32 = (TAGS | BY_GUARD).count_ones();
 // An allocator need not give more than it is asked for.
 const _: () = assert!(align_of::<Extension>() > TAGS && align_of::<Custom>() > TAGS);
 
@@ -119,32 +123,32 @@ impl Extension {
     /// An extension that is the caller's.
     pub(super) fn new(any_of: AnyOf, edges: Box<[Edge]>) -> NonNull<Extension> {
         #[cfg(feature = "std")]
-        let mut extension = Extension::with(Timing::none(), ptr::null_mut(), edges, false);
+        let extension = Extension::with(Timing::none(), ptr::null_mut(), any_of, edges, false);
         #[cfg(not(feature = "std"))]
-        let mut extension = Extension::with(ptr::null_mut(), edges, false);
-        extension.any_of = any_of;
+        let extension = Extension::with(ptr::null_mut(), any_of, edges, false);
         NonNull::from(Box::leak(Box::new(extension)))
     }
 
     /// The same, for a deadline.
     #[cfg(feature = "std")]
     pub(super) fn of_timing(timing: Timing) -> NonNull<Extension> {
-        let extension = Extension::with(timing, ptr::null_mut(), Box::default(), false);
+        let extension = Extension::with(timing, ptr::null_mut(), AnyOf::No, Box::default(), false);
         NonNull::from(Box::leak(Box::new(extension)))
     }
 
     /// The same, for a contended parent.
     pub(super) fn of_shards(shards: *mut Node) -> NonNull<Extension> {
         #[cfg(feature = "std")]
-        let extension = Extension::with(Timing::none(), shards, Box::default(), true);
+        let extension = Extension::with(Timing::none(), shards, AnyOf::No, Box::default(), true);
         #[cfg(not(feature = "std"))]
-        let extension = Extension::with(shards, Box::default(), true);
+        let extension = Extension::with(shards, AnyOf::No, Box::default(), true);
         NonNull::from(Box::leak(Box::new(Padded::new(extension)))).cast()
     }
 
     fn with(
         #[cfg(feature = "std")] timing: Timing,
         shards: *mut Node,
+        any_of: AnyOf,
         edges: Box<[Edge]>,
         padded: bool,
     ) -> Extension {
@@ -155,7 +159,7 @@ impl Extension {
             shards: AtomicPtr::new(shards),
             rooms: AtomicPtr::new(ptr::null_mut()),
             edges,
-            any_of: AnyOf::No,
+            any_of,
             padded,
             #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
             _leak: crate::sync::Track::new(()),
@@ -264,21 +268,25 @@ impl RawCause {
         RawCause(custom.cast_mut().cast::<()>().map_addr(|a| a | tags))
     }
 
-    /// What the edge at that place says.
-    pub(super) fn of_edge(place: usize, kind: ContextError) -> RawCause {
+    /// What the edge at that place says. `how` is what the word of its source says of the cause.
+    pub(super) fn of_edge(place: usize, kind: ContextError, how: State) -> RawCause {
         let kind = match kind {
             ContextError::Cancelled => 0,
             ContextError::DeadlineExceeded => DEADLINE,
         };
+        let guard = match how.only(State::OWN) {
+            State::GUARD => BY_GUARD,
+            _ => 0,
+        };
         RawCause(ptr::without_provenance_mut(
-            place << TAG_BITS | kind | EDGE | CAUSE,
+            place << EDGE_BITS | guard | kind | EDGE | CAUSE,
         ))
     }
 
     /// The place of the edge that has the cause.
     fn edge(self) -> Option<usize> {
         let value = self.0.addr();
-        (value & EDGE != 0).then_some(value >> TAG_BITS)
+        (value & EDGE != 0).then_some(value >> EDGE_BITS)
     }
 
     /// The last owner's: the word of the cause itself. Null, if an edge has said no more than the kind.
@@ -322,10 +330,10 @@ impl RawCause {
         put.is_ok()
     }
 
-    /// Takes out what an edge has kept and did not win by.
-    pub(super) fn take_from_edge(edge: &Edge) -> Option<RawCause> {
-        // Relaxed: the cause is that of the edge's source, which the caller knows.
-        RawCause::from_word(edge.cause.swap(ptr::null_mut(), Relaxed))
+    /// Takes back what the caller has put there, if the edge has not won. The count is the caller's again.
+    pub(super) fn take_from_edge(edge: &Edge) {
+        // Relaxed: nobody reads it unless the target's word says that the edge has won.
+        edge.cause.store(ptr::null_mut(), Relaxed);
     }
 
     /// # Safety
@@ -444,6 +452,9 @@ impl Link {
         // Relaxed, both: acquired with the state that says CUSTOM, by `place_cause` and `cancel`.
         let mut cause = RawCause::from_word(self.cause_word().load(Relaxed))?;
         if let Some(edge) = cause.edge() {
+            if cause.0.addr() & BY_GUARD != 0 {
+                return Some(GuardDropped.into());
+            }
             // Without one it is the bare kind, which the word says.
             cause = RawCause::from_word(self.extension()?.edges[edge].cause.load(Relaxed))?;
         }

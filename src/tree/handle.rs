@@ -79,6 +79,13 @@ impl Handle {
         (Handle(node), Handle(node))
     }
 
+    /// # Safety
+    /// The address of a handle that was given up for it, and was not given back yet.
+    pub(crate) unsafe fn from_address(address: *const ()) -> Handle {
+        // SAFETY: a node's, so not null.
+        Handle(unsafe { NonNull::new_unchecked(address.cast_mut().cast()) })
+    }
+
     /// The node's address: what makes clones equal and children not.
     pub(crate) fn address(&self) -> *const () {
         self.0.as_ptr().cast()

@@ -24,6 +24,7 @@
 //! - **I8** What is in the slot belongs to who cleared WAITER, and to nobody else.
 //! - **I9** User code runs when no invariant is broken and nothing is held.
 
+mod above;
 mod any_of;
 mod cancel;
 mod cause;
@@ -43,6 +44,7 @@ pub(crate) mod waiter;
 mod walk;
 mod word;
 
+pub use above::TokenId;
 pub use cause::{Cause, ContextError, GuardDropped};
 #[cfg(feature = "std")]
 pub(crate) use deadline::Signal;

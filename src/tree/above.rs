@@ -1,0 +1,110 @@
+//! What is above a token, and which token it is.
+
+use super::{Handle, Node};
+use crate::tree::word::State;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ptr;
+
+/// Which token it is: clones have one, and of the tokens that exist at a time no two have the same. Made by
+/// [`CancellationToken::id`](crate::CancellationToken::id).
+///
+/// It is a number that says nothing else, for logs and as a key, and keeps nothing alive. When a token is gone,
+/// another one may get its number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenId(usize);
+
+impl From<TokenId> for usize {
+    fn from(id: TokenId) -> usize {
+        id.0
+    }
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
+}
+
+impl fmt::Debug for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenId({self})")
+    }
+}
+
+fn id_of(node: &Node) -> TokenId {
+    TokenId(ptr::from_ref(node).addr())
+}
+
+/// The token above, past what a contended parent has in between.
+///
+/// # Safety
+/// As for `Node::parent`.
+unsafe fn token_above(node: &Node) -> Option<&Node> {
+    let mut node = node;
+    loop {
+        // SAFETY: the caller's promise, and what is above what is held (I5).
+        node = unsafe { node.parent() }?;
+        if !node.word.load().has_any(State::SHARD) {
+            return Some(node);
+        }
+    }
+}
+
+impl Handle {
+    pub(crate) fn id(&self) -> TokenId {
+        id_of(self.node())
+    }
+
+    pub(crate) fn parent_id(&self) -> Option<TokenId> {
+        // SAFETY: held.
+        unsafe { token_above(self.node()) }.map(id_of)
+    }
+
+    pub(crate) fn depth(&self) -> usize {
+        let mut depth = 0;
+        let mut node = self.node();
+        // SAFETY: held, or above what is held (I5).
+        while let Some(above) = unsafe { token_above(node) } {
+            depth += 1;
+            node = above;
+        }
+        depth
+    }
+
+    /// On any of the ways up. The token itself is not below itself.
+    pub(crate) fn is_below(&self, other: &Handle) -> bool {
+        let (own, other) = (self.node(), other.node());
+        let mut found = false;
+        self.each_above(|node| {
+            found |= ptr::eq(node, other);
+            !found
+        });
+        found && !ptr::eq(own, other)
+    }
+
+    /// Visits the token and all above it, as long as the visitor says so.
+    pub(super) fn each_above<'a>(&'a self, mut visit: impl FnMut(&'a Node) -> bool) {
+        // An `any_of` token has more than one way up. Each of these tokens is looked at once, however many ways lead to it.
+        let mut others: Vec<&Node> = Vec::new();
+        let mut forks: BTreeSet<*const Node> = BTreeSet::new();
+        let mut next = Some(self.node());
+        while let Some(node) = next {
+            if !visit(node) {
+                return;
+            }
+            let extension = node.link.extension();
+            let edges = extension.map_or(&[][..], |extension| &extension.edges);
+            if edges.is_empty() || forks.insert(node) {
+                // SAFETY: held, or above what is held.
+                others.extend(edges.iter().filter_map(|edge| unsafe { edge.source() }));
+                // SAFETY: the same (I5).
+                next = unsafe { node.parent() };
+            } else {
+                next = None;
+            }
+            next = next.or_else(|| others.pop());
+        }
+    }
+}
