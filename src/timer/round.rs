@@ -8,9 +8,7 @@
 
 use super::entry::Entry;
 use super::job::Job;
-use crate::sync::{
-    Acquire, Arc, AtomicPtr, AtomicU8, AtomicUsize, Panics, Relaxed, Release,
-};
+use crate::sync::{Acquire, Arc, AtomicPtr, AtomicU8, AtomicUsize, Panics, Relaxed, Release};
 use alloc::vec::Vec;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
