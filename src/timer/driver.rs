@@ -9,7 +9,7 @@ use super::job::Job;
 use super::pressure;
 use super::round::{Item, Round};
 use super::wheel::Wheel;
-use crate::sync::Relaxed;
+use crate::sync::{Relaxed, SMALL};
 use alloc::vec::Vec;
 use core::ptr::{self, NonNull};
 
@@ -20,9 +20,9 @@ const MOVED_DOWN: usize = 256;
 const JOBS: usize = 1024;
 /// So many things are marked for each deadline in the step in which it is found to have passed. Deadlines that have more
 /// below come back to it, some in each step.
-const MARKS: usize = 64;
+const MARKS: usize = if SMALL { 2 } else { 64 };
 const LARGE: usize = 16;
-const MARKS_OF_LARGE: usize = 512;
+const MARKS_OF_LARGE: usize = if SMALL { 2 } else { 512 };
 /// What has been marked is woken when all that is due has been marked, but not later than after so many ticks, nor are
 /// there more.
 const PATIENCE: Tick = 8;

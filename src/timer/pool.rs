@@ -25,6 +25,8 @@ pub(crate) struct Home {
     waiting: AtomicUsize,
     /// The thread, and the entries that have not been freed.
     count: AtomicUsize,
+    #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+    _leak: crate::sync::Track<()>,
 }
 
 /// In the place of a list: nobody looks there any more.
@@ -36,6 +38,8 @@ impl Home {
             returned: AtomicPtr::new(ptr::null_mut()),
             waiting: AtomicUsize::new(0),
             count: AtomicUsize::new(1),
+            #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+            _leak: crate::sync::Track::new(()),
         })
     }
 

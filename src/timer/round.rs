@@ -8,9 +8,7 @@
 
 use super::entry::Entry;
 use super::job::Job;
-use crate::sync::{
-    AcqRel, Acquire, Arc, AtomicPtr, AtomicU8, AtomicUsize, Panics, Relaxed, Release,
-};
+use crate::sync::{Acquire, Arc, AtomicPtr, AtomicU8, AtomicUsize, Panics, Relaxed, Release};
 use alloc::vec::Vec;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
@@ -71,6 +69,10 @@ impl Item {
 fn of_user(f: impl FnOnce()) {
     let mut panics = Panics::default();
     panics.catch(f);
+    // In models it is no user's: something has been found.
+    #[cfg(cancel_tree_loom)]
+    panics.resume();
+    #[cfg(not(cancel_tree_loom))]
     panics.swallow();
 }
 
@@ -166,8 +168,9 @@ impl Things {
         let entry = item.what.cast::<Entry>();
         // SAFETY: FIRING, marked, and taken by this thread.
         of_user(|| unsafe { Entry::wake(entry) });
-        // AcqRel: what was done for the waking comes before the callbacks, on whatever thread they are.
-        if item.state.swap(WOKEN, AcqRel) == CALLED {
+        // Release: what was done for the waking comes before the callbacks, on whatever thread they are. Who has left them
+        // to us has done nothing for them.
+        if item.state.swap(WOKEN, Release) == CALLED {
             // SAFETY: the callbacks' turn has come while we were at it, so they were left to us.
             of_user(|| unsafe { Entry::call(entry) });
         }
@@ -181,8 +184,8 @@ impl Things {
             return false;
         };
         if index < self.deadlines {
-            // AcqRel: pairs with the swap in `wake_one`.
-            if item.state.swap(CALLED, AcqRel) == WOKEN {
+            // Acquire: pairs with the swap in `wake_one`.
+            if item.state.swap(CALLED, Acquire) == WOKEN {
                 // SAFETY: woken, and taken by this thread.
                 of_user(|| unsafe { Entry::call(item.what.cast()) });
             }

@@ -48,8 +48,9 @@ impl Worker {
             return false;
         }
         let raw = Arc::into_raw(Arc::clone(round)).cast_mut();
-        // AcqRel: pairs with `take_mail`, and with the step to IDLE, which comes after the worker has made its bed.
-        match self.mail.compare_exchange(IDLE, raw, AcqRel, Acquire) {
+        // Release: pairs with `take_mail`. Acquire: pairs with the step to IDLE, which comes after the worker has made its
+        // bed. Relaxed on failure: then nothing has become of it.
+        match self.mail.compare_exchange(IDLE, raw, AcqRel, Relaxed) {
             Ok(_) => {
                 self.bed.wake();
                 true
@@ -72,8 +73,8 @@ impl Worker {
     }
 
     pub(super) fn is_gone(&self) -> bool {
-        // Acquire: what it did comes before it is forgotten.
-        self.mail.load(Acquire) == GONE
+        // Relaxed: what it did comes before it is freed, by the count of those who know it.
+        self.mail.load(Relaxed) == GONE
     }
 
     /// Has it go on at `first`, before which all has been taken, if it has been at one thing since this was last called: it
@@ -88,8 +89,9 @@ impl Worker {
                 continue;
             }
             let new = Arc::into_raw(Arc::clone(first)).cast_mut();
-            // AcqRel: pairs with the worker's store, whose count we take, and with its swap, which takes ours.
-            let out = match word.compare_exchange(old, new, AcqRel, Relaxed) {
+            // Release: pairs with the worker's swap, which takes our count. Relaxed otherwise: all rounds are of this
+            // thread's making, so what the worker has put there is no news to it.
+            let out = match word.compare_exchange(old, new, Release, Relaxed) {
                 Ok(old) => old,
                 Err(_) => new,
             };
@@ -112,8 +114,8 @@ impl Worker {
     // ----- the worker's side -----------------------------------------------------------------------
 
     fn take_mail(&self, then: *mut Round) -> Option<Arc<Round>> {
-        // AcqRel: pairs with `send_if_idle`.
-        let mail = self.mail.swap(then, AcqRel);
+        // Acquire: pairs with `send_if_idle`.
+        let mail = self.mail.swap(then, Acquire);
         // SAFETY: a round's pointer is counted, and taken out once.
         (![EMPTY, IDLE, GONE].contains(&mail)).then(|| unsafe { Arc::from_raw(mail.cast_const()) })
     }
@@ -162,13 +164,13 @@ impl Worker {
     /// Runs user code while the rounds to go on with lie where the service thread can reach them.
     fn leaving_off(&self, rounds: [Arc<Round>; 2], user: impl FnOnce()) -> [Arc<Round>; 2] {
         for (word, round) in self.left_off.iter().zip(rounds) {
-            // Release: pairs with `lead_on`.
-            word.store(Arc::into_raw(round).cast_mut(), Release);
+            // Relaxed: whoever takes it out knows the round already.
+            word.store(Arc::into_raw(round).cast_mut(), Relaxed);
         }
         user();
         self.left_off.each_ref().map(|word| {
-            // AcqRel: pairs with `lead_on`.
-            let round = word.swap(ptr::null_mut(), AcqRel);
+            // Acquire: pairs with `lead_on`.
+            let round = word.swap(ptr::null_mut(), Acquire);
             // SAFETY: a round has been there since the store above, and its count is whoever's takes it out.
             unsafe { Arc::from_raw(round.cast_const()) }
         })
@@ -179,19 +181,19 @@ impl Worker {
         if let Some(round) = self.take_mail(EMPTY) {
             return Some(round);
         }
-        // AcqRel: pairs with `send_if_idle`. Nobody puts something in while it is not IDLE.
-        let _ = self.mail.compare_exchange(EMPTY, IDLE, AcqRel, Acquire);
+        // Release: pairs with `send_if_idle`, which finds the bed made. Nobody puts something in while it is not IDLE.
+        let _ = self.mail.compare_exchange(EMPTY, IDLE, Release, Relaxed);
         loop {
             let waited = self.bed.sleep();
-            // Acquire: the swap or the CAS decides.
-            if self.mail.load(Acquire) != IDLE {
+            // Relaxed: the swap or the CAS decides.
+            if self.mail.load(Relaxed) != IDLE {
                 return self.take_mail(EMPTY);
             }
-            // AcqRel: pairs with `send_if_idle`.
+            // Relaxed: it decides who is first, this or `send_if_idle`, and hands nothing on.
             if waited
                 && self
                     .mail
-                    .compare_exchange(IDLE, GONE, AcqRel, Acquire)
+                    .compare_exchange(IDLE, GONE, Relaxed, Relaxed)
                     .is_ok()
             {
                 return None;
@@ -245,23 +247,34 @@ mod bed {
 /// In models time stands still: a worker goes when it is woken for nothing.
 #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
 mod bed {
-    use crate::sync::Notify;
+    use crate::sync::{self, AtomicBool, Notify};
 
-    pub(super) struct Bed(Notify);
+    pub(super) struct Bed {
+        is_made: AtomicBool,
+        sleep: Notify,
+    }
 
     impl Bed {
         pub(super) fn new() -> Bed {
-            Bed(Notify::new())
+            Bed {
+                is_made: AtomicBool::new(false),
+                sleep: Notify::new(),
+            }
         }
 
-        pub(super) fn make(&self) {}
+        pub(super) fn make(&self) {
+            // Release, and Acquire below: as the `OnceLock` has it.
+            self.is_made.store(true, sync::Release);
+        }
 
         pub(super) fn wake(&self) {
-            self.0.notify();
+            if self.is_made.load(sync::Acquire) {
+                self.sleep.notify();
+            }
         }
 
         pub(super) fn sleep(&self) -> bool {
-            self.0.wait();
+            self.sleep.wait();
             true
         }
     }

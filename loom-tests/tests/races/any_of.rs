@@ -4,6 +4,8 @@ use cancel_tree_loom::{
     model, model_in_all_orders, poll, reached, reason_of, seed, spawn, untouched, ContextError, Probe, Reason, Runs, Token,
     UNBOUNDED, USUAL,
 };
+use std::sync::{Arc, Mutex};
+use std::task::Wake;
 
 #[test]
 fn cancel_of_the_first_source_vs_drop() {
@@ -328,6 +330,31 @@ fn two_cancels_of_the_other_source_vs_drop() {
         b.cancel();
         one.join().unwrap();
         two.join().unwrap();
+        untouched(&a);
+    });
+}
+
+/// The last owner leaves its handle while two are at the edge: who is through last gives it up.
+#[test]
+fn two_cancels_of_the_other_source_vs_a_waker_that_drops_the_token() {
+    struct Dropping(Mutex<Option<Token>>);
+
+    impl Wake for Dropping {
+        fn wake(self: Arc<Self>) {
+            drop(self.0.lock().unwrap().take());
+        }
+    }
+
+    model(Some(2), || {
+        let (a, b) = (Token::new(), Token::new());
+        let either = Token::any_of([&a, &b]);
+        let mut waiting = Box::pin(b.clone().cancelled_owned());
+        let dropping = Dropping(Mutex::new(Some(either)));
+        assert!(!poll(&mut waiting, &Arc::new(dropping).into()));
+        let b2 = b.clone();
+        let thread = spawn(move || b2.cancel());
+        b.cancel();
+        thread.join().unwrap();
         untouched(&a);
     });
 }

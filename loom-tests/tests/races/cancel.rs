@@ -1,5 +1,6 @@
 //! Cancels that meet.
 
+use cancel_tree::{Context, Service};
 use cancel_tree_loom::{
     model, poll, reached, seed, spawn, ContextError, Probe, Token, UNBOUNDED, USUAL,
 };
@@ -189,6 +190,33 @@ fn what_a_helper_has_marked_is_woken() {
         root.cancel();
         a.join().unwrap();
         b.join().unwrap();
+        assert_eq!(probe.woken(), 1);
+    });
+}
+
+/// A deadline has marked all below, and nobody is woken yet. A cancel below finds that on its way up, before it has seen who
+/// waits, and notes it: also at the token between, whose own canceller is still on its way down, and wakes what is there.
+#[test]
+fn cancel_of_a_token_between_vs_cancel_below_of_what_a_deadline_has_marked() {
+    model(USUAL, || {
+        let mut service = Service::new();
+        let (ctx, guard) = Context::background().with_deadline(Service::at(1));
+        guard.detach();
+        let middle = ctx.child_token();
+        let parent = middle.child_token();
+        let between = parent.child_token();
+        let child = between.child_token();
+        let probe = Probe::new();
+        let mut waiting = Box::pin(child.clone().cancelled_owned());
+        assert!(!poll(&mut waiting, &probe.waker()));
+        let thread = spawn(move || {
+            middle.cancel();
+            middle
+        });
+        let round = service.expire(Service::at(1));
+        parent.cancel();
+        round.fire();
+        thread.join().unwrap();
         assert_eq!(probe.woken(), 1);
     });
 }

@@ -114,6 +114,21 @@ fn deadline_vs_cancel_of_the_parent() {
     });
 }
 
+/// What was cancelled before the deadline above has passed stays what it is.
+#[test]
+fn deadline_above_vs_cancel() {
+    model_in_all_orders(USUAL, || {
+        let service = Service::new();
+        let (ctx, canceller) = cancellable(&timed(&background(), 1));
+        let timer = turn(service, 1);
+        let first = canceller.cancel();
+        let seen = ctx.err();
+        assert_eq!(seen, if first { CANCELLED } else { DEADLINE });
+        let _service = timer.join().unwrap();
+        assert_eq!(ctx.err(), seen);
+    });
+}
+
 #[test]
 fn deadline_vs_deadline_of_the_parent() {
     // Too many executions at 3: bound 2.
@@ -261,6 +276,38 @@ fn deadline_vs_creation_of_a_timed_context_below() {
         service.turn(Service::at(2));
         assert_eq!(reason_of(&ctx), seen);
         assert_eq!(reason_of(&above), 1);
+    });
+}
+
+/// The timer is at it as soon as the deadline is armed: the cause has to be there.
+#[test]
+fn deadline_with_a_cause_vs_its_creation() {
+    model(USUAL, || {
+        let timer = turn(Service::new(), 1);
+        let ctx = timed_because(&background(), 1, 1);
+        let mut service = timer.join().unwrap();
+        service.turn(Service::at(1));
+        assert_eq!(reason_of(&ctx), 1);
+    });
+}
+
+/// The timer marks two things in each step here: somebody below cancels between two of them.
+#[test]
+fn deadline_of_many_vs_cancel_below() {
+    model(Some(2), || {
+        let probe = Probe::new();
+        let service = Service::new();
+        let ctx = timed(&background(), 1);
+        let (parent, canceller) = cancellable(&ctx);
+        let between = parent.child_token();
+        let child = between.child_token();
+        let mut waiting = Box::pin(child.clone().cancelled_owned());
+        assert!(!poll(&mut waiting, &probe.waker()));
+        let timer = turn(service, 1);
+        canceller.cancel();
+        assert!(child.is_cancelled());
+        drop(timer.join().unwrap());
+        assert_eq!((ctx.err(), probe.woken()), (DEADLINE, 1));
     });
 }
 
@@ -876,6 +923,42 @@ fn entry_armed_for_earlier_vs_sleep() {
         });
         let ctx = timed(&background(), 1);
         let mut service = thread.join().unwrap();
+        service.turn(Service::at(1));
+        assert_eq!(ctx.err(), DEADLINE);
+    });
+}
+
+/// It is in the inbox, and nobody was woken for it, for its deadline was late: whoever arms it for an earlier one has to.
+#[test]
+fn entry_in_the_inbox_armed_for_earlier_vs_sleep() {
+    model(Some(2), || {
+        let mut service = Service::new();
+        // The thread has to move it down at 3.
+        let later = timed(&background(), 4);
+        service.turn(Service::at(0));
+        let thread = spawn(move || {
+            service.run_until_something_comes();
+            service
+        });
+        drop(timed(&background(), 4));
+        let ctx = timed(&background(), 1);
+        let mut service = thread.join().unwrap();
+        service.turn(Service::at(1));
+        assert_eq!((ctx.err(), later.err()), (DEADLINE, None));
+    });
+}
+
+/// It is pushed once, however often it is armed for earlier before the timer takes it in.
+#[test]
+fn taking_in_vs_an_entry_that_is_armed_for_earlier_twice() {
+    model(USUAL, || {
+        let mut service = Service::new();
+        drop(timed(&background(), 3));
+        service.turn(Service::at(0));
+        let timer = turn(service, 0);
+        drop(timed(&background(), 2));
+        let ctx = timed(&background(), 1);
+        let mut service = timer.join().unwrap();
         service.turn(Service::at(1));
         assert_eq!(ctx.err(), DEADLINE);
     });

@@ -714,6 +714,24 @@ fn woken_vs_worker() {
     });
 }
 
+/// Without a callback, whose turn would wake whoever still waits.
+#[test]
+fn woken_vs_worker_with_a_task_only() {
+    model(USUAL, || {
+        let probe = Probe::new();
+        let (ctx, events, waker) = precise();
+        let below = ctx.child_token();
+        let mut done = ctx.done_owned();
+        assert!(!poll(&mut done, &probe.waker()));
+        let worker = turn(Service::new(), 1);
+        events.wake(waker);
+        assert!(below.is_cancelled());
+        drop(worker.join().unwrap());
+        assert_eq!(probe.woken(), 1);
+        drop(done);
+    });
+}
+
 #[test]
 fn woken_vs_worker_vs_drop() {
     // Too many executions in all orders, or at 3.

@@ -303,6 +303,31 @@ fn next_room_vs_seat_in_it() {
     });
 }
 
+/// Who leaves a room puts it on top of what was the top a moment ago: so the stack may become a ring, and who goes down it
+/// has to come to an end.
+#[test]
+fn room_listed_vs_top_taken_off() {
+    model(Some(2), || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let crowd = crowd(Token::new(), &first);
+        let wait = || waiting(&crowd.token, &probe.waker());
+        // Three rooms; the first one, and under it the third one, have a free seat.
+        let mut all: Vec<_> = (0..5).map(|_| wait()).collect();
+        drop(all.remove(0));
+        let leaver = all.remove(1);
+        let (token, waker) = (crowd.token.clone(), probe.waker());
+        let task = spawn(move || [waiting(&token, &waker), waiting(&token, &waker)]);
+        drop(leaver);
+        let [one, two] = task.join().unwrap();
+        drop(one);
+        all.push(two);
+        all.extend((0..4).map(|_| wait()));
+        crowd.token.cancel();
+        assert_eq!((first.woken(), probe.woken()), (1, 8));
+    });
+}
+
 /// Each waker is taken by one canceller.
 #[test]
 fn close_vs_close_from_above() {
