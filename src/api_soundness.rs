@@ -59,6 +59,8 @@ const _: () = {
     handle::<CancelledOwned>();
     handle::<DoneOwned>();
     handle::<DoneSignal>();
+    handle::<CauseOnDrop>();
+    handle::<GuardedContext>();
 
     handle::<Group>();
     handle::<Spawner>();
@@ -83,6 +85,8 @@ const _: () = {
 
     owned::<Context>();
     owned::<CancelGuard>();
+    owned::<CauseOnDrop>();
+    owned::<GuardedContext>();
     owned::<Canceller>();
     owned::<CancelledOwned>();
     owned::<DoneOwned>();
@@ -91,6 +95,7 @@ const _: () = {
     cloned::<Context>();
     cloned::<Canceller>();
     cloned::<DoneSignal>();
+    error::<GuardDropped>();
     future::<Done<'static>>();
     future::<DoneOwned>();
     future::<CancelledOwned>();
@@ -123,6 +128,7 @@ mod of_values {
     #[cfg(feature = "std")]
     fn of_contexts<F: Future + Send + Sync>(ctx: &Context, f: F) {
         can_be_spawned(&ctx.run(f));
+        can_be_spawned(&ctx.run_or_cause(async {}));
         can_be_spawned(&ctx.sleep(std::time::Duration::ZERO));
     }
 

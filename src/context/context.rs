@@ -114,7 +114,8 @@ impl Context {
     // ----- derived contexts -------------------------------------------------------------------
 
     /// A context below this one that can be cancelled by itself. The guard cancels it when it is
-    /// dropped, so at the end of the scope at the latest nothing started for it goes on.
+    /// dropped, so at the end of the scope at the latest nothing started for it goes on. `let (ctx, _) = …` drops it at once;
+    /// what has to keep both together is a [`GuardedContext`](crate::GuardedContext).
     ///
     /// ```
     /// # use cancel_tree::{Context, ContextError};
@@ -133,6 +134,9 @@ impl Context {
     /// this one's holds, with its cause. A deadline that has passed gives a context that is done.
     ///
     /// An explicit cancel before the deadline gives [`ContextError::Cancelled`].
+    ///
+    /// Everything derived from it ends by then: a context that is kept for long, in a static or a struct, better has no
+    /// deadline, and each request gets its own.
     ///
     /// ```
     /// # use cancel_tree::{Context, ContextError};
@@ -259,7 +263,9 @@ impl Context {
     /// A context with a value, found by its type: see [`value`](Self::value). It is done when this one
     /// is.
     ///
-    /// Make a type of your own for each thing to be passed; of two values of one type, the nearest wins.
+    /// Make a type of your own for each thing to be passed; of two values of one type, the nearest wins. The type is
+    /// that of `value` as it is given: a `String` is hidden by the next `String`, whatever they mean, and what was given as
+    /// `Arc<T>` is found as `Arc<T>`, not as `T`.
     /// Values are for what belongs to the request and crosses layers that do not care: its id, its user, its
     /// span. They are not for parameters.
     ///
@@ -297,7 +303,8 @@ impl Context {
     }
 
     /// A context that is done as soon as one of these is, with that one's cause. Its deadline is the
-    /// earliest of theirs, its values are the first one's. Of none, it is never done.
+    /// earliest of theirs. **Its values are the first one's; those of the others are not found**: put the one first whose
+    /// values matter. Of none, it is never done.
     ///
     /// ```
     /// # use cancel_tree::Context;
@@ -556,6 +563,9 @@ impl Context {
     /// ready after it was polled: when the context is found done, it is polled once more. A context that is done at
     /// the call does not poll it.
     ///
+    /// What it drops is the future. A task goes on when its `JoinHandle` is dropped: `ctx.run(tokio::spawn(work))` returns,
+    /// and `work` is not stopped. Write `tokio::spawn(async move { ctx.run(work).await })`.
+    ///
     /// ```
     /// # futures::executor::block_on(async {
     /// # use cancel_tree::{Context, ContextError};
@@ -722,6 +732,9 @@ impl Context {
     /// assert!(!registration.stop()); // too late
     /// ```
     ///
+    /// At the end of `main` the process ends, whether `f` has run or not: wait for what it does, or take
+    /// [`on_cancel`](Self::on_cancel).
+    ///
     /// A panic of `f` ends there; the panic hook tells of it.
     ///
     /// Cost: that of [`CancellationToken::on_cancel`].
@@ -730,8 +743,8 @@ impl Context {
     }
 
     /// Runs `f` once when the context is done, on the thread that cancels it, after all state below is set; at
-    /// once and here if it is done already. At a deadline that is a worker thread of this crate. See
-    /// [`CancellationToken::on_cancel`].
+    /// once and here if it is done already. At a deadline that is a worker thread of this crate. The canceller waits for
+    /// `f`: if `f` takes a lock that the canceller holds, for ever. See [`CancellationToken::on_cancel`].
     pub fn on_cancel<F: FnOnce() + Send + 'static>(&self, f: F) -> Registration {
         self.register(|token| Registration::new(token, f))
     }

@@ -311,6 +311,9 @@ impl Registration {
     }
 
     /// A guard that unregisters the callback when it is dropped, as [`stop`](Self::stop).
+    ///
+    /// Locals are dropped in the reverse order of their declaration: one that is declared before a
+    /// guard that cancels goes after it, when the callback has run.
     pub fn stop_on_drop(self) -> StopOnDrop {
         StopOnDrop { registration: self }
     }

@@ -408,7 +408,8 @@ impl CancellationToken {
     /// Then `f` is dropped without running. (On a token of [`any_of`](Self::any_of) it stays until a
     /// source is cancelled.)
     ///
-    /// `f` may do anything: cancel, create, drop, wait. Mind that a token which `f` owns keeps its
+    /// `f` may do anything: cancel, create, drop, wait; but the canceller waits for it: if `f` takes a lock that the
+    /// canceller holds, for ever. Mind that a token which `f` owns keeps its
     /// tree alive as long as `f` is registered. A cancel inside `f` has run its own callbacks when it returns: a callback
     /// that cancels the next token, whose callback cancels the next one, nests on the stack, about a KiB for each.
     ///

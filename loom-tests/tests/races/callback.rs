@@ -2,7 +2,7 @@
 
 use cancel_tree::set_thread_number;
 use cancel_tree_loom::{
-    block_on, model, reached, seed, spawn, Data, Runs, Token, UNBOUNDED, USUAL,
+    block_on, model, reached, seed, spawn, Data, Reason, Runs, Token, UNBOUNDED, USUAL,
 };
 
 #[test]
@@ -296,5 +296,46 @@ fn callback_that_works_on_the_tree_vs_drop() {
         root.cancel();
         drop(root);
         thread.join().unwrap();
+    });
+}
+
+/// Whoever runs it, it has been told before.
+#[test]
+fn register_with_the_cause_vs_cancel() {
+    model(UNBOUNDED, || {
+        let runs = Runs::default();
+        let root = Token::new();
+        let (token, run) = (root.clone(), runs.callback());
+        let thread = spawn(move || {
+            token.on_cancel_with(move |cause| {
+                assert!(cause.downcast_ref::<Reason>().is_some());
+                run();
+            })
+        });
+        root.cancel_with(Reason::cause(1));
+        let registration = thread.join().unwrap();
+        assert_eq!(runs.count(), 1);
+        assert!(!registration.stop());
+    });
+}
+
+#[test]
+fn stop_of_one_with_the_cause_vs_cancel_above_and_drop_of_the_token() {
+    model(USUAL, || {
+        let runs = Runs::default();
+        let root = Token::new();
+        let child = root.child_token();
+        let run = runs.callback();
+        let registration = child.on_cancel_with(move |cause| {
+            assert!(cause.downcast_ref::<Reason>().is_some());
+            run();
+        });
+        let thread = spawn(move || {
+            drop(child);
+            registration.stop()
+        });
+        root.cancel_with(Reason::cause(1));
+        let stopped = thread.join().unwrap();
+        assert_eq!(runs.count(), !stopped as usize);
     });
 }

@@ -1,5 +1,6 @@
 //! Whose cause stands, and who may read it.
 
+use cancel_tree::GuardDropped;
 use cancel_tree_loom::{
     model, reached, reason_of, seed, spawn, Cause, ContextError, Reason, Token, UNBOUNDED, USUAL,
 };
@@ -187,4 +188,47 @@ fn cause_of_a_recycled_child_vs_cancel_above() {
         assert!(stands <= 1);
         assert_eq!(reason_of(&next), 0);
     });
+}
+
+#[test]
+fn a_cause_vs_the_drop_of_a_guard() {
+    model(UNBOUNDED, || {
+        let token = Token::new();
+        let guard = token.clone().drop_guard();
+        let other = token.clone();
+        let thread = spawn(move || {
+            let first = other.cancel_with(Reason::cause(1));
+            assert_eq!(first, !by_guard(&other));
+            first
+        });
+        drop(guard);
+        let early = by_guard(&token);
+        let first = thread.join().unwrap();
+        assert_eq!((early, by_guard(&token)), (!first, !first));
+        assert_eq!(by_guard(&token.child_token()), !first);
+    });
+}
+
+/// The guard's one step, where nobody looks closer.
+#[test]
+fn a_cause_vs_the_drop_of_a_contexts_guard() {
+    model(UNBOUNDED, || {
+        let (ctx, guard) = cancel_tree::Context::background().with_cancel();
+        let canceller = guard.canceller();
+        let thread = spawn(move || canceller.cancel_with(Reason::cause(1)));
+        drop(guard);
+        let cause = ctx.cause().unwrap();
+        let first = thread.join().unwrap();
+        for cause in [cause, ctx.cause().unwrap()] {
+            assert_eq!(cause.downcast_ref::<GuardDropped>().is_some(), !first);
+            assert_eq!(cause.downcast_ref::<Reason>().is_some(), first);
+        }
+    });
+}
+
+fn by_guard(token: &Token) -> bool {
+    let cause = token.cause().unwrap();
+    let by_guard = cause.downcast_ref::<GuardDropped>().is_some();
+    assert_eq!(cause.downcast_ref::<Reason>().is_some(), !by_guard);
+    by_guard
 }
