@@ -261,7 +261,7 @@ fn set_cancelled_with(
             let first = outcome.state.has_all(State::OWN.with(State::CUSTOM));
             if !first {
                 // A plain cancel or an ancestor's was faster, and no cause of this node has been made visible.
-                node.link.take_back_cause();
+                node.link.take_back_cause(raw);
             }
             Outcome { first, ..outcome }
         }
