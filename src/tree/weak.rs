@@ -128,8 +128,13 @@ impl Cell {
                 node.word.return_handles(1);
             } else if seen & TOUCHED != 0 {
                 // Acquire: pairs with the upgrader's last step; the caller looks at the word again.
-                self.state.fetch_and(!TOUCHED, Acquire);
-                return false;
+                match self
+                    .state
+                    .compare_exchange(seen, seen & !TOUCHED, Acquire, Relaxed)
+                {
+                    Ok(_) => return false,
+                    Err(now) => seen = now,
+                }
             } else {
                 match self.state.compare_exchange(seen, 0, Relaxed, Relaxed) {
                     Ok(_) => return true,
