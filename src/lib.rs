@@ -34,7 +34,7 @@ pub use group::{
 pub use token::StopAndWaitOnDrop;
 pub use token::{
     CancellationToken, DropGuard, DropGuardRef, FutureExt, Registration, StopOnDrop,
-    WaitForCancellationFuture, WaitForCancellationFutureOwned, WithCancellationToken,
+    WaitForCancellationFuture, WaitForCancellationFutureOwned, WeakToken, WithCancellationToken,
     WithCancellationTokenOwned,
 };
 pub use tree::{Cause, ContextError, GuardDropped, TokenId};

@@ -1618,7 +1618,7 @@ fn the_drop_of_a_guard_is_the_cause_also_through_any_of() {
         assert_eq!(any.any_of_source(), Some(which));
         for cause in [any.cause().unwrap(), below.cause().unwrap()] {
             assert!(cause.downcast_ref::<GuardDropped>().is_some(), "{cause:?}");
-            assert_eq!(cause.kind(), ContextError::Cancelled);
+            assert_eq!(cause.kind(), Cancelled);
         }
         let late = Context::any_of([&Context::background(), &any]);
         assert_eq!(late.any_of_source(), Some(1));
@@ -1627,5 +1627,40 @@ fn the_drop_of_a_guard_is_the_cause_also_through_any_of() {
             .unwrap()
             .downcast_ref::<GuardDropped>()
             .is_some());
+    }
+}
+
+#[test]
+fn what_a_token_of_any_of_leaves_behind_says_nothing_of_the_next_context() {
+    for born in [true, false] {
+        for _ in 0..100 {
+            let (one, other) = (
+                Context::background().with_cancel(),
+                Context::background().with_cancel(),
+            );
+            if born {
+                other.1.cancel();
+            }
+            drop(Context::any_of([&one.0, &other.0]));
+            drop(Context::any_of([&one.0]));
+        }
+        let made = Vec::from_iter((0..300).map(|_| {
+            let (ctx, guard) = Context::background().with_timeout(Duration::from_secs(3600));
+            guard.cancel();
+            ctx
+        }));
+        assert!(made
+            .iter()
+            .all(|ctx| ctx.is_done() && ctx.any_of_source().is_none()));
+        let (root, guard) = Context::background().with_cancel();
+        let made = Vec::from_iter((0..300).map(|_| {
+            let (ctx, guard) = root.with_timeout(Duration::from_secs(3600));
+            guard.detach();
+            ctx
+        }));
+        guard.cancel();
+        assert!(made
+            .iter()
+            .all(|ctx| ctx.is_done() && ctx.any_of_source().is_none()));
     }
 }

@@ -1080,6 +1080,67 @@ fn children_of_a_contended_parent_are_its_children() {
 }
 
 #[test]
+fn a_weak_handle_does_not_keep_its_token() {
+    let parent = CancellationToken::new();
+    let token = parent.child_token();
+    let child = token.child_token();
+    let weak = token.downgrade();
+    let other = weak.clone();
+    assert_eq!(weak.upgrade(), Some(token.clone()));
+    assert_eq!(token.downgrade().upgrade(), Some(token.clone()));
+    let upgraded = other.upgrade();
+    drop(token);
+    assert_eq!(weak.upgrade(), upgraded);
+    drop(upgraded);
+    // The child keeps the memory, and not the token.
+    assert!(weak.upgrade().is_none() && other.upgrade().is_none());
+    let next = parent.child_token();
+    assert!(weak.upgrade().is_none());
+    parent.cancel_with("above");
+    assert_eq!((why(&child), why(&next)), ("above".into(), "above".into()));
+    assert!(weak.upgrade().is_none());
+}
+
+/// With a cause, of its own or inherited; with children, waiters, callbacks; of `any_of`, and born cancelled.
+#[test]
+fn weak_handles_of_tokens_of_every_kind() {
+    let source = CancellationToken::new();
+    source.cancel_with("before");
+    let (root, late) = (CancellationToken::new(), CancellationToken::new());
+    let child = root.child_token();
+    let tokens = [
+        source.clone(),
+        source.child_token(),
+        CancellationToken::any_of([&root, &source]),
+        CancellationToken::any_of([&root, &late]),
+        CancellationToken::any_of([&root]),
+        child,
+        root.clone(),
+    ];
+    let children: Vec<_> = tokens.iter().map(CancellationToken::child_token).collect();
+    let (count, counting) = counter();
+    for token in &tokens {
+        drop(token.on_cancel(counting.clone()));
+    }
+    let before = count.load(SeqCst);
+    assert_eq!(before, 3);
+    let weak: Vec<_> = tokens.iter().map(CancellationToken::downgrade).collect();
+    for (token, weak) in tokens.iter().zip(&weak) {
+        let same = weak.upgrade().unwrap();
+        assert_eq!((&same, same.is_cancelled()), (token, token.is_cancelled()));
+    }
+    assert_eq!(why(&tokens[0]), "before");
+    late.cancel_with("late");
+    assert_eq!(why(&weak[3].upgrade().unwrap()), "late");
+    root.cancel_with("root");
+    assert_eq!(why(&weak[4].upgrade().unwrap()), "root");
+    assert_eq!(count.load(SeqCst), 7);
+    drop((root, late, source, tokens));
+    assert!(weak.iter().all(|weak| weak.upgrade().is_none()));
+    assert!(children.iter().all(CancellationToken::is_cancelled));
+}
+
+#[test]
 fn a_pointer_stands_for_a_handle() {
     let token = CancellationToken::new();
     let child = token.child_token().into_raw();

@@ -7,6 +7,7 @@ mod guard;
 mod token;
 #[cfg(feature = "std")]
 pub(crate) mod wait;
+mod weak;
 
 #[cfg(feature = "std")]
 pub use callback::StopAndWaitOnDrop;
@@ -17,3 +18,4 @@ pub use future::{
 };
 pub use guard::{DropGuard, DropGuardRef};
 pub use token::CancellationToken;
+pub use weak::WeakToken;

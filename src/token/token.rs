@@ -4,6 +4,7 @@ use super::callback::Registration;
 use super::future::FutureExt;
 use super::future::{WaitForCancellationFuture, WaitForCancellationFutureOwned};
 use super::guard::{DropGuard, DropGuardRef};
+use super::weak::WeakToken;
 use crate::tree::Cause;
 use crate::tree::{Handle, TokenId};
 use core::fmt;
@@ -264,6 +265,24 @@ impl CancellationToken {
     #[must_use]
     pub fn is_below(&self, other: &CancellationToken) -> bool {
         self.handle.is_below(&other.handle)
+    }
+
+    /// A handle that does not keep the token: for registries and whoever else wants to find a token as long as others have
+    /// it.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let token = CancellationToken::new();
+    /// let weak = token.downgrade();
+    /// assert_eq!(weak.upgrade(), Some(token.clone()));
+    /// drop(token);
+    /// assert_eq!(weak.upgrade(), None);
+    /// ```
+    ///
+    /// Cost: a reference count; of a token's first one, an allocation more, or two, and 2 RMWs.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakToken {
+        WeakToken::new(self.handle.downgrade())
     }
 
     /// A pointer that stands for this handle: for C, and for whatever keeps a `void *`. To be given back by

@@ -277,7 +277,7 @@ fn set_cancelled_with(
             let first = outcome.state.has_all(State::CUSTOM);
             if !first {
                 // A plain cancel or an ancestor's was faster, and no cause of this node has been made visible.
-                node.link.take_back_cause();
+                node.link.take_back_cause(raw);
             }
             Outcome { first, ..outcome }
         }

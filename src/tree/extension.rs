@@ -15,8 +15,8 @@ use super::cause::{Cause, ContextError, Custom, GuardDropped};
 use super::deadline::{Foreign, Timing};
 use super::room::Room;
 use super::word::State;
-use super::Node;
-use crate::sync::{Acquire, AtomicPtr, Panics, Relaxed, Release};
+use super::{weak, Node};
+use crate::sync::{Acquire, Arc, AtomicPtr, Panics, Relaxed, Release};
 use alloc::boxed::Box;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
@@ -51,6 +51,8 @@ pub(super) struct Extension {
     pub(super) rooms: AtomicPtr<Room>,
     /// What cancels an `any_of` token.
     pub(super) edges: Box<[Edge]>,
+    /// A count of what the node's weak handles point to, or null.
+    weak: AtomicPtr<weak::Cell>,
     /// Which of its sources an `any_of` token is below.
     pub(super) any_of: AnyOf,
     /// Made as a [`Padded`].
@@ -101,6 +103,12 @@ impl Extension {
             let cause = (*raw).cause.load(Relaxed);
             (*raw).cause.store(ptr::null_mut(), Relaxed);
             (*raw).rooms.store(ptr::null_mut(), Relaxed);
+            (*raw).any_of = AnyOf::No;
+            if let Some(weak) = NonNull::new((*raw).weak.load(Relaxed)) {
+                (*raw).weak.store(ptr::null_mut(), Relaxed);
+                // It is settled; what is left of it is the weak handles'.
+                drop(Arc::from_raw(weak.as_ptr().cast_const()));
+            }
             (cause, ptr::replace(&raw mut (*raw).edges, Box::default()))
         };
         let cause = RawCause::from_word(cause).map_or(cause, |raw| raw.resolve(&edges));
@@ -160,6 +168,7 @@ impl Extension {
             rooms: AtomicPtr::new(ptr::null_mut()),
             edges,
             any_of,
+            weak: AtomicPtr::new(ptr::null_mut()),
             padded,
             #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
             _leak: crate::sync::Track::new(()),
@@ -195,6 +204,40 @@ impl Extension {
 }
 
 impl Extension {
+    /// What the weak handles point to; made if there is none yet.
+    pub(super) fn weak_or(&self, make: impl FnOnce() -> Arc<weak::Cell>) -> Arc<weak::Cell> {
+        // Acquire: pairs with the step below.
+        let mut cell = self.weak.load(Acquire).cast_const();
+        if cell.is_null() {
+            let new = Arc::into_raw(make());
+            // Release: gives the cell to who finds it. Acquire on failure: it is another's.
+            let null = ptr::null_mut();
+            match self
+                .weak
+                .compare_exchange(null, new.cast_mut(), Release, Acquire)
+            {
+                Ok(_) => cell = new,
+                Err(other) => {
+                    // SAFETY: made here, and not published.
+                    drop(unsafe { Arc::from_raw(new) });
+                    cell = other.cast_const();
+                }
+            }
+        }
+        // SAFETY: the extension keeps its count while the caller holds the node.
+        let kept = ManuallyDrop::new(unsafe { Arc::from_raw(cell) });
+        Arc::clone(&kept)
+    }
+
+    /// The last owner ends what its weak handles can do. False: it may not be the last one.
+    #[inline]
+    pub(super) fn settle_weak(&self, node: &Node) -> bool {
+        // Relaxed: asked by the last owner, who has acquired what the others did.
+        // SAFETY: a count that the extension keeps.
+        let cell = unsafe { self.weak.load(Relaxed).as_ref() };
+        cell.is_none_or(|cell| cell.settle(node))
+    }
+
     /// For a node that nobody else has seen.
     pub(super) fn put_cause_unshared(&self, cause: RawCause) {
         // Relaxed: published with the handle.
@@ -403,6 +446,32 @@ impl Link {
         published
     }
 
+    /// The same, also if there is a cause, which then moves into the extension. False: there is one already, or somebody
+    /// has come in between.
+    pub(super) fn extend_around(&self, extension: NonNull<Extension>) -> bool {
+        // Acquire: pairs with `place_cause`, so that the step below hands on what that has published.
+        let found = self.0.load(Acquire);
+        if found.addr() & TAGS == EXTENSION {
+            // SAFETY: the caller's, and not published.
+            unsafe { Extension::free(extension) };
+            return false;
+        }
+        let raw = extension.as_ptr();
+        // SAFETY: the same. Relaxed: published by the step below.
+        unsafe { (*raw).cause.store(found, Relaxed) };
+        let tagged = raw.cast::<()>().map_addr(|a| a | EXTENSION);
+        // Release: as in `extend`.
+        let published = self.0.compare_exchange(found, tagged, Release, Relaxed);
+        if published.is_err() {
+            // SAFETY: not published; the cause is the node's.
+            unsafe {
+                (*raw).cause.store(ptr::null_mut(), Relaxed);
+                Extension::free(extension);
+            }
+        }
+        published.is_ok()
+    }
+
     /// Where the cause is.
     fn cause_word(&self) -> &AtomicPtr<()> {
         match self.extension() {
@@ -430,10 +499,14 @@ impl Link {
     }
 
     /// Takes back a cause that the caller placed here and that did not win. Its count is the caller's again.
-    pub(super) fn take_back_cause(&self) {
-        // Relaxed: nobody reads a cause before the word says that it won. It is still where it
-        // was placed, for `extend` and `place_cause` replace null only.
-        self.cause_word().store(ptr::null_mut(), Relaxed);
+    pub(super) fn take_back_cause(&self, cause: RawCause) {
+        let word = self.cause_word();
+        // Relaxed: nobody reads a cause before the word says that it won.
+        let taken = word.compare_exchange(cause.0, ptr::null_mut(), Relaxed, Relaxed);
+        if taken.is_err() {
+            // It has moved into an extension meanwhile, and does not move again.
+            self.cause_word().store(ptr::null_mut(), Relaxed);
+        }
     }
 
     /// Which edge an own cancel with a cause came by.
@@ -449,8 +522,16 @@ impl Link {
     /// # Safety
     /// The caller holds the node, or climbs from below it: the cause stays until the node dies.
     pub(super) unsafe fn clone_cause(&self) -> Option<Cause> {
-        // Relaxed, both: acquired with the state that says CUSTOM, by `place_cause` and `cancel`.
-        let mut cause = RawCause::from_word(self.cause_word().load(Relaxed))?;
+        // Once: it may move into an extension. Acquire: pairs with the step that gives the node an extension.
+        let mut word = self.0.load(Acquire);
+        if word.addr() & TAGS == EXTENSION {
+            // SAFETY: as in `extension`. Relaxed, here and below: acquired with the state that says CUSTOM, by `place_cause`
+            // and `cancel`, or with the extension that it has moved into.
+            word = unsafe { &*word.map_addr(|a| a & !TAGS).cast::<Extension>() }
+                .cause
+                .load(Relaxed);
+        }
+        let mut cause = RawCause::from_word(word)?;
         if let Some(edge) = cause.edge() {
             if cause.0.addr() & BY_GUARD != 0 {
                 return Some(GuardDropped.into());
@@ -518,8 +599,12 @@ impl Link {
             let raw: *mut Extension = value.map_addr(|a| a & !TAGS).cast();
             // SAFETY: it stays until the last owner, who is the caller, takes it.
             let extension = unsafe { &*raw };
-            // First the trigger: if the firer is through, what he did is acquired by this.
-            if extension.timing.disarm() && extension.is_bare() {
+            // Then the trigger: if the firer is through, what it did is acquired by this. With weak handles the token may
+            // live on, and its deadline with it.
+            if extension.weak.load(Relaxed).is_null()
+                && extension.timing.disarm()
+                && extension.is_bare()
+            {
                 self.0.store(ptr::null_mut(), Relaxed);
                 // SAFETY: the last owner; there was nothing in it but a deadline, which is settled.
                 unsafe { super::deadline::retire(NonNull::new_unchecked(raw)) };

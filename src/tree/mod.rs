@@ -14,7 +14,8 @@
 //! - **I3** A node with CANCELLED and INHERITED is *frozen*: neither claimed nor reset, nor is
 //!   anything below it, before the cancelled ancestor dies, which the canceller's handle prevents.
 //! - **I4** Every strong reference to a node is counted in its word, and only who owns one can make
-//!   another. So "one handle", found by a load by its owner, stays true until he acts.
+//!   another. So "one handle", found by a load by its owner, stays true until it acts. (Weak handles are
+//!   in the way of that until the owner has settled them: `weak.rs`.)
 //! - **I5** A living child of a node without handles of its own has ORPHAN and owns one handle
 //!   of it. So parents of living nodes are alive, and climbing by `parent` is safe.
 //! - **I6** A cancel, own or inherited, is a read-modify-write on the word of each node that
@@ -42,6 +43,7 @@ mod room;
 pub(crate) mod telling;
 pub(crate) mod waiter;
 mod walk;
+mod weak;
 mod word;
 
 pub use above::TokenId;
@@ -52,3 +54,4 @@ pub(crate) use deadline::Signal;
 pub(crate) use elsewhere::Elsewhere;
 pub(crate) use handle::Handle;
 pub(crate) use node::Node;
+pub(crate) use weak::Weak;

@@ -156,13 +156,16 @@ unsafe fn give_up(
     let this = unsafe { node.as_ref() };
     let census = loop {
         let seen = this.word.release_unless_sole()?;
+        let extension = this.link.extension();
+        if !extension.is_none_or(|extension| extension.settle_weak(this)) {
+            continue;
+        }
         // We are alone: nobody creates, waits, clones or cancels here any more (I4). Walkers
         // may come by, and living children may go.
         if seen.has_any(State::WAITER) {
             // A forgotten future's, or a canceller takes it right now.
             remains.waker = this.slot.disarm(&this.word);
         }
-        let extension = this.link.extension();
         if let Some(extension) = extension {
             release_shards(extension, pending, panics);
         }

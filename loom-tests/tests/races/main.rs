@@ -17,3 +17,4 @@ mod service;
 mod shard;
 mod visibility;
 mod wait;
+mod weak;
