@@ -6,7 +6,7 @@ use cancel_tree_loom::{
 
 #[test]
 fn upgrade_vs_drop_of_the_last_handle() {
-    model_in_all_orders(UNBOUNDED, || {
+    model_in_all_orders(USUAL, || {
         let token = Token::new();
         let weak = token.downgrade();
         let thread = spawn(move || drop(token));
