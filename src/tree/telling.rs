@@ -42,11 +42,10 @@ struct Telling {
 /// are never cloned.
 static TELLS: RawWakerVTable = RawWakerVTable::new(
     |_| unreachable!("a slot's waker is not cloned"),
-    // SAFETY: waking consumes the waker, so what it points to is ours.
     |data| {
-        unsafe { Box::from_raw(data.cast::<Telling>().cast_mut()) }
-            .callback
-            .wake()
+        // SAFETY: waking consumes the waker, so what it points to is ours.
+        let this = unsafe { Box::from_raw(data.cast::<Telling>().cast_mut()) };
+        this.callback.wake();
     },
     |_| unreachable!("a slot's waker is consumed"),
     // SAFETY: the waker goes, and what it points to with it.

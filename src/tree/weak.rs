@@ -88,7 +88,7 @@ impl Weak {
         seen = cell.state.load(Relaxed);
         loop {
             let last = seen < 2 * ONE;
-            let mut new = seen - ONE | TOUCHED;
+            let mut new = (seen - ONE) | TOUCHED;
             if last {
                 new &= !LEFT;
             }

@@ -1,8 +1,8 @@
 //! Tokens with several parents.
 
 use cancel_tree_loom::{
-    model, model_in_all_orders, poll, reached, reason_of, seed, spawn, untouched, ContextError, Probe, Reason, Runs, Token,
-    UNBOUNDED, USUAL,
+    model, model_in_all_orders, poll, reached, reason_of, seed, spawn, untouched, ContextError,
+    Probe, Reason, Runs, Token, UNBOUNDED, USUAL,
 };
 use std::sync::{Arc, Mutex};
 use std::task::Wake;

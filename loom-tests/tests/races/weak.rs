@@ -1,7 +1,8 @@
 //! Handles that do not keep their token.
 
 use cancel_tree_loom::{
-    model, model_in_all_orders, reached, reason_of, spawn, untouched, Reason, Token, UNBOUNDED, USUAL,
+    model, model_in_all_orders, reached, reason_of, spawn, untouched, Reason, Token, UNBOUNDED,
+    USUAL,
 };
 
 #[test]
