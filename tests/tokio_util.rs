@@ -102,8 +102,8 @@ fn what_is_handed_out_stays_connected() {
         let (ctx, guard) = Context::background().with_cancel();
         let clone = tokio_token(&ctx).clone();
         let child = tokio_token(&ctx).child_token();
-        let grandchild = child.clone().child_token().child_token();
-        drop(child);
+        // The middle stays: the trees of 0.7.0 and 0.7.1 leak one that goes before what is below it.
+        let grandchild = child.child_token();
         let plain: CancellationToken = tokio_token(&ctx).into();
         let below = Context::below(tokio_token(&ctx));
         assert!(!clone.is_cancelled() && !plain.is_cancelled() && !below.is_done());
@@ -117,6 +117,7 @@ fn what_is_handed_out_stays_connected() {
     // A child that is cancelled by itself leaves the others.
     let (ctx, guard) = Context::background().with_cancel();
     let token = tokio_token(&ctx);
+    let far_below = tokio_token(&ctx).child_token().child_token();
     token.child_token().cancel();
     assert!(!token.is_cancelled());
     // What was given away as a plain token costs a callback, and that goes with the context.
@@ -126,7 +127,7 @@ fn what_is_handed_out_stays_connected() {
         assert!(!token.is_cancelled());
     });
     guard.cancel();
-    assert!(token.is_cancelled());
+    assert!(token.is_cancelled() && far_below.is_cancelled());
 }
 
 #[test]
