@@ -89,9 +89,9 @@ impl Worker {
                 continue;
             }
             let new = Arc::into_raw(Arc::clone(first)).cast_mut();
-            // Release: pairs with the worker's swap, which takes our count. Relaxed otherwise: all rounds are of this
-            // thread's making, so what the worker has put there is no news to it.
-            let out = match word.compare_exchange(old, new, Release, Relaxed) {
+            // Release: pairs with the worker's swap, which takes our count. Acquire: pairs with the worker's store; the
+            // count that we take may be the last, and then the worker's looks at the round come before it is freed.
+            let out = match word.compare_exchange(old, new, AcqRel, Relaxed) {
                 Ok(old) => old,
                 Err(_) => new,
             };
@@ -164,8 +164,8 @@ impl Worker {
     /// Runs user code while the rounds to go on with lie where the service thread can reach them.
     fn leaving_off(&self, rounds: [Arc<Round>; 2], user: impl FnOnce()) -> [Arc<Round>; 2] {
         for (word, round) in self.left_off.iter().zip(rounds) {
-            // Relaxed: whoever takes it out knows the round already.
-            word.store(Arc::into_raw(round).cast_mut(), Relaxed);
+            // Release: pairs with `lead_on`, which may give up the last count.
+            word.store(Arc::into_raw(round).cast_mut(), Release);
         }
         user();
         self.left_off.each_ref().map(|word| {

@@ -757,7 +757,7 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
             if state.is_room() {
                 room::close(node, panics, Waker::wake);
             } else if let Some(waker) = node.slot.disarm(&node.word) {
-                telling::tell(node, &waker);
+                telling::tell(node, top, &waker);
                 panics.catch(|| waker.wake());
             }
         }

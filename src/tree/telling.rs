@@ -60,19 +60,20 @@ pub(crate) fn telling(callback: Waker, told: Arc<Told>) -> Waker {
 }
 
 /// Tells the cause of `node` to its waker, if that is to be told. The waker has been taken out of the slot of the node,
-/// which is cancelled and kept.
+/// which is kept. It is cancelled, or else `top`, which is above it, is: the mark may be another cancel's to set, which is
+/// relied upon for want of memory.
 #[inline]
-pub(super) fn tell(node: &Node, waker: &Waker) {
+pub(super) fn tell(node: &Node, top: &Node, waker: &Waker) {
     if ptr::eq(waker.vtable(), &TELLS) {
-        tell_cause(node, waker);
+        tell_cause(node, top, waker);
     }
 }
 
 #[cold]
-fn tell_cause(node: &Node, waker: &Waker) {
+fn tell_cause(node: &Node, top: &Node, waker: &Waker) {
     // SAFETY: the table says what the data is; the waker is the caller's, who is the only one to look into it.
     let telling = unsafe { &*waker.data().cast::<Telling>() };
-    let cause = cancel::cause(node);
+    let cause = cancel::cause(node).or_else(|| cancel::cause(top));
     // SAFETY: see `Told`; the callback has not been started.
     telling.told.0.with_mut(|told| unsafe { *told = cause });
 }

@@ -367,7 +367,7 @@ impl Entry {
         } {
             Ok(()) => Ok(Entry(ManuallyDrop::new(child))),
             Err(Content::Waker(waker)) => {
-                telling::tell(node, &waker);
+                telling::tell(node, node, &waker);
                 Err(waker)
             }
             Err(Content::Edge(_)) => unreachable!("what was put in comes back"),
