@@ -10,8 +10,8 @@ use core::ptr;
 /// Which token it is: clones have one, and of the tokens that exist at a time no two have the same. Made by
 /// [`CancellationToken::id`](crate::CancellationToken::id).
 ///
-/// It is a number that says nothing else, for logs and as a key, and keeps nothing alive. When a token is gone,
-/// another one may get its number.
+/// It is a number for logs and as a key, and keeps nothing alive. When a token is gone, another one may get its number. It
+/// is made of an address in memory: who must not learn addresses of the process must not see it either.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId(usize);
 
