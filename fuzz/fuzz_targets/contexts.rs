@@ -12,7 +12,7 @@ use cancel_tree::{
 };
 use cancel_tree_fuzz::oracle::{self, Action, Oracle, Waiter};
 use cancel_tree_fuzz::probes::{catching, on_a_worker, planned_panic, values_of, with_value};
-use cancel_tree_fuzz::probes::{Bell, Reason, Value, KINDS};
+use cancel_tree_fuzz::probes::{Bell, Reason, Value, GUARD_DROPPED, KINDS};
 use cancel_tree_fuzz::{allocations, clock};
 use libfuzzer_sys::fuzz_target;
 use std::any::{Any, TypeId};
@@ -327,7 +327,12 @@ impl World {
             oracle: Oracle::default(),
             service: Service::new(),
             now,
-            causes: vec![ContextError::Cancelled, ContextError::DeadlineExceeded],
+            causes: vec![
+                ContextError::Cancelled,
+                ContextError::DeadlineExceeded,
+                // GUARD_DROPPED.
+                ContextError::Cancelled,
+            ],
             life: Arc::new(()),
             contexts: Vec::new(),
             tokens: Vec::new(),
@@ -1198,7 +1203,7 @@ impl World {
             Use::Drop => {
                 let right = self.rights.swap_remove(i).1;
                 if !matches!(right, Right::Canceller(_)) {
-                    self.oracle.cancel(fact, 0);
+                    self.oracle.cancel(fact, GUARD_DROPPED);
                 }
                 catching(|| drop(right));
             }
@@ -1306,7 +1311,7 @@ impl World {
             self.check();
         }
         while let Some((fact, right)) = self.anchors.pop() {
-            self.oracle.cancel(fact, 0);
+            self.oracle.cancel(fact, GUARD_DROPPED);
             catching(|| drop(right));
             self.check();
         }

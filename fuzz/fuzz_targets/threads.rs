@@ -12,7 +12,7 @@ use cancel_tree::{
 };
 use cancel_tree_fuzz::history::{stamp, Event, History, Seen, Span, Told};
 use cancel_tree_fuzz::pool::Pool;
-use cancel_tree_fuzz::probes::Reason;
+use cancel_tree_fuzz::probes::{Reason, FIRST_CAUSE, GUARD_DROPPED};
 use cancel_tree_fuzz::{allocations, clock};
 use libfuzzer_sys::fuzz_target;
 use std::any::Any;
@@ -360,7 +360,7 @@ impl Thread {
                 let (span, ()) = Span::of(|| drop(guard));
                 let event = Event::Cancel {
                     fact,
-                    cause: 0,
+                    cause: GUARD_DROPPED,
                     first: None,
                 };
                 self.history.note(span, event);
@@ -661,7 +661,7 @@ fn run(pool: &Pool, input: &Input) {
     let shared = Arc::new(Shared {
         facts: AtomicUsize::new(0),
         // 0 and 1 are the kinds without a cause.
-        causes: AtomicU32::new(2),
+        causes: AtomicU32::new(FIRST_CAUSE),
         boxes: Default::default(),
         life: Arc::new(()),
     });

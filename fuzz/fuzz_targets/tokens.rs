@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 /// Numbers are taken modulo what there is.
+const GUARD_DROPPED: usize = usize::MAX;
+
 #[derive(Arbitrary, Debug)]
 enum Step {
     Root,
@@ -54,7 +56,7 @@ impl Bell {
 /// What the oracle knows of a token, for ever.
 struct Fact {
     parents: Vec<usize>,
-    /// Cancelled, and the number of the cause; 0 for none.
+    /// Cancelled, and the number of the cause; 0 for none, or GUARD_DROPPED.
     cancelled: Option<usize>,
 }
 
@@ -185,7 +187,7 @@ impl World {
             Step::Guard(n) => {
                 if let Some(i) = self.pick(n) {
                     let (fact, token) = self.tokens.swap_remove(i);
-                    self.cancel(fact, 0);
+                    self.cancel(fact, GUARD_DROPPED);
                     drop(token.drop_guard());
                 }
             }
@@ -295,6 +297,7 @@ impl World {
             let cause = token.cause().map(|cause| cause.to_string());
             let expected = cancelled.map(|cause| match cause {
                 0 => "context cancelled".to_string(),
+                GUARD_DROPPED => "context cancelled: guard dropped".to_string(),
                 n => n.to_string(),
             });
             assert_eq!(cause, expected);

@@ -1,6 +1,6 @@
 //! User code that can be counted: wakers, causes, values, panics.
 
-use cancel_tree::{Cause, Context, ContextError};
+use cancel_tree::{Cause, Context, ContextError, GuardDropped};
 use std::error::Error;
 use std::fmt;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
@@ -75,6 +75,11 @@ pub fn on_a_worker(f: impl FnOnce()) {
     PLANNED.store(before, Ordering::Relaxed);
 }
 
+/// The number of the cause that the drop of a guard gives; 0 and 1 are those of the two kinds.
+pub const GUARD_DROPPED: u32 = 2;
+/// That of the first cause of a user's.
+pub const FIRST_CAUSE: u32 = 3;
+
 /// A cause: known by its number, and alive as long as `_life` is held.
 pub struct Reason {
     pub number: u32,
@@ -93,6 +98,7 @@ impl Reason {
             None => match cause.downcast_ref::<ContextError>() {
                 Some(ContextError::Cancelled) => 0,
                 Some(ContextError::DeadlineExceeded) => 1,
+                None if cause.downcast_ref::<GuardDropped>().is_some() => GUARD_DROPPED,
                 None => panic!("a cause from nowhere: {cause:?}"),
             },
         }
