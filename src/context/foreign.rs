@@ -236,7 +236,7 @@ pub(super) fn below(parent: impl ForeignContext) -> Context {
     }
 }
 
-// A future is driven by a word, and by the job that gives it to a worker. Who wakes it may hold any lock, so he takes one
+// A future is driven by a word, and by the job that gives it to a worker. Who wakes it may hold any lock, so it takes one
 // step on the word and, if it was idle, one on the list of jobs; nothing is polled, dropped or run there.
 //
 // | from | by | to |

@@ -37,7 +37,7 @@ impl Panics {
         {
             use std::panic::{catch_unwind, AssertUnwindSafe};
             // AssertUnwindSafe: no invariant of ours is broken while user code runs, and
-            // what the user's own values look like after the panic is seen by him only.
+            // what the user's own values look like after the panic is seen by the user only.
             if let Err(payload) = catch_unwind(AssertUnwindSafe(user)) {
                 if self.first.is_none() {
                     self.first = Some(payload);

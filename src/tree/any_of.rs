@@ -6,9 +6,9 @@
 //!
 //! An edge does not count as a handle of its target: a token that only waits to be cancelled by
 //! its sources may go. So the two ends have to agree on who is last. A canceller who comes by has a
-//! handle of the edge's node until he is through; the first takes the edge out of the slot, others come along,
+//! handle of the edge's node until it is through; the first takes the edge out of the slot, others come along,
 //! because their calls too must not return before the target is cancelled. The target's last owner takes
-//! the edges out of their slots. Where cancellers were faster, he leaves them a handle of the target (`LEFT`),
+//! the edges out of their slots. Where cancellers were faster, it leaves them a handle of the target (`LEFT`),
 //! which the last of them gives up. Nobody waits.
 
 use super::cancel::{self, Below, Outcome, Part};
@@ -195,7 +195,7 @@ pub(super) struct FiredEdges {
     next_joined: usize,
     /// The tokens that it has noted, strung through their first edges. It has a handle of each.
     noted: *const Node,
-    /// What this cancel is known by: the first of those. Nobody else can have noted it as his first before
+    /// What this cancel is known by: the first of those. Nobody else can have noted it as its first before
     /// this cancel has given it back, as the last.
     me: usize,
     /// Those that another cancel has noted. A handle of each, too.

@@ -53,7 +53,7 @@ pub(super) fn origin(node: &Node) -> Option<&Node> {
     }
     let mut node = node;
     while !state.has_any(State::OWN) {
-        // SAFETY: the caller holds the node he asks about (I5). A node without an own cancel
+        // SAFETY: the caller holds the node it asks about (I5). A node without an own cancel
         // was marked from above, so a cancelled parent exists, and its state is visible.
         node = unsafe { node.parent() }?;
         state = node.word.load();
@@ -102,8 +102,8 @@ impl Handle {
         }
     }
 
-    /// Cancels, for a guard is dropped, and gives up the handle: one step, if nobody waits and nothing is below. (Then the last owner need not
-    /// cancel at all: nobody could learn of it.)
+    /// Cancels, for a guard is dropped, and gives up the handle: one step, if nobody waits and nothing is below. (Then
+    /// the last owner need not cancel at all: nobody could learn of it.)
     #[cfg(feature = "std")]
     #[inline]
     pub(crate) fn cancel_and_drop(self) {

@@ -103,7 +103,6 @@ impl Extension {
             let cause = (*raw).cause.load(Relaxed);
             (*raw).cause.store(ptr::null_mut(), Relaxed);
             (*raw).rooms.store(ptr::null_mut(), Relaxed);
-            (*raw).any_of = AnyOf::No;
             if let Some(weak) = NonNull::new((*raw).weak.load(Relaxed)) {
                 (*raw).weak.store(ptr::null_mut(), Relaxed);
                 // It is settled; what is left of it is the weak handles'.
