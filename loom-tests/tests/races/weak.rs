@@ -160,10 +160,14 @@ fn two_downgrades() {
     model(UNBOUNDED, || {
         let token = Token::new();
         let same = token.clone();
-        let thread = spawn(move || same.downgrade());
+        let thread = spawn(move || {
+            let weak = same.downgrade();
+            assert!(weak.upgrade().is_some());
+            weak
+        });
         let weak = token.downgrade();
-        let other = thread.join().unwrap();
         assert_eq!(weak.upgrade(), Some(token.clone()));
+        let other = thread.join().unwrap();
         assert_eq!(other.upgrade(), Some(token.clone()));
         drop(token);
         assert!(weak.upgrade().is_none() && other.upgrade().is_none());
