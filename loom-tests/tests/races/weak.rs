@@ -1,7 +1,7 @@
 //! Handles that do not keep their token.
 
 use cancel_tree_loom::{
-    model, model_in_all_orders, reached, reason_of, spawn, untouched, Reason, Token, UNBOUNDED, USUAL,
+    model, model_in_all_orders, reached, reason_of, spawn, untouched, Reason, Token, USUAL,
 };
 
 #[test]
@@ -157,7 +157,7 @@ fn upgrade_vs_drop_of_an_any_of_vs_cancel_of_the_other_source() {
 
 #[test]
 fn two_downgrades() {
-    model(UNBOUNDED, || {
+    model(USUAL, || {
         let token = Token::new();
         let same = token.clone();
         let thread = spawn(move || {
