@@ -365,10 +365,10 @@ impl RawCause {
     /// Puts it where an edge keeps its cause, if there is none yet. False: there is, and this one's count is still
     /// the caller's.
     pub(super) fn put_at_edge(self, edge: &Edge) -> bool {
-        // Release: gives the cause to whoever finds it here; the acquire half, on failure, takes it from them: the caller
-        // makes it visible by a step of its own then.
+        // Relaxed: whose step on the target's word wins has written this or read it before, and so has whoever sees that step
+        // (read-read coherence); and the cause is that of the edge's source, which the caller has seen.
         let null = ptr::null_mut();
-        let put = edge.cause.compare_exchange(null, self.0, Release, Acquire);
+        let put = edge.cause.compare_exchange(null, self.0, Relaxed, Relaxed);
         put.is_ok()
     }
 

@@ -4,7 +4,7 @@
 //! cell. The last owner therefore first ends it (`settle`): after that, what it finds stands as elsewhere. Who upgrades
 //! counts itself in the cell, adds a handle to the node, and leaves with TOUCHED. So the last owner finds
 //!
-//! - upgraders: they get a handle (`LEFT`), and the last of them gives it up, for it has its own by then;
+//! - upgraders: they get a handle (`LEFT`), and the first who leaves gives it up, for it has its own by then;
 //! - TOUCHED: it takes that away, and *then* looks at the node's word again;
 //! - neither: nobody has come since it looked at the word, and by the same step nobody will.
 //!
@@ -12,7 +12,7 @@
 
 use super::extension::{AnyOf, Extension};
 use super::{Handle, Node};
-use crate::sync::{abort_on_overflow, Acquire, Arc, AtomicUsize, Relaxed, Release};
+use crate::sync::{abort_on_overflow, Acquire, Arc, AtomicUsize, Relaxed, Release, UnsafeCell};
 use alloc::boxed::Box;
 use core::ptr::NonNull;
 
@@ -29,7 +29,7 @@ const ONE: usize = 1 << 3;
 pub(crate) struct Cell {
     state: AtomicUsize,
     /// Good as long as the state is ALIVE, and for who has counted itself then.
-    node: NonNull<Node>,
+    node: UnsafeCell<NonNull<Node>>,
 }
 
 // SAFETY: the state says who may use the node, on whatever thread.
@@ -55,7 +55,7 @@ impl Handle {
         Weak(extension.weak_or(|| {
             Arc::new(Cell {
                 state: AtomicUsize::new(ALIVE),
-                node: self.0,
+                node: UnsafeCell::new(self.0),
             })
         }))
     }
@@ -83,22 +83,19 @@ impl Weak {
             }
         }
         // SAFETY: counted in while ALIVE: the last owner leaves us a handle rather than go.
-        unsafe { cell.node.as_ref() }.word.add_handle();
-        let handle = Handle(cell.node);
+        unsafe { cell.node().as_ref() }.word.add_handle();
+        let handle = Handle(cell.node());
         seen = cell.state.load(Relaxed);
         loop {
-            let last = seen < 2 * ONE;
-            let mut new = (seen - ONE) | TOUCHED;
-            if last {
-                new &= !LEFT;
-            }
+            // What was left is given up by the first who has a handle of its own: from then on that one is the last
+            // owner, and looks here again.
+            let new = ((seen - ONE) | TOUCHED) & !LEFT;
             // Release: pairs with the last owner's look, after which it sees our handle.
             match cell
                 .state
                 .compare_exchange_weak(seen, new, Release, Relaxed)
             {
-                Ok(_) if last && seen & LEFT != 0 => {
-                    // We have one of our own.
+                Ok(_) if seen & LEFT != 0 => {
                     handle.node().word.return_handles(1);
                     return Some(handle);
                 }
@@ -110,6 +107,11 @@ impl Weak {
 }
 
 impl Cell {
+    fn node(&self) -> NonNull<Node> {
+        // SAFETY: not written any more.
+        self.node.with(|node| unsafe { *node })
+    }
+
     /// The last owner's part, after it has found one handle and before it acts on that. False: that is not so any more,
     /// or may not be.
     pub(super) fn settle(&self, node: &Node) -> bool {

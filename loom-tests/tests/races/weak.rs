@@ -1,8 +1,7 @@
 //! Handles that do not keep their token.
 
 use cancel_tree_loom::{
-    model, model_in_all_orders, reached, reason_of, spawn, untouched, Reason, Token, UNBOUNDED,
-    USUAL,
+    model, model_in_all_orders, reached, reason_of, spawn, untouched, Reason, Token, USUAL,
 };
 
 #[test]
@@ -158,13 +157,17 @@ fn upgrade_vs_drop_of_an_any_of_vs_cancel_of_the_other_source() {
 
 #[test]
 fn two_downgrades() {
-    model(UNBOUNDED, || {
+    model(USUAL, || {
         let token = Token::new();
         let same = token.clone();
-        let thread = spawn(move || same.downgrade());
+        let thread = spawn(move || {
+            let weak = same.downgrade();
+            assert!(weak.upgrade().is_some());
+            weak
+        });
         let weak = token.downgrade();
-        let other = thread.join().unwrap();
         assert_eq!(weak.upgrade(), Some(token.clone()));
+        let other = thread.join().unwrap();
         assert_eq!(other.upgrade(), Some(token.clone()));
         drop(token);
         assert!(weak.upgrade().is_none() && other.upgrade().is_none());
