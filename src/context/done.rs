@@ -58,6 +58,12 @@ impl DoneOwned {
         let waiter = Waiter::new();
         DoneOwned { ctx, waiter }
     }
+
+    /// What it waits for.
+    #[cfg(feature = "tower")]
+    pub(crate) fn context(&self) -> &Context {
+        &self.ctx
+    }
 }
 
 impl CancelledOwned {

@@ -4,3 +4,5 @@
 pub mod tokio;
 #[cfg(feature = "tokio-util")]
 pub mod tokio_util;
+#[cfg(feature = "tower")]
+pub mod tower;

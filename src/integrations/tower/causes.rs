@@ -1,0 +1,38 @@
+//! Why a request's context ended, as types: to be found by `Cause::downcast_ref`.
+
+use crate::tree::Cause;
+use core::error::Error;
+use core::fmt;
+
+macro_rules! causes {
+    ($($(#[$doc:meta])* $name:ident: $text:literal,)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name;
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str($text)
+            }
+        }
+
+        impl Error for $name {}
+
+        impl From<$name> for Cause {
+            fn from(cause: $name) -> Cause {
+                Cause::new(cause)
+            }
+        }
+    )*};
+}
+
+causes! {
+    /// The response has been taken to its end: nothing that was started for the request is wanted any more.
+    Completed: "the response is complete",
+    /// The response, or its body, was dropped before its end: nobody wants it any more.
+    ClientGone: "the client is gone",
+    /// The handler panicked, or the service or the response's body failed.
+    HandlerFailed: "the handler failed",
+    /// The server ends. What ends a server hands it to the context that requests are below.
+    Shutdown: "the server is shutting down",
+}

@@ -1,0 +1,119 @@
+//! From the call to the response's head.
+
+use super::answer::Answer;
+use super::headers::Protocol;
+use super::lifetime::{Ending, Lifetime, Polling};
+use super::ContextBody;
+use crate::group::Member;
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{self, Poll};
+use http::Response;
+use pin_project_lite::pin_project;
+
+pin_project! {
+    /// The handler under its request's context; made by [`ContextService`](super::ContextService).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the handler, and cancels the context with [`ClientGone`](super::ClientGone).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<F> {
+        // The first to go: the context tells what it has started, and not the handler itself.
+        lifetime: Option<Lifetime>,
+        // None: dropped, or never begun.
+        #[pin]
+        future: Option<F>,
+        answer: Option<(Answer, Protocol)>,
+        // The last to go: then the handler is gone.
+        member: Option<Member>,
+    }
+}
+
+impl<F> ResponseFuture<F> {
+    pub(super) fn run(
+        (lifetime, member): (Lifetime, Option<Member>),
+        call: impl FnOnce() -> F,
+    ) -> ResponseFuture<F> {
+        let mut lifetime = Some(lifetime);
+        let polling = Polling(&mut lifetime);
+        let future = Some(call());
+        polling.through();
+        ResponseFuture {
+            lifetime,
+            future,
+            answer: None,
+            member,
+        }
+    }
+
+    pub(super) fn answer(answer: Answer, protocol: Protocol) -> ResponseFuture<F> {
+        ResponseFuture {
+            lifetime: None,
+            future: None,
+            answer: Some((answer, protocol)),
+            member: None,
+        }
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    R: http_body::Body,
+{
+    type Output = Result<Response<ContextBody<R>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let Some(future) = this.future.as_mut().as_pin_mut() else {
+            let Some((answer, protocol)) = this.answer.take() else {
+                panic!("polled after it was ready");
+            };
+            return Poll::Ready(Ok(answer.response(protocol)));
+        };
+        let polling = Polling(this.lifetime);
+        let poll = future.poll(cx);
+        polling.through();
+        match poll {
+            // Also if the deadline has passed meanwhile: what is ready is not replaced.
+            Poll::Ready(Ok(response)) => {
+                this.future.set(None);
+                Poll::Ready(Ok(match this.lifetime.take() {
+                    Some(lifetime) => ContextBody::around(lifetime, this.member.take(), response),
+                    None => unreachable!("it is taken with the future"),
+                }))
+            }
+            Poll::Ready(Err(error)) => {
+                if let Some(lifetime) = this.lifetime.take() {
+                    lifetime.end(Ending::Failed);
+                }
+                this.future.set(None);
+                Poll::Ready(Err(error))
+            }
+            Poll::Pending => {
+                let past = this.lifetime.as_mut().is_some_and(|at| at.poll_past(cx));
+                if !past {
+                    return Poll::Pending;
+                }
+                let protocol = this.lifetime.as_ref().map(|at| at.protocol);
+                if let Some(lifetime) = this.lifetime.take() {
+                    lifetime.end(Ending::Deadline);
+                }
+                this.future.set(None);
+                drop(this.member.take());
+                let protocol = protocol.unwrap_or(Protocol::Http);
+                Poll::Ready(Ok(Answer::Expired.response(protocol)))
+            }
+        }
+    }
+}
+
+impl<F> fmt::Debug for ResponseFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture")
+            .field("is_running", &self.future.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,194 @@
+//! What a request's headers say.
+
+use super::grpc_timeout;
+use alloc::string::String;
+use core::time::Duration;
+use http::header::{HeaderMap, HeaderName, HeaderValue, CONTENT_TYPE};
+use std::error::Error;
+use std::fmt;
+
+/// A header that says how much time is left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadlineHeader {
+    pub(super) name: HeaderName,
+    pub(super) form: Form,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Grpc,
+    Millis { most: usize },
+    Seconds,
+}
+
+impl DeadlineHeader {
+    /// `grpc-timeout`, looked at where the content type is `application/grpc…`.
+    pub const GRPC: DeadlineHeader = DeadlineHeader {
+        name: HeaderName::from_static("grpc-timeout"),
+        form: Form::Grpc,
+    };
+
+    /// `connect-timeout-ms`: 1 to 10 digits.
+    pub const CONNECT: DeadlineHeader = DeadlineHeader {
+        name: HeaderName::from_static("connect-timeout-ms"),
+        form: Form::Millis { most: 10 },
+    };
+
+    /// Milliseconds, as digits only.
+    #[must_use]
+    pub const fn millis(name: HeaderName) -> DeadlineHeader {
+        let form = Form::Millis { most: usize::MAX };
+        DeadlineHeader { name, form }
+    }
+
+    /// Seconds, as digits only.
+    #[must_use]
+    pub const fn seconds(name: HeaderName) -> DeadlineHeader {
+        let form = Form::Seconds;
+        DeadlineHeader { name, form }
+    }
+
+    /// What it says here; none, if it is not there.
+    pub(super) fn read(
+        &self,
+        headers: &HeaderMap,
+        protocol: Protocol,
+    ) -> Result<Option<Duration>, Malformed> {
+        if self.form == Form::Grpc && protocol == Protocol::Http {
+            return Ok(None);
+        }
+        let mut values = headers.get_all(&self.name).iter();
+        let Some(value) = values.next() else {
+            return Ok(None);
+        };
+        // Twice: which of the two?
+        let value = values.next().is_none().then(|| value.as_bytes());
+        let time = value.and_then(|value| match self.form {
+            Form::Grpc => grpc_timeout::parse(value).ok(),
+            Form::Millis { most } => grpc_timeout::number(value, most).map(Duration::from_millis),
+            Form::Seconds => grpc_timeout::number(value, usize::MAX).map(Duration::from_secs),
+        });
+        time.map(Some).ok_or(Malformed)
+    }
+
+    /// The value for a time that is left, rounded up.
+    pub(super) fn write(&self, left: Duration) -> HeaderValue {
+        let number = match self.form {
+            Form::Grpc => return text(grpc_timeout::format(left)),
+            Form::Millis { most } => {
+                let millis = left.as_nanos().div_ceil(1_000_000);
+                millis.min(if most == 10 {
+                    9_999_999_999
+                } else {
+                    u128::from(u64::MAX)
+                })
+            }
+            Form::Seconds => left.as_nanos().div_ceil(1_000_000_000),
+        };
+        HeaderValue::from(u64::try_from(number).unwrap_or(u64::MAX))
+    }
+}
+
+fn text(text: String) -> HeaderValue {
+    match HeaderValue::try_from(text) {
+        Ok(value) => value,
+        Err(_) => unreachable!("digits and a letter"),
+    }
+}
+
+/// A header that says no time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Malformed;
+
+/// The earliest of what the headers say.
+pub(super) fn earliest(
+    from: &[DeadlineHeader],
+    headers: &HeaderMap,
+    protocol: Protocol,
+) -> (Option<Duration>, Result<(), Malformed>) {
+    let mut least: Option<Duration> = None;
+    let mut all = Ok(());
+    for header in from {
+        match header.read(headers, protocol) {
+            Ok(Some(time)) => least = Some(least.map_or(time, |least| least.min(time))),
+            Ok(None) => {}
+            Err(malformed) => all = Err(malformed),
+        }
+    }
+    (least, all)
+}
+
+/// How a request wants to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http,
+    Grpc,
+    /// Its trailers are in the body, where nobody but the service itself can write them.
+    GrpcWeb,
+}
+
+impl Protocol {
+    pub(super) fn of(headers: &HeaderMap) -> Protocol {
+        let Some(content) = headers.get(CONTENT_TYPE) else {
+            return Protocol::Http;
+        };
+        let prefix = b"application/grpc";
+        let content = content.as_bytes();
+        match content.split_at_checked(prefix.len()) {
+            Some((begin, rest)) if begin.eq_ignore_ascii_case(prefix) => match rest {
+                [] | [b'+' | b';' | b' ', ..] => Protocol::Grpc,
+                [b'-', ..] => Protocol::GrpcWeb,
+                _ => Protocol::Http,
+            },
+            _ => Protocol::Http,
+        }
+    }
+}
+
+/// Headers of a request as they came, in its context's values: see [`ContextLayer::carry`](super::ContextLayer::carry).
+#[derive(Clone)]
+pub struct Carried(HeaderMap);
+
+impl Carried {
+    /// None: there is none of these.
+    pub(super) fn of(names: &[HeaderName], headers: &HeaderMap) -> Option<Carried> {
+        let mut carried = HeaderMap::new();
+        for name in names {
+            for value in headers.get_all(name) {
+                // A map has a most; so had the one that these come from.
+                carried.append(name.clone(), value.clone());
+            }
+        }
+        (!carried.is_empty()).then_some(Carried(carried))
+    }
+
+    /// The headers.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.0
+    }
+}
+
+/// The names only: what they say may be nobody's business.
+impl fmt::Debug for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// The deadline passed before the end of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeadlineReached;
+
+impl fmt::Display for DeadlineReached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the deadline passed before the end of the body")
+    }
+}
+
+impl Error for DeadlineReached {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&crate::tree::ContextError::DeadlineExceeded)
+    }
+}

@@ -1,0 +1,198 @@
+//! What a server wants of its requests' contexts.
+
+use super::counts::{Ceiling, Counters, Counts};
+use super::headers::DeadlineHeader;
+use super::lifetime::{Causes, Shared};
+use super::service::ContextService;
+use crate::context::Context;
+use crate::group::Spawner;
+use alloc::sync::Arc;
+use core::fmt;
+use core::panic::Location;
+use core::time::Duration;
+use http::header::HeaderName;
+use tower_layer::Layer;
+
+/// Gives each request a [`Context`] of its own, in its extensions, and ends it with the response.
+///
+/// The context is a child of the server's. It is done when the body of the response has ended or is dropped, when the deadline passes, and when
+/// the server's is done; see [the module](super) for the causes, and for what is answered at the deadline.
+///
+/// The handler is dropped at the deadline and when the client goes, as axum and hyper do; what it has started is told by the context.
+///
+/// # Examples
+///
+/// ```
+/// use cancel_tree::integrations::tower::{ContextLayer, DeadlineHeader};
+/// use cancel_tree::Context;
+/// use std::time::Duration;
+///
+/// let (server, shutdown) = Context::background().with_cancel();
+/// let layer = ContextLayer::new(&server)
+///     .max(Duration::from_secs(30))
+///     .default_timeout(Duration::from_secs(5))
+///     .deadline_from([DeadlineHeader::GRPC]);
+/// # let _ = layer;
+/// ```
+///
+/// # Cost
+///
+/// A child context and its guard, and a value in the request's extensions; with a deadline, an entry of the timer and a reading of the clock at each poll.
+#[derive(Clone)]
+#[must_use = "a layer does nothing unless it is put around a service"]
+pub struct ContextLayer {
+    pub(super) settings: Settings,
+}
+
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) ctx: Context,
+    pub(super) group: Option<(Spawner, &'static Location<'static>)>,
+    pub(super) is_named: bool,
+    pub(super) max: Option<Duration>,
+    pub(super) default: Option<Duration>,
+    pub(super) from: Arc<[DeadlineHeader]>,
+    pub(super) malformed: Malformed,
+    pub(super) carry: Arc<[HeaderName]>,
+    pub(super) ceiling: Option<Arc<Ceiling>>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What becomes of a request whose header for the deadline says none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Malformed {
+    /// As if it were not there.
+    #[default]
+    Ignore,
+    /// It is answered with 400, or gRPC's 13 (INTERNAL).
+    Reject,
+}
+
+impl ContextLayer {
+    /// Contexts below `ctx`, without a deadline of their own.
+    pub fn new(ctx: &Context) -> ContextLayer {
+        ContextLayer {
+            settings: Settings {
+                ctx: ctx.clone(),
+                group: None,
+                is_named: false,
+                max: None,
+                default: None,
+                from: Arc::from([]),
+                malformed: Malformed::Ignore,
+                carry: Arc::from([]),
+                ceiling: None,
+                shared: Arc::new(Shared {
+                    causes: Causes::new(),
+                    counters: Counters::default(),
+                }),
+            },
+        }
+    }
+
+    /// Each request is a task of this group, from the call to the end of its context, and its context is below the
+    /// group's. So [`Group::shutdown`](crate::Group::shutdown) waits for it. A group that is closed or full takes none: 503, or gRPC's 14.
+    #[track_caller]
+    pub fn in_group(mut self, group: &Spawner) -> ContextLayer {
+        self.settings.ctx = group.context().clone();
+        self.settings.group = Some((group.clone(), Location::caller()));
+        self
+    }
+
+    /// In reports a request is called by its method and path, as in `GET /search`.
+    ///
+    /// Cost: an allocation and a reading of the clock for each request.
+    pub fn named(mut self) -> ContextLayer {
+        self.settings.is_named = true;
+        self
+    }
+
+    /// No request may take longer, whatever it says.
+    pub fn max(mut self, max: Duration) -> ContextLayer {
+        self.settings.max = Some(max);
+        self
+    }
+
+    /// How long a request may take that says nothing.
+    pub fn default_timeout(mut self, default: Duration) -> ContextLayer {
+        self.settings.default = Some(default);
+        self
+    }
+
+    /// Which headers are believed. None at first: at the edge anybody can write them.
+    pub fn deadline_from(
+        mut self,
+        headers: impl IntoIterator<Item = DeadlineHeader>,
+    ) -> ContextLayer {
+        self.settings.from = headers.into_iter().collect();
+        self
+    }
+
+    /// What becomes of a request whose header for the deadline says none.
+    pub fn malformed(mut self, malformed: Malformed) -> ContextLayer {
+        self.settings.malformed = malformed;
+        self
+    }
+
+    /// Headers that are kept, as they came, as a value of the context: [`Carried`](super::Carried).
+    pub fn carry(mut self, names: impl IntoIterator<Item = HeaderName>) -> ContextLayer {
+        self.settings.carry = names.into_iter().collect();
+        self
+    }
+
+    /// At most this share of the requests, within each window of time, is turned away as expired on arrival. What is above it is handled as if
+    /// it had said nothing: so a client whose clock or header is wrong is slow, and not without service.
+    pub fn ceiling(mut self, share: f64, window: Duration) -> ContextLayer {
+        self.settings.ceiling = Some(Arc::new(Ceiling::new(share, window)));
+        self
+    }
+
+    /// What has become of the requests so far, of all services made by this layer and its clones.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.settings.shared.counters.read()
+    }
+}
+
+impl<S> Layer<S> for ContextLayer {
+    type Service = ContextService<S>;
+
+    fn layer(&self, inner: S) -> ContextService<S> {
+        ContextService::new(inner, Arc::new(self.settings.clone()))
+    }
+}
+
+impl Settings {
+    /// Whether any request may have a deadline of its own.
+    pub(super) fn has_deadlines(&self) -> bool {
+        self.max.is_some() || self.default.is_some() || !self.from.is_empty()
+    }
+
+    /// How long a request may take that said so much.
+    pub(super) fn timeout(&self, said: Option<Duration>) -> Option<Duration> {
+        let wanted = said.or(self.default);
+        match (wanted, self.max) {
+            (Some(wanted), Some(max)) => Some(wanted.min(max)),
+            (wanted, max) => wanted.or(max),
+        }
+    }
+}
+
+impl fmt::Debug for ContextLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings {
+            ctx,
+            max,
+            default,
+            from,
+            ..
+        } = &self.settings;
+        f.debug_struct("ContextLayer")
+            .field("ctx", ctx)
+            .field("max", max)
+            .field("default", default)
+            .field("deadline_from", from)
+            .finish_non_exhaustive()
+    }
+}

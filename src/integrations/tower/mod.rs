@@ -1,0 +1,36 @@
+//! Contexts for requests, in and out (feature `tower`).
+//!
+//! [`ContextLayer`] around any HTTP or gRPC service gives each request a [`Context`](crate::Context) in its extensions: axum's
+//! `Extension<Context>` reads it, and tonic's `request.extensions().get::<Context>()`. It ends when the response's body has ended, and so does all that the
+//! handler has started below it. docs/SERVERS.md has the tables: headers, defaults, what is trusted at the edge, what is answered.
+//!
+//! Causes, for [`Cause::downcast_ref`](crate::Cause::downcast_ref):
+//!
+//! | cause | kind | when |
+//! | --- | --- | --- |
+//! | [`Completed`] | cancelled | the last frame of the body has been taken |
+//! | [`ClientGone`] | cancelled | the response or its body was dropped before its end |
+//! | [`HandlerFailed`] | cancelled | the handler panicked, or the service or the body failed |
+//! | the server's, as [`Shutdown`] | that one's | the context above ended |
+//! | the kind itself | deadline exceeded | the deadline passed |
+
+mod answer;
+mod body;
+mod causes;
+mod counts;
+mod future;
+pub mod grpc_timeout;
+mod headers;
+mod layer;
+mod lifetime;
+mod service;
+mod upgrade;
+
+pub use body::ContextBody;
+pub use causes::{ClientGone, Completed, HandlerFailed, Shutdown};
+pub use counts::Counts;
+pub use future::ResponseFuture;
+pub use headers::{Carried, DeadlineHeader, DeadlineReached};
+pub use layer::{ContextLayer, Malformed};
+pub use service::ContextService;
+pub use upgrade::UpgradeGuard;
