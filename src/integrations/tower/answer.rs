@@ -14,6 +14,8 @@ pub(super) enum Answer {
     Expired,
     Malformed,
     Unavailable,
+    /// Of a call that goes out. (There is no HTTP status for it: 499 is what proxies write into their logs.)
+    Cancelled,
 }
 
 impl Answer {
@@ -25,6 +27,7 @@ impl Answer {
                     Answer::Expired => StatusCode::GATEWAY_TIMEOUT,
                     Answer::Malformed => StatusCode::BAD_REQUEST,
                     Answer::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+                    Answer::Cancelled => StatusCode::from_u16(499).unwrap_or_default(),
                 };
                 if self == Answer::Expired {
                     let headers = response.headers_mut();
@@ -53,6 +56,7 @@ impl Answer {
             Answer::Expired => ("4", "deadline exceeded"),
             Answer::Malformed => ("13", "malformed timeout"),
             Answer::Unavailable => ("14", "the server is shutting down"),
+            Answer::Cancelled => ("1", "cancelled"),
         };
         headers.insert(GRPC_STATUS, HeaderValue::from_static(status));
         headers.insert(GRPC_MESSAGE, HeaderValue::from_static(message));

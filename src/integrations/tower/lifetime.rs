@@ -10,7 +10,7 @@ use crate::tree::{Cause, ContextError};
 use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::Pin;
-use core::task::{self, Poll};
+use core::task;
 use http::Method;
 use std::time::Instant;
 
@@ -94,9 +94,10 @@ impl Lifetime {
 
     /// Whether the deadline has passed; the task is woken when it does.
     pub(super) fn poll_past(&mut self, cx: &mut task::Context<'_>) -> bool {
-        let done = Pin::new(&mut self.done).poll(cx);
-        // A cancel from above tells the handler, and drops nothing.
-        done == Poll::Ready(ContextError::DeadlineExceeded) || self.is_past()
+        // Only to be woken. A cancel from above tells the handler, and drops nothing, also where it was another's deadline: as
+        // that of a group's `shutdown`.
+        let _ = Pin::new(&mut self.done).poll(cx);
+        self.is_past()
     }
 
     pub(super) fn is_upgrade(&self) -> bool {

@@ -4,6 +4,8 @@
 //! `Extension<Context>` reads it, and tonic's `request.extensions().get::<Context>()`. It ends when the response's body has ended, and so does all that the
 //! handler has started below it. docs/SERVERS.md has the tables: headers, defaults, what is trusted at the edge, what is answered.
 //!
+//! [`PropagateLayer`] around a client sends what is left of the time along, and runs the call under the context.
+//!
 //! Causes, for [`Cause::downcast_ref`](crate::Cause::downcast_ref):
 //!
 //! | cause | kind | when |
@@ -23,6 +25,7 @@ pub mod grpc_timeout;
 mod headers;
 mod layer;
 mod lifetime;
+mod propagate;
 mod service;
 mod upgrade;
 
@@ -32,5 +35,6 @@ pub use counts::Counts;
 pub use future::ResponseFuture;
 pub use headers::{Carried, DeadlineHeader, DeadlineReached};
 pub use layer::{ContextLayer, Malformed};
+pub use propagate::{CallBody, CallFuture, PropagateLayer, PropagateService};
 pub use service::ContextService;
 pub use upgrade::UpgradeGuard;

@@ -9,7 +9,6 @@ use super::upgrade::UpgradeGuard;
 use super::ContextBody;
 use crate::context::Context;
 use crate::group::Member;
-use crate::tree::ContextError;
 use alloc::borrow::Cow;
 use alloc::format;
 use alloc::sync::Arc;
@@ -72,16 +71,9 @@ impl Settings {
                 return Err(Answer::Malformed);
             }
         }
-        match self.ctx.err() {
-            None => {}
-            Some(ContextError::DeadlineExceeded) => {
-                counters.expired();
-                return Err(Answer::Expired);
-            }
-            Some(_) => {
-                counters.refused();
-                return Err(Answer::Unavailable);
-            }
+        if self.ctx.is_done() {
+            counters.refused();
+            return Err(Answer::Unavailable);
         }
         let is_expired = said.is_some_and(|said| said.is_zero());
         let may_turn_away = match (&self.ceiling, now) {

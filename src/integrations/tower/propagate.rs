@@ -1,0 +1,374 @@
+//! The other direction: calls to other servers, under a context.
+
+use super::answer::{Answer, EXPIRED, GRPC_STATUS};
+use super::headers::{Carried, DeadlineHeader, Protocol};
+use super::ContextBody;
+use crate::context::{Context, DoneOwned};
+use crate::tree::{Cause, ContextError};
+use alloc::boxed::Box;
+use core::error::Error;
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{self, Poll};
+use core::time::Duration;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use std::time::Instant;
+use tower_layer::Layer;
+use tower_service::Service;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Sends a context along with each request of a client, and runs the call under it.
+///
+/// The context is the one in the request's extensions; a request without one goes as it is. The time that is left, less a
+/// [reserve](Self::reserve), is rounded up and written into the header, unless an earlier one is there. If no time is left, nothing is sent. Headers
+/// that [`ContextLayer::carry`](super::ContextLayer::carry) has kept go along, where the request has none of the name.
+///
+/// When the context is done, the call and the response's body end with its [`Cause`] as the error; if this is gRPC, with `grpc-status` 4 or 1.
+/// What comes back as an error, a reset, a 504 with `x-deadline-expired` or a CANCELLED after our own deadline *is* that
+/// deadline: whoever noticed it first, the clock decides.
+///
+/// # Examples
+///
+/// ```
+/// use cancel_tree::integrations::tower::{DeadlineHeader, PropagateLayer};
+/// use cancel_tree::Context;
+/// use http::HeaderMap;
+/// use std::time::Duration;
+///
+/// let layer = PropagateLayer::new(DeadlineHeader::GRPC).reserve(Duration::from_millis(5));
+///
+/// // A client that knows nothing of layers asks for the headers alone, and runs its call under the context by itself.
+/// let (ctx, _guard) = Context::background().with_timeout(Duration::from_secs(1));
+/// let mut headers = HeaderMap::new();
+/// layer.outgoing(&ctx, &mut headers).unwrap();
+/// assert!(headers["grpc-timeout"].to_str().unwrap().ends_with('u'));
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a layer does nothing unless it is put around a service"]
+pub struct PropagateLayer {
+    header: DeadlineHeader,
+    reserve: Duration,
+    minimum: Duration,
+}
+
+/// A client's service whose calls run under contexts; made by [`PropagateLayer`].
+#[derive(Clone, Debug)]
+pub struct PropagateService<S> {
+    inner: S,
+    layer: PropagateLayer,
+}
+
+impl PropagateLayer {
+    /// Writes the time that is left into this header.
+    pub fn new(header: DeadlineHeader) -> PropagateLayer {
+        PropagateLayer {
+            header,
+            reserve: Duration::ZERO,
+            minimum: Duration::ZERO,
+        }
+    }
+
+    /// What is kept back for the way and for what is to be done with the answer.
+    pub fn reserve(mut self, reserve: Duration) -> PropagateLayer {
+        self.reserve = reserve;
+        self
+    }
+
+    /// Sends nothing if less than this is left after the reserve. (Inside a retry layer, no attempt is made then.)
+    pub fn minimum(mut self, minimum: Duration) -> PropagateLayer {
+        self.minimum = minimum;
+        self
+    }
+
+    /// Writes the headers alone, for clients without extensions.
+    ///
+    /// # Errors
+    ///
+    /// The context is done, or too little time is left: nothing should be sent.
+    pub fn outgoing(&self, ctx: &Context, headers: &mut HeaderMap) -> Result<(), Cause> {
+        ctx.check_cause()?;
+        if let Some(left) = ctx.remaining() {
+            let left = left.saturating_sub(self.reserve);
+            if left.is_zero() || left < self.minimum {
+                return Err(ContextError::DeadlineExceeded.into());
+            }
+            // The content type may not be there yet: whose header this is decides.
+            let said = self.header.read(headers, Protocol::Grpc);
+            let is_earlier = said.is_ok_and(|said| said.is_some_and(|said| said <= left));
+            if !is_earlier {
+                headers.insert(self.header.name.clone(), self.header.write(left));
+            }
+        }
+        if let Some(carried) = ctx.value::<Carried>() {
+            for name in carried.headers().keys() {
+                if !headers.contains_key(name) {
+                    for value in carried.headers().get_all(name) {
+                        headers.append(name.clone(), value.clone());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<S> Layer<S> for PropagateLayer {
+    type Service = PropagateService<S>;
+
+    fn layer(&self, inner: S) -> PropagateService<S> {
+        let layer = self.clone();
+        PropagateService { inner, layer }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for PropagateService<S>
+where
+    S: Service<Request<B>, Response = Response<R>, Error: Into<BoxError>>,
+    R: Body<Error: Into<BoxError>>,
+{
+    type Response = Response<CallBody<R>>;
+    type Error = BoxError;
+    type Future = CallFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> CallFuture<S::Future> {
+        let protocol = Protocol::of(request.headers());
+        let ctx = request.extensions().get::<Context>().cloned();
+        let sent = match &ctx {
+            Some(ctx) => self.layer.outgoing(ctx, request.headers_mut()),
+            None => Ok(()),
+        };
+        CallFuture {
+            future: sent.is_ok().then(|| self.inner.call(request)),
+            unsent: sent.err(),
+            call: ctx.map(|ctx| Call {
+                done: ctx.done_owned(),
+                protocol,
+            }),
+        }
+    }
+}
+
+/// A call that has a context.
+struct Call {
+    done: DoneOwned,
+    protocol: Protocol,
+}
+
+impl Call {
+    /// Why the context is done, if its deadline has passed by our own clock.
+    fn past(&self) -> Option<Cause> {
+        let ctx = self.done.context();
+        let is_past = ctx.deadline().is_some_and(|at| at <= Instant::now());
+        match ctx.cause() {
+            Some(cause) if cause.kind() == ContextError::DeadlineExceeded => Some(cause),
+            // A cancel was first.
+            Some(_) => None,
+            None => is_past.then(|| ContextError::DeadlineExceeded.into()),
+        }
+    }
+
+    fn poll_done(&mut self, cx: &mut task::Context<'_>) -> Option<Cause> {
+        let done = Pin::new(&mut self.done).poll(cx);
+        match done {
+            Poll::Ready(error) => Some(self.done.context().cause().unwrap_or(error.into())),
+            Poll::Pending => self.past(),
+        }
+    }
+}
+
+fn answer(cause: &Cause) -> Answer {
+    match cause.kind() {
+        ContextError::DeadlineExceeded => Answer::Expired,
+        ContextError::Cancelled => Answer::Cancelled,
+    }
+}
+
+fn is_cancelled(headers: &HeaderMap) -> bool {
+    headers.get(GRPC_STATUS).is_some_and(|status| status == "1")
+}
+
+pin_project! {
+    /// A call under a context; made by [`PropagateService`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the call.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct CallFuture<F> {
+        #[pin]
+        future: Option<F>,
+        unsent: Option<Cause>,
+        call: Option<Call>,
+    }
+}
+
+impl<F, R, E> Future for CallFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    R: Body,
+    E: Into<BoxError>,
+{
+    type Output = Result<Response<CallBody<R>>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let cause = match (this.unsent.take(), this.future.as_mut().as_pin_mut()) {
+            (Some(cause), _) => cause,
+            (None, None) => panic!("polled after it was ready"),
+            (None, Some(future)) => match future.poll(cx) {
+                Poll::Pending => match this.call.as_mut().and_then(|call| call.poll_done(cx)) {
+                    Some(cause) => cause,
+                    None => return Poll::Pending,
+                },
+                Poll::Ready(result) => {
+                    this.future.set(None);
+                    let call = this.call.take();
+                    let past = call.as_ref().and_then(Call::past);
+                    let is_grpc = call
+                        .as_ref()
+                        .is_some_and(|call| call.protocol != Protocol::Http);
+                    let response = match (result, past) {
+                        (Ok(response), Some(past)) => {
+                            let is_ours = match is_grpc {
+                                true => is_cancelled(response.headers()),
+                                false => {
+                                    response.status() == StatusCode::GATEWAY_TIMEOUT
+                                        && response.headers().contains_key(EXPIRED)
+                                }
+                            };
+                            if is_ours {
+                                return Poll::Ready(ended(call.as_ref(), past));
+                            }
+                            response
+                        }
+                        (Ok(response), None) => response,
+                        (Err(_), Some(past)) => return Poll::Ready(ended(call.as_ref(), past)),
+                        (Err(error), None) => return Poll::Ready(Err(error.into())),
+                    };
+                    return Poll::Ready(Ok(response.map(|inner| CallBody {
+                        inner: Some(inner),
+                        call,
+                    })));
+                }
+            },
+        };
+        this.future.set(None);
+        let call = this.call.take();
+        Poll::Ready(ended(call.as_ref(), cause))
+    }
+}
+
+/// What a call comes to whose context is done.
+fn ended<R>(call: Option<&Call>, cause: Cause) -> Result<Response<CallBody<R>>, BoxError> {
+    match call.map(|call| call.protocol) {
+        Some(protocol @ (Protocol::Grpc | Protocol::GrpcWeb)) => {
+            let response = answer(&cause).response(protocol);
+            Ok(response.map(|_: ContextBody<R>| CallBody {
+                inner: None,
+                call: None,
+            }))
+        }
+        _ => Err(cause.into()),
+    }
+}
+
+pin_project! {
+    /// The body of a response to a call under a context: it ends when the context is done.
+    pub struct CallBody<B> {
+        // None: it has ended, or there is none.
+        #[pin]
+        inner: Option<B>,
+        call: Option<Call>,
+    }
+}
+
+impl<B> Body for CallBody<B>
+where
+    B: Body<Error: Into<BoxError>>,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let mut this = self.project();
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        // The context first: a body that always has a next frame would have no end.
+        let mut cause = this.call.as_ref().and_then(Call::past);
+        if cause.is_none() {
+            match inner.poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let past = this.call.as_ref().and_then(Call::past);
+                    match frame.into_trailers() {
+                        Ok(mut trailers) => {
+                            if past.is_some() && is_cancelled(&trailers) {
+                                trailers.insert(GRPC_STATUS, HeaderValue::from_static("4"));
+                            }
+                            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                        }
+                        Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                    }
+                }
+                Poll::Ready(None) => {
+                    this.inner.set(None);
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    cause = this.call.as_ref().and_then(Call::past);
+                    if cause.is_none() {
+                        return Poll::Ready(Some(Err(error.into())));
+                    }
+                }
+                Poll::Pending => cause = this.call.as_mut().and_then(|call| call.poll_done(cx)),
+            }
+        }
+        let Some(cause) = cause else {
+            return Poll::Pending;
+        };
+        let protocol = this.call.take().map(|call| call.protocol);
+        this.inner.set(None);
+        Poll::Ready(Some(match protocol {
+            Some(Protocol::Grpc) => Ok(Frame::trailers(answer(&cause).trailers())),
+            _ => Err(cause.into()),
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Some(inner) => inner.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl<F> fmt::Debug for CallFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallFuture")
+            .field("is_running", &self.future.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B> fmt::Debug for CallBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallBody")
+            .field("has_ended", &self.inner.is_none())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,221 @@
+//! `PropagateLayer`: what is sent, and what comes back.
+
+use axum::body::Body;
+use axum::http::{header, HeaderName, HeaderValue, Request, Response, StatusCode};
+use cancel_tree::integrations::tower::{
+    grpc_timeout, ContextLayer, DeadlineHeader, PropagateLayer,
+};
+use cancel_tree::{Cause, Context, ContextError};
+use http_body_util::BodyExt;
+use std::convert::Infallible;
+use std::future::pending;
+use std::io;
+use std::time::{Duration, Instant};
+use tower::{service_fn, BoxError, Layer, ServiceExt};
+
+fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn under(ctx: &Context) -> Request<Body> {
+    let mut request = Request::new(Body::empty());
+    request.extensions_mut().insert(ctx.clone());
+    request
+}
+
+fn grpc_under(ctx: &Context) -> Request<Body> {
+    let mut request = under(ctx);
+    let grpc = HeaderValue::from_static("application/grpc");
+    request.headers_mut().insert(header::CONTENT_TYPE, grpc);
+    request
+}
+
+/// Answers with the headers that it was sent.
+async fn mirror(request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    let mut response = Response::new(Body::empty());
+    *response.headers_mut() = request.headers().clone();
+    Ok(response)
+}
+
+fn kind(error: &BoxError) -> Option<ContextError> {
+    error.downcast_ref::<Cause>().map(Cause::kind)
+}
+
+#[tokio::test]
+async fn what_is_left_is_sent_less_the_reserve() {
+    let layer = PropagateLayer::new(DeadlineHeader::GRPC).reserve(millis(300));
+    let client = layer.layer(service_fn(mirror));
+    let (ctx, _guard) = Context::background().with_timeout(millis(10_000));
+    let answer = client.clone().oneshot(under(&ctx)).await.unwrap();
+    let sent = grpc_timeout::parse(answer.headers()["grpc-timeout"].as_bytes()).unwrap();
+    assert!(sent <= millis(9700) && sent > millis(8000), "{sent:?}");
+
+    // An earlier one stays; a later one, and one that says nothing, do not.
+    for (said, stays) in [("1S", true), ("20S", false), ("soon", false)] {
+        let mut request = under(&ctx);
+        request
+            .headers_mut()
+            .insert("grpc-timeout", said.parse().unwrap());
+        let answer = client.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.headers()["grpc-timeout"] == said, stays, "{said}");
+    }
+    // No deadline, no header.
+    let answer = client.oneshot(under(&ctx.without_cancel())).await.unwrap();
+    assert!(!answer.headers().contains_key("grpc-timeout"));
+}
+
+#[tokio::test]
+async fn nothing_is_sent_without_time() {
+    let client = PropagateLayer::new(DeadlineHeader::CONNECT)
+        .reserve(millis(300))
+        .minimum(millis(100));
+    let client = client.layer(service_fn(|_: Request<Body>| async {
+        panic!("sent");
+        #[allow(unreachable_code)]
+        Ok::<_, BoxError>(Response::new(Body::empty()))
+    }));
+    let (ctx, guard) = Context::background().with_timeout(millis(350));
+    let error = client.clone().oneshot(under(&ctx)).await.unwrap_err();
+    assert_eq!(kind(&error), Some(ContextError::DeadlineExceeded));
+    let answer = client.clone().oneshot(grpc_under(&ctx)).await.unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "4");
+    guard.cancel();
+    let error = client.oneshot(under(&ctx)).await.unwrap_err();
+    assert_eq!(kind(&error), Some(ContextError::Cancelled));
+}
+
+#[tokio::test]
+async fn carried_headers_go_along() {
+    let id = HeaderName::from_static("x-request-id");
+    let client = PropagateLayer::new(DeadlineHeader::GRPC).layer(service_fn(mirror));
+    let server = ContextLayer::new(&Context::background()).carry([id]);
+    let server = server.layer(service_fn(move |request: Request<Body>| {
+        let ctx = request.extensions().get::<Context>().unwrap().clone();
+        client.clone().oneshot(under(&ctx))
+    }));
+    let mut request = Request::new(Body::empty());
+    request
+        .headers_mut()
+        .insert("x-request-id", "7".parse().unwrap());
+    let answer = server.oneshot(request).await.unwrap();
+    assert_eq!(answer.headers()["x-request-id"], "7");
+}
+
+#[tokio::test]
+async fn a_call_ends_with_its_context() {
+    let layer = PropagateLayer::new(DeadlineHeader::GRPC);
+    let client = layer.layer(service_fn(|_: Request<Body>| async {
+        pending::<()>().await;
+        Ok::<_, BoxError>(Response::new(Body::empty()))
+    }));
+    let (ctx, _guard) = Context::background().with_timeout(millis(30));
+    let begin = Instant::now();
+    let error = client.clone().oneshot(under(&ctx)).await.unwrap_err();
+    assert_eq!(kind(&error), Some(ContextError::DeadlineExceeded));
+    assert!(begin.elapsed() >= millis(30));
+
+    let (ctx, guard) = Context::background().with_cancel();
+    let call = tokio::spawn(client.oneshot(grpc_under(&ctx)));
+    tokio::task::yield_now().await;
+    guard.cancel();
+    let answer = call.await.unwrap().unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "1");
+}
+
+/// The other end's "cancelled" and a reset are our deadline, if that has passed; before it they are what they say.
+#[tokio::test]
+async fn the_clock_decides_whose_end_it_was() {
+    let client = |wait: Duration, how: &'static str| {
+        PropagateLayer::new(DeadlineHeader::GRPC).layer(service_fn(
+            move |_: Request<Body>| async move {
+                // The thread is held, so that the answer is there in the poll that finds the deadline past.
+                std::thread::sleep(wait);
+                let mut response = Response::new(Body::empty());
+                match how {
+                    "reset" => {
+                        return Err(BoxError::from(io::Error::from(
+                            io::ErrorKind::ConnectionReset,
+                        )))
+                    }
+                    "expired" => {
+                        *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+                        response
+                            .headers_mut()
+                            .insert("x-deadline-expired", "1".parse().unwrap());
+                    }
+                    status => {
+                        response
+                            .headers_mut()
+                            .insert("grpc-status", status.parse().unwrap());
+                    }
+                }
+                Ok(response)
+            },
+        ))
+    };
+    let limit = || Context::background().with_timeout(millis(300));
+    for (wait, ours) in [(millis(310), true), (millis(0), false)] {
+        let (ctx, _guard) = limit();
+        let error = client(wait, "reset")
+            .oneshot(under(&ctx))
+            .await
+            .unwrap_err();
+        assert_eq!(kind(&error).is_some(), ours);
+        let (ctx, _guard) = limit();
+        let answer = client(wait, "expired").oneshot(under(&ctx)).await;
+        assert_eq!(answer.is_err(), ours);
+        let (ctx, _guard) = limit();
+        let answer = client(wait, "1").oneshot(grpc_under(&ctx)).await.unwrap();
+        assert_eq!(answer.headers()["grpc-status"] == "4", ours);
+        // A real answer is never replaced.
+        let (ctx, _guard) = limit();
+        let answer = client(wait, "5").oneshot(grpc_under(&ctx)).await.unwrap();
+        assert_eq!(answer.headers()["grpc-status"], "5");
+    }
+}
+
+/// Three hops: the time only shrinks, and the reserve of each is kept.
+#[tokio::test]
+async fn the_budget_shrinks_from_hop_to_hop() {
+    let hop = |inner: tower::util::BoxCloneService<Request<Body>, Response<Body>, BoxError>| {
+        let client = PropagateLayer::new(DeadlineHeader::CONNECT)
+            .reserve(millis(100))
+            .layer(inner);
+        let server = ContextLayer::new(&Context::background())
+            .deadline_from([DeadlineHeader::CONNECT])
+            .layer(service_fn(move |request: Request<Body>| {
+                let ctx = request.extensions().get::<Context>().unwrap().clone();
+                let client = client
+                    .clone()
+                    .map_response(|answer: Response<_>| answer.map(Body::new));
+                client.oneshot(under(&ctx))
+            }));
+        server
+            .map_response(|answer: Response<_>| answer.map(Body::new))
+            .boxed_clone()
+    };
+    let last = service_fn(mirror).boxed_clone();
+    let chain = hop(hop(hop(last)));
+    let request = Request::builder().header("connect-timeout-ms", "5000");
+    let answer = chain
+        .oneshot(request.body(Body::empty()).unwrap())
+        .await
+        .unwrap();
+    let left = answer.headers()["connect-timeout-ms"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let left: u64 = left.parse().unwrap();
+    assert!(left <= 4700 && left > 3000, "{left}");
+    answer.into_body().collect().await.unwrap();
+}
+
+#[tokio::test]
+async fn without_a_context_it_is_as_if_there_were_no_layer() {
+    let client =
+        PropagateLayer::new(DeadlineHeader::GRPC).layer(service_fn(|_: Request<Body>| async {
+            Ok::<_, Infallible>(Response::new(Body::from("x")))
+        }));
+    let answer = client.oneshot(Request::new(Body::empty())).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "x");
+}
