@@ -5,8 +5,8 @@ use axum::http::{header, HeaderName, Request, Response, StatusCode};
 use axum::routing::{any, get};
 use axum::{Extension, Router};
 use cancel_tree::integrations::tower::{
-    Carried, ClientGone, Completed, ContextLayer, DeadlineHeader, HandlerFailed, Malformed,
-    Shutdown, UpgradeGuard,
+    Carried, ClientGone, Completed, ContextLayer, DeadlineHeader, DeadlineReached, HandlerFailed,
+    Malformed, Shutdown, UpgradeGuard,
 };
 use cancel_tree::{Context, ContextError, Group};
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -405,4 +405,29 @@ async fn a_response_that_is_ready_at_the_deadline_is_kept() {
             }));
     let response = service.oneshot(Request::new(Body::empty())).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_body_that_always_has_a_frame_ends_at_the_deadline() {
+    let service = background()
+        .max(millis(30))
+        .layer(service_fn(|_: Request<Body>| async {
+            let always = Stream(|_: &mut std::task::Context<'_>| {
+                Poll::Ready(Some(Ok::<_, Infallible>(Frame::data(
+                    hyper::body::Bytes::from("x"),
+                ))))
+            });
+            Ok::<_, Infallible>(Response::new(StreamBody::new(always)))
+        }));
+    let response = service.oneshot(Request::new(Body::empty())).await.unwrap();
+    let mut body = response.into_body();
+    let begin = Instant::now();
+    let error = loop {
+        match body.frame().await.expect("no clean end") {
+            Ok(_) => assert!(begin.elapsed() < Duration::from_secs(5)),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.is::<DeadlineReached>());
+    assert!(body.frame().await.is_none());
 }
