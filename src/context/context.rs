@@ -80,6 +80,7 @@ pub struct Context {
 impl core::panic::UnwindSafe for Context {}
 impl core::panic::RefUnwindSafe for Context {}
 
+/// # Roots, and contexts of another kind
 impl Context {
     /// The root of all contexts: never cancelled, no deadline, no values. For `main`, for tests, and where
     /// a request comes in.
@@ -92,6 +93,14 @@ impl Context {
     /// The same, where it is not clear yet which context belongs there: to be found again.
     pub const fn todo() -> Context {
         Context::root(Step::Todo)
+    }
+
+    /// A context below one of another kind: done when that is, with its deadline and values.
+    ///
+    /// No task and no thread stands behind it. When the context and all below it are gone, the
+    /// foreign one is told so.
+    pub fn below(parent: impl ForeignContext) -> Context {
+        foreign::below(parent)
     }
 
     const fn root(step: Step) -> Context {
@@ -110,9 +119,10 @@ impl Context {
             ..Context::root(step)
         }
     }
+}
 
-    // ----- derived contexts -------------------------------------------------------------------
-
+/// # Derived contexts
+impl Context {
     /// A context below this one that can be cancelled by itself. The guard cancels it when it is
     /// dropped, so at the end of the scope at the latest nothing started for it goes on. `let (ctx, _) = …` drops it at once;
     /// what has to keep both together is a [`GuardedContext`](crate::GuardedContext).
@@ -336,34 +346,6 @@ impl Context {
         }
     }
 
-    /// Which source a context of [`any_of`](Self::any_of) is done by: its place in the order given, from 0. Adding a
-    /// value changes nothing about that; of a context derived by a cancel or a deadline of its own it is `None`. See
-    /// [`CancellationToken::any_of_source`].
-    ///
-    /// ```
-    /// # use cancel_tree::Context;
-    /// let (request, _request_guard) = Context::background().with_cancel();
-    /// let (server, shutdown) = Context::background().with_cancel();
-    /// let either = Context::any_of([&request, &server]);
-    /// shutdown.cancel();
-    /// assert_eq!(either.any_of_source(), Some(1));
-    /// ```
-    #[must_use]
-    pub fn any_of_source(&self) -> Option<usize> {
-        if !self.is_done() {
-            return None;
-        }
-        self.token.as_ref()?.any_of_source()
-    }
-
-    /// A context below one of another kind: done when that is, with its deadline and values.
-    ///
-    /// No task and no thread stands behind it. When the context and all below it are gone, the
-    /// foreign one is told so.
-    pub fn below(parent: impl ForeignContext) -> Context {
-        foreign::below(parent)
-    }
-
     /// A token below this context, for those who ask for a [`CancellationToken`].
     #[must_use]
     pub fn child_token(&self) -> CancellationToken {
@@ -381,9 +363,10 @@ impl Context {
             None => Handle::root_pair(),
         }
     }
+}
 
-    // ----- what it says -----------------------------------------------------------------------
-
+/// # What it says
+impl Context {
     /// Whether the context is done: cancelled, or past its deadline. Wait-free.
     ///
     /// Cost: an acquire load.
@@ -483,6 +466,26 @@ impl Context {
         }
     }
 
+    /// Which source a context of [`any_of`](Self::any_of) is done by: its place in the order given, from 0. Adding a
+    /// value changes nothing about that; of a context derived by a cancel or a deadline of its own it is `None`. See
+    /// [`CancellationToken::any_of_source`].
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// let (request, _request_guard) = Context::background().with_cancel();
+    /// let (server, shutdown) = Context::background().with_cancel();
+    /// let either = Context::any_of([&request, &server]);
+    /// shutdown.cancel();
+    /// assert_eq!(either.any_of_source(), Some(1));
+    /// ```
+    #[must_use]
+    pub fn any_of_source(&self) -> Option<usize> {
+        if !self.is_done() {
+            return None;
+        }
+        self.token.as_ref()?.any_of_source()
+    }
+
     /// When the context will be done at the latest. A cancel does not change it.
     #[inline]
     #[must_use]
@@ -519,9 +522,10 @@ impl Context {
     pub fn value_by_id(&self, key: TypeId) -> Option<&(dyn Any + Send + Sync)> {
         self.values.get_by_id(key)
     }
+}
 
-    // ----- waiting ----------------------------------------------------------------------------
-
+/// # Waiting as a task
+impl Context {
     /// A future that is ready when the context is done, with the error.
     ///
     /// Once ready it stays ready. It holds one waker at most.
@@ -611,11 +615,47 @@ impl Context {
         outcome.map_err(|error| self.cause_or(error))
     }
 
+    /// Ready after `duration`, or when the context is done: for tasks, of any runtime, on this crate's timer. Threads take
+    /// [`blocking_sleep`](Self::blocking_sleep).
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use cancel_tree::Context;
+    /// # use std::time::Duration;
+    /// let ctx = Context::background();
+    /// assert_eq!(ctx.sleep(Duration::from_millis(1)).await, Ok(()));
+    /// # });
+    /// ```
+    ///
+    /// The time counts from the call, not from the first poll.
+    ///
+    /// # Errors
+    ///
+    /// The context was done before the time was over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing, and leaves nothing.
+    pub fn sleep(
+        &self,
+        duration: Duration,
+    ) -> impl Future<Output = Result<(), ContextError>> + Send + Sync + '_ {
+        let (nap, guard) = self.with_timeout(duration);
+        async move {
+            let _guard = guard;
+            nap.done().await;
+            self.check()
+        }
+    }
+
     /// A context that has an error has a cause, so there is nothing to fall back to but for the type's sake.
     fn cause_or(&self, error: ContextError) -> Cause {
         self.cause().unwrap_or_else(|| error.into())
     }
+}
 
+/// # Waiting as a thread
+impl Context {
     /// Parks the calling thread until the context is done. A context that never is, as
     /// [`background`](Self::background), is waited for until the end of the process.
     ///
@@ -678,42 +718,10 @@ impl Context {
     pub fn blocking_sleep(&self, duration: Duration) -> Result<(), ContextError> {
         self.blocking_wait_timeout(duration).map_or(Ok(()), Err)
     }
+}
 
-    /// Ready after `duration`, or when the context is done: for tasks, of any runtime, on this crate's timer. Threads take
-    /// [`blocking_sleep`](Self::blocking_sleep).
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// # use cancel_tree::Context;
-    /// # use std::time::Duration;
-    /// let ctx = Context::background();
-    /// assert_eq!(ctx.sleep(Duration::from_millis(1)).await, Ok(()));
-    /// # });
-    /// ```
-    ///
-    /// The time counts from the call, not from the first poll.
-    ///
-    /// # Errors
-    ///
-    /// The context was done before the time was over.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future loses nothing, and leaves nothing.
-    pub fn sleep(
-        &self,
-        duration: Duration,
-    ) -> impl Future<Output = Result<(), ContextError>> + Send + Sync + '_ {
-        let (nap, guard) = self.with_timeout(duration);
-        async move {
-            let _guard = guard;
-            nap.done().await;
-            self.check()
-        }
-    }
-
-    // ----- callbacks --------------------------------------------------------------------------
-
+/// # Callbacks
+impl Context {
     /// Runs `f` once when the context is done, on a worker thread of this crate; at once if it is done
     /// already. Neither the canceller nor another callback waits for it. (Go's `context.AfterFunc`.)
     ///
@@ -806,6 +814,7 @@ impl Default for Context {
     }
 }
 
+/// # As a context
 impl CancellationToken {
     /// A context that is done when this token is cancelled.
     ///

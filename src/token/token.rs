@@ -54,6 +54,7 @@ pub struct CancellationToken {
 impl core::panic::UnwindSafe for CancellationToken {}
 impl core::panic::RefUnwindSafe for CancellationToken {}
 
+/// # Making
 impl CancellationToken {
     /// A new token, not cancelled, with nothing above it.
     ///
@@ -113,47 +114,10 @@ impl CancellationToken {
     {
         Handle::any_of(sources.into_iter().map(|token| &token.handle).enumerate()).into()
     }
+}
 
-    /// Which source a token of [`any_of`](Self::any_of) was cancelled by: its place in the order given, from 0.
-    ///
-    /// It is the source whose cause this token has, also if others were cancelled at the same time; of those that were
-    /// cancelled when the token was made, the first. `None`: the token is not cancelled, it was cancelled itself and not
-    /// by a source, or it was not made by `any_of`, as the children of one that was.
-    ///
-    /// ```
-    /// # use cancel_tree::CancellationToken;
-    /// let (request, shutdown) = (CancellationToken::new(), CancellationToken::new());
-    /// let either = CancellationToken::any_of([&request, &shutdown]);
-    /// assert_eq!(either.any_of_source(), None);
-    /// shutdown.cancel();
-    /// assert_eq!(either.any_of_source(), Some(1));
-    /// request.cancel();
-    /// assert_eq!(either.any_of_source(), Some(1));
-    /// ```
-    ///
-    /// Cost: loads.
-    #[must_use]
-    pub fn any_of_source(&self) -> Option<usize> {
-        self.handle.any_of_source()
-    }
-
-    /// Whether the token is cancelled. Wait-free.
-    ///
-    /// Cost: one acquire load. (Where the timer's thread could not be started, a look at the deadlines above.)
-    #[inline]
-    pub fn is_cancelled(&self) -> bool {
-        self.handle.is_cancelled() || self.has_expired_unseen()
-    }
-
-    /// Without the timer's thread nobody else looks at the deadlines of contexts above.
-    #[inline]
-    pub(super) fn has_expired_unseen(&self) -> bool {
-        #[cfg(feature = "std")]
-        return crate::timer::is_missing() && expire_if_past(&self.handle);
-        #[cfg(not(feature = "std"))]
-        false
-    }
-
+/// # Cancelling
+impl CancellationToken {
     /// Cancels this token and everything below it. The first cancel wins; another one changes
     /// nothing.
     ///
@@ -200,6 +164,38 @@ impl CancellationToken {
         self.handle.cancel_with(cause.into())
     }
 
+    /// A guard that cancels the token when it is dropped, unless it is disarmed.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let token = CancellationToken::new();
+    /// {
+    ///     let _guard = token.clone().drop_guard();
+    /// }
+    /// assert!(token.is_cancelled());
+    /// ```
+    #[inline]
+    pub fn drop_guard(self) -> DropGuard {
+        DropGuard::new(self)
+    }
+
+    /// The same, for a borrowed token.
+    #[inline]
+    pub fn drop_guard_ref(&self) -> DropGuardRef<'_> {
+        DropGuardRef::new(self)
+    }
+}
+
+/// # What it says
+impl CancellationToken {
+    /// Whether the token is cancelled. Wait-free.
+    ///
+    /// Cost: one acquire load. (Where the timer's thread could not be started, a look at the deadlines above.)
+    #[inline]
+    pub fn is_cancelled(&self) -> bool {
+        self.handle.is_cancelled() || self.has_expired_unseen()
+    }
+
     /// Why the token is cancelled, if it is: the cause of the cancel that came first, here or
     /// above. Without a cause it is the kind of the cancel (as Go's `context.Cause`).
     ///
@@ -210,6 +206,41 @@ impl CancellationToken {
         self.handle.cause()
     }
 
+    /// Which source a token of [`any_of`](Self::any_of) was cancelled by: its place in the order given, from 0.
+    ///
+    /// It is the source whose cause this token has, also if others were cancelled at the same time; of those that were
+    /// cancelled when the token was made, the first. `None`: the token is not cancelled, it was cancelled itself and not
+    /// by a source, or it was not made by `any_of`, as the children of one that was.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let (request, shutdown) = (CancellationToken::new(), CancellationToken::new());
+    /// let either = CancellationToken::any_of([&request, &shutdown]);
+    /// assert_eq!(either.any_of_source(), None);
+    /// shutdown.cancel();
+    /// assert_eq!(either.any_of_source(), Some(1));
+    /// request.cancel();
+    /// assert_eq!(either.any_of_source(), Some(1));
+    /// ```
+    ///
+    /// Cost: loads.
+    #[must_use]
+    pub fn any_of_source(&self) -> Option<usize> {
+        self.handle.any_of_source()
+    }
+
+    /// Without the timer's thread nobody else looks at the deadlines of contexts above.
+    #[inline]
+    pub(super) fn has_expired_unseen(&self) -> bool {
+        #[cfg(feature = "std")]
+        return crate::timer::is_missing() && expire_if_past(&self.handle);
+        #[cfg(not(feature = "std"))]
+        false
+    }
+}
+
+/// # Which token it is
+impl CancellationToken {
     /// Which token this is, as a number: equal for clones, and different for all others that exist at the time.
     ///
     /// ```
@@ -266,7 +297,10 @@ impl CancellationToken {
     pub fn is_below(&self, other: &CancellationToken) -> bool {
         self.handle.is_below(&other.handle)
     }
+}
 
+/// # Weak handles, and raw ones
+impl CancellationToken {
     /// A handle that does not keep the token: for registries and whoever else wants to find a token as long as others have
     /// it.
     ///
@@ -339,7 +373,10 @@ impl CancellationToken {
     pub fn as_ptr(&self) -> *const () {
         self.handle.address()
     }
+}
 
+/// # Waiting as a task
+impl CancellationToken {
     /// A future that is ready when the token is cancelled.
     ///
     /// It holds at most one waker: that of the last poll, until it is dropped. Once ready it
@@ -366,27 +403,6 @@ impl CancellationToken {
     #[inline]
     pub fn cancelled_owned(self) -> WaitForCancellationFutureOwned {
         WaitForCancellationFutureOwned::new(self)
-    }
-
-    /// A guard that cancels the token when it is dropped, unless it is disarmed.
-    ///
-    /// ```
-    /// # use cancel_tree::CancellationToken;
-    /// let token = CancellationToken::new();
-    /// {
-    ///     let _guard = token.clone().drop_guard();
-    /// }
-    /// assert!(token.is_cancelled());
-    /// ```
-    #[inline]
-    pub fn drop_guard(self) -> DropGuard {
-        DropGuard::new(self)
-    }
-
-    /// The same, for a borrowed token.
-    #[inline]
-    pub fn drop_guard_ref(&self) -> DropGuardRef<'_> {
-        DropGuardRef::new(self)
     }
 
     /// Runs the future to its end, or until the token is cancelled: then the answer is `None`, and
@@ -417,7 +433,10 @@ impl CancellationToken {
     {
         fut.with_cancellation_token_owned(self).await
     }
+}
 
+/// # Callbacks
+impl CancellationToken {
     /// Calls `f` when the token is cancelled: on the cancelling thread, after all state below
     /// is set, in no particular order among callbacks; at once and on this thread if the
     /// token is cancelled already. It runs once at most.
@@ -486,7 +505,9 @@ impl CancellationToken {
         self.has_expired_unseen();
         Registration::with_cause(&self.handle, f)
     }
+}
 
+impl CancellationToken {
     #[cfg(feature = "std")]
     #[inline]
     pub(crate) fn into_handle(self) -> Handle {

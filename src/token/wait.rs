@@ -7,7 +7,7 @@ use crate::tree::waiter::Waiter;
 use core::task::Waker;
 use std::time::{Duration, Instant};
 
-/// Waits that park the calling thread (feature `std`).
+/// # Waiting as a thread
 impl CancellationToken {
     /// Parks the calling thread until the token is cancelled.
     ///
