@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// Default features are no badge.
+#![cfg_attr(docsrs, doc(auto_cfg(hide(feature = "std"))))]
 
 extern crate alloc;
 #[cfg(feature = "std")]

@@ -65,6 +65,7 @@ use std::time::{Duration, Instant};
 /// returns 2; a deadline 1 RMW and a reading of the clock more, and 1 more to drop it; no allocation for any of
 /// these. Values add 1 to making and to dropping any context that has them. [`err`](Self::err), [`is_done`](Self::is_done) and [`deadline`](Self::deadline) are loads. `clone`
 /// 1, or 2 with values.
+#[doc(alias = "context.Context")]
 #[derive(Clone)]
 #[must_use]
 pub struct Context {
@@ -86,11 +87,13 @@ impl Context {
     /// a request comes in.
     ///
     /// Cost: nothing; no allocation.
+    #[doc(alias = "Background")]
     pub const fn background() -> Context {
         Context::root(Step::Background)
     }
 
     /// The same, where it is not clear yet which context belongs there: to be found again.
+    #[doc(alias = "TODO")]
     pub const fn todo() -> Context {
         Context::root(Step::Todo)
     }
@@ -136,6 +139,7 @@ impl Context {
     /// ```
     ///
     /// Cost: 1 RMW below another context, an allocation below [`background`](Self::background).
+    #[doc(alias("WithCancel", "WithCancelCause"))]
     pub fn with_cancel(&self) -> (Context, CancelGuard) {
         self.derive(self.child_pair(), self.deadline, Step::Cancel)
     }
@@ -156,6 +160,7 @@ impl Context {
     /// ```
     ///
     /// Cost: that of [`with_cancel`](Self::with_cancel), 1 RMW and a reading of the clock.
+    #[doc(alias = "WithDeadline")]
     pub fn with_deadline(&self, deadline: Instant) -> (Context, CancelGuard) {
         self.at(Some(deadline), Instant::now, None)
     }
@@ -171,6 +176,7 @@ impl Context {
     /// assert_eq!(cause.to_string(), "too slow");
     /// assert_eq!(cause.kind(), ContextError::DeadlineExceeded);
     /// ```
+    #[doc(alias = "WithDeadlineCause")]
     pub fn with_deadline_cause(
         &self,
         deadline: Instant,
@@ -189,12 +195,14 @@ impl Context {
     /// ctx.blocking_wait();
     /// assert!(ctx.remaining().unwrap().is_zero());
     /// ```
+    #[doc(alias("WithTimeout", "timeout"))]
     pub fn with_timeout(&self, timeout: Duration) -> (Context, CancelGuard) {
         let now = Instant::now();
         self.at(now.checked_add(timeout), || now, None)
     }
 
     /// [`with_deadline_cause`](Self::with_deadline_cause), a while from now.
+    #[doc(alias = "WithTimeoutCause")]
     pub fn with_timeout_cause(
         &self,
         timeout: Duration,
@@ -292,6 +300,7 @@ impl Context {
     /// ```
     ///
     /// Cost: 2 to 3 allocations, and a copy of the table of the types that are there: 8 to 16 bytes for each.
+    #[doc(alias = "WithValue")]
     pub fn with_value<T: Send + Sync + 'static>(&self, value: T) -> Context {
         Context {
             token: self.token.clone(),
@@ -303,6 +312,7 @@ impl Context {
 
     /// A context with the values of this one, which is never done: for what has to be finished
     /// after the request. Deadline and cause do not reach it either. (Go's `WithoutCancel`.)
+    #[doc(alias("WithoutCancel", "detach", "shield"))]
     pub fn without_cancel(&self) -> Context {
         Context {
             token: None,
@@ -327,6 +337,7 @@ impl Context {
     /// ```
     ///
     /// Cost: that of [`CancellationToken::any_of`]. No task and no thread stands behind it.
+    #[doc(alias("merge", "select"))]
     pub fn any_of<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> Context {
         let contexts: Vec<&Context> = contexts.into_iter().collect();
         let handles = contexts.iter().enumerate().filter_map(|(i, ctx)| {
@@ -411,6 +422,7 @@ impl Context {
     /// error it stays, and [`done`](Self::done) is ready.
     ///
     /// Cost: a load while it is not done; then a climb to what was cancelled.
+    #[doc(alias = "Err")]
     #[inline]
     #[must_use]
     pub fn err(&self) -> Option<ContextError> {
@@ -422,6 +434,7 @@ impl Context {
 
     /// Why the context is done: the cause given to the cancel or the deadline that came first, here or
     /// above; without one, the kind itself (as Go's `context.Cause`), or [`GuardDropped`](crate::GuardDropped).
+    #[doc(alias = "Cause")]
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         if !self.is_done() {
@@ -487,6 +500,7 @@ impl Context {
     }
 
     /// When the context will be done at the latest. A cancel does not change it.
+    #[doc(alias = "Deadline")]
     #[inline]
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
@@ -503,6 +517,7 @@ impl Context {
     /// The nearest value of this type, here or above; also after the context is done.
     ///
     /// Cost: two hashed look-ups' worth of loads, however long the chain.
+    #[doc(alias = "Value")]
     #[must_use]
     pub fn value<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.values.get()
@@ -533,6 +548,7 @@ impl Context {
     /// # Cancel safety
     ///
     /// Dropping it loses nothing.
+    #[doc(alias("Done", "select"))]
     pub fn done(&self) -> Done<'_> {
         Done::new(self)
     }
@@ -587,6 +603,7 @@ impl Context {
     /// # Cancel safety
     ///
     /// That of the future.
+    #[doc(alias("select", "run_until_cancelled"))]
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, ContextError> {
         done::run(self, future).await
     }
@@ -746,6 +763,7 @@ impl Context {
     /// A panic of `f` ends there; the panic hook tells of it.
     ///
     /// Cost: that of [`CancellationToken::on_cancel`].
+    #[doc(alias = "AfterFunc")]
     pub fn after_func<F: FnOnce() + Send + 'static>(&self, f: F) -> Registration {
         self.register(|token| Registration::off_thread(token, f))
     }

@@ -22,6 +22,7 @@ use core::ptr;
 /// # Panics
 ///
 /// Dropping it panics where [`CancellationToken::cancel`] would.
+#[doc(alias("CancelFunc", "CancelCauseFunc", "DropGuard"))]
 #[must_use = "a guard that is dropped at once cancels at once"]
 pub struct CancelGuard {
     /// Taken out when the guard goes.
@@ -219,6 +220,7 @@ impl AsRef<Context> for GuardedContext {
 /// The right to cancel a context, and nothing else; made by [`CancelGuard::canceller`].
 ///
 /// Dropping it does nothing.
+#[doc(alias("CancelFunc", "AbortController", "AbortHandle", "StopSource"))]
 #[derive(Clone)]
 pub struct Canceller {
     token: CancellationToken,

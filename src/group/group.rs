@@ -64,6 +64,14 @@ use std::time::{Duration, Instant};
 /// more at the end; with a limit, 2 more. (A context with values is counted by all who have it: 2 more, on a line that
 /// all share.) A task without a name takes 48 bytes, and 64 for its context, beyond its future. The group keeps that for about as many
 /// as there ever were at once.
+#[doc(alias(
+    "errgroup",
+    "WaitGroup",
+    "TaskTracker",
+    "JoinSet",
+    "nursery",
+    "TaskGroup"
+))]
 pub struct Group {
     spawner: Spawner,
 }
@@ -111,6 +119,7 @@ impl Group {
     /// ([`Full`](super::Full)); `…_when` waits for it.
     ///
     /// The same again by [`set_limit`](Self::set_limit).
+    #[doc(alias = "SetLimit")]
     #[must_use = "it is the group"]
     pub fn limit(self, tasks: usize) -> Group {
         self.set_limit(tasks);
@@ -186,6 +195,7 @@ impl Group {
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing.
+    #[doc(alias = "Wait")]
     pub async fn join(&self) -> Result<(), Cause> {
         self.gone_for_good().await;
         self.spawner.body().verdict()

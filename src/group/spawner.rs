@@ -35,6 +35,7 @@ use std::thread;
 /// }).unwrap();
 /// group.join_blocking().unwrap(); // of all four
 /// ```
+#[doc(alias = "TaskTracker")]
 pub struct Spawner {
     body: NonNull<Body>,
 }

@@ -44,6 +44,13 @@ use core::mem::ManuallyDrop;
 /// clone 1; a child 1 in the steady state, dropping it 1, or 2 if it was cancelled and has had children; cancelling 1 for each node
 /// below.
 /// A parent keeps the memory of about its peak number of children until it is dropped itself.
+#[doc(alias(
+    "CancellationTokenSource",
+    "AbortSignal",
+    "AbortController",
+    "StopToken",
+    "stop_token"
+))]
 #[repr(transparent)]
 pub struct CancellationToken {
     handle: Handle,
@@ -107,6 +114,12 @@ impl CancellationToken {
     /// ```
     ///
     /// Cost: of one source, a child and an allocation; of two, 4 RMWs and 3 allocations, and 4 RMWs to drop it.
+    #[doc(alias(
+        "CreateLinkedTokenSource",
+        "linked token source",
+        "AbortSignal.any",
+        "select"
+    ))]
     #[must_use]
     pub fn any_of<'a, I>(sources: I) -> CancellationToken
     where
@@ -143,6 +156,7 @@ impl CancellationToken {
     /// 1 RMW if nothing is below, also if somebody waits for this token. Else 2, and 1 for each node below, the places
     /// of dropped children too; a second pass of loads if somebody waits, with 1 RMW for each waiter, and a third if
     /// there are callbacks. No allocation, no recursion.
+    #[doc(alias("request_stop", "abort"))]
     pub fn cancel(&self) {
         self.handle.cancel();
     }
@@ -191,6 +205,7 @@ impl CancellationToken {
     /// Whether the token is cancelled. Wait-free.
     ///
     /// Cost: one acquire load. (Where the timer's thread could not be started, a look at the deadlines above.)
+    #[doc(alias("IsCancellationRequested", "stop_requested", "aborted"))]
     #[inline]
     pub fn is_cancelled(&self) -> bool {
         self.handle.is_cancelled() || self.has_expired_unseen()
@@ -390,6 +405,7 @@ impl CancellationToken {
     ///
     /// First poll: 2 RMWs, dropping it 1, or none once it was woken; beside other waiters of the same token the same, at
     /// a child of its own, which takes 1 to drop in any case. To poll again with the same waker: a load.
+    #[doc(alias("Done", "select"))]
     #[inline]
     pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
         WaitForCancellationFuture::new(self)
@@ -469,6 +485,7 @@ impl CancellationToken {
     /// # Cost
     ///
     /// A child (1 RMW), 2 RMWs to count and to arm the callback, two allocations.
+    #[doc(alias("Register", "stop_callback", "AfterFunc"))]
     pub fn on_cancel<F>(&self, f: F) -> Registration
     where
         F: FnOnce() + Send + 'static,

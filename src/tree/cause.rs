@@ -382,6 +382,7 @@ impl Cause {
     /// let found = cause.find::<io::Error>().unwrap();
     /// assert_eq!(found.kind(), io::ErrorKind::ConnectionReset);
     /// ```
+    #[doc(alias("As", "errors.As", "downcast"))]
     pub fn find<E: Error + 'static>(&self) -> Option<&E> {
         follow(self.error(), next).find_map(at)
     }
