@@ -119,12 +119,32 @@ fn write_distance(f: &mut fmt::Formatter<'_>, deadline: Instant) -> fmt::Result 
     }
 }
 
+/// How the context came to be, whether it is done and why, how long it has, and the id of its token. Of values, the type.
+///
+/// ```
+/// # use cancel_tree::Context;
+/// let (ctx, guard) = Context::background().with_cancel();
+/// guard.cancel_with("the page was closed");
+/// let shown = format!("{ctx:?}");
+/// assert!(shown.contains(r#"is_done: true, err: Cancelled, cause: "the page was closed""#));
+/// ```
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Context({self}")?;
-        if let Some(error) = self.err() {
-            write!(f, ": {error}")?;
+        // Asked once, so that all of it is of one moment.
+        let cause = self.cause();
+        let mut debug = f.debug_struct("Context");
+        debug.field("chain", &format_args!("{self}"));
+        debug.field("is_done", &cause.is_some());
+        if let Some(cause) = cause {
+            debug.field("err", &cause.kind());
+            debug.field("cause", &format_args!("\"{cause}\""));
         }
-        f.write_str(")")
+        if let Some(remaining) = self.remaining() {
+            debug.field("remaining", &remaining);
+        }
+        if let Some(token) = &self.token {
+            debug.field("id", &token.id());
+        }
+        debug.finish()
     }
 }
