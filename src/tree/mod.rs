@@ -10,7 +10,7 @@
 //!
 //! - **I1** `parent` and, once linked, `sibling` are fixed while the parent is not DEAD.
 //! - **I2** A linked node is memory of its parent's list and is freed, or reset, only by the
-//!   one who has made the parent DEAD or is freeing the parent, and then by him alone.
+//!   one who has made the parent DEAD or is freeing the parent, and then by that one alone.
 //! - **I3** A node with CANCELLED and INHERITED is *frozen*: neither claimed nor reset, nor is
 //!   anything below it, before the cancelled ancestor dies, which the canceller's handle prevents.
 //! - **I4** Every strong reference to a node is counted in its word, and only who owns one can make

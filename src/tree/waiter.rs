@@ -80,14 +80,14 @@ impl Slot {
     }
 
     /// Takes the waker out, by the waiter who armed it and a `step` that clears WAITER and gives up the slot; true: it
-    /// was he who cleared it.
+    /// was the caller who cleared it.
     ///
     /// # Safety
-    /// The slot is the caller's, and he has armed it.
+    /// The slot is the caller's, which has armed it.
     unsafe fn take_by(&self, step: impl FnOnce() -> bool) -> Option<Waker> {
         // Read before it is known whose it is: a canceller who takes it reads too, and nobody writes
         // before the slot has been given up.
-        // SAFETY: the caller has written it. It is a copy of bytes, used only if it is his.
+        // SAFETY: the caller has written it. It is a copy of bytes, used only if it is the caller's.
         let raw = self.0.with(|slot| unsafe { ptr::read(slot) });
         // SAFETY: who clears WAITER owns the content (I8), a waker as the caller has armed it.
         step().then(|| ManuallyDrop::into_inner(unsafe { raw.assume_init().waker }))

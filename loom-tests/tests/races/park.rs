@@ -6,7 +6,7 @@ use loom::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
-/// A flag that orders nothing: who waits for it sees it because he was told.
+/// A flag that orders nothing: the waiter sees it because it was told.
 #[derive(Clone)]
 struct Flag(Arc<AtomicBool>);
 

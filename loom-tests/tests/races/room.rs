@@ -362,7 +362,7 @@ fn seat_taken_vs_close_vs_close_from_above() {
     });
 }
 
-/// The memory stays for the canceller above, or goes before he comes.
+/// The memory stays for the canceller above, or goes before it comes.
 #[test]
 fn token_with_a_room_dropped_vs_cancel_of_the_parent() {
     model(USUAL, || {
