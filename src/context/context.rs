@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 /// What a request carries through a program: when to stop, and what belongs to it. The counterpart of Go's
 /// `context.Context`.
 ///
-/// It goes down from caller to callee as the first parameter, named `ctx`, by reference. Who starts
-/// something derives a context for it; who has a context can see whether to stop, but
-/// cannot stop others: that right is a separate value, the [`CancelGuard`].
+/// It goes down from caller to callee as the first parameter, named `ctx`, by reference. Code that starts
+/// something derives a context for it. A context tells whether to stop, but cannot stop others: that right is a
+/// separate value, the [`CancelGuard`].
 ///
 /// ```
 /// use cancel_tree::{Context, ContextError};
@@ -47,8 +47,8 @@ use std::time::{Duration, Instant};
 /// millisecond. Wakers and callbacks run on a worker thread then. Time is that of [`Instant`]: on Linux it stands
 /// still while the machine is suspended.
 ///
-/// A child process made by `fork` without `exec` has no timer thread: deadlines do not pass there for those who
-/// poll, but those who block in [`blocking_wait`](Self::blocking_wait) or [`blocking_sleep`](Self::blocking_sleep) notice them. Callbacks do not run there at
+/// A child process made by `fork` without `exec` has no timer thread: deadlines do not pass there for polling
+/// code, but threads that block in [`blocking_wait`](Self::blocking_wait) or [`blocking_sleep`](Self::blocking_sleep) notice them. Callbacks do not run there at
 /// a deadline, and the memory of deadlines is not all given back.
 ///
 /// Deadlines of one moment are noticed in the order in which they are, as far as the timer keeps up: where a thousand and more
@@ -56,8 +56,8 @@ use std::time::{Duration, Instant};
 ///
 /// # Memory ordering
 ///
-/// As for [`CancellationToken`]: what a thread did before it cancelled is visible to who has seen the
-/// cancel.
+/// As for [`CancellationToken`]: what a thread did before it cancelled is visible to every thread that has
+/// seen the cancel.
 ///
 /// # Cost
 ///
@@ -83,7 +83,7 @@ impl core::panic::RefUnwindSafe for Context {}
 
 /// # Roots, and contexts of another kind
 impl Context {
-    /// The root of all contexts: never cancelled, no deadline, no values. For `main`, for tests, and where
+    /// Returns the root of all contexts: never cancelled, no deadline, no values. For `main`, for tests, and where
     /// a request comes in.
     ///
     /// Cost: nothing; no allocation.
@@ -92,13 +92,14 @@ impl Context {
         Context::root(Step::Background)
     }
 
-    /// The same, where it is not clear yet which context belongs there: to be found again.
+    /// Returns the same as [`background`](Self::background), for places where it is not clear yet which context belongs
+    /// there; the name makes them easy to find again.
     #[doc(alias = "TODO")]
     pub const fn todo() -> Context {
         Context::root(Step::Todo)
     }
 
-    /// A context below one of another kind: done when that is, with its deadline and values.
+    /// Creates a context below one of another kind: done when that is, with its deadline and values.
     ///
     /// No task and no thread stands behind it. When the context and all below it are gone, the
     /// foreign one is told so.
@@ -126,7 +127,7 @@ impl Context {
 
 /// # Derived contexts
 impl Context {
-    /// A context below this one that can be cancelled by itself. The guard cancels it when it is
+    /// Creates a context below this one that can be cancelled by itself. The guard cancels it when it is
     /// dropped, so at the end of the scope at the latest nothing started for it goes on. `let (ctx, _) = …` drops it at once;
     /// what has to keep both together is a [`GuardedContext`](crate::GuardedContext).
     ///
@@ -144,7 +145,7 @@ impl Context {
         self.derive(self.child_pair(), self.deadline, Step::Cancel)
     }
 
-    /// A context below this one that is done at `deadline`, if that is earlier than this one's. Otherwise
+    /// Creates a context below this one that is done at `deadline`, if that is earlier than this one's. Otherwise
     /// this one's holds, with its cause. A deadline that has passed gives a context that is done.
     ///
     /// An explicit cancel before the deadline gives [`ContextError::Cancelled`].
@@ -165,7 +166,7 @@ impl Context {
         self.at(Some(deadline), Instant::now, None)
     }
 
-    /// The same, and says why it is done then. The cause answers to
+    /// Like [`with_deadline`](Self::with_deadline), with a cause. The cause answers to
     /// [`ContextError::DeadlineExceeded`] whatever kind it had.
     ///
     /// ```
@@ -185,7 +186,7 @@ impl Context {
         self.at(Some(deadline), Instant::now, Some(cause.into()))
     }
 
-    /// [`with_deadline`](Self::with_deadline), a while from now. What the clock cannot express, as
+    /// Like [`with_deadline`](Self::with_deadline), `timeout` from now. What the clock cannot express, as
     /// [`Duration::MAX`], is no deadline.
     ///
     /// ```
@@ -201,7 +202,7 @@ impl Context {
         self.at(now.checked_add(timeout), || now, None)
     }
 
-    /// [`with_deadline_cause`](Self::with_deadline_cause), a while from now.
+    /// Like [`with_deadline_cause`](Self::with_deadline_cause), `timeout` from now.
     #[doc(alias = "WithTimeoutCause")]
     pub fn with_timeout_cause(
         &self,
@@ -278,7 +279,7 @@ impl Context {
         (ctx, guard)
     }
 
-    /// A context with a value, found by its type: see [`value`](Self::value). It is done when this one
+    /// Creates a context with a value, found by its type: see [`value`](Self::value). It is done when this one
     /// is.
     ///
     /// Make a type of your own for each thing to be passed; of two values of one type, the nearest wins. The type is
@@ -310,7 +311,7 @@ impl Context {
         }
     }
 
-    /// A context with the values of this one, which is never done: for what has to be finished
+    /// Creates a context with the values of this one, which is never done: for what has to be finished
     /// after the request. Deadline and cause do not reach it either. (Go's `WithoutCancel`.)
     #[doc(alias("WithoutCancel", "detach", "shield"))]
     pub fn without_cancel(&self) -> Context {
@@ -322,7 +323,7 @@ impl Context {
         }
     }
 
-    /// A context that is done as soon as one of these is, with that one's cause. Its deadline is the
+    /// Creates a context that is done as soon as one of these is, with that one's cause. Its deadline is the
     /// earliest of theirs. **Its values are the first one's; those of the others are not found**: put the one first whose
     /// values matter. Of none, it is never done.
     ///
@@ -357,7 +358,7 @@ impl Context {
         }
     }
 
-    /// A token below this context, for those who ask for a [`CancellationToken`].
+    /// Creates a token below this context, for code that takes a [`CancellationToken`].
     #[must_use]
     pub fn child_token(&self) -> CancellationToken {
         match &self.token {
@@ -378,7 +379,7 @@ impl Context {
 
 /// # What it says
 impl Context {
-    /// Whether the context is done: cancelled, or past its deadline. Wait-free.
+    /// Returns `true` if the context is done: cancelled, or past its deadline. Wait-free.
     ///
     /// Cost: an acquire load.
     #[inline]
@@ -390,9 +391,9 @@ impl Context {
         token.is_cancelled() || self.has_expired_unseen(token.handle())
     }
 
-    /// Whether the context can be done at all, now or later. `false`: it is [`background`](Self::background) or
-    /// [`todo`](Self::todo), has been made by [`without_cancel`](Self::without_cancel), or has no more than values beyond
-    /// that. (In Go, `ctx.Done() != nil`.)
+    /// Returns `true` if the context can be done at all, now or later. [`background`](Self::background),
+    /// [`todo`](Self::todo), what [`without_cancel`](Self::without_cancel) makes, and what only adds values to these
+    /// cannot. (In Go, `ctx.Done() != nil`.)
     ///
     /// ```
     /// # use cancel_tree::Context;
@@ -418,7 +419,7 @@ impl Context {
         }
     }
 
-    /// Why the context is done, as one of two kinds; none while it is not. Once there is an
+    /// Returns why the context is done, as one of two kinds, or `None` while it is not. Once there is an
     /// error it stays, and [`done`](Self::done) is ready.
     ///
     /// Cost: a load while it is not done; then a climb to what was cancelled.
@@ -432,7 +433,7 @@ impl Context {
         self.token.as_ref().and_then(|token| token.handle().kind())
     }
 
-    /// Why the context is done: the cause given to the cancel or the deadline that came first, here or
+    /// Returns why the context is done: the cause given to the cancel or the deadline that came first, here or
     /// above; without one, the kind itself (as Go's `context.Cause`), or [`GuardDropped`](crate::GuardDropped).
     #[doc(alias = "Cause")]
     #[must_use]
@@ -443,7 +444,7 @@ impl Context {
         self.token.as_ref().and_then(CancellationToken::cause)
     }
 
-    /// [`err`](Self::err) for the `?` operator.
+    /// Returns [`err`](Self::err) as a `Result`, for the `?` operator.
     ///
     /// # Errors
     ///
@@ -453,7 +454,7 @@ impl Context {
         self.err().map_or(Ok(()), Err)
     }
 
-    /// [`check`](Self::check), whose error is the [cause](Self::cause).
+    /// Like [`check`](Self::check), but the error is the [cause](Self::cause).
     ///
     /// ```
     /// # use cancel_tree::{Cause, Context};
@@ -479,7 +480,7 @@ impl Context {
         }
     }
 
-    /// Which source a context of [`any_of`](Self::any_of) is done by: its place in the order given, from 0. Adding a
+    /// Returns which source a context of [`any_of`](Self::any_of) is done by: its place in the order given, from 0. Adding a
     /// value changes nothing about that; of a context derived by a cancel or a deadline of its own it is `None`. See
     /// [`CancellationToken::any_of_source`].
     ///
@@ -499,7 +500,7 @@ impl Context {
         self.token.as_ref()?.any_of_source()
     }
 
-    /// When the context will be done at the latest. A cancel does not change it.
+    /// Returns when the context will be done at the latest. A cancel does not change it.
     #[doc(alias = "Deadline")]
     #[inline]
     #[must_use]
@@ -507,14 +508,14 @@ impl Context {
         self.deadline
     }
 
-    /// How long it is until the deadline; zero if it has passed.
+    /// Returns the time until the deadline; zero if it has passed.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         let deadline = self.deadline?;
         Some(deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// The nearest value of this type, here or above; also after the context is done.
+    /// Returns the nearest value of this type, here or above; also after the context is done.
     ///
     /// Cost: two hashed look-ups' worth of loads, however long the chain.
     #[doc(alias = "Value")]
@@ -523,7 +524,7 @@ impl Context {
         self.values.get()
     }
 
-    /// The same, of a type that is known by its [`TypeId`] alone: for a layer of another kind that hands values on, as
+    /// Like [`value`](Self::value), for a type that is known by its [`TypeId`] alone: for a layer of another kind that hands values on, as
     /// [`ForeignContext::value`] is asked for them.
     ///
     /// ```
@@ -541,7 +542,7 @@ impl Context {
 
 /// # Waiting as a task
 impl Context {
-    /// A future that is ready when the context is done, with the error.
+    /// Returns a future that is ready when the context is done, with the error.
     ///
     /// Once ready it stays ready. It holds one waker at most.
     ///
@@ -553,13 +554,12 @@ impl Context {
         Done::new(self)
     }
 
-    /// The same, and owns the context.
+    /// Like [`done`](Self::done), but owns the context.
     pub fn done_owned(self) -> DoneOwned {
         DoneOwned::new(self)
     }
 
-    /// The same with no output, for those who ask for a future of that kind: what a server's graceful shutdown waits
-    /// for, as axum's `with_graceful_shutdown` or tonic's `serve_with_shutdown`.
+    /// Like [`done_owned`](Self::done_owned), without an output: what a server's graceful shutdown takes, as axum's `with_graceful_shutdown` or tonic's `serve_with_shutdown`.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -608,7 +608,7 @@ impl Context {
         done::run(self, future).await
     }
 
-    /// [`run`](Self::run), whose error is the cause.
+    /// Like [`run`](Self::run), but the error is the cause.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -632,7 +632,7 @@ impl Context {
         outcome.map_err(|error| self.cause_or(error))
     }
 
-    /// Ready after `duration`, or when the context is done: for tasks, of any runtime, on this crate's timer. Threads take
+    /// Returns a future that is ready after `duration`, or when the context is done: for tasks, of any runtime, on this crate's timer. Threads take
     /// [`blocking_sleep`](Self::blocking_sleep).
     ///
     /// ```
@@ -685,8 +685,8 @@ impl Context {
         }
     }
 
-    /// Parks the calling thread until the context is done, or for `duration`; none if it is not done
-    /// then.
+    /// Parks the calling thread until the context is done, or for `duration`. Returns `None` if it is not
+    /// done then.
     pub fn blocking_wait_timeout(&self, duration: Duration) -> Option<ContextError> {
         if let Some(error) = self.err() {
             return Some(error);
@@ -710,8 +710,8 @@ impl Context {
         self.err()
     }
 
-    /// Parks the calling thread until the context is done, or until `deadline`; none if it is not done
-    /// then.
+    /// Parks the calling thread until the context is done, or until `deadline`. Returns `None` if it is not
+    /// done then.
     pub fn blocking_wait_deadline(&self, deadline: Instant) -> Option<ContextError> {
         if let Some(error) = self.err() {
             return Some(error);
@@ -742,7 +742,7 @@ impl Context {
     /// Runs `f` once when the context is done, on a worker thread of this crate; at once if it is done
     /// already. Neither the canceller nor another callback waits for it. (Go's `context.AfterFunc`.)
     ///
-    /// The answer is the right to unregister `f`; dropping that leaves `f` registered, also after the
+    /// The returned [`Registration`] can unregister `f`. Dropping it leaves `f` registered, also after the
     /// last handle of this context is gone, until the deadline if there is one, or for as long as
     /// something above can be cancelled. Then `f` is dropped without running.
     ///
@@ -775,7 +775,7 @@ impl Context {
         self.register(|token| Registration::new(token, f))
     }
 
-    /// [`after_func`](Self::after_func), and hands the cause to `f`, which so need not own a context to ask for it.
+    /// Like [`after_func`](Self::after_func), but passes the cause to `f`, so that `f` need not own a context to ask for it.
     ///
     /// ```
     /// # use cancel_tree::Context;
@@ -791,7 +791,7 @@ impl Context {
         self.register(|token| Registration::off_thread_with_cause(token, f))
     }
 
-    /// [`on_cancel`](Self::on_cancel), and hands the cause to `f`: [`CancellationToken::on_cancel_with`].
+    /// Like [`on_cancel`](Self::on_cancel), but passes the cause to `f`: see [`CancellationToken::on_cancel_with`].
     pub fn on_cancel_with<F: FnOnce(Cause) + Send + 'static>(&self, f: F) -> Registration {
         self.register(|token| Registration::with_cause(token, f))
     }
@@ -808,7 +808,7 @@ impl Context {
     }
 }
 
-/// What a waiter does who finds the deadline passed before the timer does.
+/// What a waiter does that finds the deadline passed before the timer does.
 #[cold]
 fn expire_if_past(token: &Handle, deadline: Instant) -> bool {
     timer::look();
@@ -834,7 +834,7 @@ impl Default for Context {
 
 /// # As a context
 impl CancellationToken {
-    /// A context that is done when this token is cancelled.
+    /// Creates a context that is done when this token is cancelled.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;

@@ -15,7 +15,7 @@ use core::ptr;
 /// # use cancel_tree::Context;
 /// let (ctx, guard) = Context::background().with_cancel();
 /// assert!(guard.cancel_with("the page was closed"));
-/// assert!(!guard.cancel()); // somebody was faster
+/// assert!(!guard.cancel()); // not the first any more
 /// assert_eq!(ctx.cause().unwrap().to_string(), "the page was closed");
 /// ```
 ///
@@ -36,7 +36,7 @@ impl CancelGuard {
         CancelGuard { token }
     }
 
-    /// Cancels the context and everything below. True: this call was the first.
+    /// Cancels the context and everything below. Returns `true` if this call was the first to cancel.
     ///
     /// # Panics
     ///
@@ -45,7 +45,7 @@ impl CancelGuard {
         self.token.handle().cancel()
     }
 
-    /// The same, and says why.
+    /// Like [`cancel`](Self::cancel), with a cause.
     ///
     /// # Panics
     ///
@@ -54,7 +54,7 @@ impl CancelGuard {
         self.token.cancel_with(cause)
     }
 
-    /// The right to cancel for others, as often as needed, without the duty.
+    /// Returns a right to cancel that can be cloned and handed around, and does nothing when dropped.
     ///
     /// Cost: 1 RMW.
     #[must_use]
@@ -64,7 +64,7 @@ impl CancelGuard {
         }
     }
 
-    /// The same guard, which gives this cause when it is dropped, and not [`GuardDropped`](crate::GuardDropped).
+    /// Returns a guard that gives this cause when it is dropped, instead of [`GuardDropped`](crate::GuardDropped).
     ///
     /// ```
     /// # use cancel_tree::Context;
@@ -176,13 +176,13 @@ pub struct GuardedContext {
 }
 
 impl GuardedContext {
-    /// The right to cancel: [`cancel`](CancelGuard::cancel), [`cancel_with`](CancelGuard::cancel_with),
+    /// Returns the right to cancel: [`cancel`](CancelGuard::cancel), [`cancel_with`](CancelGuard::cancel_with),
     /// [`canceller`](CancelGuard::canceller).
     pub fn guard(&self) -> &CancelGuard {
         &self.guard
     }
 
-    /// The two, apart.
+    /// Takes the two apart.
     ///
     /// ```
     /// # use cancel_tree::{Context, GuardedContext};
@@ -227,7 +227,7 @@ pub struct Canceller {
 }
 
 impl Canceller {
-    /// Cancels the context and everything below. True: this call was the first.
+    /// Cancels the context and everything below. Returns `true` if this call was the first to cancel.
     ///
     /// ```
     /// # use cancel_tree::Context;
@@ -244,7 +244,7 @@ impl Canceller {
         self.token.handle().cancel()
     }
 
-    /// The same, and says why.
+    /// Like [`cancel`](Self::cancel), with a cause.
     ///
     /// # Panics
     ///

@@ -1,4 +1,4 @@
-//! The group itself: who has it waits for its tasks, and ends them.
+//! The group itself: its owner waits for its tasks, and ends them.
 
 use super::body::{Body, Look};
 use super::outcomes::Outcomes;
@@ -60,8 +60,8 @@ use std::time::{Duration, Instant};
 ///
 /// # Cost
 ///
-/// In atomic read-modify-writes: a task 1 to begin and 1 to end, on a line of its own; its context 2. While somebody joins, 1
-/// more at the end; with a limit, 2 more. (A context with values is counted by all who have it: 2 more, on a line that
+/// In atomic read-modify-writes (RMWs): a task 1 to begin and 1 to end, on a line of its own; its context 2. While somebody joins, 1
+/// more at the end; with a limit, 2 more. (A context with values is counted by all that have it: 2 more, on a line that
 /// all share.) A task without a name takes 48 bytes, and 64 for its context, beyond its future. The group keeps that for about as many
 /// as there ever were at once.
 #[doc(alias(
@@ -80,7 +80,7 @@ pub struct Group {
 const GRACE: Duration = Duration::from_secs(1);
 
 impl Group {
-    /// A group with a context of its own, below `ctx`.
+    /// Creates a group with a context of its own, below `ctx`.
     #[must_use = "dropping a group cancels it"]
     pub fn new(ctx: &Context) -> Group {
         Group::of(Body::allocate(ctx, None, None))
@@ -92,8 +92,8 @@ impl Group {
         }
     }
 
-    /// A group inside this one: its context is below this one's, and its tasks count here too, so this one's
-    /// `join` and `shutdown` see to them. Its errors cancel only itself; who joins it may hand them on. If this one
+    /// Creates a group inside this one: its context is below this one's, and its tasks count here too, so this one's
+    /// `join` and `shutdown` see to them. Its errors cancel only itself; what joins it may hand them on. If this one
     /// is closed, so is that one.
     ///
     /// Where `named` gives a task a name, it is called `db/name` here. The limit of this one does not count
@@ -107,7 +107,7 @@ impl Group {
         ))
     }
 
-    /// Errors cancel nothing any more: they are only kept, the first for `join`. A panic still cancels.
+    /// Makes errors cancel nothing: they are only kept, the first for `join`. A panic still cancels.
     #[must_use = "it is the group"]
     pub fn keep_going(self) -> Group {
         // Relaxed: tasks are started after this.
@@ -115,10 +115,10 @@ impl Group {
         self
     }
 
-    /// So many tasks at once, of those that are started from now on. What does not wait is refused when there is no room
+    /// Allows at most `tasks` tasks at once, of those that are started from now on. What does not wait is refused when there is no room
     /// ([`Full`](super::Full)); `…_when` waits for it.
     ///
-    /// The same again by [`set_limit`](Self::set_limit).
+    /// It can be changed by [`set_limit`](Self::set_limit).
     #[doc(alias = "SetLimit")]
     #[must_use = "it is the group"]
     pub fn limit(self, tasks: usize) -> Group {
@@ -126,20 +126,20 @@ impl Group {
         self
     }
 
-    /// Changes the limit while tasks run: a higher one lets in who waits, a lower one lets nobody in until enough have
-    /// gone. `usize::MAX` is none.
+    /// Changes the limit while tasks run: a higher one lets in those that wait, a lower one lets none in until enough have
+    /// gone. `usize::MAX` is no limit.
     pub fn set_limit(&self, tasks: usize) {
         let mut panics = Panics::default();
         self.spawner.body().limit.set(tasks, &mut panics);
         panics.resume();
     }
 
-    /// Another right to start tasks, without the right to end the group.
+    /// Returns another right to start tasks, without the right to end the group.
     pub fn spawner(&self) -> Spawner {
         self.spawner.clone()
     }
 
-    /// Cancels the group's context. True: this call was the first.
+    /// Cancels the group's context. Returns `true` if this call was the first to cancel.
     ///
     /// # Panics
     ///
@@ -148,7 +148,7 @@ impl Group {
         self.spawner.body().cancel()
     }
 
-    /// The same, and says why.
+    /// Like [`cancel`](Self::cancel), with a cause.
     ///
     /// # Panics
     ///
@@ -157,14 +157,14 @@ impl Group {
         self.spawner.body().cancel_with(cause.into())
     }
 
-    /// Nothing new is started any more; what runs goes on.
+    /// Closes the group: nothing new is started any more, and what runs goes on.
     pub fn close(&self) {
         let mut panics = Panics::default();
         self.spawner.body().close(&mut panics);
         panics.resume();
     }
 
-    /// Who is there.
+    /// Returns the tasks that are there.
     #[must_use]
     pub fn running(&self) -> Vec<TaskInfo> {
         self.spawner.body().read(TaskInfo::of)
@@ -172,7 +172,7 @@ impl Group {
 
     // ----- waiting ----------------------------------------------------------------------------
 
-    /// Waits until there is nobody, for once: a moment at which no task was there. Closes nothing.
+    /// Waits until the group is empty once: for a moment at which no task was there. Closes nothing.
     ///
     /// # Cancel safety
     ///
@@ -201,7 +201,7 @@ impl Group {
         self.spawner.body().verdict()
     }
 
-    /// [`join`](Self::join), parking the calling thread.
+    /// Like [`join`](Self::join), but parks the calling thread.
     ///
     /// # Errors
     ///
@@ -214,11 +214,11 @@ impl Group {
         block_on(self.join())
     }
 
-    /// [`join`](Self::join), but not longer than until `limit` is done. Then the group is as it was.
+    /// Like [`join`](Self::join), but waits no longer than until `limit` is done. Then the group is as it was.
     ///
     /// # Errors
     ///
-    /// That of `join`; or [`Unfinished`], with who is missing.
+    /// That of `join`; or [`Unfinished`], with the tasks that are missing.
     ///
     /// # Panics
     ///
@@ -238,7 +238,7 @@ impl Group {
     }
 
     /// Ends the group, and always ends: nothing new is started; all may finish until `limit` is done; then the
-    /// group is cancelled, with the limit's cause; and who still does not end within a second is named in the report. Panics of tasks
+    /// group is cancelled, with the limit's cause; and what still does not end within a second is named in the report. Panics of tasks
     /// are not re-raised, but said there.
     ///
     /// # Cancel safety
@@ -248,7 +248,7 @@ impl Group {
         self.shutdown_with(limit, GRACE).await
     }
 
-    /// The same, with another bound after the cancel.
+    /// Like [`shutdown`](Self::shutdown), with another bound after the cancel.
     ///
     /// # Cancel safety
     ///
@@ -274,7 +274,7 @@ impl Group {
         }
     }
 
-    /// [`shutdown`](Self::shutdown), parking the calling thread.
+    /// Like [`shutdown`](Self::shutdown), but parks the calling thread.
     pub fn shutdown_blocking(&self, limit: &Context) -> Report {
         block_on(self.shutdown(limit))
     }
@@ -298,12 +298,12 @@ impl Group {
 
     // ----- typed outcomes ---------------------------------------------------------------------
 
-    /// Tasks of this group whose outcomes are wanted one by one, as they come.
+    /// Starts tasks of this group whose outcomes are taken one by one, as they come.
     pub fn outcomes<T: Send + 'static>(&self) -> Outcomes<T> {
         Outcomes::new(self.spawner(), false)
     }
 
-    /// Tasks of this group of which the first success is wanted: see [`Outcomes::winner`]. Their errors cancel nothing, and
+    /// Starts tasks of this group of which the first success is wanted: see [`Outcomes::winner`]. Their errors cancel nothing, and
     /// are not the group's.
     pub fn race<T: Send + 'static>(&self) -> Outcomes<T> {
         Outcomes::new(self.spawner(), true)
@@ -357,7 +357,7 @@ pub(super) fn cause_of(ctx: &Context) -> Cause {
         .unwrap_or(crate::tree::ContextError::Cancelled.into())
 }
 
-/// Waits for the future, but not longer than until the limit is done. True: the future was ready.
+/// Waits for the future, but not longer than until the limit is done. Returns `true` if the future was ready.
 pub(super) async fn until(future: impl Future<Output = ()>, limit: &Context) -> bool {
     let mut future = pin!(future);
     let mut done = pin!(limit.done());

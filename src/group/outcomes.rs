@@ -46,7 +46,7 @@ unsafe impl<T: Send> Send for Outcomes<T> {}
 // SAFETY: `&Outcomes` hands out no value.
 unsafe impl<T: Send> Sync for Outcomes<T> {}
 
-/// What has come, and who is missing.
+/// What has come, and what is missing.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Partial<T> {
@@ -135,7 +135,7 @@ impl<T: Send + 'static> Outcomes<T> {
         }
     }
 
-    /// [`Spawner::track`], with the outcome for [`next`](Self::next).
+    /// Like [`Spawner::track`], with the outcome for [`next`](Self::next).
     ///
     /// # Errors
     ///
@@ -160,7 +160,7 @@ impl<T: Send + 'static> Outcomes<T> {
         }))
     }
 
-    /// [`Spawner::spawn_thread`], with the outcome for [`next`](Self::next).
+    /// Like [`Spawner::spawn_thread`], with the outcome for [`next`](Self::next).
     ///
     /// # Errors
     ///
@@ -177,7 +177,7 @@ impl<T: Send + 'static> Outcomes<T> {
             .map_err(|refused| refused.map(drop))
     }
 
-    /// The next outcome; none when all have been seen. A task that panicked, or was dropped, is an error here too.
+    /// Returns the next outcome, or `None` when all have been seen. A task that panicked, or was dropped, is an error here too.
     ///
     /// # Cancel safety
     ///
@@ -186,12 +186,12 @@ impl<T: Send + 'static> Outcomes<T> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// [`next`](Self::next), parking the calling thread.
+    /// Like [`next`](Self::next), but parks the calling thread.
     pub fn next_blocking(&mut self) -> Option<Result<T, Cause>> {
         block_on(self.next())
     }
 
-    /// The first success, which cancels the group; [`Group::join`] waits for the others. If none succeeds, the first
+    /// Returns the first success, which cancels the group; [`Group::join`] waits for the others. If none succeeds, the first
     /// error.
     ///
     /// # Errors
@@ -215,7 +215,7 @@ impl<T: Send + 'static> Outcomes<T> {
         Err(first.unwrap_or_else(|| "nobody took part".into()))
     }
 
-    /// What comes until `limit` is done, and who is missing then.
+    /// Waits until all have come or `limit` is done. Returns what came, and what is missing.
     ///
     /// # Cancel safety
     ///
@@ -284,7 +284,7 @@ impl<T: Send + 'static> Outcomes<T> {
     }
 }
 
-/// Tells who reads, and then the group, unless it is a race.
+/// Tells the reader, and then the group, unless it is a race.
 fn tell<T>(sender: Sender<T>, outcome: Result<T, Cause>, is_race: bool) -> Result<(), Cause> {
     let error = outcome.as_ref().err().filter(|_| !is_race).cloned();
     sender.send(outcome);

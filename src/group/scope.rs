@@ -19,7 +19,7 @@ pub struct Scope<'scope, 'env: 'scope> {
 }
 
 impl Group {
-    /// A group of threads that may borrow what is there at the call: it returns when all of them are gone. Sound as
+    /// Runs `f` with a group of threads that may borrow what is there at the call, and returns when all of them are gone. Sound as
     /// [`std::thread::scope`], on which it is built.
     ///
     /// The first error of a thread, a panic of one, or a panic of `f` cancels the group, so that the others can stop.
@@ -61,17 +61,17 @@ impl Group {
 }
 
 impl<'scope, 'env> Scope<'scope, 'env> {
-    /// The group's context.
+    /// Returns the group's context.
     pub fn context(&self) -> &Context {
         self.spawner.context()
     }
 
-    /// A thread that is a task of the group: see [`Spawner::spawn_thread`].
+    /// Starts a thread that is a task of the group: see [`Spawner::spawn_thread`].
     ///
     /// # Errors
     ///
-    /// The group is closed or cancelled, with `f` untouched; or there was no thread to be had, and `f` was dropped: then the work
-    /// that comes back is none.
+    /// The group is closed or cancelled, with `f` untouched; or no thread could be started, and `f` was dropped: then no work
+    /// comes back.
     #[track_caller]
     pub fn spawn_thread<F, R>(&self, f: F) -> Result<(), Refused<Option<F>>>
     where

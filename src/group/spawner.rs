@@ -19,10 +19,10 @@ use core::ptr::NonNull;
 use core::task::{self, Poll};
 use std::thread;
 
-/// The right to start tasks in a [`Group`](super::Group): for tasks that start tasks, and for those who only bring work.
+/// The right to start tasks in a [`Group`](super::Group): for tasks that start tasks, and for code that only brings work.
 ///
 /// A clone is another handle of the same right. It keeps nothing going: when the group is dropped, it is cancelled,
-/// and whoever still has a spawner is refused.
+/// and what a spawner would start is refused.
 ///
 /// ```
 /// use cancel_tree::{Context, Group};
@@ -56,7 +56,7 @@ pub struct Named<'a> {
     name: Cow<'static, str>,
 }
 
-/// Who starts what.
+/// What starts a task, and from where.
 struct Start<'a> {
     spawner: &'a Spawner,
     name: Option<Cow<'static, str>>,
@@ -78,19 +78,19 @@ impl Spawner {
         unsafe { self.body.as_ref() }
     }
 
-    /// The group's context: above those of all its tasks.
+    /// Returns the group's context: above those of all its tasks.
     pub fn context(&self) -> &Context {
         &self.body().ctx
     }
 
-    /// Whether nothing new is started any more: the group was closed, joined or shut down. (A group that is cancelled starts
+    /// Returns `true` if nothing new is started any more: the group was closed, joined or shut down. (A group that is cancelled starts
     /// nothing either.)
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.body().is_closed()
     }
 
-    /// How many tasks there are. They come and go meanwhile: for people and for gauges.
+    /// Returns how many tasks there are. They come and go meanwhile, so the number is for logs and gauges.
     ///
     /// Cost: a look at each place, of which there are about as many as there have ever been tasks at once.
     #[must_use]
@@ -98,7 +98,7 @@ impl Spawner {
         self.body().how_many()
     }
 
-    /// Whether there are no tasks at this moment.
+    /// Returns `true` if there are no tasks at this moment.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.body().is_idle()
@@ -171,7 +171,7 @@ impl fmt::Debug for Spawner {
 /// The same methods for tasks with and without a name.
 macro_rules! starting {
     ($self:ident: $by:ty, $simple:ty, [$($own:lifetime)?], $lifetime:lifetime) => {
-        /// A place in the group, held until it is dropped or used: for work that is neither a future nor a closure, as a
+        /// Takes a place in the group, held until it is dropped or used: for work that is neither a future nor a closure, as a
         /// connection that was handed over.
         ///
         /// # Errors
@@ -185,7 +185,7 @@ macro_rules! starting {
             $self.start().enter()
         }
 
-        /// A future that is counted from now until it is through or dropped, to be run wherever. A task that wants a
+        /// Wraps a future, which is counted from now until it is through or dropped. It may be run anywhere. A task that wants a
         /// context of its own takes [`track_with`](Self::track_with).
         ///
         /// # Errors
@@ -216,7 +216,7 @@ macro_rules! starting {
             }
         }
 
-        /// The same, of a future that is given a context of its own, below the group's.
+        /// Like [`track`](Self::track), for a future that is given a context of its own, below the group's.
         ///
         /// # Errors
         ///
@@ -237,12 +237,12 @@ macro_rules! starting {
             }
         }
 
-        /// A thread that is a task of the group. It is gone for the group when `f` has returned and what it owned is
+        /// Starts a thread that is a task of the group. It is gone for the group when `f` has returned and what it owned is
         /// dropped; its thread-locals go after that, as with std's scoped threads.
         ///
         /// # Errors
         ///
-        /// As for [`enter`](Self::enter), or there was no thread to be had; with `f` untouched.
+        /// As for [`enter`](Self::enter), or no thread could be started; with `f` untouched.
         #[track_caller]
         pub fn spawn_thread<F, R>($self: $simple, f: F) -> Result<(), Refused<F>>
         where
@@ -257,7 +257,7 @@ macro_rules! starting {
             }
         }
 
-        /// [`enter`](Self::enter), when there is room under the group's [limit](super::Group::limit): those who wait get it
+        /// Like [`enter`](Self::enter), but waits until there is room under the group's [limit](super::Group::limit): those that wait get it
         /// in order of arrival. Ends early with the group, or with `ctx`.
         ///
         /// A task of the same group that calls this is refused at once when there is no room: if all waited for each
@@ -279,7 +279,7 @@ macro_rules! starting {
             When::new($self.start(), ctx)
         }
 
-        /// [`enter_when`](Self::enter_when), parking the calling thread meanwhile.
+        /// Like [`enter_when`](Self::enter_when), but parks the calling thread meanwhile.
         ///
         /// # Errors
         ///
@@ -289,7 +289,7 @@ macro_rules! starting {
             block_on(When::new($self.start(), ctx))
         }
 
-        /// [`track`](Self::track), when there is room: see [`enter_when`](Self::enter_when).
+        /// Like [`track`](Self::track), but waits until there is room: see [`enter_when`](Self::enter_when).
         ///
         /// # Errors
         ///
@@ -326,7 +326,7 @@ impl<'a> Named<'a> {
     starting!(self: Self, Self, [], 'a);
 }
 
-/// For who starts tasks on other people's runtimes.
+/// For what starts tasks on other runtimes.
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 impl Spawner {
     pub(crate) fn when<'c>(
@@ -509,8 +509,8 @@ impl Member {
         unsafe { self.place().body().as_ref() }
     }
 
-    /// A context of its own for what is done here, below the group's. It may be kept longer than the place, which that does
-    /// not keep.
+    /// Creates a context for what is done here, below the group's. It may be kept longer than the place, and does not keep
+    /// it.
     ///
     /// Cost: 1 RMW, and 1 to drop it.
     #[inline]
@@ -518,12 +518,12 @@ impl Member {
         self.body().ctx.child()
     }
 
-    /// A future that has this place: see [`Spawner::track`].
+    /// Wraps a future, which has this place: see [`Spawner::track`].
     pub fn track<F: Future<Output: Outcome>>(self, future: F) -> Tracked<F> {
         Tracked::new(self, future)
     }
 
-    /// A thread that has this place: see [`Spawner::spawn_thread`].
+    /// Starts a thread, which has this place: see [`Spawner::spawn_thread`].
     fn spawn_thread<F, R>(self, name: Option<Cow<'static, str>>, f: F) -> Result<(), Refused<F>>
     where
         F: FnOnce(Context) -> R + Send + 'static,

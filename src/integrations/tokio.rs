@@ -93,7 +93,7 @@ where
 
 /// On the runtime of the caller (feature `tokio`).
 impl Spawner {
-    /// A task on tokio, of the future that `f` makes of a context of its own.
+    /// Spawns a task on tokio, of the future that `f` makes of a context of its own.
     ///
     /// # Errors
     ///
@@ -107,7 +107,7 @@ impl Spawner {
         spawn(self, None, Location::caller(), f)
     }
 
-    /// [`spawn`](Self::spawn), which never waits for room: the same, for those who look for this name.
+    /// The same as [`spawn`](Self::spawn), which never waits for room.
     ///
     /// # Errors
     ///
@@ -121,7 +121,7 @@ impl Spawner {
         spawn(self, None, Location::caller(), f)
     }
 
-    /// `f` on one of the runtime's threads for what blocks. If the runtime goes before it has begun, it is dropped, and has left
+    /// Runs `f` on one of the runtime's threads for blocking work. If the runtime goes before it has begun, it is dropped, and has left
     /// the group.
     ///
     /// # Errors
@@ -136,7 +136,7 @@ impl Spawner {
         spawn_blocking(self, None, Location::caller(), f)
     }
 
-    /// [`spawn`](Self::spawn), when there is room: see [`enter_when`](Self::enter_when).
+    /// Like [`spawn`](Self::spawn), but waits until there is room: see [`enter_when`](Self::enter_when).
     ///
     /// # Errors
     ///

@@ -44,12 +44,12 @@ pub(crate) struct Callback {
     /// For a worker, if it is to run there.
     #[cfg(feature = "std")]
     job: Job,
-    /// Taken by whoever took the waker out of the slot.
+    /// Taken by the thread that took the waker out of the slot.
     function: UnsafeCell<Option<Function>>,
     /// The number of the thread that runs it.
     runner: AtomicUsize,
     finished: AtomicBool,
-    /// Who waits for `finished`.
+    /// The one that waits for `finished`.
     waiting: OneWaiter,
     /// Runs on a worker, not on the thread that cancels.
     #[cfg_attr(not(feature = "std"), allow(dead_code))]
@@ -112,9 +112,9 @@ impl Callback {
         panics.resume();
     }
 
-    /// Runs the function. Whoever calls this has consumed the waker.
+    /// Runs the function. The caller has consumed the waker.
     fn run(&self) {
-        /// Tells who waits, also if the function panics.
+        /// Tells the one that waits, also if the function panics.
         struct Finish<'a>(&'a Callback);
         impl Drop for Finish<'_> {
             fn drop(&mut self) {
@@ -233,8 +233,8 @@ impl Registration {
         }
     }
 
-    /// Unregisters the callback. True: it has not run and never will. False: it has run, or is
-    /// running. Never waits.
+    /// Unregisters the callback, without waiting. Returns `true` if it has not run and never will, `false` if it has
+    /// run or is running.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -261,7 +261,7 @@ impl Registration {
     }
 
     /// Unregisters the callback; if it is running, blocks until it is over. Called from inside the
-    /// callback it does not wait. True: it has not run and never will.
+    /// callback it does not wait. Returns `true` if it has not run and never will.
     ///
     /// Two callbacks that run on two threads and wait for each other here wait for ever.
     ///
@@ -297,7 +297,7 @@ impl Registration {
     }
 
     /// Unregisters the callback; if it is running, the future is ready when it is over. Its
-    /// output says: it has not run and never will. The callback is unregistered at the call, not
+    /// output is `true` if it has not run and never will. The callback is unregistered at the call, not
     /// at the first poll.
     ///
     /// # Cancel safety

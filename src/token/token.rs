@@ -35,7 +35,7 @@ use core::mem::ManuallyDrop;
 ///
 /// # Memory ordering
 ///
-/// What a thread did before it cancelled is visible to everyone who has seen the cancel, by
+/// What a thread did before it cancelled is visible to every thread that has seen the cancel, by
 /// whatever method: a cancel releases, seeing it acquires.
 ///
 /// # Cost
@@ -63,14 +63,14 @@ impl core::panic::RefUnwindSafe for CancellationToken {}
 
 /// # Making
 impl CancellationToken {
-    /// A new token, not cancelled, with nothing above it.
+    /// Creates a token that is not cancelled, with nothing above it.
     ///
     /// Cost: one allocation.
     pub fn new() -> CancellationToken {
         Handle::root().into()
     }
 
-    /// A token below this one: cancelled when this one is, with the same cause. If this one is
+    /// Creates a token below this one: cancelled when this one is, with the same cause. If this one is
     /// cancelled already, so is the child, from birth.
     ///
     /// A child that is dropped frees its place for the next child of the same parent.
@@ -91,15 +91,14 @@ impl CancellationToken {
         self.handle.child().into()
     }
 
-    /// A token that is cancelled as soon as one of the sources is, with that one's cause. Of
-    /// none, it is never cancelled by others.
+    /// Creates a token that is cancelled as soon as one of the sources is, with that one's cause. With
+    /// no sources, only the token itself can cancel it.
     ///
     /// No task and no thread stands behind it, and dropping it leaves nothing in the sources. It
     /// can be cancelled by itself, as a child can, and tokens of this kind can be sources again.
     /// When a source is cancelled, the tokens below are marked before anybody is woken.
     ///
-    /// Which source it was, [`any_of_source`](Self::any_of_source) says. (To ask each source whether it is
-    /// cancelled finds all that are by now.)
+    /// [`any_of_source`](Self::any_of_source) says which source it was.
     ///
     /// One thing keeps it longer than its handles: a callback below whose [`Registration`] was
     /// dropped. Then it stays, and the sources' trees with it, until one of them is cancelled; for good if
@@ -134,7 +133,7 @@ impl CancellationToken {
     /// Cancels this token and everything below it. The first cancel wins; another one changes
     /// nothing.
     ///
-    /// When it returns, everything below is cancelled, everyone who waited there has been
+    /// When it returns, everything below is cancelled, everything that waited there has been
     /// woken, and the callbacks have run. All tokens are marked before the first waiter is woken, and tasks and
     /// threads are woken before the first callback runs.
     /// Wakers and [`on_cancel`](Self::on_cancel) callbacks run on this thread, with nothing
@@ -161,7 +160,8 @@ impl CancellationToken {
         self.handle.cancel();
     }
 
-    /// The same, and says why. True: this call was the first, and its cause stands.
+    /// Like [`cancel`](Self::cancel), with a cause. Returns `true` if this call was the first to cancel: then its cause
+    /// stands.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -178,7 +178,7 @@ impl CancellationToken {
         self.handle.cancel_with(cause.into())
     }
 
-    /// A guard that cancels the token when it is dropped, unless it is disarmed.
+    /// Returns a guard that cancels the token when it is dropped, unless it is disarmed.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -193,7 +193,7 @@ impl CancellationToken {
         DropGuard::new(self)
     }
 
-    /// The same, for a borrowed token.
+    /// Like [`drop_guard`](Self::drop_guard), for a borrowed token.
     #[inline]
     pub fn drop_guard_ref(&self) -> DropGuardRef<'_> {
         DropGuardRef::new(self)
@@ -202,7 +202,7 @@ impl CancellationToken {
 
 /// # What it says
 impl CancellationToken {
-    /// Whether the token is cancelled. Wait-free.
+    /// Returns `true` if the token is cancelled. Wait-free.
     ///
     /// Cost: one acquire load. (Where the timer's thread could not be started, a look at the deadlines above.)
     #[doc(alias("IsCancellationRequested", "stop_requested", "aborted"))]
@@ -211,7 +211,7 @@ impl CancellationToken {
         self.handle.is_cancelled() || self.has_expired_unseen()
     }
 
-    /// Why the token is cancelled, if it is: the cause of the cancel that came first, here or
+    /// Returns why the token is cancelled, if it is: the cause of the cancel that came first, here or
     /// above. Without a cause it is the kind of the cancel (as Go's `context.Cause`).
     ///
     /// Cost: a climb to the nearest token that was cancelled itself; one reference count if the
@@ -221,11 +221,11 @@ impl CancellationToken {
         self.handle.cause()
     }
 
-    /// Which source a token of [`any_of`](Self::any_of) was cancelled by: its place in the order given, from 0.
+    /// Returns which source a token of [`any_of`](Self::any_of) was cancelled by: its place in the order given, from 0.
     ///
     /// It is the source whose cause this token has, also if others were cancelled at the same time; of those that were
-    /// cancelled when the token was made, the first. `None`: the token is not cancelled, it was cancelled itself and not
-    /// by a source, or it was not made by `any_of`, as the children of one that was.
+    /// cancelled when the token was made, the first. `None` if the token is not cancelled, was cancelled itself and not
+    /// by a source, or was not made by `any_of`, as the children of one that was.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -244,7 +244,7 @@ impl CancellationToken {
         self.handle.any_of_source()
     }
 
-    /// Without the timer's thread nobody else looks at the deadlines of contexts above.
+    /// Without the timer's thread nothing else looks at the deadlines of contexts above.
     #[inline]
     pub(super) fn has_expired_unseen(&self) -> bool {
         #[cfg(feature = "std")]
@@ -256,7 +256,7 @@ impl CancellationToken {
 
 /// # Which token it is
 impl CancellationToken {
-    /// Which token this is, as a number: equal for clones, and different for all others that exist at the time.
+    /// Returns which token this is, as a number: equal for clones, and different for all others that exist at the time.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -275,8 +275,8 @@ impl CancellationToken {
         self.handle.id()
     }
 
-    /// Which token this one is a child of. `None`: of none, or of one that was cancelled when this one was made, for
-    /// then it is no part of that one's tree.
+    /// Returns which token this one is a child of. `None` if of none, or of one that was cancelled when this one was
+    /// made, for then it is no part of that one's tree.
     ///
     /// The parent need not have any handles left. Of a token of [`any_of`](Self::any_of) it is the first source; of one
     /// with a source that was cancelled already, `None`.
@@ -287,7 +287,7 @@ impl CancellationToken {
         self.handle.parent_id()
     }
 
-    /// How many tokens are above this one: its parent, that one's parent, and so on. As with
+    /// Returns how many tokens are above this one: its parent, that one's parent, and so on. As with
     /// [`parent_id`](Self::parent_id), on the way of the first source.
     ///
     /// Cost: a climb to the root.
@@ -296,7 +296,7 @@ impl CancellationToken {
         self.handle.depth()
     }
 
-    /// Whether a cancel of `other` reaches this token, through whatever source of [`any_of`](Self::any_of). A token is not
+    /// Returns `true` if a cancel of `other` reaches this token, through whatever source of [`any_of`](Self::any_of). A token is not
     /// below itself, nor is what was made below a token that was cancelled already.
     ///
     /// ```
@@ -316,8 +316,8 @@ impl CancellationToken {
 
 /// # Weak handles, and raw ones
 impl CancellationToken {
-    /// A handle that does not keep the token: for registries and whoever else wants to find a token as long as others have
-    /// it.
+    /// Creates a handle that does not keep the token: for registries, and other code that wants to find a token for as
+    /// long as it is in use.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -334,7 +334,7 @@ impl CancellationToken {
         WeakToken::new(self.handle.downgrade())
     }
 
-    /// A pointer that stands for this handle: for C, and for whatever keeps a `void *`. To be given back by
+    /// Turns the handle into a pointer: for C, and for what keeps a `void *`. Give it back to
     /// [`from_raw`](Self::from_raw), once.
     ///
     /// ```
@@ -353,9 +353,9 @@ impl CancellationToken {
         ManuallyDrop::new(self).as_ptr()
     }
 
-    /// The handle that a pointer of [`into_raw`](Self::into_raw) stands for.
+    /// Makes a handle of a pointer that came from [`into_raw`](Self::into_raw).
     ///
-    /// To use the token and leave the pointer as it is, wrap the answer in [`ManuallyDrop`]: a C function that cancels
+    /// To use the token and leave the pointer as it is, wrap the result in [`ManuallyDrop`]: a C function that cancels
     /// borrows the token so.
     ///
     /// ```
@@ -376,14 +376,14 @@ impl CancellationToken {
     ///
     /// # Safety
     ///
-    /// `raw` came from `into_raw`, and each such pointer is given back once at most: what it stands for is the answer's
-    /// from now on. It may be on another thread.
+    /// `raw` must have come from `into_raw`, and each such pointer may be given back once at most: the handle belongs to
+    /// the result from now on. It may be on another thread.
     pub unsafe fn from_raw(raw: *const ()) -> CancellationToken {
         // SAFETY: the caller's promise.
         unsafe { Handle::from_address(raw) }.into()
     }
 
-    /// The pointer that [`into_raw`](Self::into_raw) would give, which stands for no handle: good to be compared.
+    /// Returns the pointer that [`into_raw`](Self::into_raw) would give, without giving up the handle: for comparing.
     #[must_use]
     pub fn as_ptr(&self) -> *const () {
         self.handle.address()
@@ -392,7 +392,7 @@ impl CancellationToken {
 
 /// # Waiting as a task
 impl CancellationToken {
-    /// A future that is ready when the token is cancelled.
+    /// Returns a future that is ready when the token is cancelled.
     ///
     /// It holds at most one waker: that of the last poll, until it is dropped. Once ready it
     /// stays ready.
@@ -411,7 +411,7 @@ impl CancellationToken {
         WaitForCancellationFuture::new(self)
     }
 
-    /// The same, and owns the token.
+    /// Like [`cancelled`](Self::cancelled), but owns the token.
     ///
     /// # Cancel safety
     ///
@@ -421,7 +421,7 @@ impl CancellationToken {
         WaitForCancellationFutureOwned::new(self)
     }
 
-    /// Runs the future to its end, or until the token is cancelled: then the answer is `None`, and
+    /// Runs the future to its end, or until the token is cancelled: then it returns `None`, and
     /// the future is dropped.
     ///
     /// A token that is cancelled already gives `None` without polling the future; after that, of
@@ -438,7 +438,7 @@ impl CancellationToken {
         fut.with_cancellation_token(self).await
     }
 
-    /// The same, and owns the token.
+    /// Like [`run_until_cancelled`](Self::run_until_cancelled), but owns the token.
     ///
     /// # Cancel safety
     ///
@@ -457,7 +457,7 @@ impl CancellationToken {
     /// is set, in no particular order among callbacks; at once and on this thread if the
     /// token is cancelled already. It runs once at most.
     ///
-    /// The answer is the right to unregister it; dropping that leaves `f` registered, also after
+    /// The returned [`Registration`] can unregister `f`. Dropping it leaves `f` registered, also after
     /// the last handle of this token is gone, as long as something above can still be cancelled.
     /// Then `f` is dropped without running. (On a token of [`any_of`](Self::any_of) it stays until a
     /// source is cancelled.)
@@ -494,8 +494,8 @@ impl CancellationToken {
         Registration::new(&self.handle, f)
     }
 
-    /// [`on_cancel`](Self::on_cancel), and hands the cause to `f`, which so need not own a token to ask for it, and keep its
-    /// tree alive.
+    /// Like [`on_cancel`](Self::on_cancel), but passes the cause to `f`, so that `f` need not own a token to ask for it,
+    /// and keep its tree alive.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -554,7 +554,7 @@ impl From<Handle> for CancellationToken {
 }
 
 impl Clone for CancellationToken {
-    /// Another handle of the same token. Cost: 1 RMW.
+    /// Returns another handle of the same token. Cost: 1 RMW.
     ///
     /// # Aborts
     ///

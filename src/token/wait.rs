@@ -22,7 +22,7 @@ impl CancellationToken {
     /// worker.join().unwrap();
     /// ```
     ///
-    /// The thread sleeps by [`std::thread::park`]. A permit that somebody gives to it meanwhile, by
+    /// The thread sleeps by [`std::thread::park`]. A permit that is given to it meanwhile, by
     /// [`Thread::unpark`](std::thread::Thread::unpark), neither ends the wait nor is lost: a wait that has slept leaves a permit
     /// behind. So the next `park` of the thread's own may return at once, for nothing, as `park` may at any time.
     ///
@@ -31,9 +31,10 @@ impl CancellationToken {
         self.wait_until(None);
     }
 
-    /// Parks the calling thread until the token is cancelled, or for `duration`. True: cancelled.
+    /// Parks the calling thread until the token is cancelled, or for `duration`. Returns `true` if it is
+    /// cancelled.
     ///
-    /// A duration beyond what the clock can express is for ever.
+    /// A duration beyond what the clock can express means for ever.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -48,7 +49,8 @@ impl CancellationToken {
         self.wait_until(Instant::now().checked_add(duration))
     }
 
-    /// Parks the calling thread until the token is cancelled, or until `deadline`. True: cancelled.
+    /// Parks the calling thread until the token is cancelled, or until `deadline`. Returns `true` if it is
+    /// cancelled.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -65,7 +67,7 @@ impl CancellationToken {
     }
 }
 
-/// Parks the calling thread until the token is cancelled, or until the deadline. True: cancelled.
+/// Parks the calling thread until the token is cancelled, or until the deadline. Returns `true` if it is cancelled.
 pub(crate) fn until_cancelled(token: &CancellationToken, deadline: Option<Instant>) -> bool {
     if token.is_cancelled() {
         return true;
