@@ -98,6 +98,7 @@ impl Group {
     ///
     /// Where `named` gives a task a name, it is called `db/name` here. The limit of this one does not count
     /// them.
+    #[must_use]
     pub fn child(&self, name: impl Into<Cow<'static, str>>) -> Group {
         let around = self.spawner.at();
         Group::of(Body::allocate(
@@ -299,12 +300,14 @@ impl Group {
     // ----- typed outcomes ---------------------------------------------------------------------
 
     /// Starts tasks of this group whose outcomes are taken one by one, as they come.
+    #[must_use]
     pub fn outcomes<T: Send + 'static>(&self) -> Outcomes<T> {
         Outcomes::new(self.spawner(), false)
     }
 
     /// Starts tasks of this group of which the first success is wanted: see [`Outcomes::winner`]. Their errors cancel nothing, and
     /// are not the group's.
+    #[must_use]
     pub fn race<T: Send + 'static>(&self) -> Outcomes<T> {
         Outcomes::new(self.spawner(), true)
     }

@@ -313,6 +313,7 @@ impl Cause {
     /// assert_eq!(cause.kind(), ContextError::DeadlineExceeded);
     /// assert!(cause == ContextError::DeadlineExceeded && cause != ContextError::Cancelled);
     /// ```
+    #[must_use]
     pub fn kind(&self) -> ContextError {
         match &self.0 {
             Inner::Bare(bare) => bare.kind(),
@@ -327,6 +328,7 @@ impl Cause {
     /// let cause = Cause::new(std::io::Error::other("disk on fire"));
     /// assert!(cause.error().is::<std::io::Error>());
     /// ```
+    #[must_use]
     pub fn error(&self) -> &(dyn Error + Send + Sync + 'static) {
         match &self.0 {
             Inner::Bare(Bare::Kind(kind)) => kind,
