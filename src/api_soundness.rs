@@ -26,6 +26,7 @@ const _: () = {
     handle::<DropGuard>();
     handle::<DropGuardRef<'static>>();
     handle::<Registration>();
+    handle::<StaticToken>();
     handle::<StopOnDrop>();
     handle::<WaitForCancellationFuture<'static>>();
     handle::<WaitForCancellationFutureOwned>();
@@ -36,6 +37,7 @@ const _: () = {
     owned::<Cause>();
     owned::<DropGuard>();
     owned::<Registration>();
+    owned::<StaticToken>();
     owned::<StopOnDrop>();
     owned::<WaitForCancellationFutureOwned>();
 

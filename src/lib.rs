@@ -35,7 +35,7 @@ pub use group::{
 #[cfg(feature = "std")]
 pub use token::StopAndWaitOnDrop;
 pub use token::{
-    CancellationToken, DropGuard, DropGuardRef, FutureExt, Registration, StopOnDrop,
+    CancellationToken, DropGuard, DropGuardRef, FutureExt, Registration, StaticToken, StopOnDrop,
     WaitForCancellationFuture, WaitForCancellationFutureOwned, WeakToken, WithCancellationToken,
     WithCancellationTokenOwned,
 };

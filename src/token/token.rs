@@ -11,6 +11,7 @@ use core::fmt;
 use core::future::Future;
 use core::hash::{Hash, Hasher};
 use core::mem::ManuallyDrop;
+use core::ptr;
 
 /// A token that says "stop" to everything below it: to tasks, to parked threads, to callbacks.
 ///
@@ -525,6 +526,12 @@ impl CancellationToken {
 }
 
 impl CancellationToken {
+    #[inline]
+    pub(super) fn from_ref(handle: &Handle) -> &CancellationToken {
+        // SAFETY: a token is a handle, and nothing else (`repr(transparent)`).
+        unsafe { &*ptr::from_ref(handle).cast() }
+    }
+
     #[cfg(feature = "std")]
     #[inline]
     pub(crate) fn into_handle(self) -> Handle {

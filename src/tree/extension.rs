@@ -16,7 +16,7 @@ use super::deadline::{Foreign, Timing};
 use super::room::Room;
 use super::word::State;
 use super::{weak, Node};
-use crate::sync::{Acquire, Arc, AtomicPtr, Panics, Relaxed, Release};
+use crate::sync::{const_where_possible, Acquire, Arc, AtomicPtr, Panics, Relaxed, Release};
 use alloc::boxed::Box;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
@@ -392,8 +392,10 @@ impl RawCause {
 pub(super) struct Link(AtomicPtr<()>);
 
 impl Link {
-    pub(super) fn new() -> Link {
-        Link(AtomicPtr::new(ptr::null_mut()))
+    const_where_possible! {
+        pub(super) fn new() -> Link {
+            Link(AtomicPtr::new(ptr::null_mut()))
+        }
     }
 
     // ----- while the node is free ----------------------------------------------------------

@@ -9,7 +9,7 @@ use super::any_of::Edge;
 use super::room::{self, Seated};
 use super::word::{Refused, State, Word};
 use super::{children, reclaim, telling, Handle, Node};
-use crate::sync::{thread, unless_unwinding, UnsafeCell};
+use crate::sync::{const_where_possible, thread, unless_unwinding, UnsafeCell};
 use core::mem::{self, ManuallyDrop, MaybeUninit};
 use core::ptr;
 use core::task::{RawWakerVTable, Waker};
@@ -30,8 +30,10 @@ union Raw {
 pub(super) struct Slot(UnsafeCell<MaybeUninit<Raw>>);
 
 impl Slot {
-    pub(super) fn new() -> Slot {
-        Slot(UnsafeCell::new(MaybeUninit::uninit()))
+    const_where_possible! {
+        pub(super) fn new() -> Slot {
+            Slot(UnsafeCell::new(MaybeUninit::uninit()))
+        }
     }
 
     /// Puts something in and arms the slot; hands it back if the token is cancelled.

@@ -6,7 +6,9 @@
 //! comments here name the partner.
 
 use super::cause::ContextError;
-use crate::sync::{abort_on_overflow, AcqRel, Acquire, AtomicBits, Bits, Relaxed, Release};
+use crate::sync::{
+    abort_on_overflow, const_where_possible, AcqRel, Acquire, AtomicBits, Bits, Relaxed, Release,
+};
 
 const SHIFT: u32 = 17;
 const ONE: Bits = 1 << SHIFT;
@@ -179,8 +181,10 @@ pub(crate) enum Refused {
 pub(crate) struct Word(AtomicBits);
 
 impl Word {
-    pub(crate) fn new(state: State) -> Word {
-        Word(AtomicBits::new(state.0))
+    const_where_possible! {
+        pub(crate) fn new(state: State) -> Word {
+            Word(AtomicBits::new(state.0))
+        }
     }
 
     /// Acquire: a reader that sees CANCELLED sees the kind, the cause and everything that
