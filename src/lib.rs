@@ -92,3 +92,8 @@ pub use timer::by_hand::{Hand, Shared};
 #[cfg(all(any(doc, doctest), feature = "std"))]
 #[doc = include_str!("../docs/GUIDE.md")]
 pub mod guide {}
+
+// Compiled and run by the package examples/recipes, which has what they need.
+#[cfg(all(doc, not(doctest), feature = "std"))]
+#[doc = include_str!("../docs/RECIPES.md")]
+pub mod recipes {}

@@ -313,6 +313,7 @@ impl Drop for Driven {
 
 impl Wake for Drive {
     fn wake(this: &Counted<Drive>) {
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = this.state.load(Relaxed);
         loop {
             let new = match seen {

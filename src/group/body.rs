@@ -347,6 +347,7 @@ impl Body {
 
     pub(super) fn ends(&self) -> Ends {
         Ends {
+            // Relaxed, all three: pairs with nothing; numbers for a report.
             done: self.done.load(Relaxed),
             cancelled: self.cancelled.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
@@ -455,6 +456,7 @@ impl Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
+        // Relaxed, here and below: nobody else has the body any more, and the tally has handed on what others did.
         let first = self.first.load(Relaxed);
         if !first.is_null() {
             // SAFETY: made by `end_with`.

@@ -391,12 +391,14 @@ impl Future for Gone<'_> {
         };
         // Before the look, or before `zeros` is read: whoever comes to 0 after that wakes us.
         seat.register(cx.waker());
+        // Relaxed: counted before the wake, whose handshake with `register` orders it.
         if this.zeros == Some(body.zeros.load(Relaxed)) {
             // Nothing has happened since.
             return Poll::Pending;
         }
         let mut panics = Panics::default();
         let poll = loop {
+            // Relaxed: an older number makes the next poll look once more, and no more.
             let zeros = body.zeros.load(Relaxed);
             match Body::look(this.spawner.at(), &mut panics) {
                 Look::Nobody => break Poll::Ready(()),

@@ -96,6 +96,7 @@ impl<T> Sender<T> {
         };
         let next = ptr::null_mut();
         let node = Box::into_raw(Box::new(Node { outcome, next }));
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = queue.newest.load(Relaxed);
         loop {
             // SAFETY: made above, and not shared yet.
@@ -309,6 +310,7 @@ impl<T> Drop for Outcomes<T> {
 
 impl<T> Drop for Queue<T> {
     fn drop(&mut self) {
+        // Relaxed: the last `Arc` has acquired what the others did.
         drop_list(self.newest.load(Relaxed));
     }
 }
@@ -316,6 +318,7 @@ impl<T> Drop for Queue<T> {
 impl<T> fmt::Debug for Outcomes<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outcomes")
+            // Relaxed: pairs with nothing; a number for people.
             .field("missing", &self.queue.missing.load(Relaxed))
             .finish_non_exhaustive()
     }

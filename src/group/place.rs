@@ -124,6 +124,7 @@ fn untagged<T>(tagged: *mut T) -> *mut T {
 
 /// Sets the tag; what was there before.
 fn close<T>(word: &AtomicPtr<T>) -> *mut T {
+    // Relaxed: a guess, which the CAS below checks.
     let mut seen = word.load(Relaxed);
     loop {
         if is_closed(seen) {
@@ -253,6 +254,7 @@ impl Shard {
         core::iter::from_fn(move || {
             // SAFETY: chunks are freed with the body, which the caller holds.
             let chunk = unsafe { at.as_ref() }?;
+            // Relaxed: fixed before the push that `chunks` was acquired from.
             at = chunk.older.load(Relaxed);
             Some(chunk)
         })
@@ -283,6 +285,7 @@ impl Chunk {
         let places: Box<[Place]> = (0..size).map(place).collect();
         for pair in places[1..].windows(2) {
             let next = ptr::from_ref(&pair[1]).cast_mut();
+            // Relaxed: not shared yet; published by the push.
             pair[0].next.store(next, Relaxed);
         }
         // SAFETY: made above, and not shared yet.
@@ -304,6 +307,7 @@ impl Place {
         let index = (ptr::from_ref(self).addr() - first) / size_of::<Place>();
         let next = chunk.places.get(index + 1).or_else(|| {
             // SAFETY: chunks are freed with the body, which the caller holds.
+            // Relaxed: fixed before the push, which the caller has acquired with the place.
             let older = unsafe { chunk.older.load(Relaxed).as_ref() };
             older.map(|older| &older.places[0])
         });
@@ -312,6 +316,7 @@ impl Place {
 
     #[inline]
     fn claim(&self, bits: u64) -> Option<()> {
+        // Relaxed: a guess, which the CAS below checks.
         let seen = State(self.word.load(Relaxed));
         if !seen.is_claimable() {
             return None;
@@ -333,6 +338,7 @@ impl Place {
     #[inline]
     pub(super) fn describe(&self, from: &'static Location<'static>, label: Option<Box<Label>>) {
         if let Some(label) = label {
+            // Relaxed: released by the store of `from`.
             self.label.store(Box::into_raw(label), Relaxed);
         }
         // Release: pairs with `read`, which looks here first.
@@ -341,6 +347,7 @@ impl Place {
 
     /// The task's place in the group around this one. By the task.
     pub(super) fn outer(&self) -> Option<NonNull<Place>> {
+        // Relaxed, here and below: the task's own, and handed on with it.
         NonNull::new(self.outer.load(Relaxed))
     }
 
@@ -351,16 +358,19 @@ impl Place {
 
     pub(super) fn where_from(&self) -> Option<&'static Location<'static>> {
         // SAFETY: null, or of a reference that lives for ever.
+        // Relaxed: the task's own, written by its maker.
         unsafe { self.from.load(Relaxed).as_ref() }
     }
 
     /// The task's own name. By the task.
     pub(super) fn name(&self) -> Option<&str> {
         // SAFETY: the task has the label while the place is taken.
+        // Relaxed: the task's own, written by its maker.
         unsafe { self.label.load(Relaxed).as_ref() }.map(|label| &*label.name)
     }
 
     pub(super) fn is_limited(&self) -> bool {
+        // Relaxed: set when the task got the place, and it stays.
         State(self.word.load(Relaxed)).has(State::LIMITED)
     }
 
@@ -376,10 +386,12 @@ impl Place {
         let shard = place.chunk().shard;
         // SAFETY: shards are freed with the body.
         let shard = unsafe { &*shard };
+        // Relaxed: released by the step on the word. A reader that still finds the old one may read it: it lives for ever.
         place.from.store(ptr::null_mut(), Relaxed);
         // Before the place is given up: the body may go then. Acquire: pairs with the stores of hints, so that who reads
         // `next` after us sees that place as it was made.
         place.next.store(shard.hint.load(Acquire), Relaxed);
+        // Relaxed, both: the task's own; and a guess, which the CAS below checks.
         let is_named = !place.label.load(Relaxed).is_null();
         let mut seen = State(place.word.load(Relaxed));
         loop {
@@ -412,6 +424,7 @@ impl Place {
     unsafe fn clear(this: NonNull<Place>) -> bool {
         // SAFETY: the body stays while CLEARING is set (G5).
         let place = unsafe { this.as_ref() };
+        // Relaxed, here and below: the step to CLEARING has acquired what the task and the readers did.
         let label = place.label.load(Relaxed);
         place.label.store(ptr::null_mut(), Relaxed);
         if !label.is_null() {
@@ -422,6 +435,7 @@ impl Place {
         let shard = unsafe { &*place.chunk().shard };
         // Release: pairs with `claim_hinted`.
         shard.hint.store(this.as_ptr(), Release);
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = place.word.load(Relaxed);
         loop {
             let new = seen & !(State::CLEARING | State::WATCHED);
@@ -439,6 +453,7 @@ impl Place {
         panics: &mut Panics,
         read: impl FnOnce(&'static Location<'static>, Option<&Label>) -> R,
     ) -> Option<R> {
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = State(self.word.load(Relaxed));
         loop {
             if !seen.has(State::TAKEN) || seen.0 & State::READERS == State::READERS {
@@ -460,6 +475,7 @@ impl Place {
             // SAFETY: while we are among the readers, nobody drops it.
             read(from, unsafe { self.label.load(Relaxed).as_ref() })
         });
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = State(self.word.load(Relaxed));
         loop {
             let is_last = seen.0 & State::READERS == State::READER;
@@ -580,6 +596,7 @@ impl Places {
         for shard in self.all() {
             close(&shard.chunks);
             for place in shard.each_chunk().flat_map(|chunk| &chunk.places) {
+                // Relaxed: a guess, which the CAS below checks.
                 let mut seen = place.word.load(Relaxed);
                 while !State(seen).has(State::CLOSED) {
                     // AcqRel: the acquire half pairs with the last end here, the release half with the next.
@@ -596,6 +613,7 @@ impl Places {
     }
 
     pub(super) fn is_closed(&self) -> bool {
+        // Relaxed: pairs with nothing; a task that is to start finds the tag by the loads of `claim_slowly`.
         is_closed(self.shards.load(Relaxed))
     }
 
@@ -683,6 +701,7 @@ unsafe fn free_shards(shards: *mut Shard) {
 impl Drop for Places {
     fn drop(&mut self) {
         for shard in self.all() {
+            // Relaxed, here and below: nobody else has the body any more, and the tally has handed on what others did.
             let mut at = untagged(shard.chunks.load(Relaxed));
             while !at.is_null() {
                 // SAFETY: with the body goes all that it has.

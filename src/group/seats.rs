@@ -58,6 +58,7 @@ impl Seats {
             #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
             _leak: crate::sync::Track::new(()),
         }));
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = self.0.load(Relaxed);
         loop {
             // SAFETY: made above, and not shared yet.
@@ -100,6 +101,7 @@ impl Drop for Seated {
 
 impl Drop for Seats {
     fn drop(&mut self) {
+        // Relaxed: nobody else has the group any more.
         let mut at = self.0.load(Relaxed);
         while !at.is_null() {
             // SAFETY: with the group goes all that it has; nobody is seated.

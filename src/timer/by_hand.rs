@@ -54,12 +54,14 @@ pub(crate) mod thread {
     pub(crate) fn start() {}
 
     pub(crate) fn wake() {
+        // Acquire: pairs with `begin`.
         if KNOWN.load(Acquire) {
             BED.notify();
         }
     }
 
     pub(super) fn begin() {
+        // Release: pairs with `wake`.
         KNOWN.store(true, Release);
     }
 

@@ -186,6 +186,7 @@ impl Entry {
     // ----- the timer's --------------------------------------------------------------------------
 
     pub(super) fn list(&self) -> usize {
+        // Relaxed, here and below: while the entry is the timer's its thread alone writes this.
         (self.place.load(Relaxed) & ((1 << LIST) - 1)) as usize
     }
 

@@ -62,6 +62,7 @@ impl Trigger {
     /// For one that nobody else knows; published by what follows.
     #[inline]
     pub(super) fn reset(&self, word: u64) {
+        // Relaxed: released by the step that publishes it.
         self.0.store(word, Relaxed);
     }
 

@@ -100,6 +100,7 @@ impl Extension {
         let raw = this.as_ptr();
         // SAFETY: the caller's promise. Raw places: the timer may look at the entry meanwhile.
         let (cause, edges) = unsafe {
+            // Relaxed, here and below: the only owner has acquired what the others did, and gives it to the next with the node.
             let cause = (*raw).cause.load(Relaxed);
             (*raw).cause.store(ptr::null_mut(), Relaxed);
             (*raw).rooms.store(ptr::null_mut(), Relaxed);

@@ -65,6 +65,7 @@ impl Weak {
     /// `None` if the last handle is gone.
     pub(crate) fn upgrade(&self) -> Option<Handle> {
         let cell = &*self.0;
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = cell.state.load(Relaxed);
         loop {
             if seen & ALIVE == 0 {
@@ -85,6 +86,7 @@ impl Weak {
         // SAFETY: counted in while ALIVE: the last owner leaves us a handle rather than go.
         unsafe { cell.node().as_ref() }.word.add_handle();
         let handle = Handle(cell.node());
+        // Relaxed: a guess, which the CAS below checks.
         seen = cell.state.load(Relaxed);
         loop {
             // What was left is given up by the first who has a handle of its own: from then on that one is the last
@@ -115,10 +117,12 @@ impl Cell {
     /// The last owner's part, after it has found one handle and before it acts on that. Returns `false` if that is not
     /// so any more, or may not be.
     pub(super) fn settle(&self, node: &Node) -> bool {
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = self.state.load(Relaxed);
         while seen & ALIVE != 0 {
             if seen >= ONE {
                 // A handle for them, before they can know of it.
+                // Relaxed: the handle is a count on the node's own word, where an upgrader adds one before it takes one back.
                 node.word.add_handle();
                 match self
                     .state
