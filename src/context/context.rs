@@ -784,7 +784,7 @@ impl Context {
 
 /// What a waiter does who finds the deadline passed before the timer does.
 #[cold]
-fn expire_if_past(token: &Handle, deadline: Instant) -> bool {
+pub(super) fn expire_if_past(token: &Handle, deadline: Instant) -> bool {
     timer::look();
     let mut now = Instant::now();
     if now < deadline {
