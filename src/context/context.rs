@@ -810,7 +810,7 @@ impl Context {
 
 /// What a waiter does that finds the deadline passed before the timer does.
 #[cold]
-fn expire_if_past(token: &Handle, deadline: Instant) -> bool {
+pub(super) fn expire_if_past(token: &Handle, deadline: Instant) -> bool {
     timer::look();
     let mut now = Instant::now();
     if now < deadline {

@@ -1,5 +1,6 @@
 //! Contexts: deadlines, causes and values, passed down from caller to callee.
 
+mod block_on;
 mod chain;
 #[allow(clippy::module_inception)]
 mod context;
