@@ -313,13 +313,10 @@ impl Group {
     }
 
     async fn gone_for_good(&self) {
-        loop {
-            self.gone().await;
-            if self.spawner.is_closed() {
-                return;
-            }
-            self.close();
-        }
+        self.gone().await;
+        // Also if it says that it is closed: whoever has said so may not have come to all places yet.
+        self.close();
+        self.gone().await;
     }
 
     fn gone(&self) -> Gone<'_> {

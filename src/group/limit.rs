@@ -213,6 +213,17 @@ impl Limit {
                 break;
             }
         }
+        // In order of arrival.
+        let mut newest = to_wake;
+        to_wake = ptr::null_mut();
+        while !newest.is_null() {
+            // SAFETY: the queue's count of each came with the list.
+            let next = unsafe { &(*newest).next };
+            let older = next.load(Relaxed);
+            next.store(to_wake, Relaxed);
+            to_wake = newest;
+            newest = older;
+        }
         // User code, when the turn has been given up.
         while !to_wake.is_null() {
             // SAFETY: the queue's count of each came with the list.

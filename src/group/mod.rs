@@ -22,7 +22,7 @@
 //! | [`race`](Group::race)`::<T>()`: [`winner`](Outcomes::winner) | the first success ends the rest |
 //! | [`close`](Group::close)`()`, [`shutdown`](Group::shutdown)`(&limit) -> `[`Report`] | nothing new; and then ends, always |
 //! | [`running`](Group::running)`()` | what is there: [`TaskInfo`] |
-//! | [`child`](Group::child)`("db")` | a group inside, which counts as one task here |
+//! | [`child`](Group::child)`("db")` | a group inside, whose tasks count here too |
 //! | [`scope`](Group::scope)`(&ctx, \|g\| …)` | threads that borrow from the stack |
 //!
 //! docs/GROUPS.md holds them beside errgroup, TaskTracker with JoinSet, StructuredTaskScope and nurseries.
@@ -62,4 +62,6 @@ pub use refused::{Closed, Full, Refused};
 pub use report::{Report, TaskInfo, Unfinished};
 pub use scope::Scope;
 pub use spawner::{Member, Named, Spawner};
+#[cfg(feature = "tokio")]
+pub(crate) use task::Job;
 pub use task::{Outcome, Panicked, Tracked};

@@ -3,9 +3,10 @@
 use super::group::cause_of;
 #[cfg(doc)]
 use super::group::Group;
+use super::place::End;
 use super::refused::Refused;
 use super::report::TaskInfo;
-use super::spawner::{block_on, Spawner};
+use super::spawner::{block_on, start_thread, Member, Spawner};
 use crate::context::Context;
 use crate::sync::{AcqRel, Acquire, Arc, AtomicPtr, AtomicU64, OneWaiter, Relaxed};
 use crate::tree::Cause;
@@ -90,6 +91,19 @@ impl<T> Sender<T> {
         self.push(outcome);
     }
 
+    /// There is no such task.
+    fn call_off(mut self) {
+        if let Some(queue) = self.0.take() {
+            Sender::is_through(&queue);
+        }
+    }
+
+    fn is_through(queue: &Queue<T>) {
+        // AcqRel: the release half pairs with the load in `poll_next`: who finds nobody missing finds what was pushed.
+        queue.missing.fetch_sub(1, AcqRel);
+        crate::sync::unless_unwinding(|| queue.waiter.wake());
+    }
+
     fn push(&mut self, outcome: Result<T, Cause>) {
         let Some(queue) = self.0.take() else {
             return;
@@ -110,9 +124,7 @@ impl<T> Sender<T> {
                 Err(now) => seen = now,
             }
         }
-        // AcqRel: the release half pairs with the load in `poll_next`: who finds nobody missing finds what was pushed.
-        queue.missing.fetch_sub(1, AcqRel);
-        crate::sync::unless_unwinding(|| queue.waiter.wake());
+        Sender::is_through(&queue);
     }
 }
 
@@ -154,28 +166,43 @@ impl<T: Send + 'static> Outcomes<T> {
             Ok(member) => member,
             Err(refused) => return Err(refused.map(|()| future)),
         };
-        let (sender, is_race) = (Sender::new(&self.queue), self.is_race);
-        Ok(member.track(async move {
-            let outcome = future.await.map_err(Into::into);
-            tell(sender, outcome, is_race)
-        }))
+        let teller = self.teller();
+        Ok(member.track(async move { teller.tell(future.await.map_err(Into::into)) }))
     }
 
     /// Like [`Spawner::spawn_thread`], with the outcome for [`next`](Self::next).
     ///
     /// # Errors
     ///
-    /// As there. The work does not come back.
+    /// As there.
     #[track_caller]
-    pub fn spawn_thread<F, E>(&self, f: F) -> Result<(), Refused<()>>
+    pub fn spawn_thread<F, E>(&self, f: F) -> Result<(), Refused<F>>
     where
         F: FnOnce(Context) -> Result<T, E> + Send + 'static,
         E: Into<Cause>,
     {
-        let (sender, is_race) = (Sender::new(&self.queue), self.is_race);
-        self.spawner
-            .spawn_thread(move |ctx| tell(sender, f(ctx).map_err(Into::into), is_race))
-            .map_err(|refused| refused.map(drop))
+        type Work<T, F> = (Member, Teller<T>, F);
+        let member = match self.spawner.enter() {
+            Ok(member) => member,
+            Err(refused) => return Err(refused.map(|()| f)),
+        };
+        let run = |(member, teller, f): Work<T, F>| {
+            member.run(move |ctx| teller.tell(f(ctx).map_err(Into::into)));
+        };
+        start_thread(None, (member, self.teller(), f), run).map_err(
+            |((member, teller, f), cause)| {
+                teller.sender.call_off();
+                member.end(End::Refused);
+                Refused::new(f, cause)
+            },
+        )
+    }
+
+    fn teller(&self) -> Teller<T> {
+        Teller {
+            sender: Sender::new(&self.queue),
+            race: self.is_race.then(|| self.spawner.clone()),
+        }
     }
 
     /// Returns the next outcome, or `None` when all have been seen. A task that panicked, or was dropped, is an error here too.
@@ -192,8 +219,8 @@ impl<T: Send + 'static> Outcomes<T> {
         block_on(self.next())
     }
 
-    /// Returns the first success, which cancels the group; [`Group::join`] waits for the others. If none succeeds, the first
-    /// error.
+    /// Returns the first success. It cancels the group, in a [race](Group::race) at once; [`Group::join`] waits for the others.
+    /// If none succeeds, the first error.
     ///
     /// # Errors
     ///
@@ -285,11 +312,24 @@ impl<T: Send + 'static> Outcomes<T> {
     }
 }
 
-/// Tells the reader, and then the group, unless it is a race.
-fn tell<T>(sender: Sender<T>, outcome: Result<T, Cause>, is_race: bool) -> Result<(), Cause> {
-    let error = outcome.as_ref().err().filter(|_| !is_race).cloned();
-    sender.send(outcome);
-    error.map_or(Ok(()), Err)
+/// Tells who reads, and then the group.
+struct Teller<T> {
+    sender: Sender<T>,
+    /// In a race: what its first success ends.
+    race: Option<Spawner>,
+}
+
+impl<T> Teller<T> {
+    fn tell(self, outcome: Result<T, Cause>) -> Result<(), Cause> {
+        let is_race = self.race.is_some();
+        let error = outcome.as_ref().err().filter(|_| !is_race).cloned();
+        let is_success = outcome.is_ok();
+        self.sender.send(outcome);
+        if let Some(group) = self.race.filter(|_| is_success) {
+            group.body().cancel();
+        }
+        error.map_or(Ok(()), Err)
+    }
 }
 
 /// Frees a list of outcomes, of which each is user code.

@@ -61,6 +61,16 @@ pub(super) struct Label {
     pub(super) since: Instant,
 }
 
+impl Label {
+    #[inline]
+    pub(super) fn new(name: Option<Cow<'static, str>>) -> Option<Box<Label>> {
+        name.map(|name| {
+            let since = Instant::now();
+            Box::new(Label { name, since })
+        })
+    }
+}
+
 pub(super) struct Place {
     word: AtomicU64,
     /// While empty: the rest of the chain of hints.
@@ -159,6 +169,8 @@ pub(super) enum End {
     Done,
     /// Dropped before it was through.
     Dropped,
+    /// It never began, and whoever wanted it was told.
+    Refused,
 }
 
 impl Shard {
@@ -321,7 +333,7 @@ impl Place {
         if !seen.is_claimable() {
             return None;
         }
-        let new = (seen.0 + State::GENERATION) | State::TAKEN | bits;
+        let new = seen.0.wrapping_add(State::GENERATION) | State::TAKEN | bits;
         // Acquire: pairs with `end`; what is written here is through with the last task.
         self.word
             .compare_exchange(seen.0, new, Acquire, Relaxed)
@@ -375,12 +387,13 @@ impl Place {
     }
 
     /// Gives the place up. True: somebody watched, and the caller must count it off in the tally; otherwise the body may be
-    /// gone.
+    /// gone. If somebody watches, `count` is called before: who finds the place empty finds the task counted. (Perhaps
+    /// more than once.)
     ///
     /// # Safety
     /// The caller has the place, and does not use it again.
     #[inline]
-    pub(super) unsafe fn end(this: NonNull<Place>) -> bool {
+    pub(super) unsafe fn end(this: NonNull<Place>, mut count: impl FnMut()) -> bool {
         // SAFETY: taken, so the body is there (G5).
         let place = unsafe { this.as_ref() };
         let shard = place.chunk().shard;
@@ -395,6 +408,9 @@ impl Place {
         let is_named = !place.label.load(Relaxed).is_null();
         let mut seen = State(place.word.load(Relaxed));
         loop {
+            if seen.has(State::WATCHED) {
+                count();
+            }
             let clears = is_named && !seen.has(State::READERS);
             let kept = State::CLOSED | State::READERS | !(State::GENERATION - 1);
             let new = match clears {
@@ -409,7 +425,7 @@ impl Place {
             // reader; the acquire half with who has watched, closed or read.
             match place.word.compare_exchange(seen.0, new, AcqRel, Relaxed) {
                 // SAFETY: CLEARING is ours.
-                Ok(_) if clears => return unsafe { Place::clear(this) },
+                Ok(_) if clears => return unsafe { Place::clear(this, count) },
                 Ok(_) => return seen.has(State::WATCHED),
                 Err(now) => seen = State(now),
             }
@@ -421,7 +437,7 @@ impl Place {
     /// # Safety
     /// The caller has set CLEARING, and does not use the place again.
     #[cold]
-    unsafe fn clear(this: NonNull<Place>) -> bool {
+    unsafe fn clear(this: NonNull<Place>, mut count: impl FnMut()) -> bool {
         // SAFETY: the body stays while CLEARING is set (G5).
         let place = unsafe { this.as_ref() };
         // Relaxed, here and below: the step to CLEARING has acquired what the task and the readers did.
@@ -438,6 +454,9 @@ impl Place {
         // Relaxed: a guess, which the CAS below checks.
         let mut seen = place.word.load(Relaxed);
         loop {
+            if State(seen).has(State::WATCHED) {
+                count();
+            }
             let new = seen & !(State::CLEARING | State::WATCHED);
             // AcqRel: as in `end`.
             match place.word.compare_exchange(seen, new, AcqRel, Relaxed) {
@@ -486,10 +505,10 @@ impl Place {
             match self.word.compare_exchange(seen.0, new, AcqRel, Relaxed) {
                 Ok(_) if clears => {
                     // SAFETY: CLEARING is ours.
-                    if unsafe { Place::clear(NonNull::from(self)) } {
+                    if unsafe { Place::clear(NonNull::from(self), || ()) } {
                         // Watched since the task went, which was counted then.
                         // SAFETY: it is counted, and the caller holds the body.
-                        unsafe { Body::count_off(self.body(), None, panics) };
+                        unsafe { Body::count_off(self.body(), panics) };
                     }
                     return answer;
                 }
@@ -686,7 +705,7 @@ impl Places {
 impl Found {
     fn add(&mut self, state: State) {
         self.living += usize::from(state.is_living());
-        self.generations += state.generation();
+        self.generations = self.generations.wrapping_add(state.generation());
         self.places += 1;
     }
 }

@@ -3,7 +3,7 @@
 use super::group::Group;
 use super::refused::Refused;
 use super::spawner::Spawner;
-use super::task::Outcome;
+use super::task::{Job, Outcome};
 use crate::context::Context;
 use crate::tree::Cause;
 use core::fmt;
@@ -82,7 +82,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
             Ok(member) => member,
             Err(refused) => return Err(refused.map(|()| Some(f))),
         };
-        let run = move || member.run(f);
+        let job = Job::or_refused(member, f);
+        let run = move || job.run();
         match thread::Builder::new().spawn_scoped(self.threads, run) {
             Ok(_) => Ok(()),
             Err(error) => Err(Refused::new(None, Cause::new(error))),

@@ -252,7 +252,13 @@ macro_rules! starting {
             let start = $self.start();
             let name = start.name.clone();
             match start.enter() {
-                Ok(member) => member.spawn_thread(name, f),
+                Ok(member) => {
+                    let run = |(member, f): (Member, F)| member.run(f);
+                    start_thread(name, (member, f), run).map_err(|((member, f), cause)| {
+                        member.end(End::Refused);
+                        Refused::new(f, cause)
+                    })
+                }
                 Err(refused) => Err(refused.map(|()| f)),
             }
         }
@@ -374,21 +380,14 @@ impl Start<'_> {
         }
     }
 
-    /// The permit, if it is limited, is the caller's.
+    /// The permit, if it is limited, is the caller's, and used up.
     #[inline]
     fn claim(self, limited: bool) -> Result<Member, Refused<()>> {
         let body = self.spawner.body;
-        // SAFETY: the spawner holds it.
+        // SAFETY: the spawner holds it; the permit is the caller's.
         match unsafe { Body::claim(body, limited, self.from, self.name) } {
             Ok(place) => Ok(Member(place)),
-            Err(cause) => {
-                if limited {
-                    let mut panics = Panics::default();
-                    self.spawner.body().limit.give_back(&mut panics);
-                    panics.resume();
-                }
-                Err(Refused::new((), cause))
-            }
+            Err(cause) => Err(Refused::new((), cause)),
         }
     }
 }
@@ -522,49 +521,42 @@ impl Member {
     pub fn track<F: Future<Output: Outcome>>(self, future: F) -> Tracked<F> {
         Tracked::new(self, future)
     }
+}
 
-    /// Starts a thread, which has this place: see [`Spawner::spawn_thread`].
-    fn spawn_thread<F, R>(self, name: Option<Cow<'static, str>>, f: F) -> Result<(), Refused<F>>
-    where
-        F: FnOnce(Context) -> R + Send + 'static,
-        R: Outcome,
-    {
-        /// The work, which comes back if there is no thread: std drops what it was given then.
-        struct Work<F>(NonNull<(Member, F)>);
-        // SAFETY: it is the only pointer to what it points to, once the thread is there, and that is Send.
-        unsafe impl<F: Send> Send for Work<F> {}
-        impl<F> Work<F> {
-            /// # Safety
-            /// Once.
-            unsafe fn take(self) -> (Member, F) {
-                // SAFETY: of a Box.
-                *unsafe { Box::from_raw(self.0.as_ptr()) }
-            }
+/// A thread for `work`; which comes back if there is none to be had. (std drops what it was given then.)
+pub(super) fn start_thread<W: Send + 'static>(
+    name: Option<Cow<'static, str>>,
+    work: W,
+    run: fn(W),
+) -> Result<(), (W, Cause)> {
+    struct Raw<W>(NonNull<W>);
+    // SAFETY: it is the only pointer to what it points to, once the thread is there, and that is Send.
+    unsafe impl<W: Send> Send for Raw<W> {}
+    impl<W> Raw<W> {
+        /// # Safety
+        /// Once.
+        unsafe fn take(self) -> W {
+            // SAFETY: of a Box.
+            *unsafe { Box::from_raw(self.0.as_ptr()) }
         }
+    }
 
-        let raw = Box::into_raw(Box::new((self, f)));
-        // SAFETY: of a Box.
-        let raw = unsafe { NonNull::new_unchecked(raw) };
-        let work = Work(raw);
-        let mut builder = thread::Builder::new();
-        // The system's names end at a 0.
-        if let Some(name) = name.filter(|name| !name.contains('\0')) {
-            builder = builder.name(String::from(name));
-        }
-        let spawned = builder.spawn(move || {
-            // SAFETY: this thread runs once.
-            let (member, f) = unsafe { work.take() };
-            member.run(f);
-        });
-        match spawned {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                // SAFETY: there is no thread, so nobody else takes it.
-                let (member, f) = unsafe { Work(raw).take() };
-                drop(member);
-                Err(Refused::new(f, Cause::new(error)))
-            }
-        }
+    // SAFETY: of a Box.
+    let raw = unsafe { NonNull::new_unchecked(Box::into_raw(Box::new(work))) };
+    let work = Raw(raw);
+    let mut builder = thread::Builder::new();
+    // The system's names end at a 0.
+    if let Some(name) = name.filter(|name| !name.contains('\0')) {
+        builder = builder.name(String::from(name));
+    }
+    let spawned = builder.spawn(move || {
+        // SAFETY: this thread runs once.
+        run(unsafe { work.take() });
+    });
+    match spawned {
+        Ok(_) => Ok(()),
+        // SAFETY: there is no thread, so nobody else takes it.
+        Err(error) => Err((unsafe { Raw(raw).take() }, Cause::new(error))),
     }
 }
 

@@ -14,7 +14,7 @@
 //! ```
 
 use crate::context::Context;
-use crate::group::{Member, Named, Outcome, Refused, Spawner};
+use crate::group::{Job, Member, Named, Outcome, Refused, Spawner};
 use crate::tree::Cause;
 use alloc::borrow::Cow;
 use core::future::Future;
@@ -63,7 +63,8 @@ where
     let (runtime, f) = runtime(f)?;
     match spawner.enter_from(name, from) {
         Ok(member) => {
-            drop(runtime.spawn_blocking(move || member.run(f)));
+            let job = Job::new(member, f);
+            drop(runtime.spawn_blocking(move || job.run()));
             Ok(())
         }
         Err(refused) => Err(refused.map(|()| f)),
@@ -122,7 +123,7 @@ impl Spawner {
     }
 
     /// Runs `f` on one of the runtime's threads for blocking work. If the runtime goes before it has begun, it is dropped, and has left
-    /// the group.
+    /// the group (*forced*).
     ///
     /// # Errors
     ///
