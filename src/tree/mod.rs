@@ -37,6 +37,8 @@ mod deadline;
 mod elsewhere;
 mod extension;
 mod handle;
+#[cfg(feature = "std")]
+mod moving;
 mod node;
 mod reclaim;
 mod room;
@@ -53,5 +55,7 @@ pub(crate) use deadline::Signal;
 #[cfg(feature = "std")]
 pub(crate) use elsewhere::Elsewhere;
 pub(crate) use handle::Handle;
+#[cfg(feature = "std")]
+pub(crate) use moving::Moving;
 pub(crate) use node::Node;
 pub(crate) use weak::Weak;
