@@ -124,7 +124,14 @@ impl Idle {
                 return;
             }
         }
-        self.others.fetch_max(now, Relaxed);
+        let others = &self.others;
+        let mut seen = others.load(Relaxed);
+        while seen < now {
+            match others.compare_exchange_weak(seen, now, Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(other) => seen = other,
+            }
+        }
     }
 
     fn due(&self) -> u64 {
