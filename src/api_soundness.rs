@@ -60,6 +60,10 @@ const _: () = {
     handle::<DoneOwned>();
     handle::<DoneSignal>();
     handle::<CauseOnDrop>();
+    handle::<DeadlineGuard>();
+    handle::<IdleGuard>();
+    handle::<GraceOver>();
+    handle::<IdleTimeout>();
     handle::<GuardedContext>();
 
     handle::<Group>();
@@ -86,6 +90,8 @@ const _: () = {
     owned::<Context>();
     owned::<CancelGuard>();
     owned::<CauseOnDrop>();
+    owned::<DeadlineGuard>();
+    owned::<IdleGuard>();
     owned::<GuardedContext>();
     owned::<Canceller>();
     owned::<CancelledOwned>();
