@@ -62,6 +62,10 @@ const _: () = {
     handle::<DoneOwned>();
     handle::<DoneSignal>();
     handle::<CauseOnDrop>();
+    handle::<DeadlineGuard>();
+    handle::<IdleGuard>();
+    handle::<GraceOver>();
+    handle::<IdleTimeout>();
     handle::<GuardedContext>();
 
     handle::<Group>();
@@ -88,6 +92,8 @@ const _: () = {
     owned::<Context>();
     owned::<CancelGuard>();
     owned::<CauseOnDrop>();
+    owned::<DeadlineGuard>();
+    owned::<IdleGuard>();
     owned::<GuardedContext>();
     owned::<Canceller>();
     owned::<CancelledOwned>();

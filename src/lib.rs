@@ -24,8 +24,8 @@ mod tree;
 
 #[cfg(feature = "std")]
 pub use context::{
-    CancelGuard, CancelledOwned, Canceller, CauseOnDrop, Context, Done, DoneOwned, DoneSignal,
-    ForeignContext, GuardedContext,
+    CancelGuard, CancelledOwned, Canceller, CauseOnDrop, Context, DeadlineGuard, Done, DoneOwned,
+    DoneSignal, ForeignContext, GraceOver, GuardedContext, IdleGuard, IdleTimeout,
 };
 #[cfg(feature = "std")]
 pub use group::{

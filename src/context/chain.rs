@@ -23,6 +23,10 @@ pub(crate) enum Step {
     LaterDeadline,
     Value,
     WithoutCancel,
+    /// A deadline that can be moved, or an idle timeout.
+    Moving,
+    Grace,
+    Shield,
     /// Steps that were forgotten.
     More,
 }
@@ -37,6 +41,11 @@ pub(super) struct Chain(u64);
 impl Chain {
     pub(super) const fn new(step: Step) -> Chain {
         Chain(step as u64)
+    }
+
+    /// Nothing since the newest value.
+    pub(super) const fn none() -> Chain {
+        Chain(0)
     }
 
     #[inline]
@@ -93,7 +102,7 @@ impl fmt::Display for Context {
                         deadlines -= 1;
                         f.write_str("with_deadline")?;
                         // An earlier one holds instead of all but the last.
-                        if let Some(deadline) = self.deadline.filter(|_| deadlines == 0) {
+                        if let Some(deadline) = self.deadline().filter(|_| deadlines == 0) {
                             write_distance(f, deadline)?;
                         }
                     }
@@ -102,6 +111,9 @@ impl fmt::Display for Context {
                         write!(f, "with_value({})", type_name.unwrap_or("?"))?;
                     }
                     s if s == Step::WithoutCancel as u64 => f.write_str("without_cancel")?,
+                    s if s == Step::Moving as u64 => f.write_str("with_moving_deadline")?,
+                    s if s == Step::Grace as u64 => f.write_str("with_grace")?,
+                    s if s == Step::Shield as u64 => f.write_str("shield")?,
                     _ => f.write_str("…")?,
                 }
             }

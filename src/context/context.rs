@@ -1,6 +1,7 @@
 //! Contexts: a token, a deadline and values, passed down from caller to callee.
 
 use super::chain::{Chain, Step};
+use super::limit::Limit;
 use super::values::Values;
 use super::{done, foreign, CancelGuard, CancelledOwned, Done, DoneOwned, ForeignContext};
 use crate::timer;
@@ -72,7 +73,7 @@ pub struct Context {
     /// None: never cancelled.
     pub(super) token: Option<CancellationToken>,
     /// The earliest of this one's and those above.
-    pub(super) deadline: Option<Instant>,
+    pub(super) limit: Limit,
     pub(super) values: Values,
     pub(super) chain: Chain,
 }
@@ -110,7 +111,7 @@ impl Context {
     const fn root(step: Step) -> Context {
         Context {
             token: None,
-            deadline: None,
+            limit: Limit::Never,
             values: Values::none(),
             chain: Chain::new(step),
         }
@@ -142,7 +143,9 @@ impl Context {
     /// Cost: 1 RMW below another context, an allocation below [`background`](Self::background).
     #[doc(alias("WithCancel", "WithCancelCause"))]
     pub fn with_cancel(&self) -> (Context, CancelGuard) {
-        self.derive(self.child_pair(), self.deadline, Step::Cancel)
+        let pair = self.child_pair();
+        let limit = self.limit_below(&pair.0);
+        self.derive(pair, limit, Step::Cancel)
     }
 
     /// Creates a context below this one that is done at `deadline`, if that is earlier than this one's. Otherwise
@@ -216,9 +219,13 @@ impl Context {
     /// A context below this one that nobody can cancel by itself.
     #[inline]
     pub(crate) fn child(&self) -> Context {
+        let token = self.token.as_ref().map(CancellationToken::child_token);
         Context {
-            token: self.token.as_ref().map(CancellationToken::child_token),
-            deadline: self.deadline,
+            limit: match &token {
+                Some(token) => self.limit_below(token.handle()),
+                None => self.limit,
+            },
+            token,
             values: self.values.clone(),
             chain: self.chain.then(Step::Cancel),
         }
@@ -231,7 +238,12 @@ impl Context {
         cause: Option<Cause>,
     ) -> (Context, CancelGuard) {
         let pair = self.child_pair();
-        let own = deadline.filter(|own| self.deadline.is_none_or(|above| *own < above));
+        let own = deadline.filter(|own| match self.limit {
+            Limit::Never => true,
+            Limit::At(above) => *own < above,
+            // The one above may be moved, and then this one counts again.
+            Limit::Asked => true,
+        });
         let Some(own) = own else {
             // User code, before there is a context to return: it would be lost by a panic.
             drop(cause);
@@ -240,7 +252,8 @@ impl Context {
             } else {
                 Step::Cancel
             };
-            return self.derive(pair, self.deadline, step);
+            let limit = self.limit_below(&pair.0);
+            return self.derive(pair, limit, step);
         };
         let token = &pair.0;
         if token.is_cancelled() {
@@ -250,7 +263,8 @@ impl Context {
             let cause = cause.map(|cause| cause.of_kind(ContextError::DeadlineExceeded));
             if own <= now() {
                 let cause = cause.unwrap_or(ContextError::DeadlineExceeded.into());
-                token.cancel_with(cause);
+                token.expire_at_birth(cause);
+                token.note_deadline(own);
             } else {
                 let deadline = clock::at_or_after(own);
                 match cause {
@@ -260,19 +274,34 @@ impl Context {
                 token.note_deadline(own);
             }
         }
-        self.derive(pair, Some(own), Step::Deadline)
+        let limit = match self.limit {
+            Limit::Asked if !pair.0.is_cancelled() => Limit::Asked,
+            Limit::Asked => Limit::At(self.deadline().map_or(own, |above| above.min(own))),
+            _ => Limit::At(own),
+        };
+        self.derive(pair, limit, Step::Deadline)
     }
 
-    fn derive(
+    /// What a token below has for its limit, besides one of its own. One that is cancelled from the beginning has nothing
+    /// above that it could ask.
+    #[inline]
+    fn limit_below(&self, token: &Handle) -> Limit {
+        match self.limit {
+            Limit::Asked if token.is_cancelled() => self.deadline().into(),
+            limit => limit,
+        }
+    }
+
+    pub(super) fn derive(
         &self,
         (own, guards): (Handle, Handle),
-        deadline: Option<Instant>,
+        limit: Limit,
         step: Step,
     ) -> (Context, CancelGuard) {
         let guard = CancelGuard::new(guards.into());
         let ctx = Context {
             token: Some(own.into()),
-            deadline,
+            limit,
             values: self.values.clone(),
             chain: self.chain.then(step),
         };
@@ -305,7 +334,7 @@ impl Context {
     pub fn with_value<T: Send + Sync + 'static>(&self, value: T) -> Context {
         Context {
             token: self.token.clone(),
-            deadline: self.deadline,
+            limit: self.limit,
             values: self.values.with(value, self.chain),
             chain: Chain::new(Step::Value),
         }
@@ -317,10 +346,11 @@ impl Context {
     pub fn without_cancel(&self) -> Context {
         Context {
             token: None,
-            deadline: None,
+            limit: Limit::Never,
             values: self.values.clone(),
             chain: self.chain.then(Step::WithoutCancel),
         }
+        .without_grace()
     }
 
     /// Creates a context that is done as soon as one of these is, with that one's cause. Its deadline is the
@@ -347,10 +377,19 @@ impl Context {
         });
         let mut handles = handles.peekable();
         let first = contexts.first();
+        // If none can be done, neither can this one.
+        let token = (handles.peek().is_some()).then(|| Handle::any_of(handles));
+        let asks = contexts.iter().any(|ctx| ctx.limit == Limit::Asked);
         Context {
-            // If none can be done, neither can this one.
-            token: (handles.peek().is_some()).then(|| Handle::any_of(handles).into()),
-            deadline: contexts.iter().filter_map(|ctx| ctx.deadline).min(),
+            limit: match &token {
+                Some(token) if asks && !token.is_cancelled() => Limit::Asked,
+                _ => contexts
+                    .iter()
+                    .filter_map(|ctx| ctx.deadline())
+                    .min()
+                    .into(),
+            },
+            token: token.map(Into::into),
             values: first.map_or(Values::none(), |first| first.values.clone()),
             chain: first.map_or(Chain::new(Step::AnyOf), |first| {
                 first.chain.then(Step::AnyOf)
@@ -369,7 +408,7 @@ impl Context {
 
     /// One handle for the context, one for its guard.
     #[inline]
-    fn child_pair(&self) -> (Handle, Handle) {
+    pub(super) fn child_pair(&self) -> (Handle, Handle) {
         match &self.token {
             Some(token) => token.handle().child_pair(),
             None => Handle::root_pair(),
@@ -413,8 +452,11 @@ impl Context {
     /// Without the service thread nobody else looks at the clock.
     #[inline]
     pub(super) fn has_expired_unseen(&self, token: &Handle) -> bool {
-        match self.deadline {
-            Some(deadline) if !timer::is_running() => expire_if_past(token, deadline),
+        match self.limit {
+            Limit::At(deadline) if !timer::is_running() => expire_if_past(token, deadline),
+            Limit::Asked if !timer::is_running() => self
+                .asked_deadline()
+                .is_some_and(|deadline| expire_if_past(token, deadline)),
             _ => false,
         }
     }
@@ -501,17 +543,52 @@ impl Context {
     }
 
     /// Returns when the context will be done at the latest. A cancel does not change it.
+    ///
+    /// Below a [movable deadline](Self::with_movable_deadline), an [idle timeout](Self::with_idle_timeout) and in a
+    /// [shield](Self::shield) it is what those above say at the moment.
+    ///
+    /// Cost: none; there, a climb to the root.
     #[doc(alias = "Deadline")]
     #[inline]
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        match self.limit {
+            Limit::Never => None,
+            Limit::At(deadline) => Some(deadline),
+            Limit::Asked => self.asked_deadline(),
+        }
+    }
+
+    #[cold]
+    fn asked_deadline(&self) -> Option<Instant> {
+        self.token.as_ref()?.handle().deadline().0
+    }
+
+    /// Whether the context is done by the deadline that it was given itself: not by one above, and not because somebody
+    /// has cancelled it. So who sets a limit for a part of the work can tell its own from that of the whole. Adding
+    /// a value, or cloning, changes nothing about it; a context derived by a cancel or a deadline of its own is another one.
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// # use std::time::Duration;
+    /// let (request, _guard) = Context::background().with_timeout(Duration::from_millis(1));
+    /// let (step, _guard) = request.with_timeout(Duration::from_secs(30));
+    /// step.blocking_wait();
+    /// assert!(!step.is_own_deadline()); // the request is over, not only this step
+    /// assert!(request.is_own_deadline());
+    /// ```
+    ///
+    /// Cost: loads.
+    #[must_use]
+    pub fn is_own_deadline(&self) -> bool {
+        let token = self.token.as_ref();
+        self.is_done() && token.is_some_and(|token| token.handle().is_expired_itself())
     }
 
     /// Returns the time until the deadline; zero if it has passed.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
-        let deadline = self.deadline?;
+        let deadline = self.deadline()?;
         Some(deadline.saturating_duration_since(Instant::now()))
     }
 
@@ -699,8 +776,12 @@ impl Context {
             park::until(limit, |_| false);
             return None;
         };
-        let until = [limit, self.deadline].into_iter().flatten().min();
-        if !park::until_cancelled(token, until) && until == self.deadline {
+        if self.limit == Limit::Asked {
+            return self.wait_for_what_moves(token, limit);
+        }
+        let deadline = self.deadline();
+        let until = [limit, deadline].into_iter().flatten().min();
+        if !park::until_cancelled(token, until) && until == deadline {
             let expired = until.is_some_and(|deadline| expire_if_past(token.handle(), deadline));
             if !expired {
                 // The timer was faster, and is about to say so.
@@ -708,6 +789,33 @@ impl Context {
             }
         }
         self.err()
+    }
+
+    /// The same, where the deadline may be another one when it has come.
+    #[cold]
+    fn wait_for_what_moves(
+        &self,
+        token: &CancellationToken,
+        limit: Option<Instant>,
+    ) -> Option<ContextError> {
+        let mut soon = None;
+        loop {
+            let deadline = self.deadline().map(|deadline| Some(deadline).max(soon));
+            let until = limit.into_iter().chain(deadline.flatten()).min();
+            if park::until_cancelled(token, until) {
+                return self.err();
+            }
+            let deadline = self.deadline();
+            if deadline.is_some_and(|deadline| expire_if_past(token.handle(), deadline)) {
+                return self.err();
+            }
+            let now = Instant::now();
+            if limit.is_some_and(|limit| limit <= now) {
+                return self.err();
+            }
+            // A deadline that has passed has just been moved, or somebody else is about to act on it.
+            soon = Some(now + A_LITTLE);
+        }
     }
 
     /// Parks the calling thread until the context is done, or until `deadline`. Returns `None` if it is not
@@ -808,6 +916,9 @@ impl Context {
     }
 }
 
+/// How long a thread sleeps that has found a deadline passed which somebody else is at.
+const A_LITTLE: Duration = Duration::from_millis(1);
+
 /// What a waiter does that finds the deadline passed before the timer does.
 #[cold]
 pub(super) fn expire_if_past(token: &Handle, deadline: Instant) -> bool {
@@ -857,8 +968,12 @@ impl CancellationToken {
     ///
     /// Cost: 1 RMW, and a climb to the root.
     pub fn context(&self) -> Context {
+        let limit = match self.handle().deadline() {
+            (_, true) => Limit::Asked,
+            (deadline, false) => deadline.into(),
+        };
         Context {
-            deadline: self.handle().deadline(),
+            limit,
             ..Context::of_token(self.clone(), Step::Token)
         }
     }

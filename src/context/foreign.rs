@@ -230,7 +230,7 @@ pub(super) fn below(parent: impl ForeignContext) -> Context {
     let chain = Chain::new(Step::Foreign);
     Context {
         token: Some(handle.into()),
-        deadline,
+        limit: deadline.into(),
         values: Values::of_foreign(parent, chain),
         chain,
     }

@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::token::CancellationToken;
-use crate::tree::Cause;
+use crate::tree::{Cause, Handle};
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
@@ -30,6 +30,10 @@ pub struct CancelGuard {
 }
 
 impl CancelGuard {
+    pub(super) fn handle(&self) -> &Handle {
+        self.token.handle()
+    }
+
     #[inline]
     pub(super) fn new(token: CancellationToken) -> CancelGuard {
         let token = ManuallyDrop::new(token);

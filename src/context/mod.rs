@@ -6,10 +6,15 @@ mod chain;
 mod context;
 mod done;
 mod foreign;
+mod grace;
 mod guard;
+mod limit;
+mod moving;
 mod values;
 
 pub use context::Context;
 pub use done::{CancelledOwned, Done, DoneOwned};
 pub use foreign::{DoneSignal, ForeignContext};
+pub use grace::GraceOver;
 pub use guard::{CancelGuard, Canceller, CauseOnDrop, GuardedContext};
+pub use moving::{DeadlineGuard, IdleGuard, IdleTimeout};

@@ -80,7 +80,7 @@ impl Body {
         outer: Option<NonNull<Body>>,
         name: Option<Cow<'static, str>>,
     ) -> NonNull<Body> {
-        let (ctx, guard) = above.with_cancel();
+        let (ctx, guard) = above.with_hard_cancel();
         let canceller = guard.canceller();
         guard.detach();
         if let Some(outer) = outer {

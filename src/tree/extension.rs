@@ -12,7 +12,7 @@
 use super::any_of::Edge;
 use super::cause::{Cause, ContextError, Custom, GuardDropped};
 #[cfg(feature = "std")]
-use super::deadline::{Foreign, Timing};
+use super::deadline::{Beside, Timing};
 use super::room::Room;
 use super::word::State;
 use super::{weak, Node};
@@ -279,8 +279,8 @@ impl Remains {
             if self.deadline_cause.is_some() {
                 panics.catch(|| drop(self.deadline_cause));
             }
-            if self.foreign.is_some() {
-                panics.catch(|| drop(self.foreign));
+            if self.beside.is_some() {
+                panics.catch(|| drop(self.beside));
             }
         }
     }
@@ -294,7 +294,7 @@ pub(super) struct Remains {
     #[cfg(feature = "std")]
     pub(super) deadline_cause: Option<Cause>,
     #[cfg(feature = "std")]
-    pub(super) foreign: Option<Box<Foreign>>,
+    pub(super) beside: Option<Box<Beside>>,
 }
 
 /// A counted pointer of a custom cause, with its tag: the CAS that places it decides whose
@@ -430,6 +430,15 @@ impl Link {
         } else {
             None
         }
+    }
+
+    /// The same, as a pointer that may be used for all of it, by who frees it too.
+    #[cfg(feature = "std")]
+    pub(super) fn extension_raw(&self) -> Option<NonNull<Extension>> {
+        // Acquire: as in `extension`.
+        let value = self.0.load(Acquire);
+        let raw = value.map_addr(|a| a & !TAGS).cast();
+        NonNull::new(raw).filter(|_| value.addr() & TAGS == EXTENSION)
     }
 
     /// Gives the node an extension, if `link` is still null. True: it is the node's now. False: it is gone.

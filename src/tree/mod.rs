@@ -39,6 +39,8 @@ mod elsewhere;
 mod extension;
 mod fixed;
 mod handle;
+#[cfg(feature = "std")]
+mod moving;
 mod node;
 mod reclaim;
 mod room;
@@ -56,5 +58,7 @@ pub(crate) use deadline::Signal;
 pub(crate) use elsewhere::Elsewhere;
 pub(crate) use fixed::Fixed;
 pub(crate) use handle::Handle;
+#[cfg(feature = "std")]
+pub(crate) use moving::Moving;
 pub(crate) use node::Node;
 pub(crate) use weak::Weak;

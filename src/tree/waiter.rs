@@ -354,6 +354,27 @@ fn shard_if_contended(node: &Node) {
     }
 }
 
+impl Handle {
+    /// Leaves `waker` in the token's own slot, for good: it goes when the token does, and keeps nothing but what it has
+    /// itself. The token is new. Handed back if it is cancelled.
+    #[cfg(feature = "std")]
+    pub(crate) fn put_waker(&self, waker: Waker) -> Result<(), Waker> {
+        let node = self.node();
+        if node.word.take_slot().is_err() {
+            return Err(waker);
+        }
+        // SAFETY: `take_slot` succeeded.
+        let armed = unsafe {
+            let content = Content::Waker(waker);
+            node.slot.arm_exclusive(&node.word, content, State::NONE)
+        };
+        armed.map_err(|rejected| match rejected {
+            Content::Waker(waker) => waker,
+            Content::Edge(_) => unreachable!("what was put in comes back"),
+        })
+    }
+}
+
 /// Something that stays registered without anybody holding it: a callback.
 pub(crate) struct Entry(ManuallyDrop<Handle>);
 
