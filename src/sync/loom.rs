@@ -3,6 +3,13 @@
 #[cfg(not(feature = "loom"))]
 compile_error!("`--cfg cancel_tree_loom` also needs the feature `loom` of cancel-tree");
 
+// Without it a model does not end: crossbeam's atomics are then real, and loom never sees them change.
+#[cfg(not(crossbeam_loom))]
+compile_error!(
+    "models need `--cfg crossbeam_loom` beside `--cfg cancel_tree_loom`: \
+     RUSTFLAGS=\"--cfg cancel_tree_loom --cfg crossbeam_loom\""
+);
+
 use core::ops::Deref;
 use loom::{cell, sync::atomic};
 

@@ -50,7 +50,7 @@ mod imp;
 pub use imp::{accesses, note, Access, AtomicBool, Kind};
 
 pub(crate) use imp::*;
-pub(crate) use panics::{unless_unwinding, OfUser, Panics};
+pub(crate) use panics::{to_the_end, unless_unwinding, OfUser, Panics};
 pub(crate) use wake::OneWaiter;
 #[cfg(feature = "std")]
 pub(crate) use wake::{waker_of, Wake};

@@ -25,7 +25,31 @@ use core::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 /// The right to unregister a callback; made by
 /// [`CancellationToken::on_cancel`](crate::CancellationToken::on_cancel).
 ///
-/// Dropping it leaves the callback registered. Three ways to unregister differ in what they do
+/// Dropping it leaves the callback registered, also where it is a field of something that is dropped, of which the
+/// compiler cannot warn. A struct that registers a callback about itself, over and over with each one that is made,
+/// leaves one in the tree each time, with what it owns, for as long as the token lives. So such a struct keeps a
+/// [`StopOnDrop`] in place of the registration, or a `StopAndWaitOnDrop` (with std) if nothing may run after it:
+///
+/// ```
+/// use cancel_tree::{CancellationToken, StopOnDrop};
+/// # fn close(_: u32) {}
+///
+/// struct Connection {
+///     number: u32,
+///     _close: StopOnDrop, // not a `Registration`
+/// }
+///
+/// impl Connection {
+///     fn new(server: &CancellationToken, number: u32) -> Connection {
+///         let close = server.on_cancel(move || close(number));
+///         Connection { number, _close: close.stop_on_drop() }
+///     }
+/// }
+/// # let server = CancellationToken::new();
+/// # assert_eq!(Connection::new(&server, 7).number, 7);
+/// ```
+///
+/// Three ways to unregister differ in what they do
 /// when the callback is running at that moment: [`stop`](Self::stop) returns,
 /// [`stop_and_wait`](Self::stop_and_wait) blocks until it is over,
 /// [`stop_async`](Self::stop_async) is ready when it is over.

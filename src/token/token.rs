@@ -149,7 +149,8 @@ impl CancellationToken {
     ///
     /// With the panic of the first waker or callback that panicked, after all others have run;
     /// if this thread is unwinding already, that panic is swallowed. Without the feature `std`
-    /// panics cannot be caught: those after it are not woken.
+    /// panics cannot be caught: the others are woken and run while the first panic passes by, and a second one then ends
+    /// the process.
     ///
     /// # Cost
     ///

@@ -442,20 +442,21 @@ impl FiredEdges {
             // SAFETY: our handle.
             panics.catch(|| unsafe { reclaim::release(NonNull::from(node)) });
         }
-        for node in mem::replace(&mut self.others, Others::new()).table {
+        // One by one: a panic that nobody catches here leaves the rest to the next call.
+        self.others.len = 0;
+        while let Some(node) = self.others.table.pop() {
             if let Some(node) = NonNull::new(node.cast_mut()) {
                 // SAFETY: our handle.
                 panics.catch(|| unsafe { reclaim::release(node) });
             }
         }
-        let mut next = mem::replace(&mut self.first, ptr::null());
         // SAFETY: in the queue, so in our hands until it is left.
-        while let Some(edge) = unsafe { next.as_ref() } {
-            next = edge.next.get();
+        while let Some(edge) = unsafe { self.first.as_ref() } {
+            self.first = edge.next.get();
             // SAFETY: in our hands, and not used again.
             panics.catch(|| unsafe { Edge::leave(edge) });
         }
-        for joined in mem::take(&mut self.joined) {
+        while let Some(joined) = self.joined.pop() {
             // SAFETY: the same.
             panics.catch(|| unsafe { Edge::leave(joined.edge) });
         }
