@@ -10,19 +10,17 @@ extern crate std;
 
 #[cfg(any(test, doctest))]
 mod api_soundness;
-mod sync;
-#[cfg(feature = "std")]
-mod timer;
-mod token;
-mod tree;
-
-// Here, for rustdoc shows a token's methods in the order of the modules.
 #[cfg(feature = "std")]
 mod context;
 #[cfg(feature = "std")]
 mod group;
 #[cfg(feature = "std")]
 pub mod integrations;
+mod sync;
+#[cfg(feature = "std")]
+mod timer;
+mod token;
+mod tree;
 
 #[cfg(feature = "std")]
 pub use context::{
