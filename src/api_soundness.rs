@@ -50,6 +50,33 @@ const _: () = {
     future::<WaitForCancellationFutureOwned>();
 };
 
+#[cfg(feature = "crossbeam-channel")]
+const _: () = {
+    use crate::integrations::crossbeam_channel::{DoneReceiver, Never};
+    handle::<DoneReceiver>();
+    owned::<DoneReceiver>();
+    cloned::<DoneReceiver>();
+    handle::<Never<'static>>();
+};
+
+#[cfg(all(unix, feature = "fd"))]
+const _: () = {
+    use crate::integrations::fd::DoneFd;
+    handle::<DoneFd>();
+    owned::<DoneFd>();
+};
+
+#[cfg(all(unix, feature = "process"))]
+const _: () = {
+    use crate::integrations::process::{Ended, Running, Supervised};
+    handle::<Ended>();
+    cloned::<Ended>();
+    handle::<Running>();
+    owned::<Running>();
+    handle::<Supervised>();
+    owned::<Supervised>();
+};
+
 #[cfg(feature = "std")]
 const _: () = {
     handle::<Context>();

@@ -42,7 +42,7 @@ fn select_in_many_threads() {
             let (hear, done) = (hear.clone(), done.clone());
             s.spawn(move || loop {
                 select! {
-                    recv(hear) -> n => { n.unwrap(); }
+                    recv(hear) -> n => assert!(n.is_ok()),
                     recv(done.receiver()) -> never => return assert!(never.is_err()),
                 }
             });

@@ -56,6 +56,10 @@ pub struct Supervised {
     limits: Limits,
 }
 
+// A command's own code runs in the child only.
+impl core::panic::UnwindSafe for Supervised {}
+impl core::panic::RefUnwindSafe for Supervised {}
+
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     signal: i32,
