@@ -379,6 +379,11 @@ impl Future for Gone<'_> {
             // Nothing has happened since.
             return Poll::Pending;
         }
+        if this.zeros.is_some() && body.is_idle() {
+            // By loads: a look that comes to 0 wakes all others again.
+            this.seat = None;
+            return Poll::Ready(());
+        }
         let mut panics = Panics::default();
         let poll = loop {
             let zeros = body.zeros.load(Relaxed);
