@@ -393,6 +393,11 @@ impl Future for Gone<'_> {
             // Nothing has happened since.
             return Poll::Pending;
         }
+        if this.zeros.is_some() && body.is_idle() {
+            // By loads: a look that comes to 0 wakes all others again.
+            this.seat = None;
+            return Poll::Ready(());
+        }
         let mut panics = Panics::default();
         let poll = loop {
             // Relaxed: an older number makes the next poll look once more, and no more.

@@ -581,9 +581,11 @@ impl Places {
                 return Ok(place);
             }
         }
-        // A thread that starts what others end has its places come back to it; one that lives on others' places would be in
-        // their way. Only what is left over from before there were shards, or is more than a chunk, is taken.
-        if !ptr::eq(home, &self.first) {
+        // Places come back to the shard that they are of: a thread that lives on others' places is in their way, task after
+        // task. What others leave over is taken by who has a full chunk of its own already.
+        // SAFETY: chunks are freed with the body, which the caller holds.
+        let own = unsafe { chunks.as_ref() }.map_or(0, |newest| newest.places.len());
+        if !ptr::eq(home, &self.first) && own == MAX_CHUNK {
             let other = self.all().find_map(|other| other.claim_hinted(bits));
             if let Some(place) = other {
                 return Ok(place);
