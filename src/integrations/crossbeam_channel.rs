@@ -92,6 +92,7 @@ impl DoneReceiver {
     /// let done = Context::background().done_receiver();
     /// let clone = done.receiver().clone();
     /// assert!(clone.try_recv().unwrap_err().is_empty());
+    /// drop(clone);
     /// drop(done);
     /// ```
     ///
@@ -99,8 +100,9 @@ impl DoneReceiver {
     /// # use cancel_tree::Context;
     /// let done = Context::background().done_receiver();
     /// let clone = done.receiver().clone();
-    /// drop(done);
     /// assert!(clone.try_recv().unwrap_err().is_empty());
+    /// drop(done);
+    /// drop(clone);
     /// ```
     ///
     /// A thread takes a clone of what has this method along.
