@@ -266,7 +266,7 @@ fn put_off_vs_the_last_owner() {
 
 #[test]
 fn put_off_vs_cancel() {
-    model(USUAL, || {
+    model_in_all_orders(USUAL, || {
         set_thread_number(1);
         let mut service = Service::new();
         let (ctx, guard) = background().with_idle_timeout(WHILE);
