@@ -230,7 +230,7 @@ impl Entry {
                 match seen & (LINKED | QUEUED) {
                     LINKED if seen >> SHIFT <= deadline => (armed | LINKED, Arming::InTime),
                     kept @ (0 | LINKED) => (armed | kept | QUEUED, Arming::ToPush),
-                    kept => (armed | kept, Arming::InInbox),
+                    queued => (armed | queued, Arming::InInbox),
                 }
             }
         };

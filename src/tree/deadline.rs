@@ -414,15 +414,24 @@ impl Handle {
             return;
         };
         let mut moves = None;
-        if timing.moving().is_some() {
+        if let Some(moving) = timing.moving() {
             // Of this step and one that moves it, one is first.
-            let seen = timing.entry.look();
-            let is_due = seen.deadline() <= passed;
-            if !is_due || !timing.entry.begin(seen) {
-                // It has been moved, or the timer is at it.
-                return;
+            let mut seen = timing.entry.look();
+            loop {
+                if seen.is_firing() && !moving.is_idle() {
+                    // The timer is at it, and that stands: but the caller is not to go on before it is done.
+                    break;
+                }
+                if !seen.is_armed() || seen.deadline() > passed {
+                    // It has been moved, or is through, or the timer is to say whether it has been touched.
+                    return;
+                }
+                if timing.entry.begin(seen) {
+                    moves = Some(NonNull::from(node));
+                    break;
+                }
+                seen = timing.entry.look();
             }
-            moves = Some(NonNull::from(node));
         }
         note_passed(node, &timing.entry);
         if timer::is_running() {
@@ -477,7 +486,7 @@ impl Handle {
                 let own = match timing.moving() {
                     Some(moving) => {
                         moves = true;
-                        moving.deadline(timing.entry.look())
+                        moving.deadline(&timing.entry)
                     }
                     // SAFETY: written before the node was shared, and not changed while it is held.
                     None => timing.exact.with(|e| unsafe { *e }),

@@ -13,7 +13,7 @@ use super::Handle;
 use crate::sync::{thread, Arc, AtomicU64, AtomicUsize, Relaxed, SMALL};
 use crate::timer;
 use crate::timer::clock::{self, Moment};
-use crate::timer::entry::{Seen, NEVER};
+use crate::timer::entry::{Entry, Seen, NEVER};
 use std::time::{Duration, Instant};
 
 /// Nanoseconds that are no point in time.
@@ -90,11 +90,15 @@ impl Moving {
     }
 
     /// When the deadline is, if there is one.
-    pub(super) fn deadline(&self, seen: Seen) -> Option<Instant> {
-        self.nanos(seen).and_then(clock::instant_at)
+    pub(super) fn deadline(&self, entry: &Entry) -> Option<Instant> {
+        self.nanos(entry, entry.look()).and_then(clock::instant_at)
     }
 
-    fn nanos(&self, seen: Seen) -> Option<u64> {
+    pub(super) fn is_idle(&self) -> bool {
+        self.idle.is_some()
+    }
+
+    fn nanos(&self, entry: &Entry, seen: Seen) -> Option<u64> {
         if let Some(idle) = &self.idle {
             return Some(idle.due()).filter(|due| *due < clock::nanos_of(NEVER));
         }
@@ -104,7 +108,9 @@ impl Moving {
         if exact != NONE && clock::moment_of(exact) == moment {
             return Some(exact);
         }
-        (seen.is_armed() || seen.is_firing()).then(|| clock::nanos_of(moment))
+        // One that was too late may have written what it wanted.
+        let stands = seen.is_armed() || seen.is_firing() || entry.has_passed();
+        stands.then(|| clock::nanos_of(moment))
     }
 }
 
@@ -174,7 +180,9 @@ impl Handle {
             if seen.is_firing() || self.is_cancelled() {
                 return false;
             }
-            let to = to(moving.nanos(seen).filter(|_| seen.is_armed()));
+            let to = to(moving
+                .nanos(&timing.entry, seen)
+                .filter(|_| seen.is_armed()));
             let to = to.filter(|nanos| clock::moment_of(*nanos) < NEVER);
             // Relaxed: see the field.
             moving.exact.store(to.unwrap_or(NONE), Relaxed);
@@ -194,7 +202,7 @@ impl Handle {
         let node = self.node();
         let due = node.link.extension().and_then(|extension| {
             let timing = &extension.timing;
-            timing.moving()?.nanos(timing.entry.look())
+            timing.moving()?.nanos(&timing.entry, timing.entry.look())
         });
         if let Some(due) = due {
             self.move_deadline(|_| Some(due));
