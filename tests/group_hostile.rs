@@ -42,7 +42,10 @@ fn what_is_refused_has_no_outcome_and_comes_back() {
     assert_eq!(refused.into_inner()(Context::background()).unwrap(), 7);
     let mut race = group.race::<u8>();
     assert!(race.spawn_thread(|_ctx| Ok::<_, Cause>(7)).is_err());
-    assert_eq!(block_on(race.winner()).unwrap_err().to_string(), "nobody took part");
+    assert_eq!(
+        block_on(race.winner()).unwrap_err().to_string(),
+        "nobody took part"
+    );
 }
 
 #[test]
@@ -110,7 +113,12 @@ impl Drop for Hostile {
 #[test]
 fn an_error_that_panics_when_it_is_looked_at_is_a_panic_of_the_task() {
     let group = group().keep_going();
-    let task = group.track(async { Err::<(), _>(Cause::new(Hostile { source: true, drop: false })) });
+    let task = group.track(async {
+        Err::<(), _>(Cause::new(Hostile {
+            source: true,
+            drop: false,
+        }))
+    });
     group.cancel_with("enough");
     assert!(poll(pin!(task.unwrap())).is_ready());
     assert!(group.is_empty());
@@ -123,7 +131,10 @@ fn an_error_that_panics_when_it_is_looked_at_is_a_panic_of_the_task() {
 fn an_error_whose_drop_panics_loses_nobody() {
     let group = group().keep_going();
     let fail = || {
-        let error = Cause::new(Hostile { source: false, drop: true });
+        let error = Cause::new(Hostile {
+            source: false,
+            drop: true,
+        });
         poll(pin!(group.track(async { Err::<(), _>(error) }).unwrap()))
     };
     assert!(fail().is_ready());
@@ -156,7 +167,12 @@ fn groups_inside_groups_as_deep_as_you_like() {
         drop(groups);
         drop(last);
     };
-    thread::Builder::new().stack_size(256 << 10).spawn(walk).unwrap().join().unwrap();
+    thread::Builder::new()
+        .stack_size(256 << 10)
+        .spawn(walk)
+        .unwrap()
+        .join()
+        .unwrap();
 }
 
 /// The time of the processor that this thread has used.
@@ -184,7 +200,10 @@ fn takes(many: usize, work: impl Fn(usize)) -> Duration {
 fn is_linear(name: &str, few: usize, work: impl Fn(usize)) {
     let (one, ten) = (takes(few, &work), takes(10 * few, &work));
     println!("{few} {name}: {one:?}; {}: {ten:?}", 10 * few);
-    assert!(ten < 50 * one.max(Duration::from_millis(4)), "{name}: {one:?}, {ten:?}");
+    assert!(
+        ten < 50 * one.max(Duration::from_millis(4)),
+        "{name}: {one:?}, {ten:?}"
+    );
 }
 
 #[test]
@@ -196,7 +215,7 @@ fn what_many_do_takes_as_long_as_they_are_many() {
         assert!(poll(join.as_mut()).is_pending());
         for task in tasks {
             assert!(poll(pin!(task)).is_ready());
-            }
+        }
         assert!(poll(join).is_ready());
     });
     is_linear("joiners", 1_000, |many| {
@@ -223,7 +242,9 @@ fn what_many_do_takes_as_long_as_they_are_many() {
     is_linear("waits for room", 10_000, |many| {
         let group = group().limit(0);
         let ctx = Context::background();
-        let mut waits: Vec<_> = (0..many).map(|_| Some(Box::pin(group.enter_when(&ctx)))).collect();
+        let mut waits: Vec<_> = (0..many)
+            .map(|_| Some(Box::pin(group.enter_when(&ctx))))
+            .collect();
         for wait in waits.iter_mut().flatten() {
             assert!(poll(wait.as_mut()).is_pending());
         }
@@ -241,7 +262,9 @@ fn what_many_do_takes_as_long_as_they_are_many() {
     is_linear("outcomes", 10_000, |many| {
         let group = group();
         let mut outcomes = group.outcomes();
-        let tasks: Vec<_> = (0..many).map(|i| outcomes.track(async move { Ok::<_, Cause>(i) }).unwrap()).collect();
+        let tasks: Vec<_> = (0..many)
+            .map(|i| outcomes.track(async move { Ok::<_, Cause>(i) }).unwrap())
+            .collect();
         for task in tasks {
             assert!(poll(pin!(task)).is_ready());
         }
@@ -253,7 +276,10 @@ fn what_many_do_takes_as_long_as_they_are_many() {
     is_linear("groups inside one", 1_000, |many| {
         let around = group();
         let groups: Vec<_> = (0..many).map(|_| around.child("part")).collect();
-        let tasks: Vec<_> = groups.iter().map(|group| group.named("work").track(async {}).unwrap()).collect();
+        let tasks: Vec<_> = groups
+            .iter()
+            .map(|group| group.named("work").track(async {}).unwrap())
+            .collect();
         let mut join = pin!(around.join());
         assert!(poll(join.as_mut()).is_pending());
         assert_eq!(around.running().len(), many);
@@ -270,7 +296,11 @@ fn places_are_used_again_by_other_threads() {
     let group = Arc::new(group());
     for _ in 0..100 {
         let group = group.clone();
-        let tasks = thread::spawn(move || (0..1000).map(|_| group.enter().unwrap()).collect::<Vec<Member>>());
+        let tasks = thread::spawn(move || {
+            (0..1000)
+                .map(|_| group.enter().unwrap())
+                .collect::<Vec<Member>>()
+        });
         let tasks = tasks.join().unwrap();
         drop(tasks);
     }
@@ -286,10 +316,12 @@ fn a_report_leaves_no_task_out() {
         let go = Arc::new(Barrier::new(4));
         for _ in 0..3 {
             let go = go.clone();
-            group.spawn_thread(move |ctx| {
-                ctx.blocking_wait();
-                go.wait();
-            }).unwrap();
+            group
+                .spawn_thread(move |ctx| {
+                    ctx.blocking_wait();
+                    go.wait();
+                })
+                .unwrap();
         }
         let (limit, guard) = later();
         let mut end = pin!(group.shutdown(&limit));

@@ -3,9 +3,9 @@
 use super::group::cause_of;
 #[cfg(doc)]
 use super::group::Group;
+use super::place::End;
 use super::refused::Refused;
 use super::report::TaskInfo;
-use super::place::End;
 use super::spawner::{block_on, start_thread, Member, Spawner};
 use crate::context::Context;
 use crate::sync::{AcqRel, Acquire, Arc, AtomicPtr, AtomicU64, OneWaiter, Relaxed};
@@ -188,11 +188,13 @@ impl<T: Send + 'static> Outcomes<T> {
         let run = |(member, teller, f): Work<T, F>| {
             member.run(move |ctx| teller.tell(f(ctx).map_err(Into::into)));
         };
-        start_thread(None, (member, self.teller(), f), run).map_err(|((member, teller, f), cause)| {
-            teller.sender.call_off();
-            member.end(End::Refused);
-            Refused::new(f, cause)
-        })
+        start_thread(None, (member, self.teller(), f), run).map_err(
+            |((member, teller, f), cause)| {
+                teller.sender.call_off();
+                member.end(End::Refused);
+                Refused::new(f, cause)
+            },
+        )
     }
 
     fn teller(&self) -> Teller<T> {

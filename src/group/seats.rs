@@ -88,7 +88,10 @@ impl Seats {
             unsafe { (*seat).older = seen };
             // Release: pairs with `each`. Failure: the seat there is only linked to; who follows the link has acquired
             // this push and with it, by the release sequence, that one.
-            match self.newest.compare_exchange_weak(seen, seat, Release, Relaxed) {
+            match self
+                .newest
+                .compare_exchange_weak(seen, seat, Release, Relaxed)
+            {
                 // SAFETY: of a Box.
                 Ok(_) => return Seated(unsafe { NonNull::new_unchecked(seat) }),
                 Err(now) => seen = now,
