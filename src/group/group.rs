@@ -4,7 +4,7 @@ use super::body::{Body, Look};
 use super::outcomes::Outcomes;
 use super::report::{Report, TaskInfo, Unfinished};
 use super::seats::Seated;
-use super::spawner::{block_on, Spawner};
+use super::spawner::{block_on, block_on_until, Spawner};
 use crate::context::Context;
 use crate::sync::{Panics, Relaxed};
 use crate::tree::Cause;
@@ -277,7 +277,12 @@ impl Group {
 
     /// Like [`shutdown`](Self::shutdown), but parks the calling thread.
     pub fn shutdown_blocking(&self, limit: &Context) -> Report {
-        block_on(self.shutdown(limit))
+        // When the limit is done, it is not for long any more: looked at now and then.
+        let next = || match limit.is_done() {
+            false => limit.deadline(),
+            true => Some(Instant::now()),
+        };
+        block_on_until(next, self.shutdown(limit))
     }
 
     /// Shuts groups down one after the other, each with an equal share of the time that is left until `limit`'s deadline.

@@ -18,6 +18,7 @@ use core::pin::Pin;
 use core::ptr::NonNull;
 use core::task::{self, Poll};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// The right to start tasks in a [`Group`](super::Group): for tasks that start tasks, and for code that only brings work.
 ///
@@ -267,8 +268,8 @@ macro_rules! starting {
         /// in order of arrival. Ends early with the group, or with `ctx`.
         ///
         /// A task of the same group that calls this is refused at once when there is no room: if all waited for each
-        /// other's places, none would ever be free. (That is noticed where the call is made by the task itself; not
-        /// in a task of another group, or of none, for which a task here waits.)
+        /// other's places, none would ever be free. (That is noticed where the call is made on the task's own stack; not
+        /// in another task, for which a task here waits.)
         ///
         /// # Errors
         ///
@@ -292,7 +293,10 @@ macro_rules! starting {
         /// As there.
         #[track_caller]
         pub fn enter_when_blocking($self: $simple, ctx: &Context) -> Result<Member, Refused<()>> {
-            block_on(When::new($self.start(), ctx))
+            let start = $self.start();
+            let own = start.spawner.context();
+            let first = || ctx.deadline().into_iter().chain(own.deadline()).min();
+            block_on_until(first, When::new(start, ctx))
         }
 
         /// Like [`track`](Self::track), but waits until there is room: see [`enter_when`](Self::enter_when).
@@ -579,17 +583,32 @@ impl fmt::Debug for Member {
 
 /// Parks the calling thread until the future is ready.
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+    block_on_until(|| None, future)
+}
+
+/// The same, of a future that is ready after the deadline: it is polled then, also where there is no timer's thread to
+/// wake it.
+pub(super) fn block_on_until<F: Future>(
+    deadline: impl Fn() -> Option<Instant>,
+    future: F,
+) -> F::Output {
+    /// A deadline may be moved, or have nothing to say: then it is looked at so often.
+    const AGAIN: Duration = Duration::from_millis(20);
+
     let mut future = core::pin::pin!(future);
     let mut answer = None;
-    crate::sync::park::until(None, |waker| {
-        match future.as_mut().poll(&mut task::Context::from_waker(waker)) {
-            Poll::Ready(output) => answer = Some(output),
-            Poll::Pending => {}
+    let mut until = deadline();
+    loop {
+        crate::sync::park::until(until, |waker| {
+            match future.as_mut().poll(&mut task::Context::from_waker(waker)) {
+                Poll::Ready(output) => answer = Some(output),
+                Poll::Pending => {}
+            }
+            answer.is_some()
+        });
+        if let Some(answer) = answer {
+            return answer;
         }
-        answer.is_some()
-    });
-    match answer {
-        Some(answer) => answer,
-        None => unreachable!("without a deadline it waits until there is an answer"),
+        until = deadline().map(|deadline| deadline.max(Instant::now() + AGAIN));
     }
 }
