@@ -405,7 +405,7 @@ class Runs:
     def kill(self, mutant, limits):
         """A model that fails by this change, or None."""
         if found := self.kills.get(mutant.key):
-            return min(found, key=lambda m: (self.seconds[m], m))
+            return min(found, key=lambda m: (self.seconds.get(m, 0), m))
         topics = TOPICS.get(Path(mutant.file).name, [])
 
         def rank(model):
@@ -444,7 +444,7 @@ def main():
     parser.add_argument("--report", action="store_true", help="print what is known and run nothing")
     parser.add_argument("--explored", type=Path, help="what run.sh has printed, for the report")
     parser.add_argument("--only", default="", help="changes (or models) that this pattern is found in")
-    parser.add_argument("--by", default="", help="with --models: only changes that this pattern is found in")
+    parser.add_argument("--by", default="", help="the others: only models (or changes) that this pattern is found in")
     parser.add_argument("--limits", default="2/5", help="preemptions/seconds (of the processor) of a run; own/60: the models' own")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     args = parser.parse_args()
@@ -456,6 +456,8 @@ def main():
         mutants, binary = build()
         (TARGET / "mutants.json").write_text(json.dumps(mutants))
         runs = Runs(binary, mutants)
+        if not args.models:
+            runs.models = [model for model in runs.models if re.search(args.by, model)]
         runs.baseline(args.jobs)
     explained = {f"{e['file']} {e['name']}": e["why"] for e in read_steps().get("equivalent", [])}
     if args.report:
