@@ -151,8 +151,8 @@ impl Hand {
     }
 
     /// What the worker does with one round, and those after it.
-    pub fn serve(&self, round: &Shared) {
-        self.0.serve(round.0.clone());
+    pub fn serve(&self, round: Shared) {
+        self.0.serve(round.0);
     }
 
     /// The service thread's look at where the worker is; all before `first` has been taken.
