@@ -147,7 +147,7 @@ impl Context {
     ///
     /// Cost: that of [`with_cancel`](Self::with_cancel), 1 RMW and a reading of the clock.
     pub fn with_deadline(&self, deadline: Instant) -> (Context, CancelGuard) {
-        self.at(Some(deadline), Instant::now, None)
+        self.at(Some(deadline), clock::now, None)
     }
 
     /// The same, and says why it is done then. The cause answers to
@@ -166,7 +166,7 @@ impl Context {
         deadline: Instant,
         cause: impl Into<Cause>,
     ) -> (Context, CancelGuard) {
-        self.at(Some(deadline), Instant::now, Some(cause.into()))
+        self.at(Some(deadline), clock::now, Some(cause.into()))
     }
 
     /// [`with_deadline`](Self::with_deadline), a while from now. What the clock cannot express, as
@@ -180,7 +180,7 @@ impl Context {
     /// assert!(ctx.remaining().unwrap().is_zero());
     /// ```
     pub fn with_timeout(&self, timeout: Duration) -> (Context, CancelGuard) {
-        let now = Instant::now();
+        let now = clock::now();
         self.at(now.checked_add(timeout), || now, None)
     }
 
@@ -190,7 +190,7 @@ impl Context {
         timeout: Duration,
         cause: impl Into<Cause>,
     ) -> (Context, CancelGuard) {
-        let now = Instant::now();
+        let now = clock::now();
         self.at(now.checked_add(timeout), || now, Some(cause.into()))
     }
 
