@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 export RUSTFLAGS="--cfg cancel_tree_loom --cfg crossbeam_loom" RUSTDOCFLAGS="--cfg cancel_tree_loom --cfg crossbeam_loom"
 export CARGO_TARGET_DIR=../../target/loom
 cargo test --locked --test models -- "$@"
-[ $# -gt 0 ] || cargo test --locked --doc
+[ $# -gt 0 ] || LOOM_MAX_PREEMPTIONS=2 LOOM_MAX_BRANCHES=20000 cargo test --locked --doc
 
 # What is forgotten is said, and no model that does not end.
 if RUSTFLAGS="--cfg cancel_tree_loom" cargo check --locked --quiet >"$CARGO_TARGET_DIR/forgotten" 2>&1; then
