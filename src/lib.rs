@@ -48,13 +48,6 @@ pub fn set_thread_number(number: usize) {
     sync::thread::set_number(number);
 }
 
-/// For models: whether loom is to try all orders of loads too.
-#[cfg(cancel_tree_loom)]
-#[doc(hidden)]
-pub fn set_all_orders(all: bool) {
-    sync::set_all_orders(all);
-}
-
 /// For models: how threads sleep there, and wait.
 #[cfg(cancel_tree_loom)]
 #[doc(hidden)]
@@ -88,6 +81,21 @@ pub use timer::by_hand::{Due, Service};
 #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
 #[doc(hidden)]
 pub use timer::by_hand::{Hand, Shared};
+
+// Its examples are run where there is loom: tests/loom_outside.
+#[cfg(any(cancel_tree_loom, all(doc, not(doctest), feature = "std")))]
+#[doc = include_str!("../docs/LOOM.md")]
+pub mod models {
+    #[cfg(cancel_tree_loom)]
+    pub use crate::timer::by_hand::{Due, Service};
+
+    /// Whether the models that this OS thread checks from now on try all orders of this crate's accesses, as they do
+    /// unless told otherwise; see [the page](self).
+    #[cfg(cancel_tree_loom)]
+    pub fn set_all_orders(all: bool) {
+        crate::sync::set_all_orders(all);
+    }
+}
 
 #[cfg(all(any(doc, doctest), feature = "std"))]
 #[doc = include_str!("../docs/GUIDE.md")]

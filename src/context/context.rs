@@ -166,7 +166,7 @@ impl Context {
     /// Cost: that of [`with_cancel`](Self::with_cancel), 1 RMW and a reading of the clock.
     #[doc(alias = "WithDeadline")]
     pub fn with_deadline(&self, deadline: Instant) -> (Context, CancelGuard) {
-        self.at(Some(deadline), Instant::now, None)
+        self.at(Some(deadline), clock::now, None)
     }
 
     /// Like [`with_deadline`](Self::with_deadline), with a cause. The cause answers to
@@ -186,7 +186,7 @@ impl Context {
         deadline: Instant,
         cause: impl Into<Cause>,
     ) -> (Context, CancelGuard) {
-        self.at(Some(deadline), Instant::now, Some(cause.into()))
+        self.at(Some(deadline), clock::now, Some(cause.into()))
     }
 
     /// Like [`with_deadline`](Self::with_deadline), `timeout` from now. What the clock cannot express, as
@@ -201,7 +201,7 @@ impl Context {
     /// ```
     #[doc(alias("WithTimeout", "timeout"))]
     pub fn with_timeout(&self, timeout: Duration) -> (Context, CancelGuard) {
-        let now = Instant::now();
+        let now = clock::now();
         self.at(now.checked_add(timeout), || now, None)
     }
 
@@ -212,7 +212,7 @@ impl Context {
         timeout: Duration,
         cause: impl Into<Cause>,
     ) -> (Context, CancelGuard) {
-        let now = Instant::now();
+        let now = clock::now();
         self.at(now.checked_add(timeout), || now, Some(cause.into()))
     }
 

@@ -18,6 +18,19 @@ fn base() -> Instant {
     *BASE.get_or_init(Instant::now)
 }
 
+/// What a new deadline is compared with and a timeout counts from.
+#[cfg(not(cancel_tree_loom))]
+#[inline]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// In models time stands still: a timeout is the same tick in each execution, for loom replays.
+#[cfg(cancel_tree_loom)]
+pub(crate) fn now() -> Instant {
+    base()
+}
+
 /// So many nanoseconds after the first use of the clock.
 #[inline]
 pub(crate) fn nanos(instant: Instant) -> u64 {

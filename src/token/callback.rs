@@ -150,7 +150,7 @@ impl Callback {
         }
         let function = self.take_function();
         // Relaxed: only this thread itself can find its own number here.
-        self.runner.store(thread::number(), Relaxed);
+        self.runner.store(thread::me(), Relaxed);
         let _finish = Finish(self);
         if let Some(function) = function {
             function.into_inner()();
@@ -170,7 +170,7 @@ impl Callback {
     /// Whether the calling thread is inside the function.
     fn is_running_here(&self) -> bool {
         // Relaxed: see `run`. Without std there are no numbers to tell by.
-        cfg!(feature = "std") && self.runner.load(Relaxed) == thread::number()
+        cfg!(feature = "std") && self.runner.load(Relaxed) == thread::me()
     }
 }
 
