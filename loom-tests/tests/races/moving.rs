@@ -264,21 +264,6 @@ fn put_off_vs_the_last_owner() {
     });
 }
 
-#[test]
-fn put_off_vs_cancel() {
-    model_in_all_orders(USUAL, || {
-        set_thread_number(1);
-        let mut service = Service::new();
-        let (ctx, guard) = background().with_idle_timeout(WHILE);
-        service.turn(Service::at(0));
-        guard.touch_at(Service::at(1));
-        let timer = turn(service, 1);
-        assert!(guard.cancel());
-        drop(timer.join().unwrap());
-        assert_eq!(ctx.err(), Some(ContextError::Cancelled));
-    });
-}
-
 // ----- grace ----------------------------------------------------------------------------------
 
 /// The grace of a parent that is cancelled for the reason 1.
