@@ -516,13 +516,19 @@ fn a_callback_that_blocks_at_a_deadline_delays_no_other_deadline() {
 
 #[test]
 fn callbacks_at_a_deadline_never_run_on_a_thread_that_waits_for_it() {
-    for _ in 0..50 {
+    let mut rounds = 0;
+    while rounds < 50 {
         let (ctx, _guard) = Context::background().with_timeout(MS);
         let waiter = thread::current().id();
         let (say, hear) = mpsc::channel();
         drop(ctx.on_cancel(move || say.send(thread::current().id()).unwrap()));
+        if ctx.is_done() {
+            // On a busy machine: it was late already, and a callback that comes late runs on the spot.
+            continue;
+        }
         assert_eq!(ctx.blocking_wait(), DeadlineExceeded);
         assert_ne!(hear.recv_timeout(PATIENCE).unwrap(), waiter);
+        rounds += 1;
     }
 }
 
