@@ -7,7 +7,8 @@
 
 The changes: every ordering in src/ weakened (success and failure of a CAS apart), every read-modify-write torn
 into a load and a store, and the steps left out or turned round that mutants.toml lists. All of them are compiled into
-one binary, and an environment variable switches one on, so that a change costs a run and not a build.
+one binary, and an environment variable switches one on, so that a change costs a run and not a build. A run
+without a change notes which sites each model reaches, and a change is asked only of these.
 
 What was found is kept in target/mutants/results.jsonl. It counts as long as the library, the file the model
 is in and the change are the same, so a run that was stopped goes on where it was. What was found with older
@@ -102,8 +103,19 @@ mod mutant {
             (id.parse().unwrap_or(0), weaker)
         })
     }
-    pub(crate) fn step(id: usize) -> bool { switch().0 == id }
+    /// Notes a site in the file that is named so, the first time.
+    fn reach(id: usize) {
+        use std::{fs::File, io::Write, sync::OnceLock, sync::atomic::AtomicBool};
+        static FILE: OnceLock<Option<File>> = OnceLock::new();
+        static REACHED: [AtomicBool; SITES] = [const { AtomicBool::new(false) }; SITES];
+        let open = || Some(File::create(std::env::var_os("CANCEL_TREE_REACHED")?).unwrap());
+        if let Some(mut file) = FILE.get_or_init(open).as_ref() {
+            if !REACHED[id].swap(true, Relaxed) { writeln!(file, "{id}").unwrap(); }
+        }
+    }
+    pub(crate) fn step(id: usize) -> bool { reach(id); switch().0 == id }
     pub(crate) fn ordering(id: usize, strong: Ordering) -> Ordering {
+        reach(id);
         match *switch() { (on, Some(weaker)) if on == id => weaker, _ => strong }
     }
 }
@@ -168,11 +180,18 @@ class Mutant(NamedTuple):
     def key(self):
         return f"{self.file} {self.name}"
 
+    @property
+    def site(self):
+        return self.switch.partition(":")[0]
+
 
 NO_CHANGE = Mutant("", "", "0")
 
 # The limits of a run without preemptions: one thread after the other, as they come.
 ALONE = "0/5"
+
+# The limits of a run without a change, which only has to come to all the sites.
+BASELINE = "2/2"
 
 
 def read_steps():
@@ -242,7 +261,7 @@ def mutate(src, steps):
             lines.append(code + slashes + comment)
         (src / name).write_text("\n".join(lines))
     with open(src / "sync" / "mod.rs", "a") as file:
-        file.write(SWITCH)
+        file.write(SWITCH.replace("SITES", str(number + 1)))
     # Here and not by a flag, so that what the models depend on is built as for run.sh.
     library = src / "lib.rs"
     library.write_text("#![allow(warnings)]\n" + library.read_text())
@@ -265,6 +284,12 @@ def build():
     manifest = re.sub(r"(?ms)^\[dev-dependencies\].*?(?=^\[|\Z)", "", manifest)
     (tree / "Cargo.toml").write_text(manifest)
     mutants = mutate(tree / "src", read_steps()["step"])
+    stamp, binary = TARGET / "races.stamp", TARGET / "races"
+    made_of = hashlib.sha256()
+    for path in sorted(p for p in tree.rglob("*") if p.suffix in {".rs", ".toml", ".lock"} and p.name != "mutants.toml"):
+        made_of.update(path.read_bytes())
+    if binary.exists() and stamp.exists() and stamp.read_text() == made_of.hexdigest():
+        return mutants, binary
     flags = "--cfg cancel_tree_loom --cfg crossbeam_loom"
     subprocess.run(
         ["cargo", "test", "--release", "--test", "races", "--no-run", "--target-dir", TARGET / "build"],
@@ -273,8 +298,9 @@ def build():
         check=True,
     )
     built = (TARGET / "build" / "release" / "deps").glob("races-*")
-    binary = max((p for p in built if p.suffix == ""), key=lambda p: p.stat().st_mtime)
-    return mutants, shutil.copy(binary, TARGET / "races")
+    shutil.copy(max((p for p in built if p.suffix == ""), key=lambda p: p.stat().st_mtime), binary)
+    stamp.write_text(made_of.hexdigest())
+    return mutants, binary
 
 
 class Runs:
@@ -286,10 +312,12 @@ class Runs:
         listed = subprocess.run([binary, "--list"], capture_output=True, text=True, check=True)
         self.models = re.findall(r"^(\S+): test$", listed.stdout, re.M)
         self.seconds = {}
+        self.reached = {}  # the sites that a model comes to
         library = hashlib.sha256()
         for path in sorted([*ROOT.glob("src/**/*.rs"), *HERE.glob("src/*.rs")]):
             library.update(path.read_bytes())
         self.library = library.digest()
+        self.sites = json.dumps(mutants).encode()
         self.files = {path.stem: path.read_bytes() for path in HERE.glob("tests/races/*.rs")}
         # By the sources as they are: what became of each run, and by which changes a model fails.
         # With older sources: which pairs are worth trying first.
@@ -309,7 +337,9 @@ class Runs:
     def stamp(self, mutant, model):
         """What the result of a run depends on."""
         file = self.files.get(model.split("::")[0], b"")
-        return hashlib.sha256(self.library + file + mutant.text.encode()).hexdigest()[:12]
+        # The numbers of the sites that it has reached are of these changes.
+        text = self.sites if mutant is NO_CHANGE else mutant.text.encode()
+        return hashlib.sha256(self.library + file + text).hexdigest()[:12]
 
     def note(self, mutant, model, limits, how):
         self.known[mutant.key, model, limits] = how
@@ -337,6 +367,9 @@ class Runs:
                 env["LOOM_MAX_PREEMPTIONS"] = "0"
             if preemptions != "own":
                 env["CANCEL_TREE_PREEMPTIONS"] = preemptions
+            sites = TARGET / f"reached-{model.replace('::', '-')}"
+            if mutant is NO_CHANGE:
+                env["CANCEL_TREE_REACHED"] = str(sites)
             begin = time.monotonic()
             try:
                 status = subprocess.run(
@@ -351,7 +384,8 @@ class Runs:
             except subprocess.TimeoutExpired:
                 how = "timeout"
             if mutant is NO_CHANGE:
-                how = f"{how} {time.monotonic() - begin:.2f}"
+                how = f"{how} {time.monotonic() - begin:.2f} {' '.join(sites.read_text().split())}"
+                sites.unlink()
             with self.lock:
                 self.note(mutant, model, limits, how)
                 with open(self.file, "a") as file:
@@ -359,25 +393,26 @@ class Runs:
         return self.known[key]
 
     def baseline(self, jobs):
-        """Every model without a change: it has to pass, and its time says when to ask it."""
+        """Every model without a change: it has to pass; its time says when to ask it, the sites it reaches about what."""
         with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-            for model, how in zip(self.models, pool.map(lambda m: self.run(NO_CHANGE, m, "2/5"), self.models)):
-                how, seconds = how.split()
+            for model, how in zip(self.models, pool.map(lambda m: self.run(NO_CHANGE, m, BASELINE), self.models)):
+                how, seconds, *reached = how.split()
                 if how != "passed":
                     sys.exit(f"{model} {how} though nothing was changed")
                 self.seconds[model] = float(seconds)
+                self.reached[model] = set(reached)
 
     def kill(self, mutant, limits):
         """A model that fails by this change, or None."""
         if found := self.kills.get(mutant.key):
-            return min(found, key=lambda m: (self.seconds[m], m))
+            return min(found, key=lambda m: (self.seconds.get(m, 0), m))
         topics = TOPICS.get(Path(mutant.file).name, [])
 
         def rank(model):
             first = model.split("::")[0] in topics and self.seconds[model] < 1
             return ((mutant.key, model) not in self.hints, not first, self.seconds[model])
 
-        for model in sorted(self.models, key=rank):
+        for model in sorted((m for m in self.models if mutant.site in self.reached[m]), key=rank):
             if self.run(mutant, model, limits) == "failed":
                 return model
         return None
@@ -395,7 +430,7 @@ class Runs:
             about = topic in TOPICS.get(Path(mutant.file).name, [])
             return ((mutant.key, model) not in self.hints, not kills, not near, not about, -near, -len(kills))
 
-        for mutant in sorted(mutants, key=rank):
+        for mutant in sorted((m for m in mutants if m.site in self.reached[model]), key=rank):
             if mutant.text and self.run(mutant, model, ALONE) != "passed":
                 continue
             if self.run(mutant, model, limits) == "failed":
@@ -409,7 +444,7 @@ def main():
     parser.add_argument("--report", action="store_true", help="print what is known and run nothing")
     parser.add_argument("--explored", type=Path, help="what run.sh has printed, for the report")
     parser.add_argument("--only", default="", help="changes (or models) that this pattern is found in")
-    parser.add_argument("--by", default="", help="with --models: only changes that this pattern is found in")
+    parser.add_argument("--by", default="", help="the others: only models (or changes) that this pattern is found in")
     parser.add_argument("--limits", default="2/5", help="preemptions/seconds (of the processor) of a run; own/60: the models' own")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     args = parser.parse_args()
@@ -421,6 +456,8 @@ def main():
         mutants, binary = build()
         (TARGET / "mutants.json").write_text(json.dumps(mutants))
         runs = Runs(binary, mutants)
+        if not args.models:
+            runs.models = [model for model in runs.models if re.search(args.by, model)]
         runs.baseline(args.jobs)
     explained = {f"{e['file']} {e['name']}": e["why"] for e in read_steps().get("equivalent", [])}
     if args.report:

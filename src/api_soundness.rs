@@ -26,6 +26,7 @@ const _: () = {
     handle::<DropGuard>();
     handle::<DropGuardRef<'static>>();
     handle::<Registration>();
+    handle::<StaticToken>();
     handle::<StopOnDrop>();
     handle::<WaitForCancellationFuture<'static>>();
     handle::<WaitForCancellationFutureOwned>();
@@ -36,6 +37,7 @@ const _: () = {
     owned::<Cause>();
     owned::<DropGuard>();
     owned::<Registration>();
+    owned::<StaticToken>();
     owned::<StopOnDrop>();
     owned::<WaitForCancellationFutureOwned>();
 
@@ -46,6 +48,33 @@ const _: () = {
     error::<ContextError>();
     future::<WaitForCancellationFuture<'static>>();
     future::<WaitForCancellationFutureOwned>();
+};
+
+#[cfg(feature = "crossbeam-channel")]
+const _: () = {
+    use crate::integrations::crossbeam_channel::{DoneReceiver, Never};
+    handle::<DoneReceiver>();
+    owned::<DoneReceiver>();
+    cloned::<DoneReceiver>();
+    handle::<Never<'static>>();
+};
+
+#[cfg(all(unix, feature = "fd"))]
+const _: () = {
+    use crate::integrations::fd::DoneFd;
+    handle::<DoneFd>();
+    owned::<DoneFd>();
+};
+
+#[cfg(all(unix, feature = "process"))]
+const _: () = {
+    use crate::integrations::process::{Ended, Running, Supervised};
+    handle::<Ended>();
+    cloned::<Ended>();
+    handle::<Running>();
+    owned::<Running>();
+    handle::<Supervised>();
+    owned::<Supervised>();
 };
 
 #[cfg(feature = "std")]
@@ -60,6 +89,10 @@ const _: () = {
     handle::<DoneOwned>();
     handle::<DoneSignal>();
     handle::<CauseOnDrop>();
+    handle::<DeadlineGuard>();
+    handle::<IdleGuard>();
+    handle::<GraceOver>();
+    handle::<IdleTimeout>();
     handle::<GuardedContext>();
 
     handle::<Group>();
@@ -86,6 +119,8 @@ const _: () = {
     owned::<Context>();
     owned::<CancelGuard>();
     owned::<CauseOnDrop>();
+    owned::<DeadlineGuard>();
+    owned::<IdleGuard>();
     owned::<GuardedContext>();
     owned::<Canceller>();
     owned::<CancelledOwned>();

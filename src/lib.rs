@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// Default features are no badge.
+#![cfg_attr(docsrs, doc(auto_cfg(hide(feature = "std"))))]
 
 extern crate alloc;
 #[cfg(feature = "std")]
@@ -22,8 +24,8 @@ mod tree;
 
 #[cfg(feature = "std")]
 pub use context::{
-    CancelGuard, CancelledOwned, Canceller, CauseOnDrop, Context, Done, DoneOwned, DoneSignal,
-    ForeignContext, GuardedContext,
+    CancelGuard, CancelledOwned, Canceller, CauseOnDrop, Context, DeadlineGuard, Done, DoneOwned,
+    DoneSignal, ForeignContext, GraceOver, GuardedContext, IdleGuard, IdleTimeout,
 };
 #[cfg(feature = "std")]
 pub use group::{
@@ -33,7 +35,7 @@ pub use group::{
 #[cfg(feature = "std")]
 pub use token::StopAndWaitOnDrop;
 pub use token::{
-    CancellationToken, DropGuard, DropGuardRef, FutureExt, Registration, StopOnDrop,
+    CancellationToken, DropGuard, DropGuardRef, FutureExt, Registration, StaticToken, StopOnDrop,
     WaitForCancellationFuture, WaitForCancellationFutureOwned, WeakToken, WithCancellationToken,
     WithCancellationTokenOwned,
 };
@@ -44,13 +46,6 @@ pub use tree::{Cause, ContextError, GuardDropped, TokenId};
 #[doc(hidden)]
 pub fn set_thread_number(number: usize) {
     sync::thread::set_number(number);
-}
-
-/// For models: whether loom is to try all orders of loads too.
-#[cfg(cancel_tree_loom)]
-#[doc(hidden)]
-pub fn set_all_orders(all: bool) {
-    sync::set_all_orders(all);
 }
 
 /// For models: how threads sleep there, and wait.
@@ -87,6 +82,26 @@ pub use timer::by_hand::{Due, Service};
 #[doc(hidden)]
 pub use timer::by_hand::{Hand, Shared};
 
+// Its examples are run where there is loom: tests/loom_outside.
+#[cfg(any(cancel_tree_loom, all(doc, not(doctest), feature = "std")))]
+#[doc = include_str!("../docs/LOOM.md")]
+pub mod models {
+    #[cfg(cancel_tree_loom)]
+    pub use crate::timer::by_hand::{Due, Service};
+
+    /// Whether the models that this OS thread checks from now on try all orders of this crate's accesses, as they do
+    /// unless told otherwise; see [the page](self).
+    #[cfg(cancel_tree_loom)]
+    pub fn set_all_orders(all: bool) {
+        crate::sync::set_all_orders(all);
+    }
+}
+
 #[cfg(all(any(doc, doctest), feature = "std"))]
 #[doc = include_str!("../docs/GUIDE.md")]
 pub mod guide {}
+
+// Compiled and run by the package examples/recipes, which has what they need.
+#[cfg(all(doc, not(doctest), feature = "std"))]
+#[doc = include_str!("../docs/RECIPES.md")]
+pub mod recipes {}

@@ -516,13 +516,19 @@ fn a_callback_that_blocks_at_a_deadline_delays_no_other_deadline() {
 
 #[test]
 fn callbacks_at_a_deadline_never_run_on_a_thread_that_waits_for_it() {
-    for _ in 0..50 {
+    let mut rounds = 0;
+    while rounds < 50 {
         let (ctx, _guard) = Context::background().with_timeout(MS);
         let waiter = thread::current().id();
         let (say, hear) = mpsc::channel();
         drop(ctx.on_cancel(move || say.send(thread::current().id()).unwrap()));
+        if ctx.is_done() {
+            // On a busy machine: it was late already, and a callback that comes late runs on the spot.
+            continue;
+        }
         assert_eq!(ctx.blocking_wait(), DeadlineExceeded);
         assert_ne!(hear.recv_timeout(PATIENCE).unwrap(), waiter);
+        rounds += 1;
     }
 }
 
@@ -1069,7 +1075,7 @@ fn display_shows_the_chain_and_never_a_value() {
     );
     guard.cancel();
     let debug = format!("{ctx:?}");
-    assert!(debug.contains("context cancelled") && !debug.contains("hunter2"));
+    assert!(debug.contains("err: Cancelled") && !debug.contains("hunter2"));
     assert_eq!(Context::todo().to_string(), "todo");
     let (timed, _c) = Context::todo().with_timeout(FAR);
     assert!(
@@ -1084,6 +1090,36 @@ fn display_shows_the_chain_and_never_a_value() {
         guard.detach();
     }
     assert!(ctx.to_string().starts_with("…."), "{ctx}");
+}
+
+#[test]
+fn debug_says_whether_it_is_done_and_why() {
+    assert_eq!(
+        format!("{:?}", Context::background()),
+        "Context { chain: background, is_done: false }"
+    );
+
+    let token = CancellationToken::new();
+    let ctx = token.context();
+    let id = token.id();
+    assert_eq!(
+        format!("{ctx:?}"),
+        format!("Context {{ chain: token, is_done: false, id: {id:?} }}")
+    );
+    token.cancel_with("enough");
+    assert_eq!(
+        format!("{ctx:?}"),
+        format!("Context {{ chain: token, is_done: true, err: Cancelled, cause: \"enough\", id: {id:?} }}")
+    );
+
+    let (late, _a) = Context::background().with_deadline_cause(Instant::now(), "too slow");
+    let debug = format!("{late:?}");
+    let why = "is_done: true, err: DeadlineExceeded, cause: \"too slow\", remaining: 0ns, id: ";
+    assert!(debug.contains(why), "{debug}");
+
+    let (running, _b) = Context::background().with_timeout(FAR);
+    let debug = format!("{running:?}");
+    assert!(debug.contains("is_done: false, remaining: 3"), "{debug}");
 }
 
 #[test]

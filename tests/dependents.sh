@@ -298,7 +298,7 @@ loom() {
         fi
         status=0
         cp "$out/$side.lock" "${!side}/Cargo.lock"
-        (cd "${!side}" && RUSTFLAGS=$flags LOOM_MAX_PREEMPTIONS=2 timeout -k 10 "$(left)" cargo test --release --lib \
+        (cd "${!side}" && RUSTFLAGS=$flags LOOM_MAX_PREEMPTIONS=2 LOOM_MAX_BRANCHES=20000 timeout -k 10 "$(left)" cargo test --release --lib \
             --features full "${arguments[@]}" --target-dir "$state/loom-$side" -- "${tests[@]}" loom_cancellation_token) \
             >"$into/log" 2>&1 || status=$?
         sed -nE 's/^test (.+) \.\.\. (ok|FAILED|ignored).*$/(loom)\t\1\t\2/p' "$into/log" | sort >"$into/all"

@@ -2,7 +2,7 @@
 //! goes on and is right. Nothing in between: no crash, no hang, no wrong answer.
 //!
 //! On stable a failed allocation ends the process (`handle_alloc_error`), so what is left behind does not matter
-//! then; what does is that no null is used, and that whoever goes on without what he asked for (a thread that
+//! then; what does is that no null is used, and that whatever goes on without what it asked for (a thread that
 //! cannot be started) is right. The workload is run by this program again, in a process for each
 //! allocation that fails.
 

@@ -26,6 +26,10 @@ fn first_wrong() -> c_int {
     if ctx.blocking_sleep(LATE) != Err(PASSED) {
         return 2;
     }
+    let (ctx, _guard) = Context::background().with_timeout(SOON);
+    if ctx.block_on(std::future::pending::<()>()) != Err(PASSED) {
+        return 6;
+    }
     // Of several parents, whichever has the deadline, and however far above.
     let (late, _late) = Context::background().with_timeout(LATE);
     let any_of: [fn(&Context, &Context) -> Context; 3] = [

@@ -56,6 +56,7 @@ fn without_the_timers_thread_tokens_below_a_context_notice_its_deadline() {
     let (called, _called) = below(SOON);
     let (waited, _waited) = below(SOON);
     let (timed, _timed) = below(SOON);
+    let (blocked, _blocked) = below(SOON);
     let (late, _late) = below(LATE);
     assert!(!asked.is_cancelled());
     let mut future = pin!(polled.cancelled());
@@ -68,6 +69,12 @@ fn without_the_timers_thread_tokens_below_a_context_notice_its_deadline() {
     waited.blocking_wait();
     assert!(begin.elapsed() < LATE / 2);
     assert!(timed.blocking_wait_timeout(LATE));
+    let never = std::future::pending::<()>;
+    assert_eq!(blocked.block_on(never()), None);
+    assert_eq!(
+        blocked.context().block_on(never()),
+        Err(ContextError::DeadlineExceeded)
+    );
     thread::sleep(SOON);
     assert!(asked.is_cancelled());
     assert_eq!(asked.context().err(), passed);

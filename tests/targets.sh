@@ -16,6 +16,9 @@ STD="i686-unknown-linux-gnu armv7-unknown-linux-gnueabihf aarch64-unknown-linux-
 # threads nor a clock.
 NO_STD="wasm32-unknown-unknown thumbv7em-none-eabihf riscv32imac-unknown-none-elf powerpc-unknown-linux-gnu"
 
+# Without compare-and-swap: these need the feature `portable-atomic`.
+NO_CAS="thumbv6m-none-eabi riscv32imc-unknown-none-elf"
+
 stable=$(rustc --print sysroot)/lib/rustlib
 nightly=$(rustc +nightly --print sysroot 2>/dev/null || true)/lib/rustlib
 checked=0
@@ -58,6 +61,17 @@ for target in $NO_STD; do
     check "$target" --no-default-features
 done
 
+# As a program would have it: critical sections, or one core and no way to be interrupted at the wrong moment.
+for target in $NO_CAS; do
+    check "$target" --manifest-path tests/no_std_check/Cargo.toml --features portable-atomic
+    (
+        export RUSTFLAGS="${RUSTFLAGS:-} --cfg portable_atomic_unsafe_assume_single_core"
+        check "$target" --no-default-features --features portable-atomic \
+            --target-dir "${CARGO_TARGET_DIR:-target}/single-core"
+    )
+done
+check thumbv7em-none-eabihf --no-default-features --features portable-atomic
+
 build_std=std,panic_abort
 
 # count_tests COMMAND…: shows the sums; fails with it, or if it ran nothing.
@@ -88,5 +102,8 @@ echo "targets: the tests with the narrow state word, as where there are no 64-bi
 RUSTFLAGS="${RUSTFLAGS:-} --cfg cancel_tree_narrow" count_tests \
     cargo test --target-dir "${CARGO_TARGET_DIR:-target}/narrow" --lib --test rules --test context_rules \
     --test drop_in --test limits --test stress --test stress_context -- --skip a_wide_tree --skip many_callbacks_cancel_the_root_again
+
+echo "targets: the tests with the atomics and the Arc of portable-atomic"
+count_tests cargo test --features portable-atomic --lib --test rules --test context_rules --test static_token
 
 echo "targets: $checked checked${skipped:+, SKIPPED:$skipped}"

@@ -32,16 +32,16 @@ const BRANCHES: usize = 20_000;
 /// `CANCEL_TREE_PREEMPTIONS=none` takes it away; loom's own variables work as well.
 /// `CANCEL_TREE_ALL_ORDERS=1` makes it the function below.
 pub fn model<F: Fn() + Send + Sync + 'static>(bound: Option<usize>, f: F) {
-    cancel_tree::set_all_orders(std::env::var_os("CANCEL_TREE_ALL_ORDERS").is_some());
+    cancel_tree::models::set_all_orders(std::env::var_os("CANCEL_TREE_ALL_ORDERS").is_some());
     explore(bound, f);
 }
 
 /// The same, and tries all orders of the tree's atomic accesses. Those that loom takes for the same otherwise
 /// may not be: it forgets a load by one thread when another one loads the same before it writes.
 pub fn model_in_all_orders<F: Fn() + Send + Sync + 'static>(bound: Option<usize>, f: F) {
-    cancel_tree::set_all_orders(true);
+    cancel_tree::models::set_all_orders(true);
     explore(bound, f);
-    cancel_tree::set_all_orders(false);
+    cancel_tree::models::set_all_orders(false);
 }
 
 fn explore<F: Fn() + Send + Sync + 'static>(bound: Option<usize>, f: F) {

@@ -151,7 +151,7 @@ impl Reason {
         }
     }
 
-    fn number(&self) -> usize {
+    pub fn number(&self) -> usize {
         // SAFETY: written at the beginning and at the end only.
         self.number.with(|n| unsafe { *n })
     }

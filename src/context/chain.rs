@@ -23,6 +23,10 @@ pub(crate) enum Step {
     LaterDeadline,
     Value,
     WithoutCancel,
+    /// A deadline that can be moved, or an idle timeout.
+    Moving,
+    Grace,
+    Shield,
     /// Steps that were forgotten.
     More,
 }
@@ -37,6 +41,11 @@ pub(super) struct Chain(u64);
 impl Chain {
     pub(super) const fn new(step: Step) -> Chain {
         Chain(step as u64)
+    }
+
+    /// Nothing since the newest value.
+    pub(super) const fn none() -> Chain {
+        Chain(0)
     }
 
     #[inline]
@@ -93,7 +102,7 @@ impl fmt::Display for Context {
                         deadlines -= 1;
                         f.write_str("with_deadline")?;
                         // An earlier one holds instead of all but the last.
-                        if let Some(deadline) = self.deadline.filter(|_| deadlines == 0) {
+                        if let Some(deadline) = self.deadline().filter(|_| deadlines == 0) {
                             write_distance(f, deadline)?;
                         }
                     }
@@ -102,6 +111,9 @@ impl fmt::Display for Context {
                         write!(f, "with_value({})", type_name.unwrap_or("?"))?;
                     }
                     s if s == Step::WithoutCancel as u64 => f.write_str("without_cancel")?,
+                    s if s == Step::Moving as u64 => f.write_str("with_moving_deadline")?,
+                    s if s == Step::Grace as u64 => f.write_str("with_grace")?,
+                    s if s == Step::Shield as u64 => f.write_str("shield")?,
                     _ => f.write_str("…")?,
                 }
             }
@@ -119,12 +131,32 @@ fn write_distance(f: &mut fmt::Formatter<'_>, deadline: Instant) -> fmt::Result 
     }
 }
 
+/// How the context came to be, whether it is done and why, how long it has, and the id of its token. Of values, the type.
+///
+/// ```
+/// # use cancel_tree::Context;
+/// let (ctx, guard) = Context::background().with_cancel();
+/// guard.cancel_with("the page was closed");
+/// let shown = format!("{ctx:?}");
+/// assert!(shown.contains(r#"is_done: true, err: Cancelled, cause: "the page was closed""#));
+/// ```
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Context({self}")?;
-        if let Some(error) = self.err() {
-            write!(f, ": {error}")?;
+        // Asked once, so that all of it is of one moment.
+        let cause = self.cause();
+        let mut debug = f.debug_struct("Context");
+        debug.field("chain", &format_args!("{self}"));
+        debug.field("is_done", &cause.is_some());
+        if let Some(cause) = cause {
+            debug.field("err", &cause.kind());
+            debug.field("cause", &format_args!("\"{cause}\""));
         }
-        f.write_str(")")
+        if let Some(remaining) = self.remaining() {
+            debug.field("remaining", &remaining);
+        }
+        if let Some(token) = &self.token {
+            debug.field("id", &token.id());
+        }
+        debug.finish()
     }
 }

@@ -1,6 +1,7 @@
 //! Contexts: a token, a deadline and values, passed down from caller to callee.
 
 use super::chain::{Chain, Step};
+use super::limit::Limit;
 use super::values::Values;
 use super::{done, foreign, CancelGuard, CancelledOwned, Done, DoneOwned, ForeignContext};
 use crate::timer;
@@ -18,9 +19,9 @@ use std::time::{Duration, Instant};
 /// What a request carries through a program: when to stop, and what belongs to it. The counterpart of Go's
 /// `context.Context`.
 ///
-/// It goes down from caller to callee as the first parameter, named `ctx`, by reference. Who starts
-/// something derives a context for it; who has a context can see whether to stop, but
-/// cannot stop others: that right is a separate value, the [`CancelGuard`].
+/// It goes down from caller to callee as the first parameter, named `ctx`, by reference. Code that starts
+/// something derives a context for it. A context tells whether to stop, but cannot stop others: that right is a
+/// separate value, the [`CancelGuard`].
 ///
 /// ```
 /// use cancel_tree::{Context, ContextError};
@@ -47,8 +48,8 @@ use std::time::{Duration, Instant};
 /// millisecond. Wakers and callbacks run on a worker thread then. Time is that of [`Instant`]: on Linux it stands
 /// still while the machine is suspended.
 ///
-/// A child process made by `fork` without `exec` has no timer thread: deadlines do not pass there for those who
-/// poll, but those who block in [`blocking_wait`](Self::blocking_wait) or [`blocking_sleep`](Self::blocking_sleep) notice them. Callbacks do not run there at
+/// A child process made by `fork` without `exec` has no timer thread: deadlines do not pass there for polling
+/// code, but threads that block in [`blocking_wait`](Self::blocking_wait) or [`blocking_sleep`](Self::blocking_sleep) notice them. Callbacks do not run there at
 /// a deadline, and the memory of deadlines is not all given back.
 ///
 /// Deadlines of one moment are noticed in the order in which they are, as far as the timer keeps up: where a thousand and more
@@ -56,8 +57,8 @@ use std::time::{Duration, Instant};
 ///
 /// # Memory ordering
 ///
-/// As for [`CancellationToken`]: what a thread did before it cancelled is visible to who has seen the
-/// cancel.
+/// As for [`CancellationToken`]: what a thread did before it cancelled is visible to every thread that has
+/// seen the cancel.
 ///
 /// # Cost
 ///
@@ -65,13 +66,14 @@ use std::time::{Duration, Instant};
 /// returns 2; a deadline 1 RMW and a reading of the clock more, and 1 more to drop it; no allocation for any of
 /// these. Values add 1 to making and to dropping any context that has them. [`err`](Self::err), [`is_done`](Self::is_done) and [`deadline`](Self::deadline) are loads. `clone`
 /// 1, or 2 with values.
+#[doc(alias = "context.Context")]
 #[derive(Clone)]
 #[must_use]
 pub struct Context {
     /// None: never cancelled.
     pub(super) token: Option<CancellationToken>,
     /// The earliest of this one's and those above.
-    pub(super) deadline: Option<Instant>,
+    pub(super) limit: Limit,
     pub(super) values: Values,
     pub(super) chain: Chain,
 }
@@ -80,24 +82,36 @@ pub struct Context {
 impl core::panic::UnwindSafe for Context {}
 impl core::panic::RefUnwindSafe for Context {}
 
+/// # Roots, and contexts of another kind
 impl Context {
-    /// The root of all contexts: never cancelled, no deadline, no values. For `main`, for tests, and where
+    /// Returns the root of all contexts: never cancelled, no deadline, no values. For `main`, for tests, and where
     /// a request comes in.
     ///
     /// Cost: nothing; no allocation.
+    #[doc(alias = "Background")]
     pub const fn background() -> Context {
         Context::root(Step::Background)
     }
 
-    /// The same, where it is not clear yet which context belongs there: to be found again.
+    /// Returns the same as [`background`](Self::background), for places where it is not clear yet which context belongs
+    /// there; the name makes them easy to find again.
+    #[doc(alias = "TODO")]
     pub const fn todo() -> Context {
         Context::root(Step::Todo)
+    }
+
+    /// Creates a context below one of another kind: done when that is, with its deadline and values.
+    ///
+    /// No task and no thread stands behind it. When the context and all below it are gone, the
+    /// foreign one is told so.
+    pub fn below(parent: impl ForeignContext) -> Context {
+        foreign::below(parent)
     }
 
     const fn root(step: Step) -> Context {
         Context {
             token: None,
-            deadline: None,
+            limit: Limit::Never,
             values: Values::none(),
             chain: Chain::new(step),
         }
@@ -110,10 +124,11 @@ impl Context {
             ..Context::root(step)
         }
     }
+}
 
-    // ----- derived contexts -------------------------------------------------------------------
-
-    /// A context below this one that can be cancelled by itself. The guard cancels it when it is
+/// # Derived contexts
+impl Context {
+    /// Creates a context below this one that can be cancelled by itself. The guard cancels it when it is
     /// dropped, so at the end of the scope at the latest nothing started for it goes on. `let (ctx, _) = …` drops it at once;
     /// what has to keep both together is a [`GuardedContext`](crate::GuardedContext).
     ///
@@ -126,11 +141,14 @@ impl Context {
     /// ```
     ///
     /// Cost: 1 RMW below another context, an allocation below [`background`](Self::background).
+    #[doc(alias("WithCancel", "WithCancelCause"))]
     pub fn with_cancel(&self) -> (Context, CancelGuard) {
-        self.derive(self.child_pair(), self.deadline, Step::Cancel)
+        let pair = self.child_pair();
+        let limit = self.limit_below(&pair.0);
+        self.derive(pair, limit, Step::Cancel)
     }
 
-    /// A context below this one that is done at `deadline`, if that is earlier than this one's. Otherwise
+    /// Creates a context below this one that is done at `deadline`, if that is earlier than this one's. Otherwise
     /// this one's holds, with its cause. A deadline that has passed gives a context that is done.
     ///
     /// An explicit cancel before the deadline gives [`ContextError::Cancelled`].
@@ -146,11 +164,12 @@ impl Context {
     /// ```
     ///
     /// Cost: that of [`with_cancel`](Self::with_cancel), 1 RMW and a reading of the clock.
+    #[doc(alias = "WithDeadline")]
     pub fn with_deadline(&self, deadline: Instant) -> (Context, CancelGuard) {
-        self.at(Some(deadline), Instant::now, None)
+        self.at(Some(deadline), clock::now, None)
     }
 
-    /// The same, and says why it is done then. The cause answers to
+    /// Like [`with_deadline`](Self::with_deadline), with a cause. The cause answers to
     /// [`ContextError::DeadlineExceeded`] whatever kind it had.
     ///
     /// ```
@@ -161,15 +180,16 @@ impl Context {
     /// assert_eq!(cause.to_string(), "too slow");
     /// assert_eq!(cause.kind(), ContextError::DeadlineExceeded);
     /// ```
+    #[doc(alias = "WithDeadlineCause")]
     pub fn with_deadline_cause(
         &self,
         deadline: Instant,
         cause: impl Into<Cause>,
     ) -> (Context, CancelGuard) {
-        self.at(Some(deadline), Instant::now, Some(cause.into()))
+        self.at(Some(deadline), clock::now, Some(cause.into()))
     }
 
-    /// [`with_deadline`](Self::with_deadline), a while from now. What the clock cannot express, as
+    /// Like [`with_deadline`](Self::with_deadline), `timeout` from now. What the clock cannot express, as
     /// [`Duration::MAX`], is no deadline.
     ///
     /// ```
@@ -179,27 +199,33 @@ impl Context {
     /// ctx.blocking_wait();
     /// assert!(ctx.remaining().unwrap().is_zero());
     /// ```
+    #[doc(alias("WithTimeout", "timeout"))]
     pub fn with_timeout(&self, timeout: Duration) -> (Context, CancelGuard) {
-        let now = Instant::now();
+        let now = clock::now();
         self.at(now.checked_add(timeout), || now, None)
     }
 
-    /// [`with_deadline_cause`](Self::with_deadline_cause), a while from now.
+    /// Like [`with_deadline_cause`](Self::with_deadline_cause), `timeout` from now.
+    #[doc(alias = "WithTimeoutCause")]
     pub fn with_timeout_cause(
         &self,
         timeout: Duration,
         cause: impl Into<Cause>,
     ) -> (Context, CancelGuard) {
-        let now = Instant::now();
+        let now = clock::now();
         self.at(now.checked_add(timeout), || now, Some(cause.into()))
     }
 
     /// A context below this one that nobody can cancel by itself.
     #[inline]
     pub(crate) fn child(&self) -> Context {
+        let token = self.token.as_ref().map(CancellationToken::child_token);
         Context {
-            token: self.token.as_ref().map(CancellationToken::child_token),
-            deadline: self.deadline,
+            limit: match &token {
+                Some(token) => self.limit_below(token.handle()),
+                None => self.limit,
+            },
+            token,
             values: self.values.clone(),
             chain: self.chain.then(Step::Cancel),
         }
@@ -212,7 +238,12 @@ impl Context {
         cause: Option<Cause>,
     ) -> (Context, CancelGuard) {
         let pair = self.child_pair();
-        let own = deadline.filter(|own| self.deadline.is_none_or(|above| *own < above));
+        let own = deadline.filter(|own| match self.limit {
+            Limit::Never => true,
+            Limit::At(above) => *own < above,
+            // The one above may be moved, and then this one counts again.
+            Limit::Asked => true,
+        });
         let Some(own) = own else {
             // User code, before there is a context to return: it would be lost by a panic.
             drop(cause);
@@ -221,7 +252,8 @@ impl Context {
             } else {
                 Step::Cancel
             };
-            return self.derive(pair, self.deadline, step);
+            let limit = self.limit_below(&pair.0);
+            return self.derive(pair, limit, step);
         };
         let token = &pair.0;
         if token.is_cancelled() {
@@ -231,7 +263,8 @@ impl Context {
             let cause = cause.map(|cause| cause.of_kind(ContextError::DeadlineExceeded));
             if own <= now() {
                 let cause = cause.unwrap_or(ContextError::DeadlineExceeded.into());
-                token.cancel_with(cause);
+                token.expire_at_birth(cause);
+                token.note_deadline(own);
             } else {
                 let deadline = clock::at_or_after(own);
                 match cause {
@@ -241,26 +274,41 @@ impl Context {
                 token.note_deadline(own);
             }
         }
-        self.derive(pair, Some(own), Step::Deadline)
+        let limit = match self.limit {
+            Limit::Asked if !pair.0.is_cancelled() => Limit::Asked,
+            Limit::Asked => Limit::At(self.deadline().map_or(own, |above| above.min(own))),
+            _ => Limit::At(own),
+        };
+        self.derive(pair, limit, Step::Deadline)
     }
 
-    fn derive(
+    /// What a token below has for its limit, besides one of its own. One that is cancelled from the beginning has nothing
+    /// above that it could ask.
+    #[inline]
+    fn limit_below(&self, token: &Handle) -> Limit {
+        match self.limit {
+            Limit::Asked if token.is_cancelled() => self.deadline().into(),
+            limit => limit,
+        }
+    }
+
+    pub(super) fn derive(
         &self,
         (own, guards): (Handle, Handle),
-        deadline: Option<Instant>,
+        limit: Limit,
         step: Step,
     ) -> (Context, CancelGuard) {
         let guard = CancelGuard::new(guards.into());
         let ctx = Context {
             token: Some(own.into()),
-            deadline,
+            limit,
             values: self.values.clone(),
             chain: self.chain.then(step),
         };
         (ctx, guard)
     }
 
-    /// A context with a value, found by its type: see [`value`](Self::value). It is done when this one
+    /// Creates a context with a value, found by its type: see [`value`](Self::value). It is done when this one
     /// is.
     ///
     /// Make a type of your own for each thing to be passed; of two values of one type, the nearest wins. The type is
@@ -282,27 +330,30 @@ impl Context {
     /// ```
     ///
     /// Cost: 2 to 3 allocations, and a copy of the table of the types that are there: 8 to 16 bytes for each.
+    #[doc(alias = "WithValue")]
     pub fn with_value<T: Send + Sync + 'static>(&self, value: T) -> Context {
         Context {
             token: self.token.clone(),
-            deadline: self.deadline,
+            limit: self.limit,
             values: self.values.with(value, self.chain),
             chain: Chain::new(Step::Value),
         }
     }
 
-    /// A context with the values of this one, which is never done: for what has to be finished
+    /// Creates a context with the values of this one, which is never done: for what has to be finished
     /// after the request. Deadline and cause do not reach it either. (Go's `WithoutCancel`.)
+    #[doc(alias("WithoutCancel", "detach", "shield"))]
     pub fn without_cancel(&self) -> Context {
         Context {
             token: None,
-            deadline: None,
+            limit: Limit::Never,
             values: self.values.clone(),
             chain: self.chain.then(Step::WithoutCancel),
         }
+        .without_grace()
     }
 
-    /// A context that is done as soon as one of these is, with that one's cause. Its deadline is the
+    /// Creates a context that is done as soon as one of these is, with that one's cause. Its deadline is the
     /// earliest of theirs. **Its values are the first one's; those of the others are not found**: put the one first whose
     /// values matter. Of none, it is never done.
     ///
@@ -317,6 +368,7 @@ impl Context {
     /// ```
     ///
     /// Cost: that of [`CancellationToken::any_of`]. No task and no thread stands behind it.
+    #[doc(alias("merge", "select"))]
     pub fn any_of<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> Context {
         let contexts: Vec<&Context> = contexts.into_iter().collect();
         let handles = contexts.iter().enumerate().filter_map(|(i, ctx)| {
@@ -325,10 +377,19 @@ impl Context {
         });
         let mut handles = handles.peekable();
         let first = contexts.first();
+        // If none can be done, neither can this one.
+        let token = (handles.peek().is_some()).then(|| Handle::any_of(handles));
+        let asks = contexts.iter().any(|ctx| ctx.limit == Limit::Asked);
         Context {
-            // If none can be done, neither can this one.
-            token: (handles.peek().is_some()).then(|| Handle::any_of(handles).into()),
-            deadline: contexts.iter().filter_map(|ctx| ctx.deadline).min(),
+            limit: match &token {
+                Some(token) if asks && !token.is_cancelled() => Limit::Asked,
+                _ => contexts
+                    .iter()
+                    .filter_map(|ctx| ctx.deadline())
+                    .min()
+                    .into(),
+            },
+            token: token.map(Into::into),
             values: first.map_or(Values::none(), |first| first.values.clone()),
             chain: first.map_or(Chain::new(Step::AnyOf), |first| {
                 first.chain.then(Step::AnyOf)
@@ -336,35 +397,7 @@ impl Context {
         }
     }
 
-    /// Which source a context of [`any_of`](Self::any_of) is done by: its place in the order given, from 0. Adding a
-    /// value changes nothing about that; of a context derived by a cancel or a deadline of its own it is `None`. See
-    /// [`CancellationToken::any_of_source`].
-    ///
-    /// ```
-    /// # use cancel_tree::Context;
-    /// let (request, _request_guard) = Context::background().with_cancel();
-    /// let (server, shutdown) = Context::background().with_cancel();
-    /// let either = Context::any_of([&request, &server]);
-    /// shutdown.cancel();
-    /// assert_eq!(either.any_of_source(), Some(1));
-    /// ```
-    #[must_use]
-    pub fn any_of_source(&self) -> Option<usize> {
-        if !self.is_done() {
-            return None;
-        }
-        self.token.as_ref()?.any_of_source()
-    }
-
-    /// A context below one of another kind: done when that is, with its deadline and values.
-    ///
-    /// No task and no thread stands behind it. When the context and all below it are gone, the
-    /// foreign one is told so.
-    pub fn below(parent: impl ForeignContext) -> Context {
-        foreign::below(parent)
-    }
-
-    /// A token below this context, for those who ask for a [`CancellationToken`].
+    /// Creates a token below this context, for code that takes a [`CancellationToken`].
     #[must_use]
     pub fn child_token(&self) -> CancellationToken {
         match &self.token {
@@ -375,16 +408,17 @@ impl Context {
 
     /// One handle for the context, one for its guard.
     #[inline]
-    fn child_pair(&self) -> (Handle, Handle) {
+    pub(super) fn child_pair(&self) -> (Handle, Handle) {
         match &self.token {
             Some(token) => token.handle().child_pair(),
             None => Handle::root_pair(),
         }
     }
+}
 
-    // ----- what it says -----------------------------------------------------------------------
-
-    /// Whether the context is done: cancelled, or past its deadline. Wait-free.
+/// # What it says
+impl Context {
+    /// Returns `true` if the context is done: cancelled, or past its deadline. Wait-free.
     ///
     /// Cost: an acquire load.
     #[inline]
@@ -396,9 +430,9 @@ impl Context {
         token.is_cancelled() || self.has_expired_unseen(token.handle())
     }
 
-    /// Whether the context can be done at all, now or later. `false`: it is [`background`](Self::background) or
-    /// [`todo`](Self::todo), has been made by [`without_cancel`](Self::without_cancel), or has no more than values beyond
-    /// that. (In Go, `ctx.Done() != nil`.)
+    /// Returns `true` if the context can be done at all, now or later. [`background`](Self::background),
+    /// [`todo`](Self::todo), what [`without_cancel`](Self::without_cancel) makes, and what only adds values to these
+    /// cannot. (In Go, `ctx.Done() != nil`.)
     ///
     /// ```
     /// # use cancel_tree::Context;
@@ -418,16 +452,20 @@ impl Context {
     /// Without the service thread nobody else looks at the clock.
     #[inline]
     pub(super) fn has_expired_unseen(&self, token: &Handle) -> bool {
-        match self.deadline {
-            Some(deadline) if !timer::is_running() => expire_if_past(token, deadline),
+        match self.limit {
+            Limit::At(deadline) if !timer::is_running() => expire_if_past(token, deadline),
+            Limit::Asked if !timer::is_running() => self
+                .asked_deadline()
+                .is_some_and(|deadline| expire_if_past(token, deadline)),
             _ => false,
         }
     }
 
-    /// Why the context is done, as one of two kinds; none while it is not. Once there is an
+    /// Returns why the context is done, as one of two kinds, or `None` while it is not. Once there is an
     /// error it stays, and [`done`](Self::done) is ready.
     ///
     /// Cost: a load while it is not done; then a climb to what was cancelled.
+    #[doc(alias = "Err")]
     #[inline]
     #[must_use]
     pub fn err(&self) -> Option<ContextError> {
@@ -437,8 +475,9 @@ impl Context {
         self.token.as_ref().and_then(|token| token.handle().kind())
     }
 
-    /// Why the context is done: the cause given to the cancel or the deadline that came first, here or
+    /// Returns why the context is done: the cause given to the cancel or the deadline that came first, here or
     /// above; without one, the kind itself (as Go's `context.Cause`), or [`GuardDropped`](crate::GuardDropped).
+    #[doc(alias = "Cause")]
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         if !self.is_done() {
@@ -447,7 +486,7 @@ impl Context {
         self.token.as_ref().and_then(CancellationToken::cause)
     }
 
-    /// [`err`](Self::err) for the `?` operator.
+    /// Returns [`err`](Self::err) as a `Result`, for the `?` operator.
     ///
     /// # Errors
     ///
@@ -457,7 +496,7 @@ impl Context {
         self.err().map_or(Ok(()), Err)
     }
 
-    /// [`check`](Self::check), whose error is the [cause](Self::cause).
+    /// Like [`check`](Self::check), but the error is the [cause](Self::cause).
     ///
     /// ```
     /// # use cancel_tree::{Cause, Context};
@@ -483,29 +522,86 @@ impl Context {
         }
     }
 
-    /// When the context will be done at the latest. A cancel does not change it.
+    /// Returns which source a context of [`any_of`](Self::any_of) is done by: its place in the order given, from 0. Adding a
+    /// value changes nothing about that; of a context derived by a cancel or a deadline of its own it is `None`. See
+    /// [`CancellationToken::any_of_source`].
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// let (request, _request_guard) = Context::background().with_cancel();
+    /// let (server, shutdown) = Context::background().with_cancel();
+    /// let either = Context::any_of([&request, &server]);
+    /// shutdown.cancel();
+    /// assert_eq!(either.any_of_source(), Some(1));
+    /// ```
+    #[must_use]
+    pub fn any_of_source(&self) -> Option<usize> {
+        if !self.is_done() {
+            return None;
+        }
+        self.token.as_ref()?.any_of_source()
+    }
+
+    /// Returns when the context will be done at the latest. A cancel does not change it.
+    ///
+    /// Below a [movable deadline](Self::with_movable_deadline), an [idle timeout](Self::with_idle_timeout) and in a
+    /// [shield](Self::shield) it is what those above say at the moment.
+    ///
+    /// Cost: none; there, a climb to the root.
+    #[doc(alias = "Deadline")]
     #[inline]
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        match self.limit {
+            Limit::Never => None,
+            Limit::At(deadline) => Some(deadline),
+            Limit::Asked => self.asked_deadline(),
+        }
     }
 
-    /// How long it is until the deadline; zero if it has passed.
+    #[cold]
+    fn asked_deadline(&self) -> Option<Instant> {
+        self.token.as_ref()?.handle().deadline().0
+    }
+
+    /// Whether the context is done by the deadline that it was given itself: not by one above, and not because somebody
+    /// has cancelled it. So who sets a limit for a part of the work can tell its own from that of the whole. Adding
+    /// a value, or cloning, changes nothing about it; a context derived by a cancel or a deadline of its own is another one.
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// # use std::time::Duration;
+    /// let (request, _guard) = Context::background().with_timeout(Duration::from_millis(1));
+    /// let (step, _guard) = request.with_timeout(Duration::from_secs(30));
+    /// step.blocking_wait();
+    /// assert!(!step.is_own_deadline()); // the request is over, not only this step
+    /// assert!(request.is_own_deadline());
+    /// ```
+    ///
+    /// Cost: loads.
+    #[must_use]
+    pub fn is_own_deadline(&self) -> bool {
+        let token = self.token.as_ref();
+        self.is_done() && token.is_some_and(|token| token.handle().is_expired_itself())
+    }
+
+    /// Returns the time until the deadline; zero if it has passed.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
-        let deadline = self.deadline?;
+        let deadline = self.deadline()?;
         Some(deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// The nearest value of this type, here or above; also after the context is done.
+    /// Returns the nearest value of this type, here or above; also after the context is done.
     ///
     /// Cost: two hashed look-ups' worth of loads, however long the chain.
+    #[doc(alias = "Value")]
     #[must_use]
     pub fn value<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.values.get()
     }
 
-    /// The same, of a type that is known by its [`TypeId`] alone: for a layer of another kind that hands values on, as
+    /// Like [`value`](Self::value), for a type that is known by its [`TypeId`] alone: for a layer of another kind that hands values on, as
     /// [`ForeignContext::value`] is asked for them.
     ///
     /// ```
@@ -519,27 +615,28 @@ impl Context {
     pub fn value_by_id(&self, key: TypeId) -> Option<&(dyn Any + Send + Sync)> {
         self.values.get_by_id(key)
     }
+}
 
-    // ----- waiting ----------------------------------------------------------------------------
-
-    /// A future that is ready when the context is done, with the error.
+/// # Waiting as a task
+impl Context {
+    /// Returns a future that is ready when the context is done, with the error.
     ///
     /// Once ready it stays ready. It holds one waker at most.
     ///
     /// # Cancel safety
     ///
     /// Dropping it loses nothing.
+    #[doc(alias("Done", "select"))]
     pub fn done(&self) -> Done<'_> {
         Done::new(self)
     }
 
-    /// The same, and owns the context.
+    /// Like [`done`](Self::done), but owns the context.
     pub fn done_owned(self) -> DoneOwned {
         DoneOwned::new(self)
     }
 
-    /// The same with no output, for those who ask for a future of that kind: what a server's graceful shutdown waits
-    /// for, as axum's `with_graceful_shutdown` or tonic's `serve_with_shutdown`.
+    /// Like [`done_owned`](Self::done_owned), without an output: what a server's graceful shutdown takes, as axum's `with_graceful_shutdown` or tonic's `serve_with_shutdown`.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -583,11 +680,12 @@ impl Context {
     /// # Cancel safety
     ///
     /// That of the future.
+    #[doc(alias("select", "run_until_cancelled"))]
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, ContextError> {
         done::run(self, future).await
     }
 
-    /// [`run`](Self::run), whose error is the cause.
+    /// Like [`run`](Self::run), but the error is the cause.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -611,75 +709,7 @@ impl Context {
         outcome.map_err(|error| self.cause_or(error))
     }
 
-    /// A context that has an error has a cause, so there is nothing to fall back to but for the type's sake.
-    fn cause_or(&self, error: ContextError) -> Cause {
-        self.cause().unwrap_or_else(|| error.into())
-    }
-
-    /// Parks the calling thread until the context is done. A context that never is, as
-    /// [`background`](Self::background), is waited for until the end of the process.
-    ///
-    /// A thread that waits here does not need the timer: it sleeps until the deadline by itself.
-    pub fn blocking_wait(&self) -> ContextError {
-        loop {
-            if let Some(error) = self.wait_until(None) {
-                return error;
-            }
-        }
-    }
-
-    /// Parks the calling thread until the context is done, or for `duration`; none if it is not done
-    /// then.
-    pub fn blocking_wait_timeout(&self, duration: Duration) -> Option<ContextError> {
-        if let Some(error) = self.err() {
-            return Some(error);
-        }
-        self.wait_until(Instant::now().checked_add(duration))
-    }
-
-    fn wait_until(&self, limit: Option<Instant>) -> Option<ContextError> {
-        let Some(token) = &self.token else {
-            park::until(limit, |_| false);
-            return None;
-        };
-        let until = [limit, self.deadline].into_iter().flatten().min();
-        if !park::until_cancelled(token, until) && until == self.deadline {
-            let expired = until.is_some_and(|deadline| expire_if_past(token.handle(), deadline));
-            if !expired {
-                // The timer was faster, and is about to say so.
-                park::until_cancelled(token, limit);
-            }
-        }
-        self.err()
-    }
-
-    /// Parks the calling thread until the context is done, or until `deadline`; none if it is not done
-    /// then.
-    pub fn blocking_wait_deadline(&self, deadline: Instant) -> Option<ContextError> {
-        if let Some(error) = self.err() {
-            return Some(error);
-        }
-        self.wait_until(Some(deadline))
-    }
-
-    /// Parks the calling thread for `duration`, or until the context is done. Tasks take [`sleep`](Self::sleep).
-    ///
-    /// ```
-    /// # use cancel_tree::{Context, ContextError};
-    /// # use std::time::Duration;
-    /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(200));
-    /// assert_eq!(ctx.blocking_sleep(Duration::from_millis(1)), Ok(()));
-    /// assert_eq!(ctx.blocking_sleep(Duration::from_secs(60)), Err(ContextError::DeadlineExceeded));
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// The context was done before the time was over.
-    pub fn blocking_sleep(&self, duration: Duration) -> Result<(), ContextError> {
-        self.blocking_wait_timeout(duration).map_or(Ok(()), Err)
-    }
-
-    /// Ready after `duration`, or when the context is done: for tasks, of any runtime, on this crate's timer. Threads take
+    /// Returns a future that is ready after `duration`, or when the context is done: for tasks, of any runtime, on this crate's timer. Threads take
     /// [`blocking_sleep`](Self::blocking_sleep).
     ///
     /// ```
@@ -712,12 +742,115 @@ impl Context {
         }
     }
 
-    // ----- callbacks --------------------------------------------------------------------------
+    /// A context that has an error has a cause, so there is nothing to fall back to but for the type's sake.
+    fn cause_or(&self, error: ContextError) -> Cause {
+        self.cause().unwrap_or_else(|| error.into())
+    }
+}
 
+/// # Waiting as a thread
+impl Context {
+    /// Parks the calling thread until the context is done. A context that never is, as
+    /// [`background`](Self::background), is waited for until the end of the process.
+    ///
+    /// A thread that waits here does not need the timer: it sleeps until the deadline by itself.
+    pub fn blocking_wait(&self) -> ContextError {
+        loop {
+            if let Some(error) = self.wait_until(None) {
+                return error;
+            }
+        }
+    }
+
+    /// Parks the calling thread until the context is done, or for `duration`. Returns `None` if it is not
+    /// done then.
+    pub fn blocking_wait_timeout(&self, duration: Duration) -> Option<ContextError> {
+        if let Some(error) = self.err() {
+            return Some(error);
+        }
+        self.wait_until(Instant::now().checked_add(duration))
+    }
+
+    fn wait_until(&self, limit: Option<Instant>) -> Option<ContextError> {
+        let Some(token) = &self.token else {
+            park::until(limit, |_| false);
+            return None;
+        };
+        if self.limit == Limit::Asked {
+            return self.wait_for_what_moves(token, limit);
+        }
+        let deadline = self.deadline();
+        let until = [limit, deadline].into_iter().flatten().min();
+        if !park::until_cancelled(token, until) && until == deadline {
+            let expired = until.is_some_and(|deadline| expire_if_past(token.handle(), deadline));
+            if !expired {
+                // The timer was faster, and is about to say so.
+                park::until_cancelled(token, limit);
+            }
+        }
+        self.err()
+    }
+
+    /// The same, where the deadline may be another one when it has come.
+    #[cold]
+    fn wait_for_what_moves(
+        &self,
+        token: &CancellationToken,
+        limit: Option<Instant>,
+    ) -> Option<ContextError> {
+        let mut soon = None;
+        loop {
+            let deadline = self.deadline().map(|deadline| Some(deadline).max(soon));
+            let until = limit.into_iter().chain(deadline.flatten()).min();
+            if park::until_cancelled(token, until) {
+                return self.err();
+            }
+            let deadline = self.deadline();
+            if deadline.is_some_and(|deadline| expire_if_past(token.handle(), deadline)) {
+                return self.err();
+            }
+            let now = Instant::now();
+            if limit.is_some_and(|limit| limit <= now) {
+                return self.err();
+            }
+            // A deadline that has passed has just been moved, or somebody else is about to act on it.
+            soon = Some(now + A_LITTLE);
+        }
+    }
+
+    /// Parks the calling thread until the context is done, or until `deadline`. Returns `None` if it is not
+    /// done then.
+    pub fn blocking_wait_deadline(&self, deadline: Instant) -> Option<ContextError> {
+        if let Some(error) = self.err() {
+            return Some(error);
+        }
+        self.wait_until(Some(deadline))
+    }
+
+    /// Parks the calling thread for `duration`, or until the context is done. Tasks take [`sleep`](Self::sleep).
+    ///
+    /// ```
+    /// # use cancel_tree::{Context, ContextError};
+    /// # use std::time::Duration;
+    /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(200));
+    /// assert_eq!(ctx.blocking_sleep(Duration::from_millis(1)), Ok(()));
+    /// assert_eq!(ctx.blocking_sleep(Duration::from_secs(60)), Err(ContextError::DeadlineExceeded));
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The context was done before the time was over.
+    pub fn blocking_sleep(&self, duration: Duration) -> Result<(), ContextError> {
+        self.blocking_wait_timeout(duration).map_or(Ok(()), Err)
+    }
+}
+
+/// # Callbacks
+impl Context {
     /// Runs `f` once when the context is done, on a worker thread of this crate; at once if it is done
     /// already. Neither the canceller nor another callback waits for it. (Go's `context.AfterFunc`.)
     ///
-    /// The answer is the right to unregister `f`; dropping that leaves `f` registered, also after the
+    /// The returned [`Registration`] can unregister `f`. Dropping it leaves `f` registered, also after the
     /// last handle of this context is gone, until the deadline if there is one, or for as long as
     /// something above can be cancelled. Then `f` is dropped without running.
     ///
@@ -738,6 +871,7 @@ impl Context {
     /// A panic of `f` ends there; the panic hook tells of it.
     ///
     /// Cost: that of [`CancellationToken::on_cancel`].
+    #[doc(alias = "AfterFunc")]
     pub fn after_func<F: FnOnce() + Send + 'static>(&self, f: F) -> Registration {
         self.register(|token| Registration::off_thread(token, f))
     }
@@ -749,7 +883,7 @@ impl Context {
         self.register(|token| Registration::new(token, f))
     }
 
-    /// [`after_func`](Self::after_func), and hands the cause to `f`, which so need not own a context to ask for it.
+    /// Like [`after_func`](Self::after_func), but passes the cause to `f`, so that `f` need not own a context to ask for it.
     ///
     /// ```
     /// # use cancel_tree::Context;
@@ -765,7 +899,7 @@ impl Context {
         self.register(|token| Registration::off_thread_with_cause(token, f))
     }
 
-    /// [`on_cancel`](Self::on_cancel), and hands the cause to `f`: [`CancellationToken::on_cancel_with`].
+    /// Like [`on_cancel`](Self::on_cancel), but passes the cause to `f`: see [`CancellationToken::on_cancel_with`].
     pub fn on_cancel_with<F: FnOnce(Cause) + Send + 'static>(&self, f: F) -> Registration {
         self.register(|token| Registration::with_cause(token, f))
     }
@@ -782,9 +916,12 @@ impl Context {
     }
 }
 
-/// What a waiter does who finds the deadline passed before the timer does.
+/// How long a thread sleeps that has found a deadline passed which somebody else is at.
+const A_LITTLE: Duration = Duration::from_millis(1);
+
+/// What a waiter does that finds the deadline passed before the timer does.
 #[cold]
-fn expire_if_past(token: &Handle, deadline: Instant) -> bool {
+pub(super) fn expire_if_past(token: &Handle, deadline: Instant) -> bool {
     timer::look();
     let mut now = Instant::now();
     if now < deadline {
@@ -806,8 +943,9 @@ impl Default for Context {
     }
 }
 
+/// # As a context
 impl CancellationToken {
-    /// A context that is done when this token is cancelled.
+    /// Creates a context that is done when this token is cancelled.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -830,8 +968,12 @@ impl CancellationToken {
     ///
     /// Cost: 1 RMW, and a climb to the root.
     pub fn context(&self) -> Context {
+        let limit = match self.handle().deadline() {
+            (_, true) => Limit::Asked,
+            (deadline, false) => deadline.into(),
+        };
         Context {
-            deadline: self.handle().deadline(),
+            limit,
             ..Context::of_token(self.clone(), Step::Token)
         }
     }

@@ -9,21 +9,21 @@ use core::future::{poll_fn, Future};
 use core::pin::{pin, Pin};
 use core::task::{self, Poll, Waker};
 
-/// Ready when the context is done; made by [`Context::done`].
+/// A future that is ready when the context is done; made by [`Context::done`].
 #[must_use = "futures do nothing unless polled"]
 pub struct Done<'a> {
     ctx: &'a Context,
     waiter: Waiter,
 }
 
-/// Ready when the context is done; made by [`Context::done_owned`].
+/// A future that is ready when the context is done; made by [`Context::done_owned`].
 #[must_use = "futures do nothing unless polled"]
 pub struct DoneOwned {
     ctx: Context,
     waiter: Waiter,
 }
 
-/// Ready when the context is done, with no output; made by [`Context::cancelled_owned`].
+/// A future that is ready when the context is done, with no output; made by [`Context::cancelled_owned`].
 #[must_use = "futures do nothing unless polled"]
 pub struct CancelledOwned(DoneOwned);
 

@@ -91,7 +91,7 @@ use std::time::Instant;
 /// ```
 pub trait ForeignContext: Send + Sync + 'static {
     /// Has `signal` used when this context is done; at once if it is. What is returned is kept for as
-    /// long as somebody on our side waits, and dropped then: the place to unregister. The signal does not
+    /// long as something on our side waits, and dropped then: the place to unregister. The signal does not
     /// keep anything alive.
     fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send>;
 
@@ -113,7 +113,7 @@ pub trait ForeignContext: Send + Sync + 'static {
 pub struct DoneSignal(Signal);
 
 impl DoneSignal {
-    /// The context below is cancelled. True: this was the first cancel there.
+    /// Cancels the context below. Returns `true` if this call was the first to cancel it.
     ///
     /// # Panics
     ///
@@ -122,7 +122,7 @@ impl DoneSignal {
         self.cancel_with(ContextError::Cancelled)
     }
 
-    /// The same, and says why.
+    /// Like [`cancel`](Self::cancel), with a cause.
     ///
     /// # Panics
     ///
@@ -132,10 +132,10 @@ impl DoneSignal {
     }
 
     /// For contexts that have a future instead of callbacks: when it is ready, its output is the cause.
-    /// The answer is what [`ForeignContext::on_done`] has to return; dropping it drops the future.
+    /// The return value is what [`ForeignContext::on_done`] has to return; dropping it drops the future.
     ///
     /// No task runs it: it is polled here once, and then on a worker thread of this crate, once for each time that it
-    /// has been woken. Waking it runs nothing, so whoever does may hold what locks they like.
+    /// has been woken. Waking it runs nothing, so a thread may hold any locks while it does.
     ///
     /// A panic of the future ends it, and the context below is left as it is. The first poll's goes on to the caller.
     pub fn when_ready<F, C>(self, future: F) -> Box<dyn Any + Send>
@@ -157,9 +157,9 @@ impl DoneSignal {
     /// [`when_ready`](Self::when_ready) for a future that is never woken unless it is ready: to be woken cancels, with
     /// [`ContextError::Cancelled`].
     ///
-    /// When whoever wakes it goes on, the context is done, and so is everything below. That takes no poll, and runs no
+    /// When the call that wakes it returns, the context is done, and so is everything below. That takes no poll, and runs no
     /// user code: tasks and threads are woken and callbacks run by a worker thread of this crate, which lets go of the
-    /// future too, if nobody holds the context any more. So here too the one who wakes it may hold what locks they like.
+    /// future too, if nobody holds the context any more. So here too a thread may hold any locks while it wakes it.
     ///
     /// A future that is woken for another reason as well, as by a runtime's budget for tasks, is one for `when_ready`.
     ///
@@ -224,19 +224,19 @@ pub(super) fn below(parent: impl ForeignContext) -> Context {
     let deadline = parent.deadline();
     let at = deadline.map(|deadline| (clock::at_or_after(deadline), deadline));
     let handle = Handle::below_foreign(at, |signal| parent.on_done(DoneSignal(signal)));
-    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+    if deadline.is_some_and(|deadline| deadline <= clock::now()) {
         handle.cancel_with(ContextError::DeadlineExceeded.into());
     }
     let chain = Chain::new(Step::Foreign);
     Context {
         token: Some(handle.into()),
-        deadline,
+        limit: deadline.into(),
         values: Values::of_foreign(parent, chain),
         chain,
     }
 }
 
-// A future is driven by a word, and by the job that gives it to a worker. Who wakes it may hold any lock, so it takes one
+// A future is driven by a word, and by the job that gives it to a worker. The thread that wakes it may hold any lock, so it takes one
 // step on the word and, if it was idle, one on the list of jobs; nothing is polled, dropped or run there.
 //
 // | from | by | to |
@@ -244,7 +244,7 @@ pub(super) fn below(parent: impl ForeignContext) -> Context {
 // | | `when_ready`, which polls | POLLING |
 // | IDLE | `wake`, which gives the job to a worker | SCHEDULED |
 // | SCHEDULED | `wake` | SCHEDULED |
-// | SCHEDULED | the worker, who polls | POLLING |
+// | SCHEDULED | the worker, which polls | POLLING |
 // | POLLING, AGAIN | `wake` | AGAIN |
 // | POLLING | who polls: not ready | IDLE |
 // | AGAIN | who polls: not ready; gives the job to a worker | SCHEDULED |
@@ -257,13 +257,13 @@ pub(super) fn below(parent: impl ForeignContext) -> Context {
 
 /// Nobody is at the future.
 const IDLE: u8 = 0;
-/// A worker has been given it, or will be by who made this step.
+/// A worker has been given it, or will be by the thread that made this step.
 const SCHEDULED: u8 = 1;
 /// Somebody polls it.
 const POLLING: u8 = 2;
 /// Somebody polls it, and it has to be polled again.
 const AGAIN: u8 = 3;
-/// Nobody will poll it any more; who polls it drops it.
+/// Nobody will poll it any more; a thread that is polling it drops it.
 const CLOSED: u8 = 4;
 
 type Waiting = Pin<Box<dyn Future<Output = Cause> + Send>>;
@@ -288,7 +288,7 @@ struct Drive {
     /// The timer's from the step to SCHEDULED until it runs.
     job: Job,
     state: AtomicU8,
-    /// Belongs to who has made the state POLLING, or CLOSED from IDLE or SCHEDULED.
+    /// Belongs to the thread that has made the state POLLING, or CLOSED from IDLE or SCHEDULED.
     future: UnsafeCell<Option<Waiting>>,
     signal: Signal,
 }
@@ -313,6 +313,7 @@ impl Drop for Driven {
 
 impl Wake for Drive {
     fn wake(this: &Counted<Drive>) {
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = this.state.load(Relaxed);
         loop {
             let new = match seen {

@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::token::CancellationToken;
-use crate::tree::Cause;
+use crate::tree::{Cause, Handle};
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
@@ -15,13 +15,14 @@ use core::ptr;
 /// # use cancel_tree::Context;
 /// let (ctx, guard) = Context::background().with_cancel();
 /// assert!(guard.cancel_with("the page was closed"));
-/// assert!(!guard.cancel()); // somebody was faster
+/// assert!(!guard.cancel()); // not the first any more
 /// assert_eq!(ctx.cause().unwrap().to_string(), "the page was closed");
 /// ```
 ///
 /// # Panics
 ///
 /// Dropping it panics where [`CancellationToken::cancel`] would.
+#[doc(alias("CancelFunc", "CancelCauseFunc", "DropGuard"))]
 #[must_use = "a guard that is dropped at once cancels at once"]
 pub struct CancelGuard {
     /// Taken out when the guard goes.
@@ -29,13 +30,17 @@ pub struct CancelGuard {
 }
 
 impl CancelGuard {
+    pub(super) fn handle(&self) -> &Handle {
+        self.token.handle()
+    }
+
     #[inline]
     pub(super) fn new(token: CancellationToken) -> CancelGuard {
         let token = ManuallyDrop::new(token);
         CancelGuard { token }
     }
 
-    /// Cancels the context and everything below. True: this call was the first.
+    /// Cancels the context and everything below. Returns `true` if this call was the first to cancel.
     ///
     /// # Panics
     ///
@@ -44,7 +49,7 @@ impl CancelGuard {
         self.token.handle().cancel()
     }
 
-    /// The same, and says why.
+    /// Like [`cancel`](Self::cancel), with a cause.
     ///
     /// # Panics
     ///
@@ -53,7 +58,7 @@ impl CancelGuard {
         self.token.cancel_with(cause)
     }
 
-    /// The right to cancel for others, as often as needed, without the duty.
+    /// Returns a right to cancel that can be cloned and handed around, and does nothing when dropped.
     ///
     /// Cost: 1 RMW.
     #[must_use]
@@ -63,7 +68,7 @@ impl CancelGuard {
         }
     }
 
-    /// The same guard, which gives this cause when it is dropped, and not [`GuardDropped`](crate::GuardDropped).
+    /// Returns a guard that gives this cause when it is dropped, instead of [`GuardDropped`](crate::GuardDropped).
     ///
     /// ```
     /// # use cancel_tree::Context;
@@ -175,13 +180,13 @@ pub struct GuardedContext {
 }
 
 impl GuardedContext {
-    /// The right to cancel: [`cancel`](CancelGuard::cancel), [`cancel_with`](CancelGuard::cancel_with),
+    /// Returns the right to cancel: [`cancel`](CancelGuard::cancel), [`cancel_with`](CancelGuard::cancel_with),
     /// [`canceller`](CancelGuard::canceller).
     pub fn guard(&self) -> &CancelGuard {
         &self.guard
     }
 
-    /// The two, apart.
+    /// Takes the two apart.
     ///
     /// ```
     /// # use cancel_tree::{Context, GuardedContext};
@@ -219,13 +224,14 @@ impl AsRef<Context> for GuardedContext {
 /// The right to cancel a context, and nothing else; made by [`CancelGuard::canceller`].
 ///
 /// Dropping it does nothing.
+#[doc(alias("CancelFunc", "AbortController", "AbortHandle", "StopSource"))]
 #[derive(Clone)]
 pub struct Canceller {
     token: CancellationToken,
 }
 
 impl Canceller {
-    /// Cancels the context and everything below. True: this call was the first.
+    /// Cancels the context and everything below. Returns `true` if this call was the first to cancel.
     ///
     /// ```
     /// # use cancel_tree::Context;
@@ -242,7 +248,7 @@ impl Canceller {
         self.token.handle().cancel()
     }
 
-    /// The same, and says why.
+    /// Like [`cancel`](Self::cancel), with a cause.
     ///
     /// # Panics
     ///

@@ -1,14 +1,20 @@
 //! Contexts: deadlines, causes and values, passed down from caller to callee.
 
+mod block_on;
 mod chain;
 #[allow(clippy::module_inception)]
 mod context;
 mod done;
 mod foreign;
+mod grace;
 mod guard;
+mod limit;
+mod moving;
 mod values;
 
 pub use context::Context;
 pub use done::{CancelledOwned, Done, DoneOwned};
 pub use foreign::{DoneSignal, ForeignContext};
+pub use grace::GraceOver;
 pub use guard::{CancelGuard, Canceller, CauseOnDrop, GuardedContext};
+pub use moving::{DeadlineGuard, IdleGuard, IdleTimeout};

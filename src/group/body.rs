@@ -17,7 +17,7 @@ use alloc::string::String;
 use core::any::Any;
 use core::panic::Location;
 use core::ptr::{self, NonNull};
-use std::time::Instant;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 
 type Payload = OfUser<Box<dyn Any + Send>>;
 
@@ -80,7 +80,7 @@ impl Body {
         outer: Option<NonNull<Body>>,
         name: Option<Cow<'static, str>>,
     ) -> NonNull<Body> {
-        let (ctx, guard) = above.with_cancel();
+        let (ctx, guard) = above.with_hard_cancel();
         let canceller = guard.canceller();
         guard.detach();
         if let Some(outer) = outer {
@@ -147,21 +147,24 @@ impl Body {
 
     /// # Safety
     /// The caller was counted in the tally, and does not use the body any more if it has no handle.
-    pub(super) unsafe fn count_off(this: NonNull<Body>, end: Option<End>, panics: &mut Panics) {
+    pub(super) unsafe fn count_off(this: NonNull<Body>, panics: &mut Panics) {
         // SAFETY: the tally keeps the body (G5).
         let body = unsafe { this.as_ref() };
-        let ends = match end {
-            None => None,
-            Some(End::Dropped) => Some(&body.dropped),
-            Some(End::Done) if body.ctx.is_done() => Some(&body.cancelled),
-            Some(End::Done) => Some(&body.done),
-        };
-        if let Some(ends) = ends {
-            // Relaxed: the tally hands it on.
-            ends.fetch_add(1, Relaxed);
-        }
         // SAFETY: as above.
         unsafe { Body::then(this, body.tally.count_off(1), panics) };
+    }
+
+    /// For reports: a task that is watched ends.
+    #[cold]
+    fn count_end(&self, end: End) {
+        let ends = match end {
+            End::Dropped => &self.dropped,
+            End::Done if self.ctx.is_done() => &self.cancelled,
+            End::Done => &self.done,
+            End::Refused => return,
+        };
+        // Relaxed: the end of the place hands it on.
+        ends.fetch_add(1, Relaxed);
     }
 
     /// # Safety
@@ -186,10 +189,10 @@ impl Body {
 
     // ----- places -----------------------------------------------------------------------------
 
-    /// A place for a task; or why there is none.
+    /// A place for a task; or why there is none, and then the permit has been given back.
     ///
     /// # Safety
-    /// `this` is a body that the caller holds, as it was allocated.
+    /// `this` is a body that the caller holds, as it was allocated; the permit is the caller's.
     #[inline]
     pub(super) unsafe fn claim(
         this: NonNull<Body>,
@@ -199,40 +202,76 @@ impl Body {
     ) -> Result<NonNull<Place>, Cause> {
         // SAFETY: the caller's promise.
         let body = unsafe { this.as_ref() };
-        if body.ctx.is_done() {
-            return Err(body.why_not(Closed.into()));
-        }
-        let mut outer = None;
-        if let Some(around) = body.outer {
-            let name = name.as_ref().map(|name| match &body.name {
-                Some(group) => Cow::Owned(alloc::format!("{group}/{name}")),
-                None => name.clone(),
-            });
-            // SAFETY: the body has a handle of it.
-            outer = Some(unsafe { Body::claim(around, false, from, name) }?);
-        }
-        let label = name.map(|name| {
-            let since = Instant::now();
-            Box::new(Label { name, since })
-        });
-        match body.places.claim(this, limited) {
-            Ok(place) => {
-                // SAFETY: taken.
-                let at = unsafe { place.as_ref() };
-                at.describe(from, label);
-                if body.outer.is_some() {
-                    at.set_outer(outer);
-                }
-                Ok(place)
-            }
-            Err(_) => {
-                if let Some(outer) = outer {
+        let place = match body.claim_here(this, limited) {
+            Ok(place) => place,
+            Err(cause) => {
+                if limited {
                     let mut panics = Panics::default();
-                    // SAFETY: taken above.
-                    unsafe { Body::leave(outer, End::Done, &mut panics) };
+                    body.limit.give_back(&mut panics);
                     panics.resume();
                 }
-                Err(body.why_not(Closed.into()))
+                return Err(cause);
+            }
+        };
+        // SAFETY: taken.
+        let at = unsafe { place.as_ref() };
+        if body.outer.is_some() {
+            // SAFETY: taken above.
+            unsafe { Body::claim_around(place, from, name.as_ref()) }?;
+        }
+        at.describe(from, Label::new(name));
+        Ok(place)
+    }
+
+    #[inline]
+    fn claim_here(&self, this: NonNull<Body>, limited: bool) -> Result<NonNull<Place>, Cause> {
+        if self.ctx.is_done() {
+            return Err(self.why_not(Closed.into()));
+        }
+        let place = self.places.claim(this, limited);
+        place.map_err(|_| self.why_not(Closed.into()))
+    }
+
+    /// Places in all groups around, from the inside out; or why there is none, and then `place` has been given up.
+    ///
+    /// # Safety
+    /// The place is the caller's.
+    #[cold]
+    unsafe fn claim_around(
+        place: NonNull<Place>,
+        from: &'static Location<'static>,
+        name: Option<&Cow<'static, str>>,
+    ) -> Result<(), Cause> {
+        let mut name = name.cloned();
+        let mut last = place;
+        loop {
+            // SAFETY: the place is ours, and keeps its body (G5), which has a handle of the one around.
+            let inner = unsafe { last.as_ref().body().as_ref() };
+            // SAFETY: as above. What was there was another task's.
+            unsafe { last.as_ref() }.set_outer(None);
+            let Some(around) = inner.outer else {
+                return Ok(());
+            };
+            name = match (name, &inner.name) {
+                (Some(name), Some(group)) => Some(Cow::Owned(alloc::format!("{group}/{name}"))),
+                (name, _) => name,
+            };
+            // SAFETY: as above.
+            match unsafe { around.as_ref() }.claim_here(around, false) {
+                Ok(outer) => {
+                    // SAFETY: taken.
+                    unsafe { outer.as_ref() }.describe(from, Label::new(name.clone()));
+                    // SAFETY: as above.
+                    unsafe { last.as_ref() }.set_outer(Some(outer));
+                    last = outer;
+                }
+                Err(cause) => {
+                    let mut panics = Panics::default();
+                    // SAFETY: the caller's promise.
+                    unsafe { Body::leave(place, End::Refused, &mut panics) };
+                    panics.resume();
+                    return Err(cause);
+                }
             }
         }
     }
@@ -279,8 +318,14 @@ impl Body {
             next = at.outer();
             // SAFETY: the caller's promise. Watched: it is in the tally.
             unsafe {
-                if Place::end(place) {
-                    Body::count_off(this, Some(end), panics);
+                let mut end = Some(end);
+                let count = || {
+                    if let Some(end) = end.take() {
+                        this.as_ref().count_end(end);
+                    }
+                };
+                if Place::end(place, count) {
+                    Body::count_off(this, panics);
                 }
             }
         }
@@ -327,8 +372,19 @@ impl Body {
         self.limit.close(panics);
     }
 
+    /// Whether it, or a group around it, is.
     pub(super) fn is_closed(&self) -> bool {
-        self.places.is_closed()
+        let mut at = self;
+        loop {
+            if at.places.is_closed() {
+                return true;
+            }
+            match at.outer {
+                // SAFETY: the body has a handle of it.
+                Some(around) => at = unsafe { around.as_ref() },
+                None => return false,
+            }
+        }
     }
 
     pub(super) fn how_many(&self) -> usize {
@@ -347,6 +403,7 @@ impl Body {
 
     pub(super) fn ends(&self) -> Ends {
         Ends {
+            // Relaxed, all three: pairs with nothing; numbers for a report.
             done: self.done.load(Relaxed),
             cancelled: self.cancelled.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
@@ -365,12 +422,20 @@ impl Body {
 
     /// A task has failed.
     #[cold]
-    pub(super) fn fail(&self, cause: Cause, panics: &mut Panics) {
+    pub(super) fn fail(&self, cause: Cause, place: &Place, panics: &mut Panics) {
         if let Some(own) = self.ctx.cause() {
-            if cause.echoes(&own) {
-                // Relaxed: the end of the task hands it on.
-                self.was_echoed.store(true, Relaxed);
-                return;
+            // The error's sources are user code. AssertUnwindSafe: it is only dropped then.
+            match catch_unwind(AssertUnwindSafe(|| cause.echoes(&own))) {
+                Ok(false) => {}
+                Ok(true) => {
+                    // Relaxed: the end of the task hands it on.
+                    self.was_echoed.store(true, Relaxed);
+                    return panics.catch(|| drop(cause));
+                }
+                Err(payload) => {
+                    panics.catch(|| drop(cause));
+                    return self.panicked(payload, place, panics);
+                }
             }
         }
         let ends = !self.keeps_going.load(Relaxed);
@@ -455,6 +520,7 @@ impl Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
+        // Relaxed, here and below: nobody else has the body any more, and the tally has handed on what others did.
         let first = self.first.load(Relaxed);
         if !first.is_null() {
             // SAFETY: made by `end_with`.

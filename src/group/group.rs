@@ -1,10 +1,10 @@
-//! The group itself: who has it waits for its tasks, and ends them.
+//! The group itself: its owner waits for its tasks, and ends them.
 
 use super::body::{Body, Look};
 use super::outcomes::Outcomes;
 use super::report::{Report, TaskInfo, Unfinished};
 use super::seats::Seated;
-use super::spawner::{block_on, Spawner};
+use super::spawner::{block_on, block_on_until, Spawner};
 use crate::context::Context;
 use crate::sync::{Panics, Relaxed};
 use crate::tree::Cause;
@@ -60,10 +60,18 @@ use std::time::{Duration, Instant};
 ///
 /// # Cost
 ///
-/// In atomic read-modify-writes: a task 1 to begin and 1 to end, on a line of its own; its context 2. While somebody joins, 1
-/// more at the end; with a limit, 2 more. (A context with values is counted by all who have it: 2 more, on a line that
+/// In atomic read-modify-writes (RMWs): a task 1 to begin and 1 to end, on a line of its own; its context 2. While somebody joins, 1
+/// more at the end; with a limit, 2 more. (A context with values is counted by all that have it: 2 more, on a line that
 /// all share.) A task without a name takes 48 bytes, and 64 for its context, beyond its future. The group keeps that for about as many
 /// as there ever were at once.
+#[doc(alias(
+    "errgroup",
+    "WaitGroup",
+    "TaskTracker",
+    "JoinSet",
+    "nursery",
+    "TaskGroup"
+))]
 pub struct Group {
     spawner: Spawner,
 }
@@ -72,7 +80,7 @@ pub struct Group {
 const GRACE: Duration = Duration::from_secs(1);
 
 impl Group {
-    /// A group with a context of its own, below `ctx`.
+    /// Creates a group with a context of its own, below `ctx`.
     #[must_use = "dropping a group cancels it"]
     pub fn new(ctx: &Context) -> Group {
         Group::of(Body::allocate(ctx, None, None))
@@ -84,12 +92,13 @@ impl Group {
         }
     }
 
-    /// A group inside this one: its context is below this one's, and its tasks count here too, so this one's
-    /// `join` and `shutdown` see to them. Its errors cancel only itself; who joins it may hand them on. If this one
+    /// Creates a group inside this one: its context is below this one's, and its tasks count here too, so this one's
+    /// `join` and `shutdown` see to them. Its errors cancel only itself; what joins it may hand them on. If this one
     /// is closed, so is that one.
     ///
     /// Where `named` gives a task a name, it is called `db/name` here. The limit of this one does not count
     /// them.
+    #[must_use]
     pub fn child(&self, name: impl Into<Cow<'static, str>>) -> Group {
         let around = self.spawner.at();
         Group::of(Body::allocate(
@@ -99,7 +108,7 @@ impl Group {
         ))
     }
 
-    /// Errors cancel nothing any more: they are only kept, the first for `join`. A panic still cancels.
+    /// Makes errors cancel nothing: they are only kept, the first for `join`. A panic still cancels.
     #[must_use = "it is the group"]
     pub fn keep_going(self) -> Group {
         // Relaxed: tasks are started after this.
@@ -107,30 +116,31 @@ impl Group {
         self
     }
 
-    /// So many tasks at once, of those that are started from now on. What does not wait is refused when there is no room
+    /// Allows at most `tasks` tasks at once, of those that are started from now on. What does not wait is refused when there is no room
     /// ([`Full`](super::Full)); `…_when` waits for it.
     ///
-    /// The same again by [`set_limit`](Self::set_limit).
+    /// It can be changed by [`set_limit`](Self::set_limit).
+    #[doc(alias = "SetLimit")]
     #[must_use = "it is the group"]
     pub fn limit(self, tasks: usize) -> Group {
         self.set_limit(tasks);
         self
     }
 
-    /// Changes the limit while tasks run: a higher one lets in who waits, a lower one lets nobody in until enough have
-    /// gone. `usize::MAX` is none.
+    /// Changes the limit while tasks run: a higher one lets in those that wait, a lower one lets none in until enough have
+    /// gone. `usize::MAX` is no limit.
     pub fn set_limit(&self, tasks: usize) {
         let mut panics = Panics::default();
         self.spawner.body().limit.set(tasks, &mut panics);
         panics.resume();
     }
 
-    /// Another right to start tasks, without the right to end the group.
+    /// Returns another right to start tasks, without the right to end the group.
     pub fn spawner(&self) -> Spawner {
         self.spawner.clone()
     }
 
-    /// Cancels the group's context. True: this call was the first.
+    /// Cancels the group's context. Returns `true` if this call was the first to cancel.
     ///
     /// # Panics
     ///
@@ -139,7 +149,7 @@ impl Group {
         self.spawner.body().cancel()
     }
 
-    /// The same, and says why.
+    /// Like [`cancel`](Self::cancel), with a cause.
     ///
     /// # Panics
     ///
@@ -148,14 +158,14 @@ impl Group {
         self.spawner.body().cancel_with(cause.into())
     }
 
-    /// Nothing new is started any more; what runs goes on.
+    /// Closes the group: nothing new is started any more, and what runs goes on.
     pub fn close(&self) {
         let mut panics = Panics::default();
         self.spawner.body().close(&mut panics);
         panics.resume();
     }
 
-    /// Who is there.
+    /// Returns the tasks that are there.
     #[must_use]
     pub fn running(&self) -> Vec<TaskInfo> {
         self.spawner.body().read(TaskInfo::of)
@@ -163,7 +173,7 @@ impl Group {
 
     // ----- waiting ----------------------------------------------------------------------------
 
-    /// Waits until there is nobody, for once: a moment at which no task was there. Closes nothing.
+    /// Waits until the group is empty once: for a moment at which no task was there. Closes nothing.
     ///
     /// # Cancel safety
     ///
@@ -186,12 +196,13 @@ impl Group {
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing.
+    #[doc(alias = "Wait")]
     pub async fn join(&self) -> Result<(), Cause> {
         self.gone_for_good().await;
         self.spawner.body().verdict()
     }
 
-    /// [`join`](Self::join), parking the calling thread.
+    /// Like [`join`](Self::join), but parks the calling thread.
     ///
     /// # Errors
     ///
@@ -204,11 +215,11 @@ impl Group {
         block_on(self.join())
     }
 
-    /// [`join`](Self::join), but not longer than until `limit` is done. Then the group is as it was.
+    /// Like [`join`](Self::join), but waits no longer than until `limit` is done. Then the group is as it was.
     ///
     /// # Errors
     ///
-    /// That of `join`; or [`Unfinished`], with who is missing.
+    /// That of `join`; or [`Unfinished`], with the tasks that are missing.
     ///
     /// # Panics
     ///
@@ -228,7 +239,7 @@ impl Group {
     }
 
     /// Ends the group, and always ends: nothing new is started; all may finish until `limit` is done; then the
-    /// group is cancelled, with the limit's cause; and who still does not end within a second is named in the report. Panics of tasks
+    /// group is cancelled, with the limit's cause; and what still does not end within a second is named in the report. Panics of tasks
     /// are not re-raised, but said there.
     ///
     /// # Cancel safety
@@ -238,7 +249,7 @@ impl Group {
         self.shutdown_with(limit, GRACE).await
     }
 
-    /// The same, with another bound after the cancel.
+    /// Like [`shutdown`](Self::shutdown), with another bound after the cancel.
     ///
     /// # Cancel safety
     ///
@@ -264,9 +275,14 @@ impl Group {
         }
     }
 
-    /// [`shutdown`](Self::shutdown), parking the calling thread.
+    /// Like [`shutdown`](Self::shutdown), but parks the calling thread.
     pub fn shutdown_blocking(&self, limit: &Context) -> Report {
-        block_on(self.shutdown(limit))
+        // When the limit is done, it is not for long any more: looked at now and then.
+        let next = || match limit.is_done() {
+            false => limit.deadline(),
+            true => Some(Instant::now()),
+        };
+        block_on_until(next, self.shutdown(limit))
     }
 
     /// Shuts groups down one after the other, each with an equal share of the time that is left until `limit`'s deadline.
@@ -288,25 +304,24 @@ impl Group {
 
     // ----- typed outcomes ---------------------------------------------------------------------
 
-    /// Tasks of this group whose outcomes are wanted one by one, as they come.
+    /// Starts tasks of this group whose outcomes are taken one by one, as they come.
+    #[must_use]
     pub fn outcomes<T: Send + 'static>(&self) -> Outcomes<T> {
         Outcomes::new(self.spawner(), false)
     }
 
-    /// Tasks of this group of which the first success is wanted: see [`Outcomes::winner`]. Their errors cancel nothing, and
+    /// Starts tasks of this group of which the first success is wanted: see [`Outcomes::winner`]. Their errors cancel nothing, and
     /// are not the group's.
+    #[must_use]
     pub fn race<T: Send + 'static>(&self) -> Outcomes<T> {
         Outcomes::new(self.spawner(), true)
     }
 
     async fn gone_for_good(&self) {
-        loop {
-            self.gone().await;
-            if self.spawner.is_closed() {
-                return;
-            }
-            self.close();
-        }
+        self.gone().await;
+        // Also if it says that it is closed: whoever has said so may not have come to all places yet.
+        self.close();
+        self.gone().await;
     }
 
     fn gone(&self) -> Gone<'_> {
@@ -347,7 +362,7 @@ pub(super) fn cause_of(ctx: &Context) -> Cause {
         .unwrap_or(crate::tree::ContextError::Cancelled.into())
 }
 
-/// Waits for the future, but not longer than until the limit is done. True: the future was ready.
+/// Waits for the future, but not longer than until the limit is done. Returns `true` if the future was ready.
 pub(super) async fn until(future: impl Future<Output = ()>, limit: &Context) -> bool {
     let mut future = pin!(future);
     let mut done = pin!(limit.done());
@@ -378,12 +393,19 @@ impl Future for Gone<'_> {
         };
         // Before the look, or before `zeros` is read: whoever comes to 0 after that wakes us.
         seat.register(cx.waker());
+        // Relaxed: counted before the wake, whose handshake with `register` orders it.
         if this.zeros == Some(body.zeros.load(Relaxed)) {
             // Nothing has happened since.
             return Poll::Pending;
         }
+        if this.zeros.is_some() && body.is_idle() {
+            // By loads: a look that comes to 0 wakes all others again.
+            this.seat = None;
+            return Poll::Ready(());
+        }
         let mut panics = Panics::default();
         let poll = loop {
+            // Relaxed: an older number makes the next poll look once more, and no more.
             let zeros = body.zeros.load(Relaxed);
             match Body::look(this.spawner.at(), &mut panics) {
                 Look::Nobody => break Poll::Ready(()),

@@ -117,12 +117,14 @@ impl Limit {
     }
 
     fn has_room(&self, word: u64) -> bool {
+        // Relaxed: `set` takes a step on the word after its store, and the turn that follows acquires that.
         let limit = self.limit.load(Relaxed);
         limit == NONE || word / PERMIT < limit as u64
     }
 
     /// A permit at once, unless others wait for one.
     pub(super) fn try_take(&self) -> Result<(), NoRoom> {
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = self.word.load(Relaxed);
         loop {
             if seen & CLOSED != 0 {
@@ -160,8 +162,10 @@ impl Limit {
     }
 
     fn push(stack: &AtomicPtr<Waiting>, link: &AtomicPtr<Waiting>, waiting: *mut Waiting) {
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = stack.load(Relaxed);
         loop {
+            // Relaxed: published by the CAS below.
             link.store(seen, Relaxed);
             // AcqRel: the release half pairs with the turn's swap; the acquire half hands on, with it, what is linked to.
             match stack.compare_exchange_weak(seen, waiting, AcqRel, Relaxed) {
@@ -173,6 +177,7 @@ impl Limit {
 
     /// Does what there is to do, or leaves it to who is at it.
     fn take_turns(&self, panics: &mut Panics) {
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = self.word.load(Relaxed);
         loop {
             let role = if seen & ROLE == IDLE { BUSY } else { AGAIN };
@@ -191,6 +196,7 @@ impl Limit {
         loop {
             self.turn(&mut to_wake);
             // Release: hands the queue on. Failure, Acquire: what was left by who set AGAIN.
+            // Relaxed: a guess, which the CAS below checks.
             let mut seen = self.word.load(Relaxed);
             let again = loop {
                 let is_again = seen & ROLE == AGAIN;
@@ -207,10 +213,22 @@ impl Limit {
                 break;
             }
         }
+        // In order of arrival.
+        let mut newest = to_wake;
+        to_wake = ptr::null_mut();
+        while !newest.is_null() {
+            // SAFETY: the queue's count of each came with the list.
+            let next = unsafe { &(*newest).next };
+            let older = next.load(Relaxed);
+            next.store(to_wake, Relaxed);
+            to_wake = newest;
+            newest = older;
+        }
         // User code, when the turn has been given up.
         while !to_wake.is_null() {
             // SAFETY: the queue's count of each came with the list.
             let waiting = unsafe { Arc::from_raw(to_wake.cast_const()) };
+            // Relaxed: this thread's own list, linked in `grant`.
             to_wake = waiting.next.load(Relaxed);
             panics.catch(|| waiting.waiter.wake());
             panics.catch(|| drop(waiting));
@@ -229,6 +247,7 @@ impl Limit {
             while !gone.is_null() {
                 // SAFETY: the count of who gave up came with the stack.
                 let waiting = unsafe { Arc::from_raw(gone.cast_const()) };
+                // Relaxed: stored before the push, which the swap has acquired.
                 gone = waiting.next_given_up.load(Relaxed);
                 // SAFETY: the turn is ours, and so are the links.
                 if waiting.links.with(|links| unsafe { (*links).is_queued }) {
@@ -248,6 +267,7 @@ impl Limit {
         while !newest.is_null() {
             // SAFETY: the queue's count of each came with the stack.
             let waiting = unsafe { &*newest };
+            // Relaxed, here and below: stored before the push, which the swap has acquired; then the turn's.
             let next = waiting.next.load(Relaxed);
             waiting.next.store(oldest, Relaxed);
             oldest = newest;
@@ -302,6 +322,7 @@ impl Limit {
     /// Hands out what there is.
     fn grant(&self, queue: &mut Queue, to_wake: &mut *mut Waiting) {
         while !queue.first.is_null() {
+            // Relaxed: a guess, which the CAS below checks.
             let mut seen = self.word.load(Relaxed);
             let answer = loop {
                 if seen & CLOSED != 0 {
@@ -327,6 +348,7 @@ impl Limit {
                 .compare_exchange(WAITING, answer, AcqRel, Relaxed)
                 .is_ok()
             {
+                // Relaxed: read by this thread, in `take_turns`.
                 waiting.next.store(*to_wake, Relaxed);
                 *to_wake = Arc::into_raw(waiting).cast_mut();
             } else if answer == GRANTED {
@@ -421,6 +443,7 @@ impl Wait {
 impl Drop for Limit {
     fn drop(&mut self) {
         // Nobody waits: a wait holds the group. What has given up was taken out by a turn that followed.
+        // Relaxed: nobody else has it any more.
         debug_assert!(self.word.load(Relaxed) & WAITERS == 0);
     }
 }

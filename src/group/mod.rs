@@ -1,4 +1,4 @@
-//! Groups: work that belongs together. Who asks a group knows when all of it is gone, what failed first, and who does not
+//! Groups: work that belongs together. A group tells when all of it is gone, what failed first, and what does not
 //! stop. Built on contexts; promises the floor above (which spawns on other people's runtimes) a *place*: counted from
 //! before a task's first step until after its last, whatever becomes of it.
 //!
@@ -17,12 +17,12 @@
 //! | [`spawner`](Group::spawner)`()` | a [`Spawner`] for tasks that start tasks: all of the above, without the right to end the group |
 //! | [`Refused`] | what could not be started, given back, and why |
 //! | [`join`](Group::join)`()`, [`join_blocking`](Group::join_blocking)`()` | all gone; closes the group; the first error |
-//! | [`wait_idle`](Group::wait_idle)`()`, [`join_until`](Group::join_until)`(&limit)` | all gone for once; all gone, or who is missing |
+//! | [`wait_idle`](Group::wait_idle)`()`, [`join_until`](Group::join_until)`(&limit)` | all gone for once; all gone, or what is missing |
 //! | [`outcomes`](Group::outcomes)`::<T>()`: [`next`](Outcomes::next), [`join_until`](Outcomes::join_until) | typed outcomes one by one, as they come |
 //! | [`race`](Group::race)`::<T>()`: [`winner`](Outcomes::winner) | the first success ends the rest |
 //! | [`close`](Group::close)`()`, [`shutdown`](Group::shutdown)`(&limit) -> `[`Report`] | nothing new; and then ends, always |
-//! | [`running`](Group::running)`()` | who is there: [`TaskInfo`] |
-//! | [`child`](Group::child)`("db")` | a group inside, which counts as one task here |
+//! | [`running`](Group::running)`()` | what is there: [`TaskInfo`] |
+//! | [`child`](Group::child)`("db")` | a group inside, whose tasks count here too |
 //! | [`scope`](Group::scope)`(&ctx, \|g\| …)` | threads that borrow from the stack |
 //!
 //! docs/GROUPS.md holds them beside errgroup, TaskTracker with JoinSet, StructuredTaskScope and nurseries.
@@ -62,4 +62,6 @@ pub use refused::{Closed, Full, Refused};
 pub use report::{Report, TaskInfo, Unfinished};
 pub use scope::Scope;
 pub use spawner::{Member, Named, Spawner};
+#[cfg(feature = "tokio")]
+pub(crate) use task::Job;
 pub use task::{Outcome, Panicked, Tracked};

@@ -3,9 +3,10 @@
 use super::group::cause_of;
 #[cfg(doc)]
 use super::group::Group;
+use super::place::End;
 use super::refused::Refused;
 use super::report::TaskInfo;
-use super::spawner::{block_on, Spawner};
+use super::spawner::{block_on, start_thread, Member, Spawner};
 use crate::context::Context;
 use crate::sync::{AcqRel, Acquire, Arc, AtomicPtr, AtomicU64, OneWaiter, Relaxed};
 use crate::tree::Cause;
@@ -46,7 +47,7 @@ unsafe impl<T: Send> Send for Outcomes<T> {}
 // SAFETY: `&Outcomes` hands out no value.
 unsafe impl<T: Send> Sync for Outcomes<T> {}
 
-/// What has come, and who is missing.
+/// What has come, and what is missing.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Partial<T> {
@@ -90,12 +91,26 @@ impl<T> Sender<T> {
         self.push(outcome);
     }
 
+    /// There is no such task.
+    fn call_off(mut self) {
+        if let Some(queue) = self.0.take() {
+            Sender::is_through(&queue);
+        }
+    }
+
+    fn is_through(queue: &Queue<T>) {
+        // AcqRel: the release half pairs with the load in `poll_next`: who finds nobody missing finds what was pushed.
+        queue.missing.fetch_sub(1, AcqRel);
+        crate::sync::unless_unwinding(|| queue.waiter.wake());
+    }
+
     fn push(&mut self, outcome: Result<T, Cause>) {
         let Some(queue) = self.0.take() else {
             return;
         };
         let next = ptr::null_mut();
         let node = Box::into_raw(Box::new(Node { outcome, next }));
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = queue.newest.load(Relaxed);
         loop {
             // SAFETY: made above, and not shared yet.
@@ -109,9 +124,7 @@ impl<T> Sender<T> {
                 Err(now) => seen = now,
             }
         }
-        // AcqRel: the release half pairs with the load in `poll_next`: who finds nobody missing finds what was pushed.
-        queue.missing.fetch_sub(1, AcqRel);
-        crate::sync::unless_unwinding(|| queue.waiter.wake());
+        Sender::is_through(&queue);
     }
 }
 
@@ -135,7 +148,7 @@ impl<T: Send + 'static> Outcomes<T> {
         }
     }
 
-    /// [`Spawner::track`], with the outcome for [`next`](Self::next).
+    /// Like [`Spawner::track`], with the outcome for [`next`](Self::next).
     ///
     /// # Errors
     ///
@@ -153,31 +166,46 @@ impl<T: Send + 'static> Outcomes<T> {
             Ok(member) => member,
             Err(refused) => return Err(refused.map(|()| future)),
         };
-        let (sender, is_race) = (Sender::new(&self.queue), self.is_race);
-        Ok(member.track(async move {
-            let outcome = future.await.map_err(Into::into);
-            tell(sender, outcome, is_race)
-        }))
+        let teller = self.teller();
+        Ok(member.track(async move { teller.tell(future.await.map_err(Into::into)) }))
     }
 
-    /// [`Spawner::spawn_thread`], with the outcome for [`next`](Self::next).
+    /// Like [`Spawner::spawn_thread`], with the outcome for [`next`](Self::next).
     ///
     /// # Errors
     ///
-    /// As there. The work does not come back.
+    /// As there.
     #[track_caller]
-    pub fn spawn_thread<F, E>(&self, f: F) -> Result<(), Refused<()>>
+    pub fn spawn_thread<F, E>(&self, f: F) -> Result<(), Refused<F>>
     where
         F: FnOnce(Context) -> Result<T, E> + Send + 'static,
         E: Into<Cause>,
     {
-        let (sender, is_race) = (Sender::new(&self.queue), self.is_race);
-        self.spawner
-            .spawn_thread(move |ctx| tell(sender, f(ctx).map_err(Into::into), is_race))
-            .map_err(|refused| refused.map(drop))
+        type Work<T, F> = (Member, Teller<T>, F);
+        let member = match self.spawner.enter() {
+            Ok(member) => member,
+            Err(refused) => return Err(refused.map(|()| f)),
+        };
+        let run = |(member, teller, f): Work<T, F>| {
+            member.run(move |ctx| teller.tell(f(ctx).map_err(Into::into)));
+        };
+        start_thread(None, (member, self.teller(), f), run).map_err(
+            |((member, teller, f), cause)| {
+                teller.sender.call_off();
+                member.end(End::Refused);
+                Refused::new(f, cause)
+            },
+        )
     }
 
-    /// The next outcome; none when all have been seen. A task that panicked, or was dropped, is an error here too.
+    fn teller(&self) -> Teller<T> {
+        Teller {
+            sender: Sender::new(&self.queue),
+            race: self.is_race.then(|| self.spawner.clone()),
+        }
+    }
+
+    /// Returns the next outcome, or `None` when all have been seen. A task that panicked, or was dropped, is an error here too.
     ///
     /// # Cancel safety
     ///
@@ -186,13 +214,13 @@ impl<T: Send + 'static> Outcomes<T> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// [`next`](Self::next), parking the calling thread.
+    /// Like [`next`](Self::next), but parks the calling thread.
     pub fn next_blocking(&mut self) -> Option<Result<T, Cause>> {
         block_on(self.next())
     }
 
-    /// The first success, which cancels the group; [`Group::join`] waits for the others. If none succeeds, the first
-    /// error.
+    /// Returns the first success. It cancels the group, in a [race](Group::race) at once; [`Group::join`] waits for the others.
+    /// If none succeeds, the first error.
     ///
     /// # Errors
     ///
@@ -215,7 +243,7 @@ impl<T: Send + 'static> Outcomes<T> {
         Err(first.unwrap_or_else(|| "nobody took part".into()))
     }
 
-    /// What comes until `limit` is done, and who is missing then.
+    /// Waits until all have come or `limit` is done. Returns what came, and what is missing.
     ///
     /// # Cancel safety
     ///
@@ -284,11 +312,24 @@ impl<T: Send + 'static> Outcomes<T> {
     }
 }
 
-/// Tells who reads, and then the group, unless it is a race.
-fn tell<T>(sender: Sender<T>, outcome: Result<T, Cause>, is_race: bool) -> Result<(), Cause> {
-    let error = outcome.as_ref().err().filter(|_| !is_race).cloned();
-    sender.send(outcome);
-    error.map_or(Ok(()), Err)
+/// Tells who reads, and then the group.
+struct Teller<T> {
+    sender: Sender<T>,
+    /// In a race: what its first success ends.
+    race: Option<Spawner>,
+}
+
+impl<T> Teller<T> {
+    fn tell(self, outcome: Result<T, Cause>) -> Result<(), Cause> {
+        let is_race = self.race.is_some();
+        let error = outcome.as_ref().err().filter(|_| !is_race).cloned();
+        let is_success = outcome.is_ok();
+        self.sender.send(outcome);
+        if let Some(group) = self.race.filter(|_| is_success) {
+            group.body().cancel();
+        }
+        error.map_or(Ok(()), Err)
+    }
 }
 
 /// Frees a list of outcomes, of which each is user code.
@@ -309,6 +350,7 @@ impl<T> Drop for Outcomes<T> {
 
 impl<T> Drop for Queue<T> {
     fn drop(&mut self) {
+        // Relaxed: the last `Arc` has acquired what the others did.
         drop_list(self.newest.load(Relaxed));
     }
 }
@@ -316,6 +358,7 @@ impl<T> Drop for Queue<T> {
 impl<T> fmt::Debug for Outcomes<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outcomes")
+            // Relaxed: pairs with nothing; a number for people.
             .field("missing", &self.queue.missing.load(Relaxed))
             .finish_non_exhaustive()
     }

@@ -61,6 +61,16 @@ pub(super) struct Label {
     pub(super) since: Instant,
 }
 
+impl Label {
+    #[inline]
+    pub(super) fn new(name: Option<Cow<'static, str>>) -> Option<Box<Label>> {
+        name.map(|name| {
+            let since = Instant::now();
+            Box::new(Label { name, since })
+        })
+    }
+}
+
 pub(super) struct Place {
     word: AtomicU64,
     /// While empty: the rest of the chain of hints.
@@ -124,6 +134,7 @@ fn untagged<T>(tagged: *mut T) -> *mut T {
 
 /// Sets the tag; what was there before.
 fn close<T>(word: &AtomicPtr<T>) -> *mut T {
+    // Relaxed: a guess, which the CAS below checks.
     let mut seen = word.load(Relaxed);
     loop {
         if is_closed(seen) {
@@ -158,6 +169,8 @@ pub(super) enum End {
     Done,
     /// Dropped before it was through.
     Dropped,
+    /// It never began, and whoever wanted it was told.
+    Refused,
 }
 
 impl Shard {
@@ -253,6 +266,7 @@ impl Shard {
         core::iter::from_fn(move || {
             // SAFETY: chunks are freed with the body, which the caller holds.
             let chunk = unsafe { at.as_ref() }?;
+            // Relaxed: fixed before the push that `chunks` was acquired from.
             at = chunk.older.load(Relaxed);
             Some(chunk)
         })
@@ -283,6 +297,7 @@ impl Chunk {
         let places: Box<[Place]> = (0..size).map(place).collect();
         for pair in places[1..].windows(2) {
             let next = ptr::from_ref(&pair[1]).cast_mut();
+            // Relaxed: not shared yet; published by the push.
             pair[0].next.store(next, Relaxed);
         }
         // SAFETY: made above, and not shared yet.
@@ -304,6 +319,7 @@ impl Place {
         let index = (ptr::from_ref(self).addr() - first) / size_of::<Place>();
         let next = chunk.places.get(index + 1).or_else(|| {
             // SAFETY: chunks are freed with the body, which the caller holds.
+            // Relaxed: fixed before the push, which the caller has acquired with the place.
             let older = unsafe { chunk.older.load(Relaxed).as_ref() };
             older.map(|older| &older.places[0])
         });
@@ -312,11 +328,12 @@ impl Place {
 
     #[inline]
     fn claim(&self, bits: u64) -> Option<()> {
+        // Relaxed: a guess, which the CAS below checks.
         let seen = State(self.word.load(Relaxed));
         if !seen.is_claimable() {
             return None;
         }
-        let new = (seen.0 + State::GENERATION) | State::TAKEN | bits;
+        let new = seen.0.wrapping_add(State::GENERATION) | State::TAKEN | bits;
         // Acquire: pairs with `end`; what is written here is through with the last task.
         self.word
             .compare_exchange(seen.0, new, Acquire, Relaxed)
@@ -333,6 +350,7 @@ impl Place {
     #[inline]
     pub(super) fn describe(&self, from: &'static Location<'static>, label: Option<Box<Label>>) {
         if let Some(label) = label {
+            // Relaxed: released by the store of `from`.
             self.label.store(Box::into_raw(label), Relaxed);
         }
         // Release: pairs with `read`, which looks here first.
@@ -341,6 +359,7 @@ impl Place {
 
     /// The task's place in the group around this one. By the task.
     pub(super) fn outer(&self) -> Option<NonNull<Place>> {
+        // Relaxed, here and below: the task's own, and handed on with it.
         NonNull::new(self.outer.load(Relaxed))
     }
 
@@ -351,38 +370,47 @@ impl Place {
 
     pub(super) fn where_from(&self) -> Option<&'static Location<'static>> {
         // SAFETY: null, or of a reference that lives for ever.
+        // Relaxed: the task's own, written by its maker.
         unsafe { self.from.load(Relaxed).as_ref() }
     }
 
     /// The task's own name. By the task.
     pub(super) fn name(&self) -> Option<&str> {
         // SAFETY: the task has the label while the place is taken.
+        // Relaxed: the task's own, written by its maker.
         unsafe { self.label.load(Relaxed).as_ref() }.map(|label| &*label.name)
     }
 
     pub(super) fn is_limited(&self) -> bool {
+        // Relaxed: set when the task got the place, and it stays.
         State(self.word.load(Relaxed)).has(State::LIMITED)
     }
 
     /// Gives the place up. True: somebody watched, and the caller must count it off in the tally; otherwise the body may be
-    /// gone.
+    /// gone. If somebody watches, `count` is called before: who finds the place empty finds the task counted. (Perhaps
+    /// more than once.)
     ///
     /// # Safety
     /// The caller has the place, and does not use it again.
     #[inline]
-    pub(super) unsafe fn end(this: NonNull<Place>) -> bool {
+    pub(super) unsafe fn end(this: NonNull<Place>, mut count: impl FnMut()) -> bool {
         // SAFETY: taken, so the body is there (G5).
         let place = unsafe { this.as_ref() };
         let shard = place.chunk().shard;
         // SAFETY: shards are freed with the body.
         let shard = unsafe { &*shard };
+        // Relaxed: released by the step on the word. A reader that still finds the old one may read it: it lives for ever.
         place.from.store(ptr::null_mut(), Relaxed);
         // Before the place is given up: the body may go then. Acquire: pairs with the stores of hints, so that who reads
         // `next` after us sees that place as it was made.
         place.next.store(shard.hint.load(Acquire), Relaxed);
+        // Relaxed, both: the task's own; and a guess, which the CAS below checks.
         let is_named = !place.label.load(Relaxed).is_null();
         let mut seen = State(place.word.load(Relaxed));
         loop {
+            if seen.has(State::WATCHED) {
+                count();
+            }
             let clears = is_named && !seen.has(State::READERS);
             let kept = State::CLOSED | State::READERS | !(State::GENERATION - 1);
             let new = match clears {
@@ -397,7 +425,7 @@ impl Place {
             // reader; the acquire half with who has watched, closed or read.
             match place.word.compare_exchange(seen.0, new, AcqRel, Relaxed) {
                 // SAFETY: CLEARING is ours.
-                Ok(_) if clears => return unsafe { Place::clear(this) },
+                Ok(_) if clears => return unsafe { Place::clear(this, count) },
                 Ok(_) => return seen.has(State::WATCHED),
                 Err(now) => seen = State(now),
             }
@@ -409,9 +437,10 @@ impl Place {
     /// # Safety
     /// The caller has set CLEARING, and does not use the place again.
     #[cold]
-    unsafe fn clear(this: NonNull<Place>) -> bool {
+    unsafe fn clear(this: NonNull<Place>, mut count: impl FnMut()) -> bool {
         // SAFETY: the body stays while CLEARING is set (G5).
         let place = unsafe { this.as_ref() };
+        // Relaxed, here and below: the step to CLEARING has acquired what the task and the readers did.
         let label = place.label.load(Relaxed);
         place.label.store(ptr::null_mut(), Relaxed);
         if !label.is_null() {
@@ -422,8 +451,12 @@ impl Place {
         let shard = unsafe { &*place.chunk().shard };
         // Release: pairs with `claim_hinted`.
         shard.hint.store(this.as_ptr(), Release);
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = place.word.load(Relaxed);
         loop {
+            if State(seen).has(State::WATCHED) {
+                count();
+            }
             let new = seen & !(State::CLEARING | State::WATCHED);
             // AcqRel: as in `end`.
             match place.word.compare_exchange(seen, new, AcqRel, Relaxed) {
@@ -439,6 +472,7 @@ impl Place {
         panics: &mut Panics,
         read: impl FnOnce(&'static Location<'static>, Option<&Label>) -> R,
     ) -> Option<R> {
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = State(self.word.load(Relaxed));
         loop {
             if !seen.has(State::TAKEN) || seen.0 & State::READERS == State::READERS {
@@ -460,6 +494,7 @@ impl Place {
             // SAFETY: while we are among the readers, nobody drops it.
             read(from, unsafe { self.label.load(Relaxed).as_ref() })
         });
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = State(self.word.load(Relaxed));
         loop {
             let is_last = seen.0 & State::READERS == State::READER;
@@ -470,10 +505,10 @@ impl Place {
             match self.word.compare_exchange(seen.0, new, AcqRel, Relaxed) {
                 Ok(_) if clears => {
                     // SAFETY: CLEARING is ours.
-                    if unsafe { Place::clear(NonNull::from(self)) } {
+                    if unsafe { Place::clear(NonNull::from(self), || ()) } {
                         // Watched since the task went, which was counted then.
                         // SAFETY: it is counted, and the caller holds the body.
-                        unsafe { Body::count_off(self.body(), None, panics) };
+                        unsafe { Body::count_off(self.body(), panics) };
                     }
                     return answer;
                 }
@@ -546,9 +581,11 @@ impl Places {
                 return Ok(place);
             }
         }
-        // A thread that starts what others end has its places come back to it; one that lives on others' places would be in
-        // their way. Only what is left over from before there were shards, or is more than a chunk, is taken.
-        if !ptr::eq(home, &self.first) {
+        // Places come back to the shard that they are of: a thread that lives on others' places is in their way, task after
+        // task. What others leave over is taken by who has a full chunk of its own already.
+        // SAFETY: chunks are freed with the body, which the caller holds.
+        let own = unsafe { chunks.as_ref() }.map_or(0, |newest| newest.places.len());
+        if !ptr::eq(home, &self.first) && own == MAX_CHUNK {
             let other = self.all().find_map(|other| other.claim_hinted(bits));
             if let Some(place) = other {
                 return Ok(place);
@@ -580,6 +617,7 @@ impl Places {
         for shard in self.all() {
             close(&shard.chunks);
             for place in shard.each_chunk().flat_map(|chunk| &chunk.places) {
+                // Relaxed: a guess, which the CAS below checks.
                 let mut seen = place.word.load(Relaxed);
                 while !State(seen).has(State::CLOSED) {
                     // AcqRel: the acquire half pairs with the last end here, the release half with the next.
@@ -596,6 +634,7 @@ impl Places {
     }
 
     pub(super) fn is_closed(&self) -> bool {
+        // Relaxed: pairs with nothing; a task that is to start finds the tag by the loads of `claim_slowly`.
         is_closed(self.shards.load(Relaxed))
     }
 
@@ -668,7 +707,7 @@ impl Places {
 impl Found {
     fn add(&mut self, state: State) {
         self.living += usize::from(state.is_living());
-        self.generations += state.generation();
+        self.generations = self.generations.wrapping_add(state.generation());
         self.places += 1;
     }
 }
@@ -683,6 +722,7 @@ unsafe fn free_shards(shards: *mut Shard) {
 impl Drop for Places {
     fn drop(&mut self) {
         for shard in self.all() {
+            // Relaxed, here and below: nobody else has the body any more, and the tally has handed on what others did.
             let mut at = untagged(shard.chunks.load(Relaxed));
             while !at.is_null() {
                 // SAFETY: with the body goes all that it has.

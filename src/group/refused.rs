@@ -7,7 +7,7 @@ use core::fmt;
 /// Work that was not started: given back untouched, and why.
 ///
 /// The cause is the group's, if it is cancelled; [`Closed`] or [`Full`], to be found by
-/// [`Cause::downcast_ref`]; or what the system says, if there is no thread or no runtime to be had.
+/// [`Cause::downcast_ref`]; or what the system says, if no thread could be started or there is no runtime.
 ///
 /// ```
 /// use cancel_tree::{Context, Closed, Group};
@@ -28,17 +28,17 @@ impl<W> Refused<W> {
         Refused { work, cause }
     }
 
-    /// Why.
+    /// Returns why.
     pub fn cause(&self) -> &Cause {
         &self.cause
     }
 
-    /// Whether it was for want of room only: see [`Full`].
+    /// Returns `true` if there was only no room: see [`Full`].
     pub fn is_full(&self) -> bool {
         self.cause.downcast_ref::<Full>().is_some()
     }
 
-    /// The work.
+    /// Returns the work.
     pub fn into_inner(self) -> W {
         self.work
     }

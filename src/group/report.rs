@@ -48,7 +48,7 @@ impl fmt::Display for TaskInfo {
 
 /// How a group was shut down; made by [`Group::shutdown`](super::Group::shutdown).
 ///
-/// The numbers are of those who were there when it began.
+/// The numbers are of the tasks that were there when it began.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
@@ -56,9 +56,9 @@ pub struct Report {
     pub done: usize,
     /// Ended by themselves after that.
     pub cancelled: usize,
-    /// Futures that were dropped before they were through, by whoever ran them.
+    /// Futures that were dropped before they were through, by what ran them.
     pub forced: usize,
-    /// Who was still there at the end.
+    /// Tasks that were still there at the end.
     pub stuck: Vec<TaskInfo>,
     /// The first error of a task, or panic, since the group was made.
     pub cause: Option<Cause>,
@@ -67,7 +67,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether all ended by themselves, in time and without an error.
+    /// Returns `true` if all ended by themselves, in time and without an error.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.cancelled == 0 && self.forced == 0 && self.stuck.is_empty() && self.cause.is_none()
@@ -101,7 +101,7 @@ impl fmt::Display for Report {
 pub struct Unfinished {
     /// Why the wait ended: the limit's cause.
     pub cause: Cause,
-    /// Who is missing.
+    /// Tasks that are missing.
     pub missing: Vec<TaskInfo>,
 }
 

@@ -3,7 +3,7 @@
 use super::group::Group;
 use super::refused::Refused;
 use super::spawner::Spawner;
-use super::task::Outcome;
+use super::task::{Job, Outcome};
 use crate::context::Context;
 use crate::tree::Cause;
 use core::fmt;
@@ -11,6 +11,7 @@ use std::thread;
 
 /// Starts threads that borrow from the stack of the caller of [`Group::scope`]. A clone may be given to such a
 /// thread, to start further ones.
+#[doc(alias("nursery", "WaitGroup"))]
 #[derive(Clone)]
 pub struct Scope<'scope, 'env: 'scope> {
     threads: &'scope thread::Scope<'scope, 'env>,
@@ -18,7 +19,7 @@ pub struct Scope<'scope, 'env: 'scope> {
 }
 
 impl Group {
-    /// A group of threads that may borrow what is there at the call: it returns when all of them are gone. Sound as
+    /// Runs `f` with a group of threads that may borrow what is there at the call, and returns when all of them are gone. Sound as
     /// [`std::thread::scope`], on which it is built.
     ///
     /// The first error of a thread, a panic of one, or a panic of `f` cancels the group, so that the others can stop.
@@ -60,17 +61,17 @@ impl Group {
 }
 
 impl<'scope, 'env> Scope<'scope, 'env> {
-    /// The group's context.
+    /// Returns the group's context.
     pub fn context(&self) -> &Context {
         self.spawner.context()
     }
 
-    /// A thread that is a task of the group: see [`Spawner::spawn_thread`].
+    /// Starts a thread that is a task of the group: see [`Spawner::spawn_thread`].
     ///
     /// # Errors
     ///
-    /// The group is closed or cancelled, with `f` untouched; or there was no thread to be had, and `f` was dropped: then the work
-    /// that comes back is none.
+    /// The group is closed or cancelled, with `f` untouched; or no thread could be started, and `f` was dropped: then no work
+    /// comes back.
     #[track_caller]
     pub fn spawn_thread<F, R>(&self, f: F) -> Result<(), Refused<Option<F>>>
     where
@@ -81,7 +82,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
             Ok(member) => member,
             Err(refused) => return Err(refused.map(|()| Some(f))),
         };
-        let run = move || member.run(f);
+        let job = Job::or_refused(member, f);
+        let run = move || job.run();
         match thread::Builder::new().spawn_scoped(self.threads, run) {
             Ok(_) => Ok(()),
             Err(error) => Err(Refused::new(None, Cause::new(error))),

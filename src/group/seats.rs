@@ -1,6 +1,6 @@
-//! Who waits for a group: a seat each, which is used again. There are as many as have ever waited at once.
+//! Who waits for a group: a seat each, which is used again. There are about as many as have ever waited at once.
 
-use crate::sync::{Acquire, AtomicPtr, AtomicU8, OneWaiter, Panics, Relaxed, Release};
+use crate::sync::{Acquire, AtomicPtr, AtomicU8, OneWaiter, Panics, Relaxed, Release, SMALL};
 use alloc::boxed::Box;
 use core::ptr::{self, NonNull};
 use core::task::Waker;
@@ -16,7 +16,14 @@ struct Seat {
     _leak: crate::sync::Track<()>,
 }
 
-pub(super) struct Seats(AtomicPtr<Seat>);
+pub(super) struct Seats {
+    newest: AtomicPtr<Seat>,
+    /// Where the last look for a free one ended.
+    look: AtomicPtr<Seat>,
+}
+
+/// So many seats are looked at before one more is made.
+const LOOK: usize = if SMALL { 2 } else { 16 };
 
 /// A seat that is the caller's until it is left. It must be left before the group goes.
 pub(super) struct Seated(NonNull<Seat>);
@@ -28,12 +35,15 @@ unsafe impl Sync for Seated {}
 
 impl Seats {
     pub(super) fn new() -> Seats {
-        Seats(AtomicPtr::new(ptr::null_mut()))
+        Seats {
+            newest: AtomicPtr::new(ptr::null_mut()),
+            look: AtomicPtr::new(ptr::null_mut()),
+        }
     }
 
     fn each(&self) -> impl Iterator<Item = &Seat> {
         // Acquire: pairs with the push in `take`.
-        let mut at = self.0.load(Acquire).cast_const();
+        let mut at = self.newest.load(Acquire).cast_const();
         core::iter::from_fn(move || {
             // SAFETY: seats are freed with the group, which the caller holds.
             let seat = unsafe { at.as_ref() }?;
@@ -43,14 +53,28 @@ impl Seats {
     }
 
     pub(super) fn take(&self) -> Seated {
-        let free = self.each().find(|seat| {
+        // Acquire: pairs with the store below, so that the seat is there as it was made.
+        let mut at = self.look.load(Acquire).cast_const();
+        for _ in 0..LOOK {
+            if at.is_null() {
+                // Acquire: pairs with the push below.
+                at = self.newest.load(Acquire).cast_const();
+            }
+            // SAFETY: seats are freed with the group, which the caller holds.
+            let Some(seat) = (unsafe { at.as_ref() }) else {
+                break;
+            };
+            at = seat.older;
             // Acquire: pairs with `leave`; nobody else registers here any more.
-            let taken = seat.state.compare_exchange(FREE, TAKEN, Acquire, Relaxed);
-            taken.is_ok()
-        });
-        if let Some(seat) = free {
-            return Seated(NonNull::from(seat));
+            let take = || seat.state.compare_exchange(FREE, TAKEN, Acquire, Relaxed);
+            if seat.state.load(Relaxed) == FREE && take().is_ok() {
+                // Release: pairs with the load above.
+                self.look.store(at.cast_mut(), Release);
+                return Seated(NonNull::from(seat));
+            }
         }
+        // Release: as above.
+        self.look.store(at.cast_mut(), Release);
         let seat = Box::into_raw(Box::new(Seat {
             older: ptr::null(),
             state: AtomicU8::new(TAKEN),
@@ -58,13 +82,17 @@ impl Seats {
             #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
             _leak: crate::sync::Track::new(()),
         }));
-        let mut seen = self.0.load(Relaxed);
+        // Relaxed: a guess, which the CAS below checks.
+        let mut seen = self.newest.load(Relaxed);
         loop {
             // SAFETY: made above, and not shared yet.
             unsafe { (*seat).older = seen };
             // Release: pairs with `each`. Failure: the seat there is only linked to; who follows the link has acquired
             // this push and with it, by the release sequence, that one.
-            match self.0.compare_exchange_weak(seen, seat, Release, Relaxed) {
+            match self
+                .newest
+                .compare_exchange_weak(seen, seat, Release, Relaxed)
+            {
                 // SAFETY: of a Box.
                 Ok(_) => return Seated(unsafe { NonNull::new_unchecked(seat) }),
                 Err(now) => seen = now,
@@ -100,7 +128,8 @@ impl Drop for Seated {
 
 impl Drop for Seats {
     fn drop(&mut self) {
-        let mut at = self.0.load(Relaxed);
+        // Relaxed: nobody else has the group any more.
+        let mut at = self.newest.load(Relaxed);
         while !at.is_null() {
             // SAFETY: with the group goes all that it has; nobody is seated.
             at = unsafe { Box::from_raw(at) }.older.cast_mut();

@@ -18,11 +18,12 @@ use core::pin::Pin;
 use core::ptr::NonNull;
 use core::task::{self, Poll};
 use std::thread;
+use std::time::{Duration, Instant};
 
-/// The right to start tasks in a [`Group`](super::Group): for tasks that start tasks, and for those who only bring work.
+/// The right to start tasks in a [`Group`](super::Group): for tasks that start tasks, and for code that only brings work.
 ///
 /// A clone is another handle of the same right. It keeps nothing going: when the group is dropped, it is cancelled,
-/// and whoever still has a spawner is refused.
+/// and what a spawner would start is refused.
 ///
 /// ```
 /// use cancel_tree::{Context, Group};
@@ -35,6 +36,7 @@ use std::thread;
 /// }).unwrap();
 /// group.join_blocking().unwrap(); // of all four
 /// ```
+#[doc(alias = "TaskTracker")]
 pub struct Spawner {
     body: NonNull<Body>,
 }
@@ -55,7 +57,7 @@ pub struct Named<'a> {
     name: Cow<'static, str>,
 }
 
-/// Who starts what.
+/// What starts a task, and from where.
 struct Start<'a> {
     spawner: &'a Spawner,
     name: Option<Cow<'static, str>>,
@@ -77,19 +79,19 @@ impl Spawner {
         unsafe { self.body.as_ref() }
     }
 
-    /// The group's context: above those of all its tasks.
+    /// Returns the group's context: above those of all its tasks.
     pub fn context(&self) -> &Context {
         &self.body().ctx
     }
 
-    /// Whether nothing new is started any more: the group was closed, joined or shut down. (A group that is cancelled starts
+    /// Returns `true` if nothing new is started any more: the group was closed, joined or shut down. (A group that is cancelled starts
     /// nothing either.)
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.body().is_closed()
     }
 
-    /// How many tasks there are. They come and go meanwhile: for people and for gauges.
+    /// Returns how many tasks there are. They come and go meanwhile, so the number is for logs and gauges.
     ///
     /// Cost: a look at each place, of which there are about as many as there have ever been tasks at once.
     #[must_use]
@@ -97,7 +99,7 @@ impl Spawner {
         self.body().how_many()
     }
 
-    /// Whether there are no tasks at this moment.
+    /// Returns `true` if there are no tasks at this moment.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.body().is_idle()
@@ -170,7 +172,7 @@ impl fmt::Debug for Spawner {
 /// The same methods for tasks with and without a name.
 macro_rules! starting {
     ($self:ident: $by:ty, $simple:ty, [$($own:lifetime)?], $lifetime:lifetime) => {
-        /// A place in the group, held until it is dropped or used: for work that is neither a future nor a closure, as a
+        /// Takes a place in the group, held until it is dropped or used: for work that is neither a future nor a closure, as a
         /// connection that was handed over.
         ///
         /// # Errors
@@ -184,7 +186,7 @@ macro_rules! starting {
             $self.start().enter()
         }
 
-        /// A future that is counted from now until it is through or dropped, to be run wherever. A task that wants a
+        /// Wraps a future, which is counted from now until it is through or dropped. It may be run anywhere. A task that wants a
         /// context of its own takes [`track_with`](Self::track_with).
         ///
         /// # Errors
@@ -215,7 +217,7 @@ macro_rules! starting {
             }
         }
 
-        /// The same, of a future that is given a context of its own, below the group's.
+        /// Like [`track`](Self::track), for a future that is given a context of its own, below the group's.
         ///
         /// # Errors
         ///
@@ -236,12 +238,12 @@ macro_rules! starting {
             }
         }
 
-        /// A thread that is a task of the group. It is gone for the group when `f` has returned and what it owned is
+        /// Starts a thread that is a task of the group. It is gone for the group when `f` has returned and what it owned is
         /// dropped; its thread-locals go after that, as with std's scoped threads.
         ///
         /// # Errors
         ///
-        /// As for [`enter`](Self::enter), or there was no thread to be had; with `f` untouched.
+        /// As for [`enter`](Self::enter), or no thread could be started; with `f` untouched.
         #[track_caller]
         pub fn spawn_thread<F, R>($self: $simple, f: F) -> Result<(), Refused<F>>
         where
@@ -251,17 +253,23 @@ macro_rules! starting {
             let start = $self.start();
             let name = start.name.clone();
             match start.enter() {
-                Ok(member) => member.spawn_thread(name, f),
+                Ok(member) => {
+                    let run = |(member, f): (Member, F)| member.run(f);
+                    start_thread(name, (member, f), run).map_err(|((member, f), cause)| {
+                        member.end(End::Refused);
+                        Refused::new(f, cause)
+                    })
+                }
                 Err(refused) => Err(refused.map(|()| f)),
             }
         }
 
-        /// [`enter`](Self::enter), when there is room under the group's [limit](super::Group::limit): those who wait get it
+        /// Like [`enter`](Self::enter), but waits until there is room under the group's [limit](super::Group::limit): those that wait get it
         /// in order of arrival. Ends early with the group, or with `ctx`.
         ///
         /// A task of the same group that calls this is refused at once when there is no room: if all waited for each
-        /// other's places, none would ever be free. (That is noticed where the call is made by the task itself; not
-        /// in a task of another group, or of none, for which a task here waits.)
+        /// other's places, none would ever be free. (That is noticed where the call is made on the task's own stack; not
+        /// in another task, for which a task here waits.)
         ///
         /// # Errors
         ///
@@ -278,17 +286,20 @@ macro_rules! starting {
             When::new($self.start(), ctx)
         }
 
-        /// [`enter_when`](Self::enter_when), parking the calling thread meanwhile.
+        /// Like [`enter_when`](Self::enter_when), but parks the calling thread meanwhile.
         ///
         /// # Errors
         ///
         /// As there.
         #[track_caller]
         pub fn enter_when_blocking($self: $simple, ctx: &Context) -> Result<Member, Refused<()>> {
-            block_on(When::new($self.start(), ctx))
+            let start = $self.start();
+            let own = start.spawner.context();
+            let first = || ctx.deadline().into_iter().chain(own.deadline()).min();
+            block_on_until(first, When::new(start, ctx))
         }
 
-        /// [`track`](Self::track), when there is room: see [`enter_when`](Self::enter_when).
+        /// Like [`track`](Self::track), but waits until there is room: see [`enter_when`](Self::enter_when).
         ///
         /// # Errors
         ///
@@ -325,7 +336,7 @@ impl<'a> Named<'a> {
     starting!(self: Self, Self, [], 'a);
 }
 
-/// For who starts tasks on other people's runtimes.
+/// For what starts tasks on other runtimes.
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 impl Spawner {
     pub(crate) fn when<'c>(
@@ -373,21 +384,14 @@ impl Start<'_> {
         }
     }
 
-    /// The permit, if it is limited, is the caller's.
+    /// The permit, if it is limited, is the caller's, and used up.
     #[inline]
     fn claim(self, limited: bool) -> Result<Member, Refused<()>> {
         let body = self.spawner.body;
-        // SAFETY: the spawner holds it.
+        // SAFETY: the spawner holds it; the permit is the caller's.
         match unsafe { Body::claim(body, limited, self.from, self.name) } {
             Ok(place) => Ok(Member(place)),
-            Err(cause) => {
-                if limited {
-                    let mut panics = Panics::default();
-                    self.spawner.body().limit.give_back(&mut panics);
-                    panics.resume();
-                }
-                Err(Refused::new((), cause))
-            }
+            Err(cause) => Err(Refused::new((), cause)),
         }
     }
 }
@@ -508,8 +512,8 @@ impl Member {
         unsafe { self.place().body().as_ref() }
     }
 
-    /// A context of its own for what is done here, below the group's. It may be kept longer than the place, which that does
-    /// not keep.
+    /// Creates a context for what is done here, below the group's. It may be kept longer than the place, and does not keep
+    /// it.
     ///
     /// Cost: 1 RMW, and 1 to drop it.
     #[inline]
@@ -517,53 +521,46 @@ impl Member {
         self.body().ctx.child()
     }
 
-    /// A future that has this place: see [`Spawner::track`].
+    /// Wraps a future, which has this place: see [`Spawner::track`].
     pub fn track<F: Future<Output: Outcome>>(self, future: F) -> Tracked<F> {
         Tracked::new(self, future)
     }
+}
 
-    /// A thread that has this place: see [`Spawner::spawn_thread`].
-    fn spawn_thread<F, R>(self, name: Option<Cow<'static, str>>, f: F) -> Result<(), Refused<F>>
-    where
-        F: FnOnce(Context) -> R + Send + 'static,
-        R: Outcome,
-    {
-        /// The work, which comes back if there is no thread: std drops what it was given then.
-        struct Work<F>(NonNull<(Member, F)>);
-        // SAFETY: it is the only pointer to what it points to, once the thread is there, and that is Send.
-        unsafe impl<F: Send> Send for Work<F> {}
-        impl<F> Work<F> {
-            /// # Safety
-            /// Once.
-            unsafe fn take(self) -> (Member, F) {
-                // SAFETY: of a Box.
-                *unsafe { Box::from_raw(self.0.as_ptr()) }
-            }
+/// A thread for `work`; which comes back if there is none to be had. (std drops what it was given then.)
+pub(super) fn start_thread<W: Send + 'static>(
+    name: Option<Cow<'static, str>>,
+    work: W,
+    run: fn(W),
+) -> Result<(), (W, Cause)> {
+    struct Raw<W>(NonNull<W>);
+    // SAFETY: it is the only pointer to what it points to, once the thread is there, and that is Send.
+    unsafe impl<W: Send> Send for Raw<W> {}
+    impl<W> Raw<W> {
+        /// # Safety
+        /// Once.
+        unsafe fn take(self) -> W {
+            // SAFETY: of a Box.
+            *unsafe { Box::from_raw(self.0.as_ptr()) }
         }
+    }
 
-        let raw = Box::into_raw(Box::new((self, f)));
-        // SAFETY: of a Box.
-        let raw = unsafe { NonNull::new_unchecked(raw) };
-        let work = Work(raw);
-        let mut builder = thread::Builder::new();
-        // The system's names end at a 0.
-        if let Some(name) = name.filter(|name| !name.contains('\0')) {
-            builder = builder.name(String::from(name));
-        }
-        let spawned = builder.spawn(move || {
-            // SAFETY: this thread runs once.
-            let (member, f) = unsafe { work.take() };
-            member.run(f);
-        });
-        match spawned {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                // SAFETY: there is no thread, so nobody else takes it.
-                let (member, f) = unsafe { Work(raw).take() };
-                drop(member);
-                Err(Refused::new(f, Cause::new(error)))
-            }
-        }
+    // SAFETY: of a Box.
+    let raw = unsafe { NonNull::new_unchecked(Box::into_raw(Box::new(work))) };
+    let work = Raw(raw);
+    let mut builder = thread::Builder::new();
+    // The system's names end at a 0.
+    if let Some(name) = name.filter(|name| !name.contains('\0')) {
+        builder = builder.name(String::from(name));
+    }
+    let spawned = builder.spawn(move || {
+        // SAFETY: this thread runs once.
+        run(unsafe { work.take() });
+    });
+    match spawned {
+        Ok(_) => Ok(()),
+        // SAFETY: there is no thread, so nobody else takes it.
+        Err(error) => Err((unsafe { Raw(raw).take() }, Cause::new(error))),
     }
 }
 
@@ -586,17 +583,32 @@ impl fmt::Debug for Member {
 
 /// Parks the calling thread until the future is ready.
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+    block_on_until(|| None, future)
+}
+
+/// The same, of a future that is ready after the deadline: it is polled then, also where there is no timer's thread to
+/// wake it.
+pub(super) fn block_on_until<F: Future>(
+    deadline: impl Fn() -> Option<Instant>,
+    future: F,
+) -> F::Output {
+    /// A deadline may be moved, or have nothing to say: then it is looked at so often.
+    const AGAIN: Duration = Duration::from_millis(20);
+
     let mut future = core::pin::pin!(future);
     let mut answer = None;
-    crate::sync::park::until(None, |waker| {
-        match future.as_mut().poll(&mut task::Context::from_waker(waker)) {
-            Poll::Ready(output) => answer = Some(output),
-            Poll::Pending => {}
+    let mut until = deadline();
+    loop {
+        crate::sync::park::until(until, |waker| {
+            match future.as_mut().poll(&mut task::Context::from_waker(waker)) {
+                Poll::Ready(output) => answer = Some(output),
+                Poll::Pending => {}
+            }
+            answer.is_some()
+        });
+        if let Some(answer) = answer {
+            return answer;
         }
-        answer.is_some()
-    });
-    match answer {
-        Some(answer) => answer,
-        None => unreachable!("without a deadline it waits until there is an answer"),
+        until = deadline().map(|deadline| deadline.max(Instant::now() + AGAIN));
     }
 }

@@ -38,6 +38,7 @@ impl Tally {
     /// Some are through.
     pub(super) fn count_off(&self, many: usize) -> Then {
         let many = many as u64 * ONE;
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = self.0.load(Relaxed);
         loop {
             let is_last = seen & COUNT == many;

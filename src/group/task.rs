@@ -73,29 +73,43 @@ impl fmt::Display for Panicked {
 impl Error for Panicked {}
 
 local! {
-    /// Of which group this thread is running a task: its body, or null.
-    static INSIDE: Cell<*mut ()> = Cell::new(ptr::null_mut());
+    /// Of which groups this thread is running tasks, the innermost first, or null.
+    static INSIDE: Cell<*const Inside> = Cell::new(ptr::null());
 }
 
-/// While a task of this group runs on this thread.
-struct Inside(*mut ());
-
-impl Inside {
-    fn of(place: &Place) -> Inside {
-        let body = place.body().as_ptr().cast();
-        Inside(INSIDE.with(|inside| inside.replace(body)))
-    }
+/// While a task of this group runs on this thread. On its stack.
+struct Inside {
+    body: NonNull<Body>,
+    around: *const Inside,
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        INSIDE.with(|inside| inside.set(self.0));
+        INSIDE.with(|inside| inside.set(self.around));
     }
 }
 
-/// Whether the caller is a task of this group.
+/// Runs it as a part of this place's task.
+fn inside<R>(place: &Place, run: impl FnOnce() -> R) -> R {
+    let this = Inside {
+        body: place.body(),
+        around: INSIDE.with(Cell::get),
+    };
+    INSIDE.with(|inside| inside.set(&raw const this));
+    run()
+}
+
+/// Whether the caller is a task of this group, or is run by one.
 pub(super) fn is_inside(body: NonNull<Body>) -> bool {
-    INSIDE.with(|inside| inside.get() == body.as_ptr().cast())
+    let mut at = INSIDE.with(Cell::get);
+    // SAFETY: each is on this thread's stack, below us, and is taken out when it goes.
+    while let Some(inside) = unsafe { at.as_ref() } {
+        if inside.body == body {
+            return true;
+        }
+        at = inside.around;
+    }
+    false
 }
 
 /// A future that is counted by its group, until it is through or dropped; made by
@@ -141,23 +155,26 @@ impl<F: Future<Output: Outcome>> Future for Tracked<F> {
         let Some(at) = member else {
             return Poll::Ready(());
         };
-        let inside = Inside::of(at.place());
-        let step = AssertUnwindSafe(|| match future.as_mut().as_pin_mut() {
-            Some(future) => future.poll(cx).map(Outcome::into_result),
-            None => Poll::Ready(Ok(())),
+        let result = inside(at.place(), || {
+            let step = AssertUnwindSafe(|| match future.as_mut().as_pin_mut() {
+                Some(future) => future.poll(cx).map(Outcome::into_result),
+                None => Poll::Ready(Ok(())),
+            });
+            // AssertUnwindSafe: after a panic the future is only dropped.
+            let result = match catch_unwind(step) {
+                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Ready(result)) => Ok(result),
+                Err(payload) => Err(payload),
+            };
+            // AssertUnwindSafe: as above.
+            let dropped = catch_unwind(AssertUnwindSafe(|| future.set(None)));
+            Poll::Ready(match dropped {
+                Err(payload) if result.is_ok() => Err(payload),
+                _ => result,
+            })
         });
-        // AssertUnwindSafe: after a panic the future is only dropped.
-        let result = match catch_unwind(step) {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(result)) => Ok(result),
-            Err(payload) => Err(payload),
-        };
-        // AssertUnwindSafe: as above.
-        let dropped = catch_unwind(AssertUnwindSafe(|| future.set(None)));
-        drop(inside);
-        let result = match dropped {
-            Err(payload) if result.is_ok() => Err(payload),
-            _ => result,
+        let Poll::Ready(result) = result else {
+            return Poll::Pending;
         };
         if let Some(member) = member.take() {
             member.settle(result);
@@ -182,6 +199,49 @@ impl<F> Drop for Tracked<F> {
     }
 }
 
+/// A closure that has a place, for who may drop it unrun. What it owns goes before its place does.
+pub(crate) struct Job<F> {
+    parts: Option<(Member, F)>,
+    /// If it is dropped.
+    end: End,
+}
+
+impl<F> Job<F> {
+    /// For whoever may go before its turn has come.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn new(member: Member, f: F) -> Job<F> {
+        let (parts, end) = (Some((member, f)), End::Dropped);
+        Job { parts, end }
+    }
+
+    /// For who says so when it starts nothing.
+    pub(super) fn or_refused(member: Member, f: F) -> Job<F> {
+        let (parts, end) = (Some((member, f)), End::Refused);
+        Job { parts, end }
+    }
+
+    pub(crate) fn run<R: Outcome>(mut self)
+    where
+        F: FnOnce(Context) -> R,
+    {
+        if let Some((member, f)) = self.parts.take() {
+            member.run(f);
+        }
+    }
+}
+
+impl<F> Drop for Job<F> {
+    fn drop(&mut self) {
+        if let Some((member, f)) = self.parts.take() {
+            // AssertUnwindSafe: nothing of it is left.
+            match catch_unwind(AssertUnwindSafe(|| drop(f))) {
+                Ok(()) => member.end(self.end),
+                Err(payload) => member.settle(Err(payload)),
+            }
+        }
+    }
+}
+
 impl<F> fmt::Debug for Tracked<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tracked")
@@ -194,11 +254,10 @@ impl Member {
     /// Runs `f` as the task of this place, on this thread, and gives the place up. An error or a panic goes to the group.
     pub fn run<R: Outcome>(self, f: impl FnOnce(Context) -> R) {
         let ctx = self.context();
-        let result = {
-            let _inside = Inside::of(self.place());
+        let result = inside(self.place(), || {
             // AssertUnwindSafe: after a panic nothing of `f` is left.
             catch_unwind(AssertUnwindSafe(|| f(ctx).into_result()))
-        };
+        });
         self.settle(result);
     }
 
@@ -207,7 +266,7 @@ impl Member {
         let mut panics = Panics::default();
         match result {
             Ok(Ok(())) => {}
-            Ok(Err(cause)) => self.body().fail(cause, &mut panics),
+            Ok(Err(cause)) => self.body().fail(cause, self.place(), &mut panics),
             Err(payload) => self.body().panicked(payload, self.place(), &mut panics),
         }
         let this = ManuallyDrop::new(self);

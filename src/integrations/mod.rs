@@ -1,5 +1,11 @@
 //! Adapters to contexts of other crates, each behind the feature that has its name.
 
+#[cfg(feature = "crossbeam-channel")]
+pub mod crossbeam_channel;
+#[cfg(all(unix, feature = "fd"))]
+pub mod fd;
+#[cfg(all(unix, feature = "process"))]
+pub mod process;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 #[cfg(feature = "tokio-util")]

@@ -14,7 +14,7 @@
 //! ```
 
 use crate::context::Context;
-use crate::group::{Member, Named, Outcome, Refused, Spawner};
+use crate::group::{Job, Member, Named, Outcome, Refused, Spawner};
 use crate::tree::Cause;
 use alloc::borrow::Cow;
 use core::future::Future;
@@ -63,7 +63,8 @@ where
     let (runtime, f) = runtime(f)?;
     match spawner.enter_from(name, from) {
         Ok(member) => {
-            drop(runtime.spawn_blocking(move || member.run(f)));
+            let job = Job::new(member, f);
+            drop(runtime.spawn_blocking(move || job.run()));
             Ok(())
         }
         Err(refused) => Err(refused.map(|()| f)),
@@ -93,7 +94,7 @@ where
 
 /// On the runtime of the caller (feature `tokio`).
 impl Spawner {
-    /// A task on tokio, of the future that `f` makes of a context of its own.
+    /// Spawns a task on tokio, of the future that `f` makes of a context of its own.
     ///
     /// # Errors
     ///
@@ -107,7 +108,7 @@ impl Spawner {
         spawn(self, None, Location::caller(), f)
     }
 
-    /// [`spawn`](Self::spawn), which never waits for room: the same, for those who look for this name.
+    /// The same as [`spawn`](Self::spawn), which never waits for room.
     ///
     /// # Errors
     ///
@@ -121,8 +122,8 @@ impl Spawner {
         spawn(self, None, Location::caller(), f)
     }
 
-    /// `f` on one of the runtime's threads for what blocks. If the runtime goes before it has begun, it is dropped, and has left
-    /// the group.
+    /// Runs `f` on one of the runtime's threads for blocking work. If the runtime goes before it has begun, it is dropped, and has left
+    /// the group (*forced*).
     ///
     /// # Errors
     ///
@@ -136,7 +137,7 @@ impl Spawner {
         spawn_blocking(self, None, Location::caller(), f)
     }
 
-    /// [`spawn`](Self::spawn), when there is room: see [`enter_when`](Self::enter_when).
+    /// Like [`spawn`](Self::spawn), but waits until there is room: see [`enter_when`](Self::enter_when).
     ///
     /// # Errors
     ///

@@ -17,7 +17,7 @@
 //!
 //! theirs.cancel();
 //! assert!(ctx.is_done());
-//! // Whoever waits is told by a worker thread: their wake-ups may hold locks.
+//! // Waiters are told by a worker thread, for theirs may wake with locks held.
 //! futures::executor::block_on(below.cancelled());
 //! ```
 
@@ -70,7 +70,7 @@ struct Bridge {
     stays: AtomicBool,
 }
 
-/// A token of tokio-util's below a context.
+/// Creates a token of tokio-util's below a context.
 ///
 /// The token is cancelled on the thread that cancels the context, after all state of the context's tree
 /// is set.
@@ -90,7 +90,7 @@ pub fn tokio_token(ctx: &Context) -> TokioToken {
 }
 
 impl TokioToken {
-    /// A child of the token, which is connected as this one is.
+    /// Creates a child of the token, connected as this one is.
     pub fn child_token(&self) -> TokioToken {
         TokioToken {
             token: self.token.child_token(),
@@ -98,7 +98,7 @@ impl TokioToken {
         }
     }
 
-    /// The plain token. It stays connected, with all of its clones and children: until the context is done, or until nobody
+    /// Returns the plain token. It stays connected, with all of its clones and children: until the context is done, or until nobody
     /// could cancel it any more, the context keeps a callback for it.
     ///
     /// ```

@@ -157,6 +157,13 @@ atomics! {
     AtomicPtr<T> of *mut T: ;
 }
 
+impl<T> AtomicPtr<T> {
+    /// For one that is not written any more: not counted.
+    pub const fn as_ptr(&self) -> *mut *mut T {
+        self.0.as_ptr()
+    }
+}
+
 /// `core`'s cell with the closure interface of loom's.
 #[derive(Debug)]
 #[repr(transparent)]

@@ -3,6 +3,13 @@
 #[cfg(not(feature = "loom"))]
 compile_error!("`--cfg cancel_tree_loom` also needs the feature `loom` of cancel-tree");
 
+// Without it a model does not end: crossbeam's atomics are then real, and loom never sees them change.
+#[cfg(not(crossbeam_loom))]
+compile_error!(
+    "models need `--cfg crossbeam_loom` beside `--cfg cancel_tree_loom`: \
+     RUSTFLAGS=\"--cfg cancel_tree_loom --cfg crossbeam_loom\""
+);
+
 use core::ops::Deref;
 use loom::{cell, sync::atomic};
 
@@ -15,7 +22,7 @@ pub(crate) use AtomicU64 as AtomicBits;
 pub(crate) const SMALL: bool = true;
 
 std::thread_local! {
-    static ALL_ORDERS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    static ALL_ORDERS: std::cell::Cell<bool> = const { std::cell::Cell::new(true) };
 }
 
 /// Whether the models that this OS thread checks from now on explore loads in all orders: see `Shadow`.
@@ -26,8 +33,8 @@ pub(crate) fn set_all_orders(all: bool) {
 /// loom tries another order of two accesses only if one of them is the last that it remembers, and
 /// of each object it remembers one. A thread that loads and then exchanges hides by its own load
 /// that another one has loaded before: that the other's load comes after the exchange is not tried then.
-/// So a model may ask for an access of each atomic's shadow before each of its own: these are RMWs,
-/// of which none hides another. They are relaxed and order nothing.
+/// So there is an access of each atomic's shadow before each of its own: these are RMWs, of which none hides
+/// another. They are relaxed and order nothing. A model that has too many executions may do without.
 #[derive(Debug)]
 struct Shadow(Option<atomic::AtomicUsize>);
 

@@ -50,10 +50,26 @@ mod imp;
 pub use imp::{accesses, note, Access, AtomicBool, Kind};
 
 pub(crate) use imp::*;
-pub(crate) use panics::{unless_unwinding, OfUser, Panics};
+pub(crate) use panics::{to_the_end, unless_unwinding, OfUser, Panics};
 pub(crate) use wake::OneWaiter;
 #[cfg(feature = "std")]
 pub(crate) use wake::{waker_of, Wake};
+
+/// Functions that are `const` where the atomics can be made so: models' know which execution they belong to.
+#[cfg(not(any(cancel_tree_loom, cancel_tree_shuttle)))]
+macro_rules! const_where_possible {
+    ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
+        $(#[$meta])* $vis const fn $($rest)*
+    };
+}
+/// Functions that are `const` elsewhere.
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+macro_rules! const_where_possible {
+    ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
+        $(#[$meta])* $vis fn $($rest)*
+    };
+}
+pub(crate) use const_where_possible;
 
 /// A static: a real one, or loom's or shuttle's, which is made anew for each execution.
 #[cfg(all(feature = "std", not(any(cancel_tree_loom, cancel_tree_shuttle))))]

@@ -88,6 +88,30 @@ fn drop_payload(mut payload: alloc::boxed::Box<dyn core::any::Any + Send>) {
     core::mem::forget(payload);
 }
 
+/// Runs what has to come to its end, though user code in it may panic. `work` leaves what it has not done to be done by
+/// another call. With std `Panics` catches what is thrown, and one call is enough. Without, the second is made while the
+/// first one's panic passes by; a panic in that one ends the process.
+#[inline(always)]
+pub(crate) fn to_the_end(work: impl FnMut()) {
+    #[cfg(feature = "std")]
+    {
+        let mut work = work;
+        work();
+    }
+    #[cfg(not(feature = "std"))]
+    {
+        struct Again<F: FnMut()>(F);
+        impl<F: FnMut()> Drop for Again<F> {
+            fn drop(&mut self) {
+                (self.0)();
+            }
+        }
+        let mut again = Again(work);
+        (again.0)();
+        core::mem::forget(again);
+    }
+}
+
 /// Runs user code that has a caller to tell of its panic: unless this thread is unwinding already, for a
 /// second panic would end the process. Then it is swallowed.
 #[inline]

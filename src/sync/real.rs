@@ -1,14 +1,23 @@
-//! The real world: `core`'s atomics, the allocator.
+//! The real world: `core`'s atomics, or those of the crate `portable-atomic`, and the allocator.
+
+// Where the machine has them, these are `core`'s in a wrapper.
+#[cfg(not(feature = "portable-atomic"))]
+use core::sync::atomic;
+#[cfg(feature = "portable-atomic")]
+use portable_atomic as atomic;
 
 #[cfg(not(all(target_has_atomic = "64", not(cancel_tree_narrow))))]
-pub(crate) use core::sync::atomic::AtomicU32 as AtomicBits;
+pub(crate) use atomic::AtomicU32 as AtomicBits;
 #[cfg(all(target_has_atomic = "64", not(cancel_tree_narrow)))]
-pub(crate) use core::sync::atomic::AtomicU64 as AtomicBits;
-pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize};
+pub(crate) use atomic::AtomicU64 as AtomicBits;
+pub(crate) use atomic::{AtomicBool, AtomicPtr, AtomicUsize};
 #[cfg(feature = "std")]
-pub(crate) use core::sync::atomic::{AtomicU64, AtomicU8};
+pub(crate) use atomic::{AtomicU64, AtomicU8};
 
+#[cfg(not(feature = "portable-atomic"))]
 pub(crate) use alloc::sync::Arc;
+#[cfg(feature = "portable-atomic")]
+pub(crate) use portable_atomic_util::Arc;
 
 /// Whether families of tokens are small, so that a few operations reach their edges.
 pub(crate) const SMALL: bool = false;

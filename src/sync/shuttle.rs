@@ -367,6 +367,10 @@ pub(crate) mod thread {
         usize::from(shuttle::current::me()) + 1
     }
 
+    pub(crate) fn me() -> usize {
+        number()
+    }
+
     pub(crate) fn contended() -> bool {
         // Err: the thread is being torn down.
         let count = LOST.try_with(|lost| lost.replace(lost.get() + 1) + 1);

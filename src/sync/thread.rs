@@ -81,4 +81,22 @@ mod imp {
     }
 }
 
+/// A number of this thread's own, never 0: to be compared, by callbacks.
+#[cfg(not(cancel_tree_loom))]
+#[inline]
+pub(crate) fn me() -> usize {
+    number()
+}
+
+/// Of loom's thread, whether or not a model has given it a number: no other of the execution has it, and reading it is no
+/// step of the model.
+#[cfg(cancel_tree_loom)]
+pub(crate) fn me() -> usize {
+    use core::hash::{Hash, Hasher};
+
+    let mut hasher = std::collections::hash_map::DefaultHasher::new();
+    loom::thread::current().id().hash(&mut hasher);
+    hasher.finish() as usize | 1
+}
+
 pub(crate) use imp::*;

@@ -55,7 +55,7 @@ impl Wake for Relay {
 }
 
 impl OneWaiter {
-    /// By the one who waits, and nobody else. He has to look once more afterwards.
+    /// By the one who waits, and nobody else. It has to look once more afterwards.
     pub(crate) fn register(&self, waker: &core::task::Waker) {
         // All user code is here. `AtomicWaker` clones the new waker and drops the old one while it is
         // locked: if that panics, it stays locked, and nobody is woken any more.

@@ -54,12 +54,14 @@ pub(crate) mod thread {
     pub(crate) fn start() {}
 
     pub(crate) fn wake() {
+        // Acquire: pairs with `begin`.
         if KNOWN.load(Acquire) {
             BED.notify();
         }
     }
 
     pub(super) fn begin() {
+        // Release: pairs with `wake`.
         KNOWN.store(true, Release);
     }
 
@@ -85,16 +87,19 @@ pub(super) mod pressure {
     pub(crate) fn taken_in(_: usize) {}
 }
 
-/// What the service's thread does. Dropping it lets go of all entries. Boxed: the stacks of loom's
-/// threads are small.
+/// The timer's thread, turned by hand: deadlines pass, and `after_func` callbacks run, when it is told. One for each
+/// execution, made before what it is to see.
+///
+/// Dropping it has all deadlines pass that are left, so that nothing stays behind in the wheel.
+// Boxed: the stacks of loom's threads are small.
 pub struct Service(Box<Driver>);
 
-/// Deadlines that have passed, and jobs, to be acted on: as workers get them.
+/// Contexts whose deadlines have passed, and `after_func` callbacks, to be woken and run: as workers get them.
 #[must_use]
 pub struct Due(Vec<Round>);
 
 impl Due {
-    /// Cancels the contexts; what the workers do.
+    /// Wakes who waits, then runs the callbacks; what the workers do.
     pub fn fire(self) {
         for round in &self.0 {
             while round.things().wake_one() {}
@@ -149,8 +154,8 @@ impl Hand {
     }
 
     /// What the worker does with one round, and those after it.
-    pub fn serve(&self, round: &Shared) {
-        self.0.serve(round.0.clone());
+    pub fn serve(&self, round: Shared) {
+        self.0.serve(round.0);
     }
 
     /// The service thread's look at where the worker is; all before `first` has been taken.
@@ -182,6 +187,7 @@ impl Hand {
 const STEP: u32 = 24;
 
 impl Service {
+    /// A service to which nothing has come yet.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Service {
         Service(Box::new(Driver::new()))
@@ -204,7 +210,7 @@ impl Service {
         self.expire(now).fire();
     }
 
-    /// The same, but what has been marked is the caller's to fire.
+    /// The same, but what has been marked is the caller's to [`fire`](Due::fire), on another thread if it likes.
     pub fn expire(&mut self, now: Instant) -> Due {
         self.turn_to(clock::tick_before(now))
     }
@@ -220,7 +226,7 @@ impl Service {
         }
     }
 
-    /// How many entries the wheel has.
+    /// How many deadlines the wheel has.
     pub fn scheduled(&self) -> usize {
         self.0.scheduled()
     }

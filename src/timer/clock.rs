@@ -18,8 +18,22 @@ fn base() -> Instant {
     *BASE.get_or_init(Instant::now)
 }
 
+/// What a new deadline is compared with and a timeout counts from.
+#[cfg(not(cancel_tree_loom))]
 #[inline]
-fn nanos(instant: Instant) -> u64 {
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// In models time stands still: a timeout is the same tick in each execution, for loom replays.
+#[cfg(cancel_tree_loom)]
+pub(crate) fn now() -> Instant {
+    base()
+}
+
+/// So many nanoseconds after the first use of the clock.
+#[inline]
+pub(crate) fn nanos(instant: Instant) -> u64 {
     let since = instant.saturating_duration_since(base());
     // 584 years fit.
     let seconds = since.as_secs().saturating_mul(1_000_000_000);
@@ -30,6 +44,21 @@ fn nanos(instant: Instant) -> u64 {
 #[inline]
 pub(crate) fn at_or_after(instant: Instant) -> Moment {
     nanos(instant).div_ceil(1 << MOMENT)
+}
+
+/// The first moment that is not before so many nanoseconds.
+pub(crate) fn moment_of(nanos: u64) -> Moment {
+    nanos.div_ceil(1 << MOMENT)
+}
+
+/// The instant of so many nanoseconds, as `nanos` counts them.
+pub(crate) fn instant_at(nanos: u64) -> Option<Instant> {
+    base().checked_add(Duration::from_nanos(nanos))
+}
+
+/// When the moment is, in nanoseconds.
+pub(crate) fn nanos_of(moment: Moment) -> u64 {
+    moment.saturating_mul(1 << MOMENT)
 }
 
 /// The last moment that is not after `instant`.

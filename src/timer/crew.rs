@@ -7,8 +7,8 @@
 
 use super::round::Round;
 use super::workers::Worker;
+use crate::sync::Arc;
 use alloc::vec::Vec;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 

@@ -82,7 +82,7 @@ impl Driver {
         self.take_in();
         self.wheel
             .settle(MOVED_DOWN, |entry| self.passed.add(entry));
-        self.passed.mark_all();
+        self.passed.mark_all(&mut self.wheel);
         self.hand_out()
     }
 
@@ -191,10 +191,17 @@ impl Passed {
 
     /// Marks on where there is much, and then what is new, the earliest first: of the sources of an `any_of`, its cause
     /// is that of the first.
-    fn mark_all(&mut self) {
+    fn mark_all(&mut self, wheel: &mut Wheel) {
         self.go_on();
         self.new.sort_unstable_by_key(|(deadline, _)| *deadline);
         for (_, entry) in core::mem::take(&mut self.new) {
+            // SAFETY: FIRING, by the timer, and not marked; if it has been put off, LINKED, and in no list.
+            unsafe {
+                if let Some(tick) = Entry::put_off(entry) {
+                    wheel.place(entry, tick);
+                    continue;
+                }
+            }
             // SAFETY: FIRING, by the timer, and not marked.
             if unsafe { Entry::mark(entry, MARKS) } {
                 self.marked.push(Item::of_entry(entry));

@@ -20,7 +20,7 @@
 
 use super::clock::{tick_of, Moment, Tick};
 use super::pool::Home;
-use super::trigger::{live, Trigger, ARMED, USER};
+use super::trigger::{live, Trigger, ARMED, FIRING, LEFT, USER};
 use crate::sync::{AtomicPtr, AtomicU64, Relaxed};
 use core::ptr::{self, NonNull};
 
@@ -42,6 +42,8 @@ pub(crate) struct Table {
     pub(crate) wake: unsafe fn(NonNull<Entry>),
     /// Once, after `wake`: runs callbacks, and lets go of the entry by [`Trigger::finish`]. On a worker, and may panic.
     pub(crate) call: unsafe fn(NonNull<Entry>),
+    /// Asked before `mark`, when the entry is FIRING: the deadline may have been put off, without a step on the word.
+    pub(crate) put_off: unsafe fn(NonNull<Entry>) -> Option<Moment>,
     /// Nobody has it any more.
     pub(crate) free: unsafe fn(NonNull<Entry>),
 }
@@ -64,8 +66,31 @@ pub(crate) struct Entry {
     pub(super) table: &'static Table,
 }
 
+/// In `owner`, whose lowest bits are free: it has been cancelled by its deadline.
+const PASSED: usize = 1;
+
 /// The list's number has that many bits in `place`.
 const LIST: u32 = 11;
+
+/// What an entry's word says to who wants to move its deadline.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen(u64);
+
+impl Seen {
+    /// It is too late: the deadline has passed, and somebody is at it.
+    pub(crate) fn is_firing(self) -> bool {
+        self.0 & FIRING != 0
+    }
+
+    pub(crate) fn is_armed(self) -> bool {
+        self.0 & ARMED != 0
+    }
+
+    /// The deadline, or the last one.
+    pub(crate) fn deadline(self) -> Moment {
+        self.0 >> SHIFT
+    }
+}
 
 /// What is left to do for who has armed an entry.
 pub(super) enum Arming {
@@ -117,7 +142,26 @@ impl Entry {
     /// What it is about: good while it is armed or FIRING.
     pub(crate) fn owner(&self) -> *mut () {
         // Relaxed: published by the step that arms, which the firer's has read.
-        self.owner.load(Relaxed)
+        self.owner.load(Relaxed).map_addr(|a| a & !PASSED)
+    }
+
+    /// For one that nobody else has, and that is not armed yet.
+    pub(crate) fn set_owner(&self, owner: *mut ()) {
+        // Relaxed: published with what it is about.
+        self.owner.store(owner, Relaxed);
+    }
+
+    /// What it is about is cancelled because its deadline has passed: noted before that. By who keeps it.
+    pub(crate) fn note_passed(&self) {
+        // Relaxed: published by the cancel. More than one may be at it, with the same word.
+        let owner = self.owner.load(Relaxed);
+        self.owner.store(owner.map_addr(|a| a | PASSED), Relaxed);
+    }
+
+    /// Whether that was noted. For who keeps what it is about.
+    pub(crate) fn has_passed(&self) -> bool {
+        // Relaxed: see `note_passed`.
+        self.owner.load(Relaxed).addr() & PASSED != 0
     }
 
     /// A word for who fires it, from `mark` to `call`; nothing when it is armed.
@@ -167,6 +211,39 @@ impl Entry {
         (live(seen) && deadline <= passed).then_some(deadline)
     }
 
+    pub(crate) fn look(&self) -> Seen {
+        Seen(self.trigger.load())
+    }
+
+    /// Moves the deadline, or takes it away, if the word still is what was seen. Of this and the firer's step one is
+    /// first, for both are on that word. By who keeps what it is about.
+    ///
+    /// Unlike `arm`, others may be here too, so it is the word alone that decides: while an entry is in the wheel and not in
+    /// the inbox, the timer looks at it at the word's deadline at the latest.
+    pub(super) fn move_to(&self, seen: Seen, to: Option<Moment>) -> Result<Arming, Seen> {
+        let seen = seen.0;
+        debug_assert!(seen & FIRING == 0);
+        let (new, then) = match to {
+            None => (seen & !ARMED, Arming::InTime),
+            Some(deadline) => {
+                let armed = deadline << SHIFT | OWNED | ARMED;
+                match seen & (LINKED | QUEUED) {
+                    LINKED if seen >> SHIFT <= deadline => (armed | LINKED, Arming::InTime),
+                    kept @ (0 | LINKED) => (armed | kept | QUEUED, Arming::ToPush),
+                    queued => (armed | queued, Arming::InInbox),
+                }
+            }
+        };
+        self.trigger.replace(seen, new).map_err(Seen)?;
+        Ok(then)
+    }
+
+    /// Another one than the timer takes it to fire it, if the word still is what was seen. The timer drops it from its
+    /// lists when it comes by.
+    pub(crate) fn begin(&self, seen: Seen) -> bool {
+        seen.is_armed() && self.trigger.begin(seen.0, 0).is_ok()
+    }
+
     /// The owner, who has disarmed it, gives it up. The answer says what is left to it: to free it, to push it, or
     /// nothing.
     pub(super) fn abandon(&self) -> Abandoned {
@@ -186,6 +263,7 @@ impl Entry {
     // ----- the timer's --------------------------------------------------------------------------
 
     pub(super) fn list(&self) -> usize {
+        // Relaxed, here and below: while the entry is the timer's its thread alone writes this.
         (self.place.load(Relaxed) & ((1 << LIST) - 1)) as usize
     }
 
@@ -266,6 +344,23 @@ impl Entry {
                 Err(now) => seen = now,
             }
         }
+    }
+
+    /// If the deadline has been put off, it is armed again, and goes to that tick's place.
+    ///
+    /// # Safety
+    /// FIRING by the timer, out of the wheel, and not marked.
+    pub(super) unsafe fn put_off(this: NonNull<Entry>) -> Option<Tick> {
+        // SAFETY: FIRING keeps it; the rest is the caller's promise.
+        let (this, deadline) = unsafe { (this.as_ref(), (this.as_ref().table.put_off)(this)?) };
+        let seen = this.trigger.load();
+        if seen & LEFT != 0 {
+            // Its last owner is gone, and nobody is left who could see when it ends.
+            return None;
+        }
+        let tick = tick_of(deadline);
+        let new = deadline << SHIFT | seen & (QUEUED | OWNED) | ARMED | LINKED;
+        this.place_at(tick, seen, new).ok().map(|()| tick)
     }
 
     /// # Safety

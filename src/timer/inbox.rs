@@ -1,7 +1,7 @@
 //! The way to the service thread.
 
 use super::clock::{tick_of, Moment, Tick};
-use super::entry::{Arming, Entry};
+use super::entry::{Arming, Entry, Seen};
 use super::job::Job;
 use super::{pressure, thread};
 use crate::sync::{global, AcqRel, AtomicPtr, AtomicU64, Relaxed};
@@ -54,7 +54,13 @@ fn push_entry(entry: NonNull<Entry>) {
 #[inline]
 pub(crate) unsafe fn arm(entry: NonNull<Entry>, owner: *mut (), deadline: Moment) {
     // SAFETY: the caller's promise.
-    match unsafe { entry.as_ref() }.arm(owner, deadline) {
+    let arming = unsafe { entry.as_ref() }.arm(owner, deadline);
+    see_to(entry, arming, deadline);
+}
+
+#[inline]
+fn see_to(entry: NonNull<Entry>, arming: Arming, deadline: Moment) {
+    match arming {
         Arming::InTime => thread::look(),
         Arming::InInbox => wake_before(deadline),
         Arming::ToPush => {
@@ -63,6 +69,22 @@ pub(crate) unsafe fn arm(entry: NonNull<Entry>, owner: *mut (), deadline: Moment
             pressure::pushed(thread::wake);
         }
     }
+}
+
+/// Moves the deadline of an entry, or takes it away, if its word still is what was seen; if not, the answer is what it is.
+/// The pointer may be used for what the entry is a part of.
+///
+/// # Safety
+/// The caller keeps what the entry is about, and has seen that it is not FIRING; its owner is set.
+pub(crate) unsafe fn move_to(
+    entry: NonNull<Entry>,
+    seen: Seen,
+    to: Option<Moment>,
+) -> Result<(), Seen> {
+    // SAFETY: the caller's promise.
+    let arming = unsafe { entry.as_ref() }.move_to(seen, to)?;
+    see_to(entry, arming, to.unwrap_or(Moment::MAX));
+    Ok(())
 }
 
 #[cold]

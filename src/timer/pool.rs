@@ -170,6 +170,7 @@ impl Pool {
             while let Some(entry) = NonNull::new(list) {
                 // SAFETY: in the list, which is ours.
                 unsafe {
+                    // Relaxed: linked before the push, which taking the list has acquired.
                     list = entry.as_ref().owner.load(Relaxed).cast();
                     abandon(entry);
                 }

@@ -1,4 +1,5 @@
-//! Who gives the timer more than it can take in pays for it. Numbers, from which nothing follows but a pause.
+//! A thread that gives the timer more than it can take in pays for it. Numbers, from which nothing follows but a pause: so
+//! they are Relaxed, and pair with nothing.
 
 use std::process;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};

@@ -17,6 +17,9 @@ pub(super) struct Round {
     things: Arc<Things>,
     /// A counted pointer, or null.
     next: AtomicPtr<Round>,
+    /// Read by who looks into the round, written by the drop: loom then sees a look that does not come before it.
+    #[cfg(cancel_tree_loom)]
+    looks: crate::sync::UnsafeCell<()>,
 }
 
 /// What there is to do in a round, apart from what comes after it: whoever is at one thing for long keeps this, and not
@@ -87,10 +90,14 @@ impl Round {
                 done: AtomicUsize::new(0),
             }),
             next: AtomicPtr::new(ptr::null_mut()),
+            #[cfg(cancel_tree_loom)]
+            looks: crate::sync::UnsafeCell::new(()),
         }
     }
 
     pub(super) fn things(&self) -> &Arc<Things> {
+        #[cfg(cancel_tree_loom)]
+        self.looks.with(|_| ());
         &self.things
     }
 

@@ -23,6 +23,7 @@ const RUNNING: u8 = 2;
 
 #[inline]
 pub(crate) fn is_running() -> bool {
+    // Relaxed, here and below: nothing is read on the strength of it. Work is handed over by the inbox.
     STATE.load(Relaxed) == RUNNING
 }
 
@@ -52,6 +53,7 @@ pub(super) fn start() {
 /// started. Of several threads the first one stays.
 #[cold]
 fn try_start() {
+    // Relaxed: as above.
     let _ = STATE.compare_exchange(UNUSED, WANTED, Relaxed, Relaxed);
     let thread = thread::Builder::new()
         .name("cancel-tree".into())

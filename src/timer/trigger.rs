@@ -16,15 +16,17 @@
 //! | FIRING | the last owner: `settle` | FIRING, LEFT |
 //! | FIRING | the firer: `finish` | nothing |
 //! | FIRING, LEFT | the firer: `finish`, and releases the handle | nothing |
+//! | ARMED or nothing | who moves a deadline: `Entry::move_to` | ARMED or nothing |
+//! | FIRING | the timer, of a deadline that has been put off: `Entry::put_off` | ARMED |
 
 use crate::sync::{AcqRel, Acquire, AtomicU64, Relaxed};
 
 /// The firer may take it.
 pub(super) const ARMED: u64 = 1;
 /// The firer has it, and the node stays until it is through.
-const FIRING: u64 = 1 << 1;
+pub(super) const FIRING: u64 = 1 << 1;
 /// The last owner has left a handle to the firer.
-const LEFT: u64 = 1 << 2;
+pub(super) const LEFT: u64 = 1 << 2;
 /// The bits from here on are its user's own.
 pub(super) const USER: u32 = 3;
 /// One firer more, where a trigger's user counts them there.
@@ -62,6 +64,7 @@ impl Trigger {
     /// For one that nobody else knows; published by what follows.
     #[inline]
     pub(super) fn reset(&self, word: u64) {
+        // Relaxed: released by the step that publishes it.
         self.0.store(word, Relaxed);
     }
 

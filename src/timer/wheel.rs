@@ -147,7 +147,7 @@ impl Wheel {
 
     /// # Safety
     /// The entry is the timer's, LINKED, and in no list; `tick` is what it is LINKED for.
-    unsafe fn place(&mut self, entry: NonNull<Entry>, tick: Tick) {
+    pub(super) unsafe fn place(&mut self, entry: NonNull<Entry>, tick: Tick) {
         let tick = tick.max(self.now + 1);
         let mut level = 0;
         loop {

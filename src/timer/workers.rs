@@ -64,6 +64,7 @@ impl Worker {
     }
 
     pub(super) fn is_idle(&self) -> bool {
+        // Relaxed, here and below: a guess; the CAS of `send_if_idle` decides.
         self.mail.load(Relaxed) == IDLE
     }
 

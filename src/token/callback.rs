@@ -25,10 +25,35 @@ use core::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 /// The right to unregister a callback; made by
 /// [`CancellationToken::on_cancel`](crate::CancellationToken::on_cancel).
 ///
-/// Dropping it leaves the callback registered. Three ways to unregister differ in what they do
+/// Dropping it leaves the callback registered, also where it is a field of something that is dropped, of which the
+/// compiler cannot warn. A struct that registers a callback about itself, over and over with each one that is made,
+/// leaves one in the tree each time, with what it owns, for as long as the token lives. So such a struct keeps a
+/// [`StopOnDrop`] in place of the registration, or a `StopAndWaitOnDrop` (with std) if nothing may run after it:
+///
+/// ```
+/// use cancel_tree::{CancellationToken, StopOnDrop};
+/// # fn close(_: u32) {}
+///
+/// struct Connection {
+///     number: u32,
+///     _close: StopOnDrop, // not a `Registration`
+/// }
+///
+/// impl Connection {
+///     fn new(server: &CancellationToken, number: u32) -> Connection {
+///         let close = server.on_cancel(move || close(number));
+///         Connection { number, _close: close.stop_on_drop() }
+///     }
+/// }
+/// # let server = CancellationToken::new();
+/// # assert_eq!(Connection::new(&server, 7).number, 7);
+/// ```
+///
+/// Three ways to unregister differ in what they do
 /// when the callback is running at that moment: [`stop`](Self::stop) returns,
 /// [`stop_and_wait`](Self::stop_and_wait) blocks until it is over,
 /// [`stop_async`](Self::stop_async) is ready when it is over.
+#[doc(alias("CancellationTokenRegistration", "stop_callback"))]
 #[must_use = "dropping a registration leaves the callback registered; say so with `drop`, or keep it"]
 pub struct Registration {
     entry: Option<Entry>,
@@ -43,12 +68,12 @@ pub(crate) struct Callback {
     /// For a worker, if it is to run there.
     #[cfg(feature = "std")]
     job: Job,
-    /// Taken by whoever took the waker out of the slot.
+    /// Taken by the thread that took the waker out of the slot.
     function: UnsafeCell<Option<Function>>,
     /// The number of the thread that runs it.
     runner: AtomicUsize,
     finished: AtomicBool,
-    /// Who waits for `finished`.
+    /// The one that waits for `finished`.
     waiting: OneWaiter,
     /// Runs on a worker, not on the thread that cancels.
     #[cfg_attr(not(feature = "std"), allow(dead_code))]
@@ -111,9 +136,9 @@ impl Callback {
         panics.resume();
     }
 
-    /// Runs the function. Whoever calls this has consumed the waker.
+    /// Runs the function. The caller has consumed the waker.
     fn run(&self) {
-        /// Tells who waits, also if the function panics.
+        /// Tells the one that waits, also if the function panics.
         struct Finish<'a>(&'a Callback);
         impl Drop for Finish<'_> {
             fn drop(&mut self) {
@@ -125,7 +150,7 @@ impl Callback {
         }
         let function = self.take_function();
         // Relaxed: only this thread itself can find its own number here.
-        self.runner.store(thread::number(), Relaxed);
+        self.runner.store(thread::me(), Relaxed);
         let _finish = Finish(self);
         if let Some(function) = function {
             function.into_inner()();
@@ -145,7 +170,7 @@ impl Callback {
     /// Whether the calling thread is inside the function.
     fn is_running_here(&self) -> bool {
         // Relaxed: see `run`. Without std there are no numbers to tell by.
-        cfg!(feature = "std") && self.runner.load(Relaxed) == thread::number()
+        cfg!(feature = "std") && self.runner.load(Relaxed) == thread::me()
     }
 }
 
@@ -232,8 +257,8 @@ impl Registration {
         }
     }
 
-    /// Unregisters the callback. True: it has not run and never will. False: it has run, or is
-    /// running. Never waits.
+    /// Unregisters the callback, without waiting. Returns `true` if it has not run and never will, `false` if it has
+    /// run or is running.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -260,7 +285,7 @@ impl Registration {
     }
 
     /// Unregisters the callback; if it is running, blocks until it is over. Called from inside the
-    /// callback it does not wait. True: it has not run and never will.
+    /// callback it does not wait. Returns `true` if it has not run and never will.
     ///
     /// Two callbacks that run on two threads and wait for each other here wait for ever.
     ///
@@ -296,7 +321,7 @@ impl Registration {
     }
 
     /// Unregisters the callback; if it is running, the future is ready when it is over. Its
-    /// output says: it has not run and never will. The callback is unregistered at the call, not
+    /// output is `true` if it has not run and never will. The callback is unregistered at the call, not
     /// at the first poll.
     ///
     /// # Cancel safety

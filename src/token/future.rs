@@ -8,7 +8,7 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
-/// Ready when the token is cancelled; made by [`CancellationToken::cancelled`].
+/// A future that is ready when the token is cancelled; made by [`CancellationToken::cancelled`].
 #[must_use = "futures do nothing unless polled"]
 pub struct WaitForCancellationFuture<'a> {
     token: &'a CancellationToken,
@@ -50,7 +50,7 @@ impl fmt::Debug for WaitForCancellationFuture<'_> {
     }
 }
 
-/// Ready when the token is cancelled; made by [`CancellationToken::cancelled_owned`].
+/// A future that is ready when the token is cancelled; made by [`CancellationToken::cancelled_owned`].
 #[must_use = "futures do nothing unless polled"]
 pub struct WaitForCancellationFutureOwned {
     token: CancellationToken,
@@ -107,7 +107,7 @@ fn ready_if(cancelled: bool) -> Poll<()> {
 /// for both traits are there for every future. Where both are needed, import one and call the other by its path:
 /// `cancel_tree::FutureExt::with_cancellation_token(future, &token)`.
 pub trait FutureExt: Future {
-    /// [`tokio::time::timeout`], for a chain of calls (feature `tokio`).
+    /// Calls [`tokio::time::timeout`], for a chain of calls (feature `tokio`).
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -121,7 +121,7 @@ pub trait FutureExt: Future {
     ///
     /// # Panics
     ///
-    /// Where no runtime of tokio's with its time driver is entered.
+    /// If called outside of a tokio runtime with its time driver enabled.
     ///
     /// # Cancel safety
     ///
@@ -136,11 +136,11 @@ pub trait FutureExt: Future {
         tokio::time::timeout(timeout, self)
     }
 
-    /// [`tokio::time::timeout_at`], for a chain of calls (feature `tokio`).
+    /// Calls [`tokio::time::timeout_at`], for a chain of calls (feature `tokio`).
     ///
     /// # Panics
     ///
-    /// Where no runtime of tokio's with its time driver is entered.
+    /// If called outside of a tokio runtime with its time driver enabled.
     ///
     /// # Cancel safety
     ///
@@ -154,7 +154,7 @@ pub trait FutureExt: Future {
         tokio::time::timeout_at(deadline, self)
     }
 
-    /// The future's result, or `None` once the token is cancelled: as
+    /// Returns the future's output, or `None` once the token is cancelled: as
     /// [`CancellationToken::run_until_cancelled`], for a chain of calls.
     ///
     /// A token that is cancelled at the call gives `None` without polling the future, which is
@@ -188,7 +188,7 @@ pub trait FutureExt: Future {
         ))
     }
 
-    /// The same, and owns the token.
+    /// Like [`with_cancellation_token`](Self::with_cancellation_token), but owns the token.
     ///
     /// # Cancel safety
     ///
@@ -257,7 +257,7 @@ impl<C: Future<Output = ()> + Unpin, F: Future> Either<C, F> {
     }
 }
 
-/// Made by [`FutureExt::with_cancellation_token`].
+/// A future that ends with a token's cancel; made by [`FutureExt::with_cancellation_token`].
 #[must_use = "futures do nothing unless polled"]
 pub struct WithCancellationToken<'a, F>(Option<Either<WaitForCancellationFuture<'a>, F>>);
 
@@ -270,7 +270,7 @@ impl<F: Future> Future for WithCancellationToken<'_, F> {
     }
 }
 
-/// Made by [`FutureExt::with_cancellation_token_owned`].
+/// A future that ends with a token's cancel; made by [`FutureExt::with_cancellation_token_owned`].
 #[must_use = "futures do nothing unless polled"]
 pub struct WithCancellationTokenOwned<F>(Option<Either<WaitForCancellationFutureOwned, F>>);
 

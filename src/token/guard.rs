@@ -7,7 +7,7 @@ use core::ptr;
 
 /// Cancels a token when dropped; made by [`CancellationToken::drop_guard`].
 ///
-/// A guard that nothing holds is dropped at once, and cancels at once. The compiler does not warn of it, for it does
+/// A guard that is not kept is dropped at once, and cancels at once. The compiler does not warn of it, for it does
 /// not for tokio-util's: a program that denies warnings compiles with either.
 ///
 /// # Panics
@@ -23,7 +23,7 @@ impl DropGuard {
         DropGuard { token }
     }
 
-    /// The token that the guard cancels.
+    /// Returns the token that the guard cancels.
     #[inline]
     pub fn token(&self) -> &CancellationToken {
         &self.token
@@ -71,7 +71,7 @@ impl<'a> DropGuardRef<'a> {
         DropGuardRef { token }
     }
 
-    /// The token that the guard cancels.
+    /// Returns the token that the guard cancels.
     #[inline]
     pub fn token(&self) -> &CancellationToken {
         self.token

@@ -1,6 +1,7 @@
 //! The token: what a user of the tree holds, and all the ways to wait for it.
 
 mod callback;
+mod fixed;
 mod future;
 mod guard;
 #[allow(clippy::module_inception)]
@@ -12,6 +13,7 @@ mod weak;
 #[cfg(feature = "std")]
 pub use callback::StopAndWaitOnDrop;
 pub use callback::{Registration, StopOnDrop};
+pub use fixed::StaticToken;
 pub use future::{
     FutureExt, WaitForCancellationFuture, WaitForCancellationFutureOwned, WithCancellationToken,
     WithCancellationTokenOwned,

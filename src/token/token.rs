@@ -11,6 +11,7 @@ use core::fmt;
 use core::future::Future;
 use core::hash::{Hash, Hasher};
 use core::mem::ManuallyDrop;
+use core::ptr;
 
 /// A token that says "stop" to everything below it: to tasks, to parked threads, to callbacks.
 ///
@@ -35,7 +36,7 @@ use core::mem::ManuallyDrop;
 ///
 /// # Memory ordering
 ///
-/// What a thread did before it cancelled is visible to everyone who has seen the cancel, by
+/// What a thread did before it cancelled is visible to every thread that has seen the cancel, by
 /// whatever method: a cancel releases, seeing it acquires.
 ///
 /// # Cost
@@ -44,6 +45,13 @@ use core::mem::ManuallyDrop;
 /// clone 1; a child 1 in the steady state, dropping it 1, or 2 if it was cancelled and has had children; cancelling 1 for each node
 /// below.
 /// A parent keeps the memory of about its peak number of children until it is dropped itself.
+#[doc(alias(
+    "CancellationTokenSource",
+    "AbortSignal",
+    "AbortController",
+    "StopToken",
+    "stop_token"
+))]
 #[repr(transparent)]
 pub struct CancellationToken {
     handle: Handle,
@@ -54,15 +62,16 @@ pub struct CancellationToken {
 impl core::panic::UnwindSafe for CancellationToken {}
 impl core::panic::RefUnwindSafe for CancellationToken {}
 
+/// # Making
 impl CancellationToken {
-    /// A new token, not cancelled, with nothing above it.
+    /// Creates a token that is not cancelled, with nothing above it.
     ///
     /// Cost: one allocation.
     pub fn new() -> CancellationToken {
         Handle::root().into()
     }
 
-    /// A token below this one: cancelled when this one is, with the same cause. If this one is
+    /// Creates a token below this one: cancelled when this one is, with the same cause. If this one is
     /// cancelled already, so is the child, from birth.
     ///
     /// A child that is dropped frees its place for the next child of the same parent.
@@ -83,15 +92,14 @@ impl CancellationToken {
         self.handle.child().into()
     }
 
-    /// A token that is cancelled as soon as one of the sources is, with that one's cause. Of
-    /// none, it is never cancelled by others.
+    /// Creates a token that is cancelled as soon as one of the sources is, with that one's cause. With
+    /// no sources, only the token itself can cancel it.
     ///
     /// No task and no thread stands behind it, and dropping it leaves nothing in the sources. It
     /// can be cancelled by itself, as a child can, and tokens of this kind can be sources again.
     /// When a source is cancelled, the tokens below are marked before anybody is woken.
     ///
-    /// Which source it was, [`any_of_source`](Self::any_of_source) says. (To ask each source whether it is
-    /// cancelled finds all that are by now.)
+    /// [`any_of_source`](Self::any_of_source) says which source it was.
     ///
     /// One thing keeps it longer than its handles: a callback below whose [`Registration`] was
     /// dropped. Then it stays, and the sources' trees with it, until one of them is cancelled; for good if
@@ -106,6 +114,12 @@ impl CancellationToken {
     /// ```
     ///
     /// Cost: of one source, a child and an allocation; of two, 4 RMWs and 3 allocations, and 4 RMWs to drop it.
+    #[doc(alias(
+        "CreateLinkedTokenSource",
+        "linked token source",
+        "AbortSignal.any",
+        "select"
+    ))]
     #[must_use]
     pub fn any_of<'a, I>(sources: I) -> CancellationToken
     where
@@ -113,12 +127,107 @@ impl CancellationToken {
     {
         Handle::any_of(sources.into_iter().map(|token| &token.handle).enumerate()).into()
     }
+}
 
-    /// Which source a token of [`any_of`](Self::any_of) was cancelled by: its place in the order given, from 0.
+/// # Cancelling
+impl CancellationToken {
+    /// Cancels this token and everything below it. The first cancel wins; another one changes
+    /// nothing.
+    ///
+    /// When it returns, everything below is cancelled, everything that waited there has been
+    /// woken, and the callbacks have run. All tokens are marked before the first waiter is woken, and tasks and
+    /// threads are woken before the first callback runs.
+    /// Wakers and [`on_cancel`](Self::on_cancel) callbacks run on this thread, with nothing
+    /// held: they may cancel, create, drop and wait, also for threads that wait for this token.
+    ///
+    /// If two cancels overlap, of the same token or of one below the other, be it on two threads or because a callback
+    /// cancels again, then either returns no sooner than everything below its own token is cancelled. But tasks,
+    /// threads and callbacks there may then be about to be woken by the other one. And while a cancel is on its
+    /// way, another thread may see a token cancelled and a child of it not yet.
+    ///
+    /// # Panics
+    ///
+    /// With the panic of the first waker or callback that panicked, after all others have run;
+    /// if this thread is unwinding already, that panic is swallowed. Without the feature `std`
+    /// panics cannot be caught: the others are woken and run while the first panic passes by, and a second one then ends
+    /// the process.
+    ///
+    /// # Cost
+    ///
+    /// 1 RMW if nothing is below, also if somebody waits for this token. Else 2, and 1 for each node below, the places
+    /// of dropped children too; a second pass of loads if somebody waits, with 1 RMW for each waiter, and a third if
+    /// there are callbacks. No allocation, no recursion.
+    #[doc(alias("request_stop", "abort"))]
+    pub fn cancel(&self) {
+        self.handle.cancel();
+    }
+
+    /// Like [`cancel`](Self::cancel), with a cause. Returns `true` if this call was the first to cancel: then its cause
+    /// stands.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let token = CancellationToken::new();
+    /// assert!(token.cancel_with("out of memory"));
+    /// assert!(!token.cancel_with("out of patience"));
+    /// assert_eq!(token.cause().unwrap().to_string(), "out of memory");
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// As [`cancel`](Self::cancel).
+    pub fn cancel_with(&self, cause: impl Into<Cause>) -> bool {
+        self.handle.cancel_with(cause.into())
+    }
+
+    /// Returns a guard that cancels the token when it is dropped, unless it is disarmed.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let token = CancellationToken::new();
+    /// {
+    ///     let _guard = token.clone().drop_guard();
+    /// }
+    /// assert!(token.is_cancelled());
+    /// ```
+    #[inline]
+    pub fn drop_guard(self) -> DropGuard {
+        DropGuard::new(self)
+    }
+
+    /// Like [`drop_guard`](Self::drop_guard), for a borrowed token.
+    #[inline]
+    pub fn drop_guard_ref(&self) -> DropGuardRef<'_> {
+        DropGuardRef::new(self)
+    }
+}
+
+/// # What it says
+impl CancellationToken {
+    /// Returns `true` if the token is cancelled. Wait-free.
+    ///
+    /// Cost: one acquire load. (Where the timer's thread could not be started, a look at the deadlines above.)
+    #[doc(alias("IsCancellationRequested", "stop_requested", "aborted"))]
+    #[inline]
+    pub fn is_cancelled(&self) -> bool {
+        self.handle.is_cancelled() || self.has_expired_unseen()
+    }
+
+    /// Returns why the token is cancelled, if it is: the cause of the cancel that came first, here or
+    /// above. Without a cause it is the kind of the cancel (as Go's `context.Cause`).
+    ///
+    /// Cost: a climb to the nearest token that was cancelled itself; one reference count if the
+    /// cause is not a bare kind.
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause> {
+        self.handle.cause()
+    }
+
+    /// Returns which source a token of [`any_of`](Self::any_of) was cancelled by: its place in the order given, from 0.
     ///
     /// It is the source whose cause this token has, also if others were cancelled at the same time; of those that were
-    /// cancelled when the token was made, the first. `None`: the token is not cancelled, it was cancelled itself and not
-    /// by a source, or it was not made by `any_of`, as the children of one that was.
+    /// cancelled when the token was made, the first. `None` if the token is not cancelled, was cancelled itself and not
+    /// by a source, or was not made by `any_of`, as the children of one that was.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -137,15 +246,7 @@ impl CancellationToken {
         self.handle.any_of_source()
     }
 
-    /// Whether the token is cancelled. Wait-free.
-    ///
-    /// Cost: one acquire load. (Where the timer's thread could not be started, a look at the deadlines above.)
-    #[inline]
-    pub fn is_cancelled(&self) -> bool {
-        self.handle.is_cancelled() || self.has_expired_unseen()
-    }
-
-    /// Without the timer's thread nobody else looks at the deadlines of contexts above.
+    /// Without the timer's thread nothing else looks at the deadlines of contexts above.
     #[inline]
     pub(super) fn has_expired_unseen(&self) -> bool {
         #[cfg(feature = "std")]
@@ -153,64 +254,11 @@ impl CancellationToken {
         #[cfg(not(feature = "std"))]
         false
     }
+}
 
-    /// Cancels this token and everything below it. The first cancel wins; another one changes
-    /// nothing.
-    ///
-    /// When it returns, everything below is cancelled, everyone who waited there has been
-    /// woken, and the callbacks have run. All tokens are marked before the first waiter is woken, and tasks and
-    /// threads are woken before the first callback runs.
-    /// Wakers and [`on_cancel`](Self::on_cancel) callbacks run on this thread, with nothing
-    /// held: they may cancel, create, drop and wait, also for threads that wait for this token.
-    ///
-    /// If two cancels overlap, of the same token or of one below the other, be it on two threads or because a callback
-    /// cancels again, then either returns no sooner than everything below its own token is cancelled. But tasks,
-    /// threads and callbacks there may then be about to be woken by the other one. And while a cancel is on its
-    /// way, another thread may see a token cancelled and a child of it not yet.
-    ///
-    /// # Panics
-    ///
-    /// With the panic of the first waker or callback that panicked, after all others have run;
-    /// if this thread is unwinding already, that panic is swallowed. Without the feature `std`
-    /// panics cannot be caught: those after it are not woken.
-    ///
-    /// # Cost
-    ///
-    /// 1 RMW if nothing is below, also if somebody waits for this token. Else 2, and 1 for each node below, the places
-    /// of dropped children too; a second pass of loads if somebody waits, with 1 RMW for each waiter, and a third if
-    /// there are callbacks. No allocation, no recursion.
-    pub fn cancel(&self) {
-        self.handle.cancel();
-    }
-
-    /// The same, and says why. True: this call was the first, and its cause stands.
-    ///
-    /// ```
-    /// # use cancel_tree::CancellationToken;
-    /// let token = CancellationToken::new();
-    /// assert!(token.cancel_with("out of memory"));
-    /// assert!(!token.cancel_with("out of patience"));
-    /// assert_eq!(token.cause().unwrap().to_string(), "out of memory");
-    /// ```
-    ///
-    /// # Panics
-    ///
-    /// As [`cancel`](Self::cancel).
-    pub fn cancel_with(&self, cause: impl Into<Cause>) -> bool {
-        self.handle.cancel_with(cause.into())
-    }
-
-    /// Why the token is cancelled, if it is: the cause of the cancel that came first, here or
-    /// above. Without a cause it is the kind of the cancel (as Go's `context.Cause`).
-    ///
-    /// Cost: a climb to the nearest token that was cancelled itself; one reference count if the
-    /// cause is not a bare kind.
-    #[must_use]
-    pub fn cause(&self) -> Option<Cause> {
-        self.handle.cause()
-    }
-
-    /// Which token this is, as a number: equal for clones, and different for all others that exist at the time.
+/// # Which token it is
+impl CancellationToken {
+    /// Returns which token this is, as a number: equal for clones, and different for all others that exist at the time.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -229,8 +277,8 @@ impl CancellationToken {
         self.handle.id()
     }
 
-    /// Which token this one is a child of. `None`: of none, or of one that was cancelled when this one was made, for
-    /// then it is no part of that one's tree.
+    /// Returns which token this one is a child of. `None` if of none, or of one that was cancelled when this one was
+    /// made, for then it is no part of that one's tree.
     ///
     /// The parent need not have any handles left. Of a token of [`any_of`](Self::any_of) it is the first source; of one
     /// with a source that was cancelled already, `None`.
@@ -241,7 +289,7 @@ impl CancellationToken {
         self.handle.parent_id()
     }
 
-    /// How many tokens are above this one: its parent, that one's parent, and so on. As with
+    /// Returns how many tokens are above this one: its parent, that one's parent, and so on. As with
     /// [`parent_id`](Self::parent_id), on the way of the first source.
     ///
     /// Cost: a climb to the root.
@@ -250,7 +298,7 @@ impl CancellationToken {
         self.handle.depth()
     }
 
-    /// Whether a cancel of `other` reaches this token, through whatever source of [`any_of`](Self::any_of). A token is not
+    /// Returns `true` if a cancel of `other` reaches this token, through whatever source of [`any_of`](Self::any_of). A token is not
     /// below itself, nor is what was made below a token that was cancelled already.
     ///
     /// ```
@@ -266,9 +314,12 @@ impl CancellationToken {
     pub fn is_below(&self, other: &CancellationToken) -> bool {
         self.handle.is_below(&other.handle)
     }
+}
 
-    /// A handle that does not keep the token: for registries and whoever else wants to find a token as long as others have
-    /// it.
+/// # Weak handles, and raw ones
+impl CancellationToken {
+    /// Creates a handle that does not keep the token: for registries, and other code that wants to find a token for as
+    /// long as it is in use.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -285,7 +336,7 @@ impl CancellationToken {
         WeakToken::new(self.handle.downgrade())
     }
 
-    /// A pointer that stands for this handle: for C, and for whatever keeps a `void *`. To be given back by
+    /// Turns the handle into a pointer: for C, and for what keeps a `void *`. Give it back to
     /// [`from_raw`](Self::from_raw), once.
     ///
     /// ```
@@ -304,9 +355,9 @@ impl CancellationToken {
         ManuallyDrop::new(self).as_ptr()
     }
 
-    /// The handle that a pointer of [`into_raw`](Self::into_raw) stands for.
+    /// Makes a handle of a pointer that came from [`into_raw`](Self::into_raw).
     ///
-    /// To use the token and leave the pointer as it is, wrap the answer in [`ManuallyDrop`]: a C function that cancels
+    /// To use the token and leave the pointer as it is, wrap the result in [`ManuallyDrop`]: a C function that cancels
     /// borrows the token so.
     ///
     /// ```
@@ -327,20 +378,23 @@ impl CancellationToken {
     ///
     /// # Safety
     ///
-    /// `raw` came from `into_raw`, and each such pointer is given back once at most: what it stands for is the answer's
-    /// from now on. It may be on another thread.
+    /// `raw` must have come from `into_raw`, and each such pointer may be given back once at most: the handle belongs to
+    /// the result from now on. It may be on another thread.
     pub unsafe fn from_raw(raw: *const ()) -> CancellationToken {
         // SAFETY: the caller's promise.
         unsafe { Handle::from_address(raw) }.into()
     }
 
-    /// The pointer that [`into_raw`](Self::into_raw) would give, which stands for no handle: good to be compared.
+    /// Returns the pointer that [`into_raw`](Self::into_raw) would give, without giving up the handle: for comparing.
     #[must_use]
     pub fn as_ptr(&self) -> *const () {
         self.handle.address()
     }
+}
 
-    /// A future that is ready when the token is cancelled.
+/// # Waiting as a task
+impl CancellationToken {
+    /// Returns a future that is ready when the token is cancelled.
     ///
     /// It holds at most one waker: that of the last poll, until it is dropped. Once ready it
     /// stays ready.
@@ -353,12 +407,13 @@ impl CancellationToken {
     ///
     /// First poll: 2 RMWs, dropping it 1, or none once it was woken; beside other waiters of the same token the same, at
     /// a child of its own, which takes 1 to drop in any case. To poll again with the same waker: a load.
+    #[doc(alias("Done", "select"))]
     #[inline]
     pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
         WaitForCancellationFuture::new(self)
     }
 
-    /// The same, and owns the token.
+    /// Like [`cancelled`](Self::cancelled), but owns the token.
     ///
     /// # Cancel safety
     ///
@@ -368,28 +423,7 @@ impl CancellationToken {
         WaitForCancellationFutureOwned::new(self)
     }
 
-    /// A guard that cancels the token when it is dropped, unless it is disarmed.
-    ///
-    /// ```
-    /// # use cancel_tree::CancellationToken;
-    /// let token = CancellationToken::new();
-    /// {
-    ///     let _guard = token.clone().drop_guard();
-    /// }
-    /// assert!(token.is_cancelled());
-    /// ```
-    #[inline]
-    pub fn drop_guard(self) -> DropGuard {
-        DropGuard::new(self)
-    }
-
-    /// The same, for a borrowed token.
-    #[inline]
-    pub fn drop_guard_ref(&self) -> DropGuardRef<'_> {
-        DropGuardRef::new(self)
-    }
-
-    /// Runs the future to its end, or until the token is cancelled: then the answer is `None`, and
+    /// Runs the future to its end, or until the token is cancelled: then it returns `None`, and
     /// the future is dropped.
     ///
     /// A token that is cancelled already gives `None` without polling the future; after that, of
@@ -406,7 +440,7 @@ impl CancellationToken {
         fut.with_cancellation_token(self).await
     }
 
-    /// The same, and owns the token.
+    /// Like [`run_until_cancelled`](Self::run_until_cancelled), but owns the token.
     ///
     /// # Cancel safety
     ///
@@ -417,12 +451,15 @@ impl CancellationToken {
     {
         fut.with_cancellation_token_owned(self).await
     }
+}
 
+/// # Callbacks
+impl CancellationToken {
     /// Calls `f` when the token is cancelled: on the cancelling thread, after all state below
     /// is set, in no particular order among callbacks; at once and on this thread if the
     /// token is cancelled already. It runs once at most.
     ///
-    /// The answer is the right to unregister it; dropping that leaves `f` registered, also after
+    /// The returned [`Registration`] can unregister `f`. Dropping it leaves `f` registered, also after
     /// the last handle of this token is gone, as long as something above can still be cancelled.
     /// Then `f` is dropped without running. (On a token of [`any_of`](Self::any_of) it stays until a
     /// source is cancelled.)
@@ -450,6 +487,7 @@ impl CancellationToken {
     /// # Cost
     ///
     /// A child (1 RMW), 2 RMWs to count and to arm the callback, two allocations.
+    #[doc(alias("Register", "stop_callback", "AfterFunc"))]
     pub fn on_cancel<F>(&self, f: F) -> Registration
     where
         F: FnOnce() + Send + 'static,
@@ -458,8 +496,8 @@ impl CancellationToken {
         Registration::new(&self.handle, f)
     }
 
-    /// [`on_cancel`](Self::on_cancel), and hands the cause to `f`, which so need not own a token to ask for it, and keep its
-    /// tree alive.
+    /// Like [`on_cancel`](Self::on_cancel), but passes the cause to `f`, so that `f` need not own a token to ask for it,
+    /// and keep its tree alive.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -485,6 +523,14 @@ impl CancellationToken {
     {
         self.has_expired_unseen();
         Registration::with_cause(&self.handle, f)
+    }
+}
+
+impl CancellationToken {
+    #[inline]
+    pub(super) fn from_ref(handle: &Handle) -> &CancellationToken {
+        // SAFETY: a token is a handle, and nothing else (`repr(transparent)`).
+        unsafe { &*ptr::from_ref(handle).cast() }
     }
 
     #[cfg(feature = "std")]
@@ -516,7 +562,7 @@ impl From<Handle> for CancellationToken {
 }
 
 impl Clone for CancellationToken {
-    /// Another handle of the same token. Cost: 1 RMW.
+    /// Returns another handle of the same token. Cost: 1 RMW.
     ///
     /// # Aborts
     ///

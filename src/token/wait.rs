@@ -4,10 +4,12 @@ use super::token::CancellationToken;
 pub(crate) use crate::sync::park::until;
 use crate::timer::{self, clock};
 use crate::tree::waiter::Waiter;
-use core::task::Waker;
+use core::future::Future;
+use core::pin::{pin, Pin};
+use core::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// Waits that park the calling thread (feature `std`).
+/// # Waiting as a thread
 impl CancellationToken {
     /// Parks the calling thread until the token is cancelled.
     ///
@@ -22,7 +24,7 @@ impl CancellationToken {
     /// worker.join().unwrap();
     /// ```
     ///
-    /// The thread sleeps by [`std::thread::park`]. A permit that somebody gives to it meanwhile, by
+    /// The thread sleeps by [`std::thread::park`]. A permit that is given to it meanwhile, by
     /// [`Thread::unpark`](std::thread::Thread::unpark), neither ends the wait nor is lost: a wait that has slept leaves a permit
     /// behind. So the next `park` of the thread's own may return at once, for nothing, as `park` may at any time.
     ///
@@ -31,9 +33,10 @@ impl CancellationToken {
         self.wait_until(None);
     }
 
-    /// Parks the calling thread until the token is cancelled, or for `duration`. True: cancelled.
+    /// Parks the calling thread until the token is cancelled, or for `duration`. Returns `true` if it is
+    /// cancelled.
     ///
-    /// A duration beyond what the clock can express is for ever.
+    /// A duration beyond what the clock can express means for ever.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -48,7 +51,8 @@ impl CancellationToken {
         self.wait_until(Instant::now().checked_add(duration))
     }
 
-    /// Parks the calling thread until the token is cancelled, or until `deadline`. True: cancelled.
+    /// Parks the calling thread until the token is cancelled, or until `deadline`. Returns `true` if it is
+    /// cancelled.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -60,12 +64,34 @@ impl CancellationToken {
         self.wait_until(Some(deadline))
     }
 
+    /// Parks the calling thread until the future is ready, or the token is cancelled: then the future is dropped, and
+    /// the answer is `None`. It is [`run_until_cancelled`](Self::run_until_cancelled) for threads: a token that is cancelled
+    /// at the call gives `None` without a poll; after that, of a future that is ready and a cancel, the future goes first.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let token = CancellationToken::new();
+    /// assert_eq!(token.block_on(async { 5 }), Some(5));
+    /// token.cancel();
+    /// assert_eq!(token.block_on(std::future::pending::<()>()), None);
+    /// ```
+    ///
+    /// See [`Context::block_on`](crate::Context::block_on) for what futures may be waited for, and what it costs.
+    ///
+    /// # Panics
+    ///
+    /// When the future does; nothing is left behind.
+    pub fn block_on<F: Future>(&self, future: F) -> Option<F::Output> {
+        use super::FutureExt;
+        block_on(pin!(future.with_cancellation_token(self)), None).flatten()
+    }
+
     fn wait_until(&self, deadline: Option<Instant>) -> bool {
         until_cancelled(self, deadline)
     }
 }
 
-/// Parks the calling thread until the token is cancelled, or until the deadline. True: cancelled.
+/// Parks the calling thread until the token is cancelled, or until the deadline. Returns `true` if it is cancelled.
 pub(crate) fn until_cancelled(token: &CancellationToken, deadline: Option<Instant>) -> bool {
     if token.is_cancelled() {
         return true;
@@ -102,4 +128,19 @@ pub(crate) fn until_done(deadline: Option<Instant>, mut done: impl FnMut(&Waker)
             return false;
         }
     }
+}
+
+/// Parks the calling thread until the future is ready, or until the deadline: none then.
+pub(crate) fn block_on<F: Future>(
+    mut future: Pin<&mut F>,
+    deadline: Option<Instant>,
+) -> Option<F::Output> {
+    let mut output = None;
+    until_done(deadline, |waker| {
+        if let Poll::Ready(ready) = future.as_mut().poll(&mut Context::from_waker(waker)) {
+            output = Some(ready);
+        }
+        output.is_some()
+    });
+    output
 }

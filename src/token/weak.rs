@@ -7,7 +7,7 @@ use core::fmt;
 /// A handle of a token that does not keep it; made by [`CancellationToken::downgrade`].
 ///
 /// It keeps a few words of memory, and nothing of the tree. Children do not keep their parent from
-/// going: once the last handle of a token is gone, [`upgrade`](Self::upgrade) has none, though a cancel from above still
+/// going: once the last handle of a token is gone, [`upgrade`](Self::upgrade) returns `None`, though a cancel from above still
 /// passes through to the children.
 ///
 /// ```
@@ -38,7 +38,7 @@ impl WeakToken {
         WeakToken { weak }
     }
 
-    /// A handle of the token, cancelled or not. `None`: the last one is gone, for good. (While a cancel passes through the
+    /// Returns a handle of the token, cancelled or not; `None` once the last one is gone, and then for good. (While a cancel passes through the
     /// token it may be kept a moment longer.) Never waits.
     ///
     /// Cost: 3 RMWs.

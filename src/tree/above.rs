@@ -11,7 +11,7 @@ use core::ptr;
 /// [`CancellationToken::id`](crate::CancellationToken::id).
 ///
 /// It is a number for logs and as a key, and keeps nothing alive. When a token is gone, another one may get its number. It
-/// is made of an address in memory: who must not learn addresses of the process must not see it either.
+/// is made of an address in memory: keep it from anyone who must not learn addresses of the process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId(usize);
 

@@ -51,6 +51,25 @@ pub(super) struct Edge {
 impl Handle {
     /// A token that is cancelled when any of the sources is. Each has a number, which `any_of_source` gives back.
     pub(crate) fn any_of<'a>(sources: impl Iterator<Item = (usize, &'a Handle)>) -> Handle {
+        Handle::any_of_as(sources, |number| AnyOf::Below(Number::new(number)))
+    }
+
+    /// A token below both that does not say which of them it is cancelled by; none if one of them is already.
+    #[cfg(feature = "std")]
+    pub(crate) fn below_both(&self, other: &Handle) -> Option<Handle> {
+        if self.is_cancelled() || other.is_cancelled() {
+            return None;
+        }
+        let both = [(0, self), (1, other)].into_iter();
+        let token = Handle::any_of_as(both, |_| AnyOf::No);
+        // One that was born cancelled has nothing above it.
+        token.parent_id().is_some().then_some(token)
+    }
+
+    fn any_of_as<'a>(
+        sources: impl Iterator<Item = (usize, &'a Handle)>,
+        kind: impl FnOnce(usize) -> AnyOf,
+    ) -> Handle {
         let mut sources = sources;
         let Some((number, first)) = sources.next() else {
             // User code, before there is a handle to return: it would be lost by a panic.
@@ -78,7 +97,7 @@ impl Handle {
             origin: Cell::new(ptr::null()),
             below: Cell::new(Below::NOTHING),
         });
-        let extension = Extension::new(AnyOf::Below(Number::new(number)), edges.collect());
+        let extension = Extension::new(kind(number), edges.collect());
         // Nobody else knows the token, so nothing else can be in `link`.
         if !target.node().link.extend(extension) {
             unreachable!("a new token has an empty link");
@@ -423,20 +442,21 @@ impl FiredEdges {
             // SAFETY: our handle.
             panics.catch(|| unsafe { reclaim::release(NonNull::from(node)) });
         }
-        for node in mem::replace(&mut self.others, Others::new()).table {
+        // One by one: a panic that nobody catches here leaves the rest to the next call.
+        self.others.len = 0;
+        while let Some(node) = self.others.table.pop() {
             if let Some(node) = NonNull::new(node.cast_mut()) {
                 // SAFETY: our handle.
                 panics.catch(|| unsafe { reclaim::release(node) });
             }
         }
-        let mut next = mem::replace(&mut self.first, ptr::null());
         // SAFETY: in the queue, so in our hands until it is left.
-        while let Some(edge) = unsafe { next.as_ref() } {
-            next = edge.next.get();
+        while let Some(edge) = unsafe { self.first.as_ref() } {
+            self.first = edge.next.get();
             // SAFETY: in our hands, and not used again.
             panics.catch(|| unsafe { Edge::leave(edge) });
         }
-        for joined in mem::take(&mut self.joined) {
+        while let Some(joined) = self.joined.pop() {
             // SAFETY: the same.
             panics.catch(|| unsafe { Edge::leave(joined.edge) });
         }

@@ -7,7 +7,7 @@ use super::extension::{AnyOf, RawCause};
 use super::walk::{Climb, From, Walk};
 use super::word::State;
 use super::{reclaim, room, telling, Handle, Node};
-use crate::sync::{unless_unwinding, Panics, SMALL};
+use crate::sync::{to_the_end, unless_unwinding, Panics, SMALL};
 use core::ptr::{self, NonNull};
 use core::task::Waker;
 
@@ -139,9 +139,7 @@ fn finish(node: &Node, outcome: Outcome) -> bool {
         // SAFETY: the caller keeps the node.
         let mut rest = unsafe { Cancel::after(NonNull::from(node), outcome) };
         let mut panics = Panics::default();
-        rest.mark(usize::MAX);
-        rest.wake(&mut panics);
-        rest.call(&mut panics);
+        rest.finish(&mut panics);
         panics.resume();
         return first;
     }
@@ -177,16 +175,17 @@ fn spread(node: &Node, outcome: Outcome) {
         let mut rest = unsafe { Cancel::after(NonNull::from(node), outcome) };
         rest.fired = fired;
         rest.leave_part(below);
-        rest.mark(usize::MAX);
-        rest.wake(&mut panics);
-        rest.call(&mut panics);
+        rest.finish(&mut panics);
     } else {
         node.word.set_marked();
-        wake_tasks(node, below, &mut panics);
-        run_callbacks(node, below, &mut panics);
-        if let Some(rejected) = outcome.rejected {
-            panics.catch(|| drop(rejected));
-        }
+        let mut rejected = outcome.rejected;
+        to_the_end(|| {
+            wake_tasks(node, below, &mut panics);
+            run_callbacks(node, below, &mut panics);
+            if let Some(rejected) = rejected.take() {
+                panics.catch(|| drop(rejected));
+            }
+        });
     }
     panics.resume();
 }
@@ -666,6 +665,15 @@ impl Cancel {
             Some(_) => {}
             None => self.phase = Phase::Marked,
         }
+    }
+
+    /// All that is left, at once.
+    fn finish(&mut self, panics: &mut Panics) {
+        self.mark(usize::MAX);
+        to_the_end(|| {
+            self.wake(panics);
+            self.call(panics);
+        });
     }
 
     /// Wakes tasks and threads. All is marked.

@@ -20,9 +20,9 @@ use core::{fmt, iter};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ContextError {
-    /// Somebody asked for it.
+    /// It was asked for.
     Cancelled,
-    /// Time ran out.
+    /// The deadline passed.
     DeadlineExceeded,
 }
 
@@ -38,7 +38,7 @@ impl fmt::Display for ContextError {
 impl Error for ContextError {}
 
 /// The cause that the drop of a guard gives: a [`CancelGuard`](crate::CancelGuard), a [`DropGuard`](crate::DropGuard) or a
-/// [`DropGuardRef`](crate::DropGuardRef) went out of scope, and nobody had cancelled before.
+/// [`DropGuardRef`](crate::DropGuardRef) went out of scope, and no cancel had come before.
 ///
 /// So the end of a scope can be told from a cancel that somebody asked for, and a guard that was dropped too early, or
 /// was never kept, shows in what is logged. Its kind is [`ContextError::Cancelled`].
@@ -126,7 +126,7 @@ pub(crate) struct Custom {
 /// # As an error
 ///
 /// A cause displays as the error inside does, and names that error as its
-/// [`source`](Error::source), so that who walks sources finds it; a text and a bare kind have nothing
+/// [`source`](Error::source), so that a walk of the sources finds it; a text and a bare kind have nothing
 /// to find and no source. Whatever prints an error and then its sources, such as anyhow's `{:#}`, prints the text of
 /// a custom error twice; hand it [`error()`](Cause::error) where that matters.
 ///
@@ -313,6 +313,7 @@ impl Cause {
     /// assert_eq!(cause.kind(), ContextError::DeadlineExceeded);
     /// assert!(cause == ContextError::DeadlineExceeded && cause != ContextError::Cancelled);
     /// ```
+    #[must_use]
     pub fn kind(&self) -> ContextError {
         match &self.0 {
             Inner::Bare(bare) => bare.kind(),
@@ -320,13 +321,14 @@ impl Cause {
         }
     }
 
-    /// The error inside. That of a bare kind is the [`ContextError`].
+    /// Returns the error inside. That of a bare kind is the [`ContextError`].
     ///
     /// ```
     /// use cancel_tree::Cause;
     /// let cause = Cause::new(std::io::Error::other("disk on fire"));
     /// assert!(cause.error().is::<std::io::Error>());
     /// ```
+    #[must_use]
     pub fn error(&self) -> &(dyn Error + Send + Sync + 'static) {
         match &self.0 {
             Inner::Bare(Bare::Kind(kind)) => kind,
@@ -335,7 +337,7 @@ impl Cause {
         }
     }
 
-    /// The error inside, if it is an `E`. A bare kind is a [`ContextError`].
+    /// Returns the error inside if it is an `E`. A bare kind is a [`ContextError`].
     ///
     /// An `E` in a `Box<E>`, an `Arc<E>`, an `Arc<dyn Error + Send + Sync>` or another `Cause` is one too.
     /// [`find`](Cause::find) looks into sources as well. [With anyhow](Cause#with-anyhow) it takes another step.
@@ -366,7 +368,7 @@ impl Cause {
             .any(|inner| Bare::of(inner).is_some() || inner.downcast_ref().is_some_and(is_own))
     }
 
-    /// The first `E` among the error inside and its [sources](Error::source): Go's `errors.As`.
+    /// Returns the first `E` among the error inside and its [sources](Error::source): Go's `errors.As`.
     ///
     /// Each is looked at as [`downcast_ref`](Cause::downcast_ref) does; of an `io::Error` what it was made from,
     /// which its `source()` leaves out, is looked at as well. Sources that go in circles end after a thousand.
@@ -382,6 +384,7 @@ impl Cause {
     /// let found = cause.find::<io::Error>().unwrap();
     /// assert_eq!(found.kind(), io::ErrorKind::ConnectionReset);
     /// ```
+    #[doc(alias("As", "errors.As", "downcast"))]
     pub fn find<E: Error + 'static>(&self) -> Option<&E> {
         follow(self.error(), next).find_map(at)
     }

@@ -216,7 +216,7 @@ impl Node {
     /// The child list from the newest chunk to the oldest.
     ///
     /// # Safety
-    /// The caller is the node's last owner, and the iterator is used while he is.
+    /// The caller is the node's last owner, and the iterator is used while it is.
     pub(super) unsafe fn children(&self) -> impl Iterator<Item = &Node> {
         // Relaxed: the last owner has acquired what the others did, the pushes too.
         let first = self.children.load(Relaxed);
@@ -297,7 +297,7 @@ impl Node {
                 continue;
             }
             // A node found by walking may have been linked by a creator who has not announced
-            // it yet, and a canceller could miss it: announce it for him (I6).
+            // it yet, and a canceller could miss it: announce it in the creator's place (I6).
             if !mem::replace(&mut announced, true) && self.word.announce_children().is_cancelled() {
                 return Search::Cancelled;
             }
@@ -447,7 +447,7 @@ impl Node {
 
 /// The shards of a parent.
 pub(super) fn shards_of<'a>(first: NonNull<Node>) -> impl Iterator<Item = &'a Node> {
-    // SAFETY: the caller has them from an extension of a node that he holds.
+    // SAFETY: the caller has them from an extension of a node that it holds.
     unsafe { nodes_of(first, SHARD_CLASS) }
 }
 
@@ -591,7 +591,7 @@ fn create_slowly<'a>(
 }
 
 /// A free node of another thread's shard, or from before there were shards: so a producer and a
-/// consumer of children do not make the tree grow, each on his side.
+/// consumer of children do not make the tree grow, each on its side.
 fn claim_elsewhere(parent: &Node, home: &Node, handles: Bits) -> Option<NonNull<Node>> {
     parent
         .other_homes(home)

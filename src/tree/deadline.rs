@@ -7,6 +7,8 @@
 use super::cancel::{self, Cancel};
 use super::cause::{Cause, ContextError};
 use super::extension::{AnyOf, Extension, Remains};
+use super::moving::Moving;
+use super::word::State;
 use super::{reclaim, Handle, Node};
 use crate::sync::{Arc, Panics, UnsafeCell};
 use crate::timer::clock::Moment;
@@ -23,13 +25,19 @@ use std::time::Instant;
 /// entry, its first field's first field.
 #[repr(C)]
 pub(super) struct Timing {
-    entry: Entry,
+    pub(super) entry: Entry,
     /// The deadline's cause. Written before the deadline is armed, read by who notices that it has passed.
     cause: UnsafeCell<Option<Cause>>,
     /// When that is, as its user has said it. Written by the creator of the node.
     exact: UnsafeCell<Option<Instant>>,
     /// Written by the creator of the node, emptied by its last owner.
-    foreign: UnsafeCell<Option<Box<Foreign>>>,
+    beside: UnsafeCell<Option<Box<Beside>>>,
+}
+
+/// What few nodes have beside the timer's entry.
+pub(super) enum Beside {
+    Foreign(Foreign),
+    Moving(Arc<Moving>),
 }
 
 /// A parent that is not one of ours.
@@ -62,21 +70,61 @@ impl Timing {
             entry,
             cause: UnsafeCell::new(None),
             exact: UnsafeCell::new(None),
-            foreign: UnsafeCell::new(None),
+            beside: UnsafeCell::new(None),
         }
     }
 
     #[inline]
-    fn foreign(&self) -> Option<&Foreign> {
+    fn beside(&self) -> Option<&Beside> {
         // SAFETY: written before the node was shared.
-        self.foreign.with(|f| unsafe { (*f).as_deref() })
+        self.beside.with(|beside| unsafe { (*beside).as_deref() })
+    }
+
+    #[inline]
+    fn foreign(&self) -> Option<&Foreign> {
+        match self.beside()? {
+            Beside::Foreign(foreign) => Some(foreign),
+            Beside::Moving(_) => None,
+        }
+    }
+
+    /// What moves the deadline.
+    #[inline]
+    pub(super) fn moving(&self) -> Option<&Moving> {
+        match self.beside()? {
+            Beside::Foreign(_) => None,
+            Beside::Moving(moving) => Some(moving),
+        }
+    }
+
+    /// The node is new, and the deadline not armed.
+    pub(super) fn set_moving(&self, moving: Arc<Moving>) {
+        let beside = Some(Box::new(Beside::Moving(moving)));
+        // SAFETY: the node is not shared.
+        self.beside.with_mut(|b| unsafe { *b = beside });
+    }
+
+    /// Why the node is cancelled when its deadline passes.
+    ///
+    /// # Safety
+    /// The deadline is not armed, and nobody else arms it.
+    pub(super) unsafe fn set_cause(&self, cause: Cause) {
+        // SAFETY: who reads it does so when the deadline has passed.
+        self.cause.with_mut(|c| unsafe { *c = Some(cause) });
+    }
+
+    /// Armed for that moment or an earlier one, or about to fire: the moment.
+    fn due(&self, passed: Moment) -> Option<Moment> {
+        let due = self.entry.due(passed)?;
+        let later = self.moving().and_then(|moving| moving.put_off(due));
+        later.map_or(Some(due), |later| Some(later).filter(|l| *l <= passed))
     }
 
     /// A deadline without a cause, or nothing.
     #[inline]
     pub(super) fn is_bare(&self) -> bool {
         // SAFETY: written before the node was shared.
-        self.foreign().is_none() && self.cause.with(|c| unsafe { (*c).is_none() })
+        self.beside().is_none() && self.cause.with(|c| unsafe { (*c).is_none() })
     }
 
     /// A trigger that may still fire.
@@ -104,7 +152,7 @@ impl Timing {
         // SAFETY: the caller's promise; the timer looks at the entry only.
         unsafe {
             remains.deadline_cause = self.cause.with_mut(|c| (*c).take());
-            remains.foreign = self.foreign.with_mut(|f| (*f).take());
+            remains.beside = self.beside.with_mut(|b| (*b).take());
         }
     }
 }
@@ -124,6 +172,7 @@ static TABLE: Table = Table {
     mark,
     wake,
     call,
+    put_off,
     free,
 };
 
@@ -134,6 +183,7 @@ unsafe fn mark(entry: NonNull<Entry>, budget: usize) -> bool {
     let (this, node) = unsafe { (entry.as_ref(), node_of(entry)) };
     let notes = this.notes();
     let mut cancel = if notes.is_null() {
+        note_passed(node, this);
         // SAFETY: as above. The extension keeps the cause.
         unsafe { Cancel::begin(NonNull::from(node), deadline_cause(node)) }
     } else {
@@ -198,6 +248,15 @@ unsafe fn call(entry: NonNull<Entry>) {
 }
 
 /// # Safety
+/// `Table::put_off`.
+unsafe fn put_off(entry: NonNull<Entry>) -> Option<Moment> {
+    // SAFETY: FIRING keeps entry and node.
+    let (this, node) = unsafe { (entry.as_ref(), node_of(entry)) };
+    let moving = node.link.extension()?.timing.moving()?;
+    moving.put_off(this.look().deadline())
+}
+
+/// # Safety
 /// `Table::free`.
 unsafe fn free(entry: NonNull<Entry>) {
     // SAFETY: the first field of an extension, which nobody else has; the pointer is to all of it.
@@ -209,6 +268,13 @@ unsafe fn free(entry: NonNull<Entry>) {
 unsafe fn node_of<'a>(entry: NonNull<Entry>) -> &'a Node {
     // SAFETY: FIRING keeps the node.
     unsafe { &*entry.as_ref().owner().cast() }
+}
+
+/// What cancels the node is its deadline. Unless it is cancelled already.
+fn note_passed(node: &Node, entry: &Entry) {
+    if !node.word.load().is_cancelled() {
+        entry.note_passed();
+    }
 }
 
 /// Why a node is cancelled when its own deadline passes.
@@ -228,6 +294,8 @@ struct Rest {
     cancel: Cancel,
     /// Keeps what is cancelled, which is this token or above it.
     kept: Handle,
+    /// A deadline that can be moved is FIRING meanwhile.
+    fires: Option<NonNull<Node>>,
 }
 
 impl Rest {
@@ -237,14 +305,29 @@ impl Rest {
         // SAFETY: the box that was given away, of which the job is the first field.
         let rest = unsafe { Box::from_raw(job.cast::<Rest>().as_ptr()) };
         let Rest {
-            mut cancel, kept, ..
+            mut cancel,
+            kept,
+            fires,
+            ..
         } = *rest;
         let mut panics = Panics::default();
         cancel.wake(&mut panics);
         cancel.call(&mut panics);
         drop(cancel);
+        if let Some(node) = fires {
+            // SAFETY: `kept` keeps it.
+            end_firing(unsafe { node.as_ref() });
+        }
         panics.catch(|| drop(kept));
         panics.resume();
+    }
+}
+
+/// A thread that has noticed a deadline that can be moved is through. It holds the node: so nobody has left it a handle.
+fn end_firing(node: &Node) {
+    if let Some(extension) = node.link.extension() {
+        let left = extension.timing.entry.trigger().finish();
+        debug_assert!(!left);
     }
 }
 
@@ -272,9 +355,33 @@ impl Handle {
         self.arm(extension, deadline);
     }
 
+    /// The token is new, and is done from the beginning: the deadline that it was to have has passed.
+    #[cold]
+    pub(crate) fn expire_at_birth(&self, cause: Cause) {
+        let extension = self.put_extension();
+        // SAFETY: the token's extension, which it has as long as it is held.
+        let entry = unsafe { &extension.as_ref().timing.entry };
+        entry.set_owner(ptr::null_mut());
+        entry.note_passed();
+        self.cancel_with(cause);
+    }
+
+    /// Cancelled by the deadline that was set for it, and not by one above, or by somebody.
+    pub(crate) fn is_expired_itself(&self) -> bool {
+        let node = self.node();
+        let state = node.word.load();
+        let is_own = state.is_cancelled() && state.has_any(State::OWN);
+        is_own
+            && state.has_any(State::DEADLINE)
+            && node
+                .link
+                .extension()
+                .is_some_and(|e| e.timing.entry.has_passed())
+    }
+
     /// An extension for a new token.
     #[inline]
-    fn put_extension(&self) -> NonNull<Extension> {
+    pub(super) fn put_extension(&self) -> NonNull<Extension> {
         let new = |entry| Extension::of_timing(Timing::with(entry)).cast();
         let extension = pool::take(&TABLE, new).cast();
         self.node().link.put_extension_unshared(extension);
@@ -296,34 +403,66 @@ impl Handle {
         let mut first: Option<(Moment, &Node)> = None;
         self.each_above(|node| {
             let extension = node.link.extension();
-            let due = extension.and_then(|extension| extension.timing.entry.due(passed));
+            let due = extension.and_then(|extension| extension.timing.due(passed));
             if let Some(due) = due.filter(|due| first.is_none_or(|(other, _)| *due < other)) {
                 first = Some((due, node));
             }
             true
         });
-        if let Some((_, node)) = first {
-            if timer::is_running() {
-                self.cancel_above_by_worker(node);
-            } else {
-                cancel::cancel_because(node, deadline_cause(node));
+        let Some((_, node)) = first else { return };
+        let Some(timing) = node.link.extension().map(|extension| &extension.timing) else {
+            return;
+        };
+        let mut moves = None;
+        if let Some(moving) = timing.moving() {
+            // Of this step and one that moves it, one is first.
+            let mut seen = timing.entry.look();
+            loop {
+                if seen.is_firing() && !moving.is_idle() {
+                    // The timer is at it, and that stands: but the caller is not to go on before it is done.
+                    break;
+                }
+                if !seen.is_armed() || seen.deadline() > passed {
+                    // It has been moved, or is through, or the timer is to say whether it has been touched.
+                    return;
+                }
+                if timing.entry.begin(seen) {
+                    moves = Some(NonNull::from(node));
+                    break;
+                }
+                seen = timing.entry.look();
             }
+        }
+        note_passed(node, &timing.entry);
+        if timer::is_running() {
+            self.cancel_above_by_worker(node, moves);
+        } else {
+            let mut panics = Panics::default();
+            panics.catch(|| _ = cancel::cancel_because(node, deadline_cause(node)));
+            if moves.is_some() {
+                end_firing(node);
+            }
+            panics.resume();
         }
     }
 
     /// Cancels the token, or one above it, because its deadline has passed, and has a worker wake tasks and threads and run
     /// callbacks: whoever notices the deadline is about to go on, and a callback may take long, or wait for that.
-    fn cancel_above_by_worker(&self, node: &Node) {
+    fn cancel_above_by_worker(&self, node: &Node, moves: Option<NonNull<Node>>) {
         // SAFETY: the handle keeps the token and what is above (I5), and `Rest` has another one.
         let mut cancel = unsafe { Cancel::begin(NonNull::from(node), deadline_cause(node)) };
         cancel.mark(usize::MAX);
         if cancel.is_idle() {
+            if moves.is_some() {
+                end_firing(node);
+            }
             return;
         }
         let rest = Box::new(Rest {
             job: Job::new(Rest::run_job),
             cancel,
             kept: self.clone(),
+            fires: moves,
         });
         // SAFETY: the job is the box's, which is the job's from now on. The first field is where the whole is.
         unsafe { timer::run_on_worker(NonNull::from(Box::leak(rest)).cast()) };
@@ -339,17 +478,24 @@ impl Handle {
         }
     }
 
-    /// The earliest of the deadlines that the token has, and those above it.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        let mut earliest = None;
+    /// The earliest of the deadlines that the token has, and those above it; and whether one of them can be moved.
+    pub(crate) fn deadline(&self) -> (Option<Instant>, bool) {
+        let (mut earliest, mut moves) = (None, false);
         self.each_above(|node| {
-            // SAFETY: written before the node was shared, and not changed while it is held.
-            let exact = |extension: &Extension| extension.timing.exact.with(|e| unsafe { *e });
-            let own = node.link.extension().and_then(exact);
-            earliest = earliest.into_iter().chain(own).min();
+            if let Some(timing) = node.link.extension().map(|extension| &extension.timing) {
+                let own = match timing.moving() {
+                    Some(moving) => {
+                        moves = true;
+                        moving.deadline(&timing.entry)
+                    }
+                    // SAFETY: written before the node was shared, and not changed while it is held.
+                    None => timing.exact.with(|e| unsafe { *e }),
+                };
+                earliest = earliest.into_iter().chain(own).min();
+            }
             true
         });
-        earliest
+        (earliest, moves)
     }
 
     /// A root below a parent of another kind: `subscribe` is given the signal by which that cancels the
@@ -377,18 +523,21 @@ impl Handle {
             trigger: Trigger::armed(),
             node: NonNull::from(node),
         });
-        // SAFETY: the node is not shared.
-        let set = |foreign| timing.foreign.with_mut(|f| unsafe { *f = foreign });
-        set(Some(Box::new(Foreign {
+        let set = |foreign| {
+            let beside = Some(Box::new(Beside::Foreign(foreign)));
+            // SAFETY: the node is not shared.
+            timing.beside.with_mut(|b| unsafe { *b = beside });
+        };
+        set(Foreign {
             signal: signal.clone(),
             _subscription: Box::new(()),
-        })));
+        });
         // User code. It may signal at once; if it panics, the handle's drop settles everything.
         let subscription = subscribe(Signal(signal.clone()));
-        set(Some(Box::new(Foreign {
+        set(Foreign {
             signal,
             _subscription: subscription,
-        })));
+        });
         handle
     }
 }

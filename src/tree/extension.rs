@@ -12,11 +12,11 @@
 use super::any_of::Edge;
 use super::cause::{Cause, ContextError, Custom, GuardDropped};
 #[cfg(feature = "std")]
-use super::deadline::{Foreign, Timing};
+use super::deadline::{Beside, Timing};
 use super::room::Room;
 use super::word::State;
 use super::{weak, Node};
-use crate::sync::{Acquire, Arc, AtomicPtr, Panics, Relaxed, Release};
+use crate::sync::{const_where_possible, Acquire, Arc, AtomicPtr, Panics, Relaxed, Release};
 use alloc::boxed::Box;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
@@ -100,6 +100,7 @@ impl Extension {
         let raw = this.as_ptr();
         // SAFETY: the caller's promise. Raw places: the timer may look at the entry meanwhile.
         let (cause, edges) = unsafe {
+            // Relaxed, here and below: the only owner has acquired what the others did, and gives it to the next with the node.
             let cause = (*raw).cause.load(Relaxed);
             (*raw).cause.store(ptr::null_mut(), Relaxed);
             (*raw).rooms.store(ptr::null_mut(), Relaxed);
@@ -278,8 +279,8 @@ impl Remains {
             if self.deadline_cause.is_some() {
                 panics.catch(|| drop(self.deadline_cause));
             }
-            if self.foreign.is_some() {
-                panics.catch(|| drop(self.foreign));
+            if self.beside.is_some() {
+                panics.catch(|| drop(self.beside));
             }
         }
     }
@@ -293,7 +294,7 @@ pub(super) struct Remains {
     #[cfg(feature = "std")]
     pub(super) deadline_cause: Option<Cause>,
     #[cfg(feature = "std")]
-    pub(super) foreign: Option<Box<Foreign>>,
+    pub(super) beside: Option<Box<Beside>>,
 }
 
 /// A counted pointer of a custom cause, with its tag: the CAS that places it decides whose
@@ -392,8 +393,10 @@ impl RawCause {
 pub(super) struct Link(AtomicPtr<()>);
 
 impl Link {
-    pub(super) fn new() -> Link {
-        Link(AtomicPtr::new(ptr::null_mut()))
+    const_where_possible! {
+        pub(super) fn new() -> Link {
+            Link(AtomicPtr::new(ptr::null_mut()))
+        }
     }
 
     // ----- while the node is free ----------------------------------------------------------
@@ -427,6 +430,15 @@ impl Link {
         } else {
             None
         }
+    }
+
+    /// The same, as a pointer that may be used for all of it, by who frees it too.
+    #[cfg(feature = "std")]
+    pub(super) fn extension_raw(&self) -> Option<NonNull<Extension>> {
+        // Acquire: as in `extension`.
+        let value = self.0.load(Acquire);
+        let raw = value.map_addr(|a| a & !TAGS).cast();
+        NonNull::new(raw).filter(|_| value.addr() & TAGS == EXTENSION)
     }
 
     /// Gives the node an extension, if `link` is still null. True: it is the node's now. False: it is gone.

@@ -9,6 +9,7 @@ use alloc::boxed::Box;
 use core::ptr::{self, NonNull};
 
 /// A counted reference to a node: what a token is made of.
+#[repr(transparent)]
 pub(crate) struct Handle(pub(super) NonNull<Node>);
 
 // SAFETY: what a node holds of others' (wakers, causes, callbacks) is Send and Sync, and all

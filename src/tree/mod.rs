@@ -10,12 +10,13 @@
 //!
 //! - **I1** `parent` and, once linked, `sibling` are fixed while the parent is not DEAD.
 //! - **I2** A linked node is memory of its parent's list and is freed, or reset, only by the
-//!   one who has made the parent DEAD or is freeing the parent, and then by him alone.
+//!   one who has made the parent DEAD or is freeing the parent, and then by that one alone.
 //! - **I3** A node with CANCELLED and INHERITED is *frozen*: neither claimed nor reset, nor is
 //!   anything below it, before the cancelled ancestor dies, which the canceller's handle prevents.
 //! - **I4** Every strong reference to a node is counted in its word, and only who owns one can make
 //!   another. So "one handle", found by a load by its owner, stays true until it acts. (Weak handles are
-//!   in the way of that until the owner has settled them: `weak.rs`.)
+//!   in the way of that until the owner has settled them: `weak.rs`. The node of a static always has one
+//!   handle more than anybody can give up: `fixed.rs`.)
 //! - **I5** A living child of a node without handles of its own has ORPHAN and owns one handle
 //!   of it. So parents of living nodes are alive, and climbing by `parent` is safe.
 //! - **I6** A cancel, own or inherited, is a read-modify-write on the word of each node that
@@ -36,7 +37,10 @@ mod deadline;
 #[cfg(feature = "std")]
 mod elsewhere;
 mod extension;
+mod fixed;
 mod handle;
+#[cfg(feature = "std")]
+mod moving;
 mod node;
 mod reclaim;
 mod room;
@@ -52,6 +56,9 @@ pub use cause::{Cause, ContextError, GuardDropped};
 pub(crate) use deadline::Signal;
 #[cfg(feature = "std")]
 pub(crate) use elsewhere::Elsewhere;
+pub(crate) use fixed::Fixed;
 pub(crate) use handle::Handle;
+#[cfg(feature = "std")]
+pub(crate) use moving::Moving;
 pub(crate) use node::Node;
 pub(crate) use weak::Weak;

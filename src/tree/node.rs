@@ -3,7 +3,7 @@
 use super::extension::Link;
 use super::waiter::Slot;
 use super::word::{State, Word};
-use crate::sync::{AtomicPtr, UnsafeCell};
+use crate::sync::{const_where_possible, AtomicPtr, UnsafeCell};
 use core::ptr;
 
 /// One token's memory: a cache line where pointers have 64 bits.
@@ -35,15 +35,17 @@ const _: () = assert!(size_of::<Node>() == 64);
 const _: () = assert!(size_of::<Node>() == if size_of::<Word>() == 8 { 48 } else { 32 });
 
 impl Node {
-    pub(super) fn new(state: State, parent: *const Node) -> Node {
-        Node {
-            word: Word::new(state),
-            children: AtomicPtr::new(ptr::null_mut()),
-            sibling: UnsafeCell::new(ptr::null_mut()),
-            parent,
-            link: Link::new(),
-            hint: AtomicPtr::new(ptr::null_mut()),
-            slot: Slot::new(),
+    const_where_possible! {
+        pub(super) fn new(state: State, parent: *const Node) -> Node {
+            Node {
+                word: Word::new(state),
+                children: AtomicPtr::new(ptr::null_mut()),
+                sibling: UnsafeCell::new(ptr::null_mut()),
+                parent,
+                link: Link::new(),
+                hint: AtomicPtr::new(ptr::null_mut()),
+                slot: Slot::new(),
+            }
         }
     }
 

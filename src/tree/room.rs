@@ -58,7 +58,7 @@ const _: () = assert!(align_of::<Room>() <= align_of::<Node>());
 /// So many rooms are looked at before another one is made.
 const LOOK: usize = if SMALL { 2 } else { 4 };
 
-/// The canceller has been here: nobody takes a seat any more, and the wakers are his.
+/// The canceller has been here: nobody takes a seat any more, and the wakers are the canceller's.
 const CLOSED: Bits = 1 << (Bits::BITS - 1);
 /// The room is in its home's stack, or was until a race.
 const LISTED: Bits = 1 << (Bits::BITS - 2);
@@ -244,7 +244,7 @@ impl Seated {
         let seat = self.seat as usize;
         // Read before it is known whose it is: a canceller only reads too, and nobody writes before the
         // seat has been given up.
-        // SAFETY: written by the caller. It is a copy of bytes, used only if it is his.
+        // SAFETY: written by the caller. It is a copy of bytes, used only if it is the caller's.
         let raw = this.seats[seat].0.with(|cell| unsafe { ptr::read(cell) });
         // Release: pairs with `take`. Acquire: pairs with `close`, as in `is_called`.
         let before = this.word.fetch_and(!(taken(seat) | armed(seat)), AcqRel);

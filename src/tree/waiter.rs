@@ -9,7 +9,7 @@ use super::any_of::Edge;
 use super::room::{self, Seated};
 use super::word::{Refused, State, Word};
 use super::{children, reclaim, telling, Handle, Node};
-use crate::sync::{thread, unless_unwinding, UnsafeCell};
+use crate::sync::{const_where_possible, thread, unless_unwinding, UnsafeCell};
 use core::mem::{self, ManuallyDrop, MaybeUninit};
 use core::ptr;
 use core::task::{RawWakerVTable, Waker};
@@ -30,8 +30,10 @@ union Raw {
 pub(super) struct Slot(UnsafeCell<MaybeUninit<Raw>>);
 
 impl Slot {
-    pub(super) fn new() -> Slot {
-        Slot(UnsafeCell::new(MaybeUninit::uninit()))
+    const_where_possible! {
+        pub(super) fn new() -> Slot {
+            Slot(UnsafeCell::new(MaybeUninit::uninit()))
+        }
     }
 
     /// Puts something in and arms the slot; hands it back if the token is cancelled.
@@ -80,14 +82,14 @@ impl Slot {
     }
 
     /// Takes the waker out, by the waiter who armed it and a `step` that clears WAITER and gives up the slot; true: it
-    /// was he who cleared it.
+    /// was the caller who cleared it.
     ///
     /// # Safety
-    /// The slot is the caller's, and he has armed it.
+    /// The slot is the caller's, which has armed it.
     unsafe fn take_by(&self, step: impl FnOnce() -> bool) -> Option<Waker> {
         // Read before it is known whose it is: a canceller who takes it reads too, and nobody writes
         // before the slot has been given up.
-        // SAFETY: the caller has written it. It is a copy of bytes, used only if it is his.
+        // SAFETY: the caller has written it. It is a copy of bytes, used only if it is the caller's.
         let raw = self.0.with(|slot| unsafe { ptr::read(slot) });
         // SAFETY: who clears WAITER owns the content (I8), a waker as the caller has armed it.
         step().then(|| ManuallyDrop::into_inner(unsafe { raw.assume_init().waker }))
@@ -349,6 +351,27 @@ fn refuse(waker: Waker) -> bool {
 fn shard_if_contended(node: &Node) {
     if !node.is_sharded() && thread::contended() {
         node.grow();
+    }
+}
+
+impl Handle {
+    /// Leaves `waker` in the token's own slot, for good: it goes when the token does, and keeps nothing but what it has
+    /// itself. The token is new. Handed back if it is cancelled.
+    #[cfg(feature = "std")]
+    pub(crate) fn put_waker(&self, waker: Waker) -> Result<(), Waker> {
+        let node = self.node();
+        if node.word.take_slot().is_err() {
+            return Err(waker);
+        }
+        // SAFETY: `take_slot` succeeded.
+        let armed = unsafe {
+            let content = Content::Waker(waker);
+            node.slot.arm_exclusive(&node.word, content, State::NONE)
+        };
+        armed.map_err(|rejected| match rejected {
+            Content::Waker(waker) => waker,
+            Content::Edge(_) => unreachable!("what was put in comes back"),
+        })
     }
 }
 

@@ -1,10 +1,10 @@
 //! Knowing a token without keeping it: a counted cell beside the node, which outlives it.
 //!
 //! That makes a handle out of none, so "one handle, found by its owner" (I4) does not stand any more where there is such a
-//! cell. The last owner therefore first ends it (`settle`): after that, what it finds stands as elsewhere. Who upgrades
+//! cell. The last owner therefore first ends it (`settle`): after that, what it finds stands as elsewhere. What upgrades
 //! counts itself in the cell, adds a handle to the node, and leaves with TOUCHED. So the last owner finds
 //!
-//! - upgraders: they get a handle (`LEFT`), and the first who leaves gives it up, for it has its own by then;
+//! - upgraders: they get a handle (`LEFT`), and the first that leaves gives it up, for it has its own by then;
 //! - TOUCHED: it takes that away, and *then* looks at the node's word again;
 //! - neither: nobody has come since it looked at the word, and by the same step nobody will.
 //!
@@ -28,7 +28,7 @@ const ONE: usize = 1 << 3;
 /// What weak handles point to.
 pub(crate) struct Cell {
     state: AtomicUsize,
-    /// Good as long as the state is ALIVE, and for who has counted itself then.
+    /// Good as long as the state is ALIVE, and for an upgrader that has counted itself then.
     node: UnsafeCell<NonNull<Node>>,
 }
 
@@ -62,9 +62,10 @@ impl Handle {
 }
 
 impl Weak {
-    /// None: the last handle is gone.
+    /// `None` if the last handle is gone.
     pub(crate) fn upgrade(&self) -> Option<Handle> {
         let cell = &*self.0;
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = cell.state.load(Relaxed);
         loop {
             if seen & ALIVE == 0 {
@@ -85,6 +86,7 @@ impl Weak {
         // SAFETY: counted in while ALIVE: the last owner leaves us a handle rather than go.
         unsafe { cell.node().as_ref() }.word.add_handle();
         let handle = Handle(cell.node());
+        // Relaxed: a guess, which the CAS below checks.
         seen = cell.state.load(Relaxed);
         loop {
             // What was left is given up by the first who has a handle of its own: from then on that one is the last
@@ -112,13 +114,15 @@ impl Cell {
         self.node.with(|node| unsafe { *node })
     }
 
-    /// The last owner's part, after it has found one handle and before it acts on that. False: that is not so any more,
-    /// or may not be.
+    /// The last owner's part, after it has found one handle and before it acts on that. Returns `false` if that is not
+    /// so any more, or may not be.
     pub(super) fn settle(&self, node: &Node) -> bool {
+        // Relaxed: a guess, which the CAS below checks.
         let mut seen = self.state.load(Relaxed);
         while seen & ALIVE != 0 {
             if seen >= ONE {
                 // A handle for them, before they can know of it.
+                // Relaxed: the handle is a count on the node's own word, where an upgrader adds one before it takes one back.
                 node.word.add_handle();
                 match self
                     .state

@@ -6,7 +6,9 @@
 //! comments here name the partner.
 
 use super::cause::ContextError;
-use crate::sync::{abort_on_overflow, AcqRel, Acquire, AtomicBits, Bits, Relaxed, Release};
+use crate::sync::{
+    abort_on_overflow, const_where_possible, AcqRel, Acquire, AtomicBits, Bits, Relaxed, Release,
+};
 
 const SHIFT: u32 = 17;
 const ONE: Bits = 1 << SHIFT;
@@ -179,8 +181,10 @@ pub(crate) enum Refused {
 pub(crate) struct Word(AtomicBits);
 
 impl Word {
-    pub(crate) fn new(state: State) -> Word {
-        Word(AtomicBits::new(state.0))
+    const_where_possible! {
+        pub(crate) fn new(state: State) -> Word {
+            Word(AtomicBits::new(state.0))
+        }
     }
 
     /// Acquire: a reader that sees CANCELLED sees the kind, the cause and everything that
@@ -218,9 +222,9 @@ impl Word {
         }
     }
 
-    /// Takes back `n` handles of which the caller knows that another one remains his.
+    /// Takes back `n` handles of which the caller knows that it keeps another one.
     pub(crate) fn return_handles(&self, n: usize) {
-        // Relaxed: what the caller did is published when he gives up the other one.
+        // Relaxed: what the caller did is published when it gives up the other one.
         self.0.fetch_sub(n as Bits * ONE, Relaxed);
     }
 
@@ -229,7 +233,7 @@ impl Word {
     /// another (I4).
     #[inline]
     pub(crate) fn release_unless_sole(&self) -> Option<State> {
-        // Acquire, also on failure: who finds himself alone must see all that the others
+        // Acquire, also on failure: a handle that finds itself alone must see all that the others
         // did before they let go (the Release below).
         let mut seen = self.0.load(Acquire);
         loop {
@@ -281,7 +285,7 @@ impl Word {
     /// step. `Ok`: this call was the first; the state is what it made of the word.
     ///
     /// With nothing below this step is all of the cancel, MARKED included; but for who waits at the node. If the caller
-    /// `wakes_at_once`, true beside the state says that the content of the slot is his.
+    /// `wakes_at_once`, true beside the state says that the content of the slot is the caller's.
     #[inline]
     pub(crate) fn cancel(&self, how: State, wakes_at_once: bool) -> Result<(State, bool), State> {
         let mut seen = self.load();
@@ -448,7 +452,7 @@ impl Word {
             if seen.is_cancelled() {
                 return Err(Refused::Cancelled);
             }
-            // Release: pairs with the load by which a canceller finds WAITER before he reads the slot.
+            // Release: pairs with the load by which a canceller finds WAITER before it reads the slot.
             // Acquire on failure: a refused waiter goes on as one that saw the cancel.
             match self.0.compare_exchange_weak(
                 seen.0,
@@ -489,7 +493,7 @@ impl Word {
         !self.load().has_any(State::WAITER)
     }
 
-    /// A canceller comes by an edge's node that is armed, or that another one is at: until `end_firing` he has one
+    /// A canceller comes by an edge's node that is armed, or that another one is at: until `end_firing` it has one
     /// of its handles, and the edge and its target stay.
     pub(crate) fn begin_firing(&self, seen: State) -> Result<(), State> {
         if seen.handles() >= MAX_HANDLES {
@@ -554,7 +558,7 @@ impl Word {
         false
     }
 
-    /// A last owner's step: the word becomes `new` if it still is `seen`, which he has acquired.
+    /// A last owner's step: the word becomes `new` if it still is `seen`, which the owner has acquired.
     #[inline]
     pub(crate) fn vacate(&self, seen: State, new: State) -> Result<(), State> {
         // Release: hands the node to `claim` and tells a dying parent (`adopt`, `load`) that we are

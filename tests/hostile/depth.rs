@@ -1,4 +1,4 @@
-//! Hostile drops along a million: the stack does not grow with the tree. It does with what the user himself puts
+//! Hostile drops along a million: the stack does not grow with the tree. It does with what the user puts
 //! inside of each other, as it does for a list of boxes.
 
 use crate::kit::*;

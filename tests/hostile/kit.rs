@@ -836,7 +836,7 @@ pub type Trigger = Box<dyn FnOnce() + Send>;
 pub enum Panics {
     /// One of them surfaces where the trigger is pulled; none if that thread is unwinding.
     Surface,
-    /// It is the user's own call that panics: `poll` when it clones the waker, a closure that he passes. While
+    /// It is the user's own call that panics: `poll` when it clones the waker, a closure that is passed in. While
     /// unwinding that is Rust's abort, and not for us to prevent.
     Direct,
     /// Nobody is there to be told: a worker thread, a payload.

@@ -185,7 +185,7 @@ fn everything_that_goes_with_a_tree_panics() {
     });
 }
 
-/// Drops the last handle of a token that the canceller is at: he has to let it go, cause and all.
+/// Drops the last handle of a token that the canceller is at: the canceller has to let it go, cause and all.
 #[test]
 fn a_cause_explodes_when_the_canceller_lets_go_of_an_any_of() {
     const TOKENS: usize = 4;

@@ -14,7 +14,7 @@ fn cancel_vs_cancel_of_one_token() {
         let (root2, parent2, child2) = (root.clone(), parent.clone(), child.clone());
         let thread = spawn(move || {
             root2.cancel();
-            // Also if the other one was first and is still on his way.
+            // Also if the other one was first and is still on its way.
             reached(&parent2);
             reached(&child2);
         });
@@ -124,7 +124,7 @@ fn cancel_below_a_finished_cancel_vs_reader() {
     });
 }
 
-/// The second canceller finds the creator's parent marked by the first, who may be on his way
+/// The second canceller finds the creator's parent marked by the first, which may be on its way
 /// still: what was made before the mark is cancelled when the second one returns.
 #[test]
 fn second_canceller_vs_creator_below_vs_first() {

@@ -171,7 +171,7 @@ fn three_creators_share_no_node() {
     });
 }
 
-/// Who offers a place passes on the hint that he finds; who gets it from him must be able to rely
+/// A thread that offers a place passes on the hint that it finds; the one that gets it must be able to rely
 /// on the node behind it.
 #[test]
 fn create_of_a_chunk_vs_drop_vs_creator_who_follows_both_hints() {
@@ -190,7 +190,7 @@ fn create_of_a_chunk_vs_drop_vs_creator_who_follows_both_hints() {
     });
 }
 
-/// A claimer passes on the hint that he finds in the place.
+/// A claimer passes on the hint that it finds in the place.
 #[test]
 fn create_of_a_chunk_and_drop_vs_two_creators() {
     // Three threads beside the main one: bound 1, which is enough to see the fault that it is about.

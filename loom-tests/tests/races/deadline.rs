@@ -114,6 +114,21 @@ fn deadline_vs_cancel_of_the_parent() {
     });
 }
 
+/// Whoever returns first from a cancel of the context, everything below is cancelled by then.
+#[test]
+fn deadline_vs_cancel_with_a_token_below() {
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
+        let service = Service::new();
+        let (ctx, guard) = background().with_deadline(Service::at(1));
+        let child = ctx.child_token();
+        let timer = turn(service, 1);
+        guard.cancel();
+        assert!(child.is_cancelled());
+        let _service = timer.join().unwrap();
+    });
+}
+
 /// What was cancelled before the deadline above has passed stays what it is.
 #[test]
 fn deadline_above_vs_cancel() {

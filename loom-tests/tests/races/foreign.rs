@@ -522,6 +522,46 @@ fn poll_vs_close() {
     });
 }
 
+/// Wakes itself in every poll but the first.
+struct Restless(All);
+
+impl Future for Restless {
+    type Output = cancel_tree_loom::Cause;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        let again = self.0.started;
+        let poll = Pin::new(&mut self.0).poll(cx);
+        if again {
+            cx.waker().wake_by_ref();
+        }
+        poll
+    }
+}
+
+/// The worker that is to give the job away again finds that nobody wants it any more, or whoever closes finds it given away.
+#[test]
+fn poll_of_one_that_wakes_itself_vs_close() {
+    struct Below(Arc<Events>);
+
+    impl ForeignContext for Below {
+        fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+            signal.when_ready(Restless(All::new(&self.0)))
+        }
+    }
+
+    // Too many executions at 3: bound 2.
+    model_in_all_orders(Some(2), || {
+        let service = Service::new();
+        let events = Events::new(1);
+        let ctx = Context::below(Below(events.clone()));
+        events.waker().wake();
+        let worker = turn(service, 1);
+        drop(ctx);
+        drop(worker.join().unwrap());
+        assert_eq!(events.dropped.load(Ordering::Relaxed), 1);
+    });
+}
+
 #[test]
 fn ready_vs_close() {
     // Too many executions at 3: bound 2.

@@ -3,6 +3,7 @@
 use cancel_tree::{Cause, Context, Group, Member};
 use cancel_tree_loom::{block_on, model, poll, spawn, Data, Probe, Reason, UNBOUNDED, USUAL};
 use std::pin::pin;
+use std::sync::Arc;
 
 fn group() -> Group {
     Group::new(&Context::background())
@@ -164,6 +165,36 @@ fn spawn_vs_close() {
         if started {
             data.read();
         }
+    });
+}
+
+/// Who joins does not rely on another one's closing, which may be half way.
+#[test]
+fn join_vs_close() {
+    model(USUAL, || {
+        let group = Arc::new(group());
+        drop(group.enter().unwrap());
+        let closed = group.clone();
+        let thread = spawn(move || closed.close());
+        block_on(group.join()).unwrap();
+        assert!(group.enter().is_err());
+        thread.join().unwrap();
+    });
+}
+
+/// Who was there when it began is in the report.
+#[test]
+fn last_task_gone_vs_report() {
+    model(USUAL, || {
+        let group = group();
+        let member = group.enter().unwrap();
+        let limit = Context::background();
+        let mut end = Box::pin(group.shutdown(&limit));
+        assert!(!poll(&mut end, std::task::Waker::noop()));
+        let thread = spawn(move || drop(member));
+        let report = block_on(end);
+        assert_eq!((report.done, report.stuck.len()), (1, 0));
+        thread.join().unwrap();
     });
 }
 

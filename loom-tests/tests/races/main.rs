@@ -9,6 +9,7 @@ mod create;
 mod deadline;
 mod foreign;
 mod group;
+mod moving;
 mod park;
 mod recycle;
 mod release;

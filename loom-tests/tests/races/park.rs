@@ -3,10 +3,11 @@
 use cancel_tree::parking::{self, until};
 use cancel_tree_loom::{model, reached, spawn, Token, UNBOUNDED, USUAL};
 use loom::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
-/// A flag that orders nothing: who waits for it sees it because he was told.
+/// A flag that orders nothing: the waiter sees it because it was told.
 #[derive(Clone)]
 struct Flag(Arc<AtomicBool>);
 
@@ -200,5 +201,56 @@ fn permit_vs_wait_vs_cancel() {
         parking::park();
         giver.join().unwrap();
         canceller.join().unwrap();
+    });
+}
+
+/// A thread that waits for a future: what wakes that, and the cancel, which comes after it. A lost wake-up is a deadlock.
+#[test]
+fn block_on_vs_wake_vs_cancel() {
+    model(USUAL, || {
+        let (flag, token) = (Flag::new(), Token::new());
+        let other = token.clone();
+        let canceller = spawn(move || other.cancel());
+        let mut teller = None;
+        let outcome = token.block_on(poll_fn(|cx| {
+            teller.get_or_insert_with(|| tell(&flag, cx.waker()));
+            match flag.get() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        }));
+        if outcome.is_none() {
+            reached(&token);
+        }
+        if let Some(teller) = teller {
+            teller.join().unwrap();
+        }
+        canceller.join().unwrap();
+        assert!(token.block_on(std::future::pending::<()>()).is_none());
+    });
+}
+
+/// What was ready before the cancel is not lost.
+#[test]
+fn block_on_vs_ready_and_cancel() {
+    model(UNBOUNDED, || {
+        let (flag, token) = (Flag::new(), Token::new());
+        let mut teller = None;
+        let outcome = token.block_on(poll_fn(|cx| {
+            teller.get_or_insert_with(|| {
+                let (flag, token, waker) = (flag.clone(), token.clone(), cx.waker().clone());
+                spawn(move || {
+                    flag.set();
+                    waker.wake();
+                    token.cancel();
+                })
+            });
+            match flag.get() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        }));
+        assert!(outcome.is_some(), "lost");
+        teller.unwrap().join().unwrap();
     });
 }

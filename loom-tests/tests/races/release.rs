@@ -162,7 +162,7 @@ fn parent_dropped_vs_child_cancelled_and_dropped() {
     });
 }
 
-/// The orphan's handle is given up by one who was never on the parent's thread; what he does up
+/// The orphan's handle is given up by a thread that was never on the parent's; what it does up
 /// there includes freeing the root.
 #[test]
 fn parent_cancelled_and_dropped_vs_root_dropped_vs_leaf_last() {

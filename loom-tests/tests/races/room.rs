@@ -1,6 +1,8 @@
 //! Rooms: a token's third waiter and those after it. Rooms have two seats here.
 
-use cancel_tree_loom::{model, poll, reached, spawn, Probe, Reason, Token, USUAL};
+use cancel_tree_loom::{
+    model, model_in_all_orders, poll, reached, spawn, Data, Probe, Reason, Token, USUAL,
+};
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
@@ -170,6 +172,66 @@ fn seat_taken_vs_left_vs_taken() {
         crowd.token.cancel();
         assert_eq!((one.woken(), two.woken()), (1, 1));
         drop((other, second));
+    });
+}
+
+/// A free seat is taken that has been somebody else's since the look at it.
+#[test]
+fn seat_taken_vs_taken_and_left() {
+    model_in_all_orders(Some(2), || {
+        let first = Probe::new();
+        let one = Probe::new();
+        let two = Probe::new();
+        let crowd = crowd_with_a_room(Token::new(), &first);
+        let (token, waker) = (crowd.token.clone(), one.waker());
+        let task = spawn(move || waiting(&token, &waker));
+        drop(waiting(&crowd.token, &two.waker()));
+        let other = task.join().unwrap();
+        crowd.token.cancel();
+        assert_eq!((one.woken(), two.woken()), (1, 0));
+        drop((other, crowd));
+    });
+}
+
+// What the canceller did is visible to whoever learns of the cancel by the room.
+
+#[test]
+fn data_vs_seat_taken() {
+    model_in_all_orders(Some(2), || {
+        let data = Data::new();
+        let (first, probe) = (Probe::new(), Probe::new());
+        let crowd = crowd_with_a_room(Token::new(), &first);
+        let (token, waker, there) = (crowd.token.clone(), probe.waker(), data.clone());
+        let task = spawn(move || {
+            let (ready, future) = wait(&token, &waker);
+            if ready {
+                there.read();
+            }
+            future
+        });
+        data.write();
+        crowd.token.cancel();
+        drop((task.join().unwrap(), crowd));
+    });
+}
+
+#[test]
+fn data_vs_seat_polled_with_another_waker() {
+    model_in_all_orders(Some(2), || {
+        let data = Data::new();
+        let (first, old, new) = (Probe::new(), Probe::new(), Probe::new());
+        let crowd = crowd_with_a_room(Token::new(), &first);
+        let mut future = waiting(&crowd.token, &old.waker());
+        let (waker, there) = (new.waker(), data.clone());
+        let task = spawn(move || {
+            if poll(&mut future, &waker) {
+                there.read();
+            }
+            future
+        });
+        data.write();
+        crowd.token.cancel();
+        drop((task.join().unwrap(), crowd));
     });
 }
 
@@ -362,7 +424,7 @@ fn seat_taken_vs_close_vs_close_from_above() {
     });
 }
 
-/// The memory stays for the canceller above, or goes before he comes.
+/// The memory stays for the canceller above, or goes before it comes.
 #[test]
 fn token_with_a_room_dropped_vs_cancel_of_the_parent() {
     model(USUAL, || {

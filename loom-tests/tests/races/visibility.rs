@@ -174,7 +174,7 @@ fn data_vs_reader_of_any_of() {
     });
 }
 
-/// One who comes later to a child of which the first walk is not through: he walks, and what he
+/// A canceller that comes later to a child of which the first walk is not through: it walks too, and what it
 /// wakes has seen all that the first canceller wrote.
 #[test]
 fn data_vs_second_walk_that_wakes() {

@@ -4,14 +4,22 @@
 extern crate alloc;
 
 use alloc::string::String;
-use cancel_tree::{CancellationToken, Cause, ContextError, FutureExt};
+use cancel_tree::{CancellationToken, Cause, ContextError, FutureExt, StaticToken};
 use core::future::Future;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
 
+static STOP: StaticToken = StaticToken::new();
+
+/// What an interrupt handler may ask.
+pub fn is_stopping() -> bool {
+    STOP.is_cancelled()
+}
+
 /// A tree, a waiter, a callback, several parents, causes.
 pub fn everything() -> Option<String> {
-    let root = CancellationToken::new();
+    let root = STOP.token().child_token();
+    let weak = root.downgrade();
     let other = CancellationToken::new();
     let child = root.child_token();
     let either = CancellationToken::any_of([&child, &other]);
@@ -26,5 +34,6 @@ pub fn everything() -> Option<String> {
     assert!(waiting.poll(&mut context).is_ready());
     assert!(!registration.stop());
     drop(guard);
+    assert!(weak.upgrade().is_some());
     either.cause().map(|cause| alloc::format!("{cause}"))
 }

@@ -1,0 +1,402 @@
+//! Deadlines that move, idle timeouts, grace and shields: who moves them, the timer, and who lets go.
+
+use cancel_tree::{
+    set_thread_number, CancelGuard, Context, DeadlineGuard, GraceOver, Group, Service,
+};
+use cancel_tree_loom::{
+    model, model_in_all_orders, poll, reason_of_context as reason_of, ContextError, Probe, Reason,
+    USUAL,
+};
+use loom::sync::Arc;
+use loom::thread::JoinHandle;
+use std::time::Duration;
+
+const DEADLINE: Option<ContextError> = Some(ContextError::DeadlineExceeded);
+/// A while and a half between two of the models' instants: counted from the real clock it is over before the first, from one of
+/// them between the next but one and its neighbour.
+const WHILE: Duration = Duration::from_secs(3000);
+
+fn background() -> Context {
+    Context::background()
+}
+
+fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
+    cancel_tree_loom::spawn(move || {
+        let answer = f();
+        Service::end_of_thread();
+        answer
+    })
+}
+
+/// Turns the service once on a thread of its own.
+fn turn(mut service: Service, n: u64) -> JoinHandle<Service> {
+    spawn(move || {
+        service.turn(Service::at(n));
+        service
+    })
+}
+
+/// With a deadline at the first of the instants, which the wheel knows.
+fn movable(service: &mut Service) -> (Context, DeadlineGuard) {
+    let (ctx, guard) = background().with_movable_deadline(Service::at(1));
+    service.turn(Service::at(0));
+    (ctx, guard)
+}
+
+// ----- movable deadlines ----------------------------------------------------------------------
+
+#[test]
+fn extend_vs_fire() {
+    model(USUAL, || {
+        let mut service = Service::new();
+        let (ctx, guard) = movable(&mut service);
+        let timer = turn(service, 1);
+        let in_time = guard.set(Service::at(2));
+        let mut service = timer.join().unwrap();
+        assert_eq!(ctx.err(), if in_time { None } else { DEADLINE });
+        service.turn(Service::at(2));
+        assert_eq!(ctx.err(), DEADLINE);
+        guard.into_guard().detach();
+    });
+}
+
+#[test]
+fn extend_vs_fire_of_one_that_waits() {
+    model(Some(2), || {
+        let probe = Probe::new();
+        let mut service = Service::new();
+        let (ctx, guard) = movable(&mut service);
+        let mut done = ctx.clone().done_owned();
+        assert!(!poll(&mut done, &probe.waker()));
+        let timer = turn(service, 1);
+        let in_time = guard.set(Service::at(2));
+        let mut service = timer.join().unwrap();
+        assert_eq!(probe.woken(), usize::from(!in_time));
+        service.turn(Service::at(2));
+        assert_eq!(probe.woken(), 1);
+        guard.into_guard().detach();
+    });
+}
+
+#[test]
+fn take_away_vs_fire() {
+    model(USUAL, || {
+        let mut service = Service::new();
+        let (ctx, guard) = movable(&mut service);
+        let timer = turn(service, 1);
+        let in_time = guard.take_away();
+        let mut service = timer.join().unwrap();
+        service.turn(Service::at(2));
+        assert_eq!(ctx.err(), if in_time { None } else { DEADLINE });
+        guard.into_guard().detach();
+    });
+}
+
+/// The entry is in the wheel for later, and the timer may look at it, or at the inbox, at any moment.
+#[test]
+fn set_earlier_vs_the_timers_look() {
+    model(USUAL, || {
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(Service::at(1));
+        service.turn(Service::at(0));
+        // Put off: the timer comes at the first instant, and finds it moved to the third.
+        assert!(guard.set(Service::at(3)));
+        let timer = turn(service, 1);
+        assert!(guard.set(Service::at(2)));
+        let mut service = timer.join().unwrap();
+        assert!(!ctx.is_done());
+        service.turn(Service::at(2));
+        assert_eq!(ctx.err(), DEADLINE);
+        guard.into_guard().detach();
+    });
+}
+
+/// Taken away, the timer drops it from the wheel when it comes by; set again, it must not be forgotten.
+#[test]
+fn set_after_taken_away_vs_the_timers_look() {
+    model(USUAL, || {
+        let mut service = Service::new();
+        let (ctx, guard) = movable(&mut service);
+        assert!(guard.take_away());
+        let timer = turn(service, 1);
+        assert!(guard.set(Service::at(2)));
+        let mut service = timer.join().unwrap();
+        assert!(!ctx.is_done());
+        service.turn(Service::at(2));
+        assert_eq!(ctx.err(), DEADLINE);
+        guard.into_guard().detach();
+    });
+}
+
+#[test]
+fn take_away_vs_extend_vs_fire() {
+    model(Some(2), || {
+        let mut service = Service::new();
+        let (ctx, guard) = movable(&mut service);
+        let guard = Arc::new(guard);
+        let timer = turn(service, 1);
+        let other = guard.clone();
+        let thread = spawn(move || other.set(Service::at(2)));
+        let taken = guard.take_away();
+        let set = thread.join().unwrap();
+        let mut service = timer.join().unwrap();
+        assert_eq!(ctx.err(), if taken || set { None } else { DEADLINE });
+        let is_left = ctx.deadline().is_some();
+        service.turn(Service::at(2));
+        assert_eq!(ctx.is_done(), is_left);
+    });
+}
+
+/// Done at once, by who sets it or by the timer; the last of what was due is woken by a worker.
+#[test]
+fn set_to_the_past_vs_fire() {
+    model(Some(2), || {
+        let probe = Probe::new();
+        let mut service = Service::new();
+        let (ctx, guard) = movable(&mut service);
+        let mut done = ctx.clone().done_owned();
+        assert!(!poll(&mut done, &probe.waker()));
+        let timer = turn(service, 1);
+        let in_time = guard.set(std::time::Instant::now());
+        if in_time {
+            assert_eq!(ctx.err(), DEADLINE);
+        }
+        let mut service = timer.join().unwrap();
+        service.turn(Service::at(1));
+        assert_eq!((ctx.err(), probe.woken()), (DEADLINE, 1));
+        assert!(ctx.is_own_deadline());
+        drop(done);
+        drop((ctx, guard));
+        drop(service);
+    });
+}
+
+#[test]
+fn set_vs_cancel_of_the_parent() {
+    model_in_all_orders(USUAL, || {
+        let mut service = Service::new();
+        let (parent, shutdown) = background().with_cancel();
+        let (ctx, guard) = parent.with_movable_deadline(Service::at(1));
+        service.turn(Service::at(0));
+        let thread = spawn(move || shutdown.cancel());
+        guard.set(Service::at(2));
+        thread.join().unwrap();
+        assert!(ctx.is_done() && !guard.set(Service::at(3)));
+        drop((ctx, guard, parent));
+        service.turn(Service::at(2));
+    });
+}
+
+#[test]
+fn extend_vs_fire_vs_the_last_context() {
+    model(Some(2), || {
+        let mut service = Service::new();
+        let (ctx, guard) = movable(&mut service);
+        let timer = turn(service, 1);
+        let thread = spawn(move || drop(ctx));
+        guard.set(Service::at(2));
+        drop(guard);
+        thread.join().unwrap();
+        drop(timer.join().unwrap());
+    });
+}
+
+// ----- idle timeouts --------------------------------------------------------------------------
+
+#[test]
+fn touch_vs_fire() {
+    model_in_all_orders(USUAL, || {
+        set_thread_number(1);
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_idle_timeout(WHILE);
+        service.turn(Service::at(0));
+        let timer = turn(service, 1);
+        guard.touch_at(Service::at(1));
+        let mut service = timer.join().unwrap();
+        // Whichever was first; if it was the touch, it is over a while after that.
+        service.turn(Service::at(1));
+        if !ctx.is_done() {
+            assert_eq!(ctx.deadline(), Some(Service::at(1) + WHILE));
+        }
+        service.turn(Service::at(3));
+        assert_eq!(ctx.err(), DEADLINE);
+        guard.into_guard().detach();
+    });
+}
+
+/// Two threads touch: the later touch counts.
+#[test]
+fn touch_vs_touch() {
+    model(USUAL, || {
+        set_thread_number(1);
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_idle_timeout(WHILE);
+        let guard = Arc::new(guard);
+        let other = guard.clone();
+        let thread = spawn(move || {
+            set_thread_number(2);
+            other.touch_at(Service::at(1));
+        });
+        guard.touch_at(Service::at(0));
+        guard.touch_at(Service::at(2));
+        thread.join().unwrap();
+        assert_eq!(ctx.deadline(), Some(Service::at(2) + WHILE));
+        service.turn(Service::at(3));
+        assert!(!ctx.is_done());
+        service.turn(Service::at(4));
+        assert!(ctx.is_done());
+    });
+}
+
+/// The timer has taken it, to put it off, when the last owner goes.
+#[test]
+fn put_off_vs_the_last_owner() {
+    model(USUAL, || {
+        set_thread_number(1);
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_idle_timeout(WHILE);
+        service.turn(Service::at(0));
+        guard.touch_at(Service::at(1));
+        let timer = turn(service, 1);
+        drop(ctx);
+        drop(guard);
+        drop(timer.join().unwrap());
+    });
+}
+
+// ----- grace ----------------------------------------------------------------------------------
+
+/// The grace of a parent that is cancelled for the reason 1.
+fn grace() -> (Context, CancelGuard) {
+    let (parent, shutdown) = background().with_cancel();
+    (parent.with_grace(WHILE), shutdown)
+}
+
+fn first_reason(ctx: &Context) -> usize {
+    let cause = ctx.cause().unwrap();
+    let over = cause.find::<GraceOver>().unwrap();
+    over.first().find::<Reason>().unwrap().number()
+}
+
+#[test]
+fn soft_vs_shield() {
+    model(Some(2), || {
+        let mut service = Service::new();
+        let (ctx, shutdown) = grace();
+        let thread = spawn(move || shutdown.cancel_with(Reason::cause(1)));
+        let shield = ctx.shield();
+        assert!(!shield.is_done());
+        thread.join().unwrap();
+        assert!(ctx.is_done() && !shield.is_done());
+        service.turn(Service::at(1));
+        assert_eq!(first_reason(&shield), 1);
+    });
+}
+
+#[test]
+fn shield_vs_the_end_of_the_grace() {
+    model(Some(2), || {
+        let service = Service::new();
+        let (ctx, shutdown) = grace();
+        shutdown.cancel_with(Reason::cause(1));
+        let timer = turn(service, 1);
+        let shield = ctx.shield();
+        let _service = timer.join().unwrap();
+        assert_eq!(first_reason(&shield), 1);
+    });
+}
+
+#[test]
+fn cancel_of_a_shielded_one_vs_the_end_of_the_grace() {
+    model(Some(2), || {
+        let service = Service::new();
+        let (ctx, shutdown) = grace();
+        let (cleanup, guard) = ctx.shield().with_cancel();
+        shutdown.cancel_with(Reason::cause(1));
+        let timer = turn(service, 1);
+        let first = guard.cancel_with(Reason::cause(2));
+        let _service = timer.join().unwrap();
+        if first {
+            assert_eq!(reason_of(&cleanup), 2);
+        } else {
+            assert_eq!(first_reason(&cleanup), 1);
+        }
+    });
+}
+
+#[test]
+fn soft_vs_creation_of_the_grace() {
+    // Too many executions at 2: bound 1.
+    model(Some(1), || {
+        let mut service = Service::new();
+        let (parent, shutdown) = background().with_cancel();
+        let thread = spawn(move || shutdown.cancel_with(Reason::cause(1)));
+        let ctx = parent.with_grace(WHILE);
+        let shield = ctx.shield();
+        thread.join().unwrap();
+        assert!(ctx.is_done() && !shield.is_done());
+        service.turn(Service::at(1));
+        assert_eq!(first_reason(&shield), 1);
+    });
+}
+
+#[test]
+fn soft_vs_hard() {
+    model(Some(2), || {
+        let (outer, shutdown) = grace();
+        // Its own cancel, as an error in it, grants no grace.
+        let group = Group::new(&outer);
+        let shield = group.context().shield();
+        let thread = spawn(move || shutdown.cancel_with(Reason::cause(1)));
+        group.cancel_with(Reason::cause(2));
+        assert_eq!(reason_of(&shield), 2);
+        thread.join().unwrap();
+        let stands = reason_of(group.context());
+        assert!(stands == 1 || stands == 2);
+        drop((group, shield, outer));
+        drop(Service::new());
+    });
+}
+
+#[test]
+fn soft_vs_the_last_context_of_the_grace() {
+    // Too many executions at 2: bound 1.
+    model(Some(1), || {
+        let (ctx, shutdown) = grace();
+        let thread = spawn(move || shutdown.cancel_with(Reason::cause(1)));
+        drop(ctx);
+        thread.join().unwrap();
+        drop(Service::new());
+    });
+}
+
+/// The shield is what is left of it: it keeps what starts the clock.
+#[test]
+fn soft_vs_all_but_the_shield() {
+    model(Some(2), || {
+        let mut service = Service::new();
+        let (ctx, shutdown) = grace();
+        let shield = ctx.shield();
+        let thread = spawn(move || shutdown.cancel_with(Reason::cause(1)));
+        drop(ctx);
+        thread.join().unwrap();
+        assert!(!shield.is_done());
+        service.turn(Service::at(1));
+        assert_eq!(first_reason(&shield), 1);
+    });
+}
+
+#[test]
+fn the_end_of_the_grace_vs_the_last_shield() {
+    // Too many executions at 2: bound 1.
+    model(Some(1), || {
+        let service = Service::new();
+        let (ctx, shutdown) = grace();
+        let shield = ctx.shield();
+        shutdown.cancel();
+        let timer = turn(service, 1);
+        drop(ctx);
+        drop(shield);
+        drop(timer.join().unwrap());
+    });
+}

@@ -1,0 +1,278 @@
+//! Two phases of a cancel: what is below is told softly, and has a while to clean up; then it is over.
+//!
+//! It takes no new state in the tree: a *hard* token, and a *soft* one below it that is below the outer context too. The soft
+//! one has a waker in its slot from the beginning, which sets the deadline of the hard one. A shield is a child of the hard
+//! token. Which that is stands among the values, where every derived context finds it, also one that was derived when
+//! all is cancelled already and so has no token above it.
+
+use super::chain::{Chain, Step};
+use super::limit::Limit;
+use super::values::Values;
+use super::{CancelGuard, Context};
+use crate::sync::{waker_of, Arc, Wake};
+use crate::timer::clock;
+use crate::tree::{Cause, ContextError, Handle, Moving, Weak};
+use core::error::Error;
+use core::fmt;
+use std::time::{Duration, Instant};
+
+/// Among the values of a context: the grace that it is under. None: none any more, by `without_cancel`.
+struct Under(Option<Grace>);
+
+#[derive(Clone)]
+struct Grace {
+    hard: Handle,
+    /// Kept for the shields' sake: it starts the clock when all but those are gone.
+    soft: Handle,
+    period: Duration,
+    is_shielded: bool,
+}
+
+/// What is woken by the soft cancel, and starts the clock of the hard one. It keeps neither token: what has it is below one
+/// of them.
+struct Start {
+    hard: Weak,
+    soft: Weak,
+    period: Duration,
+}
+
+impl Wake for Start {
+    fn wake(this: &Arc<Start>) {
+        let Some(hard) = this.hard.upgrade() else {
+            return;
+        };
+        let first = this.soft.upgrade().and_then(|soft| soft.cause());
+        let first = first.unwrap_or_else(|| ContextError::Cancelled.into());
+        start(&hard, this.period, first);
+    }
+}
+
+/// Once for each hard token.
+fn start(hard: &Handle, period: Duration, first: Cause) {
+    if hard.is_cancelled() {
+        return;
+    }
+    let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
+    let at = clock::nanos(Instant::now()).saturating_add(period);
+    hard.start_deadline(at, over(first));
+}
+
+/// The cause of the hard cancel.
+fn over(first: Cause) -> Cause {
+    Cause::with_kind(ContextError::DeadlineExceeded, GraceOver { first })
+}
+
+impl Context {
+    /// A context that is done when this one is, but whose [shields](Self::shield) then have so long to clean up: the
+    /// cancel has two phases. First it is *soft*: everything below is done, as ever. It is *hard* when the grace is over: then
+    /// shields are done too, with the cause [`GraceOver`]. A grace above is the bound of those below: when the outer one
+    /// is over, the inner ones are.
+    ///
+    /// The grace counts from the cancel or the deadline of this context or one above, and is one for all that is
+    /// below. What is cancelled by a guard of its own below has no part in that: give the grace where the cancel comes from, to
+    /// the context of the server, or of the request. A [`Group`](crate::Group) is over at once when a task of it fails, or when
+    /// it is cancelled itself: shields in it are done then too.
+    ///
+    /// ```
+    /// use cancel_tree::{Context, GraceOver};
+    /// use std::time::Duration;
+    ///
+    /// let (server, shutdown) = Context::background().with_cancel();
+    /// let ctx = server.with_grace(Duration::from_millis(20));
+    /// let (request, _guard) = ctx.with_timeout(Duration::from_secs(30));
+    /// shutdown.cancel_with("shutting down");
+    ///
+    /// assert!(request.is_done());
+    /// let cleanup = request.shield();
+    /// assert!(!cleanup.is_done()); // there is time to write down what was done
+    /// cleanup.blocking_wait();     // it takes too long
+    /// let cause = cleanup.cause().unwrap();
+    /// let over = cause.downcast_ref::<GraceOver>().unwrap();
+    /// assert_eq!(over.first().to_string(), "shutting down");
+    /// ```
+    ///
+    /// [`Duration::MAX`], and what the clock cannot express, is a grace without end, but for an outer one.
+    ///
+    /// Cost: about 12 allocations. What is derived from it costs what a context with a value costs.
+    pub fn with_grace(&self, grace: Duration) -> Context {
+        let outer = self.grace();
+        let hard = match outer {
+            Some(outer) => outer.hard.child(),
+            None => Handle::root(),
+        };
+        if !hard.is_cancelled() {
+            hard.make_movable(Moving::new(), None);
+        }
+        let soft = match &self.token {
+            None => Some(hard.child()),
+            Some(above) => hard.below_both(above.handle()),
+        };
+        let soft = match soft {
+            Some(soft) => {
+                let waker = waker_of(Arc::new(Start {
+                    hard: hard.downgrade(),
+                    soft: soft.downgrade(),
+                    period: grace,
+                }));
+                if let Err(refused) = soft.put_waker(waker) {
+                    refused.wake();
+                }
+                soft
+            }
+            None => {
+                // The outer one is done already: so this one begins with its grace.
+                let soft = hard.child();
+                if let Some(first) = self.cause() {
+                    soft.cancel_with(first.clone());
+                    start(&hard, grace, first);
+                }
+                soft
+            }
+        };
+        Context {
+            token: Some(soft.clone().into()),
+            limit: self.limit,
+            values: self.values_under(
+                Grace {
+                    hard,
+                    soft,
+                    period: grace,
+                    is_shielded: self.is_shielded(),
+                },
+                self.chain,
+            ),
+            chain: Chain::new(Step::Grace),
+        }
+    }
+
+    /// A context with the values of this one for what has to be done after the cancel: it is done when the
+    /// [grace](Self::with_grace) that this one is under is over. However many there are, one after the other, they share what is
+    /// left of it. A cancel of its own counts: `ctx.shield().with_cancel()` has a guard.
+    ///
+    /// Under no grace there is no time after the cancel, and this is a plain child. A shield without a bound is called
+    /// [`without_cancel`](Self::without_cancel).
+    ///
+    /// In a context that has been cancelled by a guard of its own, when no grace has begun above, a shield has as long as the
+    /// grace would be, from this call.
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// # use std::time::Duration;
+    /// let (server, shutdown) = Context::background().with_cancel();
+    /// let ctx = server.with_grace(Duration::from_secs(5));
+    /// shutdown.cancel();
+    /// let cleanup = ctx.shield();
+    /// assert!(ctx.is_done() && !cleanup.is_done());
+    /// assert!(cleanup.remaining().unwrap() <= Duration::from_secs(5));
+    /// ```
+    pub fn shield(&self) -> Context {
+        let Some(grace) = self.grace().filter(|_| self.token.is_some()) else {
+            return self.child();
+        };
+        let token = grace.hard.child();
+        let limit = if token.is_cancelled() {
+            grace.hard.deadline().0.into()
+        } else {
+            Limit::Asked
+        };
+        let shield = Context {
+            token: Some(token.into()),
+            limit,
+            values: self.values_under(
+                Grace {
+                    is_shielded: true,
+                    ..grace.clone()
+                },
+                self.chain,
+            ),
+            chain: Chain::new(Step::Shield),
+        };
+        let has_begun = grace.soft.is_cancelled() || grace.hard.deadline().0.is_some();
+        match self.cause() {
+            Some(first) if !has_begun && !shield.is_done() => {
+                let (bounded, guard) = shield.with_timeout_cause(grace.period, over(first));
+                guard.detach();
+                bounded
+            }
+            _ => shield,
+        }
+    }
+
+    /// Whether the context, or one above, is a [shield](Self::shield) from the soft cancel.
+    #[must_use]
+    pub fn is_shielded(&self) -> bool {
+        self.grace().is_some_and(|grace| grace.is_shielded)
+    }
+
+    fn grace(&self) -> Option<&Grace> {
+        self.values.get::<Under>()?.0.as_ref()
+    }
+
+    fn values_under(&self, grace: Grace, chain: Chain) -> Values {
+        self.values.with(Under(Some(grace)), chain)
+    }
+
+    /// For who is never done, and so has no grace.
+    pub(super) fn without_grace(self) -> Context {
+        if self.grace().is_none() {
+            return self;
+        }
+        Context {
+            values: self.values.with(Under(None), self.chain),
+            chain: Chain::none(),
+            ..self
+        }
+    }
+
+    /// For a group: a context below this one, and the right to cancel it, shields and all.
+    pub(crate) fn with_hard_cancel(&self) -> (Context, CancelGuard) {
+        let Some((grace, above)) = self.grace().zip(self.token.as_ref()) else {
+            return self.with_cancel();
+        };
+        let (hard, guard) = grace.hard.child_pair();
+        let Some(soft) = hard.below_both(above.handle()) else {
+            // Done already, and its shields are those of this one.
+            drop((hard, guard));
+            return self.with_cancel();
+        };
+        let ctx = Context {
+            token: Some(soft.into()),
+            limit: self.limit,
+            values: self.values_under(
+                Grace {
+                    hard,
+                    ..grace.clone()
+                },
+                self.chain,
+            ),
+            chain: Chain::new(Step::Cancel),
+        };
+        (ctx, CancelGuard::new(guard.into()))
+    }
+}
+
+/// The cause of the hard cancel: what was cancelled had a [grace](Context::with_grace), and that is over. Its
+/// [`source`](Error::source) is the cause of the first, soft cancel. Its kind is [`ContextError::DeadlineExceeded`].
+#[derive(Clone, Debug)]
+pub struct GraceOver {
+    first: Cause,
+}
+
+impl GraceOver {
+    /// Why the soft cancel came.
+    pub fn first(&self) -> &Cause {
+        &self.first
+    }
+}
+
+impl fmt::Display for GraceOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the grace is over")
+    }
+}
+
+impl Error for GraceOver {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.first)
+    }
+}

@@ -1,0 +1,224 @@
+//! Contexts whose deadline moves: by its guard, or by use.
+
+use super::chain::Step;
+use super::context::expire_if_past;
+use super::limit::Limit;
+use super::{CancelGuard, Context};
+use crate::sync::Arc;
+use crate::timer::clock;
+use crate::tree::{Cause, ContextError, Moving};
+use core::error::Error;
+use core::fmt;
+use core::ops::Deref;
+use std::time::{Duration, Instant};
+
+impl Context {
+    /// A context below this one whose deadline can be set, extended and taken away by its guard, as long as it has not
+    /// passed. `None`: it has none at first.
+    ///
+    /// Contexts below ask it: their [`deadline`](Self::deadline) is the earliest at the moment, and one that was given
+    /// a later deadline of its own ends by that if this one is extended. The deadline of what is above stays what it is.
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// # use std::time::{Duration, Instant};
+    /// let soon = Instant::now() + Duration::from_secs(5);
+    /// let (ctx, guard) = Context::background().with_movable_deadline(soon);
+    /// let (step, _guard) = ctx.with_deadline(soon + Duration::from_secs(60));
+    /// assert_eq!(step.deadline(), Some(soon));
+    /// // The client sends on: it gets more time.
+    /// assert!(guard.extend(Duration::from_secs(5)));
+    /// assert_eq!(step.deadline(), Some(soon + Duration::from_secs(5)));
+    /// assert!(guard.take_away());
+    /// assert_eq!(step.deadline(), Some(soon + Duration::from_secs(60)));
+    /// ```
+    ///
+    /// Cost: that of [`with_deadline`](Self::with_deadline), and two allocations.
+    pub fn with_movable_deadline(
+        &self,
+        deadline: impl Into<Option<Instant>>,
+    ) -> (Context, DeadlineGuard) {
+        let deadline = deadline.into();
+        let (ctx, guard) = self.movable(Moving::new(), None);
+        let guard = DeadlineGuard { guard };
+        if let Some(deadline) = deadline {
+            guard.set(deadline);
+        }
+        (ctx, guard)
+    }
+
+    /// A context below this one that is done when its guard has not been [touched](IdleGuard::touch) for so long: the
+    /// connection on which nothing comes. Its cause is [`IdleTimeout`]. Time counts from this call.
+    ///
+    /// ```
+    /// # use cancel_tree::{Context, ContextError, IdleTimeout};
+    /// # use std::time::Duration;
+    /// let (ctx, guard) = Context::background().with_idle_timeout(Duration::from_millis(20));
+    /// for _ in 0..10 {
+    ///     std::thread::sleep(Duration::from_millis(5)); // something comes
+    ///     guard.touch();
+    /// }
+    /// assert!(!ctx.is_done());
+    /// // Nothing comes any more.
+    /// assert_eq!(ctx.blocking_wait(), ContextError::DeadlineExceeded);
+    /// assert!(ctx.cause().unwrap().downcast_ref::<IdleTimeout>().is_some());
+    /// ```
+    ///
+    /// [`Duration::MAX`], and what the clock cannot express, is no timeout.
+    ///
+    /// Cost: that of [`with_deadline`](Self::with_deadline), and four allocations. Once a period the timer looks whether it has
+    /// been touched.
+    pub fn with_idle_timeout(&self, timeout: Duration) -> (Context, IdleGuard) {
+        let cause = Cause::with_kind(ContextError::DeadlineExceeded, IdleTimeout { timeout });
+        let moving = Moving::idle(timeout, clock::nanos(Instant::now()));
+        let (ctx, guard) = self.movable(moving.clone(), Some(cause));
+        if !ctx.is_done() {
+            guard.handle().start_idle();
+        }
+        (ctx, IdleGuard { moving, guard })
+    }
+
+    fn movable(&self, moving: Arc<Moving>, cause: Option<Cause>) -> (Context, CancelGuard) {
+        let pair = self.child_pair();
+        let limit = if pair.0.is_cancelled() {
+            self.deadline().into()
+        } else {
+            pair.0.make_movable(moving, cause);
+            Limit::Asked
+        };
+        self.derive(pair, limit, Step::Moving)
+    }
+}
+
+/// Moves the deadline of a context, and cancels it when it is dropped; made by [`Context::with_movable_deadline`]. It is a
+/// [`CancelGuard`] by [`Deref`].
+///
+/// All of its methods say whether they were in time. Of a step that moves the deadline and the deadline's passing exactly
+/// one is first: where the answer is true, the deadline that was is none any more. It is false when the context is done,
+/// or about to be. Any number of threads may move it at once.
+#[derive(Debug)]
+#[must_use = "a guard that is dropped at once cancels at once"]
+pub struct DeadlineGuard {
+    guard: CancelGuard,
+}
+
+impl DeadlineGuard {
+    /// The deadline is this one, whatever it was. One that has passed ends the context now.
+    ///
+    /// Cost: 1 RMW; if it is earlier than the one before, 1 more and perhaps a wake-up of the timer's thread.
+    pub fn set(&self, deadline: Instant) -> bool {
+        let nanos = clock::nanos(deadline);
+        let in_time = self.guard.handle().move_deadline(|_| Some(nanos));
+        if in_time {
+            expire_if_past(self.guard.handle(), deadline);
+        }
+        in_time
+    }
+
+    /// [`set`](Self::set), a while from now. What the clock cannot express, as [`Duration::MAX`], is no deadline.
+    pub fn set_timeout(&self, timeout: Duration) -> bool {
+        match Instant::now().checked_add(timeout) {
+            Some(deadline) => self.set(deadline),
+            None => self.take_away(),
+        }
+    }
+
+    /// The deadline is so much later than it was; where there was none there is none.
+    pub fn extend(&self, by: Duration) -> bool {
+        let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        let later = |deadline: Option<u64>| deadline?.checked_add(by);
+        self.guard.handle().move_deadline(later)
+    }
+
+    /// There is no deadline any more, but those above.
+    pub fn take_away(&self) -> bool {
+        self.guard.handle().move_deadline(|_| None)
+    }
+
+    /// The right to cancel, alone; the deadline stays what it is.
+    pub fn into_guard(self) -> CancelGuard {
+        self.guard
+    }
+}
+
+impl Deref for DeadlineGuard {
+    type Target = CancelGuard;
+
+    fn deref(&self) -> &CancelGuard {
+        &self.guard
+    }
+}
+
+/// Keeps a context from its idle timeout, and cancels it when it is dropped; made by [`Context::with_idle_timeout`]. It is a
+/// [`CancelGuard`] by [`Deref`].
+#[must_use = "a guard that is dropped at once cancels at once"]
+pub struct IdleGuard {
+    moving: Arc<Moving>,
+    guard: CancelGuard,
+}
+
+// The cells in it are atomics.
+impl core::panic::UnwindSafe for IdleGuard {}
+impl core::panic::RefUnwindSafe for IdleGuard {}
+
+impl IdleGuard {
+    /// The context is in use: its time counts from now. After the timeout it does nothing.
+    ///
+    /// A touch that comes as the timeout passes may be too late; [`Context::is_done`] tells.
+    ///
+    /// Cost: a reading of the clock and a store, on a line that is written by those who touch alone. No RMW, but for the
+    /// fourth thread and later ones that touch the same guard: then one.
+    #[inline]
+    pub fn touch(&self) {
+        self.moving.touch(clock::nanos(Instant::now()));
+    }
+
+    /// The same, by who has looked at the clock already. A later touch counts, whichever comes first.
+    #[inline]
+    pub fn touch_at(&self, now: Instant) {
+        self.moving.touch(clock::nanos(now));
+    }
+
+    /// The right to cancel, alone; nobody keeps the context from its timeout any more.
+    pub fn into_guard(self) -> CancelGuard {
+        self.guard
+    }
+}
+
+impl Deref for IdleGuard {
+    type Target = CancelGuard;
+
+    fn deref(&self) -> &CancelGuard {
+        &self.guard
+    }
+}
+
+impl fmt::Debug for IdleGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdleGuard")
+            .field("guard", &self.guard)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The cause of an [idle timeout](Context::with_idle_timeout). Its kind is [`ContextError::DeadlineExceeded`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdleTimeout {
+    timeout: Duration,
+}
+
+impl IdleTimeout {
+    /// How long nothing has come.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+}
+
+impl fmt::Display for IdleTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "idle for {:?}", self.timeout)
+    }
+}
+
+impl Error for IdleTimeout {}

@@ -1,0 +1,485 @@
+//! A child process under a context (feature `process`, unix). The counterpart of Go's `exec.CommandContext`, with
+//! `Cancel` and `WaitDelay` set.
+//!
+//! ```
+//! use cancel_tree::integrations::process::Supervised;
+//! use cancel_tree::Context;
+//! use std::process::Command;
+//! use std::time::Duration;
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(500));
+//! let mut command = Command::new("sh");
+//! command.args(["-c", "echo begun; sleep 3600; echo over"]);
+//! let ended = Supervised::new(command).output(&ctx)?;
+//! assert!(!ended.stdout.ends_with(b"over\n"));
+//! assert!(ended.stopped.is_some() && !ended.success());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it ends
+//!
+//! The child leads a process group of its own: what it starts belongs to that, unless it leaves it. (So a terminal's Ctrl-C
+//! does not reach it: cancel the context then.) When the context is done,
+//!
+//! 1. the group gets a signal ([`signal`](Supervised::signal), SIGTERM);
+//! 2. when the child has ended, or the grace ([`grace`](Supervised::grace), 5 s) is over, the group gets SIGKILL;
+//! 3. when the child has ended, its pipes are read until nobody has their other ends any more, but not for longer than
+//!    [`pipe_delay`](Supervised::pipe_delay), 1 s: processes that left the group may hold them for ever.
+//!
+//! A child that ends by itself is not stopped, and what it has left behind goes on; but the third step holds for it as well:
+//! a daemon that has inherited its pipes keeps nobody waiting. A context that is done meanwhile ends its group.
+//!
+//! The child is reaped after the last signal, by the thread that sends it: until then its number, which is the group's, is
+//! nobody else's. A process whose children are reaped by others (SIGCHLD ignored, `waitpid(-1)` in another thread) has no
+//! such order: who finds that its child is gone gets an error, and sends nothing.
+//!
+//! One thread does it all, in `poll`: no thread for a pipe, and none is left behind. On Linux it is woken by the
+//! child's end (a pidfd); elsewhere it looks every few milliseconds.
+
+use super::fd::DoneFd;
+use crate::context::Context;
+use crate::tree::Cause;
+use alloc::vec::Vec;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// A command that is to run under a context.
+#[derive(Debug)]
+#[must_use = "nothing runs yet"]
+pub struct Supervised {
+    command: Command,
+    limits: Limits,
+}
+
+// A command's own code runs in the child only.
+impl core::panic::UnwindSafe for Supervised {}
+impl core::panic::RefUnwindSafe for Supervised {}
+
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    signal: i32,
+    grace: Duration,
+    pipe_delay: Duration,
+}
+
+/// How a child process has ended.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Ended {
+    /// The child's, whoever ended it.
+    pub status: ExitStatus,
+    /// What was read, if it was piped.
+    pub stdout: Vec<u8>,
+    /// The same of its errors.
+    pub stderr: Vec<u8>,
+    /// The context's cause, if its end came first: the group got a signal. Whatever the status says: a child may
+    /// take the signal and exit with 0.
+    pub stopped: Option<Cause>,
+    /// The group had to be killed.
+    pub killed: bool,
+    /// Somebody else held a pipe, and was not waited for: output may be missing.
+    pub pipes_held: bool,
+}
+
+impl Ended {
+    /// Whether the child has ended by itself, successfully.
+    #[must_use]
+    pub fn success(&self) -> bool {
+        self.stopped.is_none() && self.status.success()
+    }
+}
+
+impl Supervised {
+    /// The command, in a process group of its own.
+    pub fn new(mut command: Command) -> Supervised {
+        command.process_group(0);
+        let limits = Limits {
+            signal: libc::SIGTERM,
+            grace: Duration::from_secs(5),
+            pipe_delay: Duration::from_secs(1),
+        };
+        Supervised { command, limits }
+    }
+
+    /// What the group gets first: SIGTERM if nothing else is said.
+    pub fn signal(mut self, signal: i32) -> Supervised {
+        self.limits.signal = signal;
+        self
+    }
+
+    /// How long the child has after the signal: 5 seconds if nothing else is said. Zero: it is killed at once.
+    pub fn grace(mut self, grace: Duration) -> Supervised {
+        self.limits.grace = grace;
+        self
+    }
+
+    /// For how long pipes are read that others hold after the child's end: 1 second if nothing else is said.
+    pub fn pipe_delay(mut self, delay: Duration) -> Supervised {
+        self.limits.pipe_delay = delay;
+        self
+    }
+
+    /// Runs it, and parks the calling thread until it has ended, or has been ended. What the command has piped is read; a
+    /// piped stdin is closed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`spawn`](Self::spawn) and [`Running::wait`]. That the context ended it is no error:
+    /// [`Ended::stopped`].
+    pub fn run(self, ctx: &Context) -> io::Result<Ended> {
+        self.spawn(ctx)?.wait()
+    }
+
+    /// [`run`](Self::run) with stdout and stderr piped, and no stdin.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn output(self, ctx: &Context) -> io::Result<Ended> {
+        self.piped().run(ctx)
+    }
+
+    fn piped(mut self) -> Supervised {
+        self.command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        self
+    }
+
+    /// Starts it. The context is looked at by whoever calls [`Running::wait`].
+    ///
+    /// # Errors
+    ///
+    /// The context is done already (nothing was started; [`get_ref`](io::Error::get_ref) is its cause), there is no
+    /// descriptor left, or the command could not be started.
+    pub fn spawn(mut self, ctx: &Context) -> io::Result<Running> {
+        if let Some(cause) = ctx.cause() {
+            return Err(cause.into());
+        }
+        // Before there is a child that one would have to be rid of.
+        let done = ctx.done_fd()?;
+        Ok(Running {
+            child: self.command.spawn()?,
+            reaped: false,
+            ctx: ctx.clone(),
+            done,
+            limits: self.limits,
+        })
+    }
+}
+
+/// On the runtime of the caller (features `process` and `tokio`).
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(all(feature = "process", feature = "tokio"))))]
+impl Supervised {
+    /// [`run`](Self::run) for tasks of tokio, on one of the runtime's threads for what blocks.
+    ///
+    /// # Errors
+    ///
+    /// As there; or the runtime is shutting down.
+    ///
+    /// # Panics
+    ///
+    /// Where no runtime of tokio's is entered.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the child as the end of the context does, and does not wait for it.
+    pub async fn run_async(self, ctx: &Context) -> io::Result<Ended> {
+        let (ctx, guard) = ctx.with_cancel();
+        let outcome = tokio::task::spawn_blocking(move || self.run(&ctx)).await;
+        drop(guard);
+        match outcome.map_err(tokio::task::JoinError::try_into_panic) {
+            Ok(ended) => ended,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            Err(Err(gone)) => Err(io::Error::other(gone)),
+        }
+    }
+
+    /// [`output`](Self::output) for tasks of tokio.
+    ///
+    /// # Errors
+    ///
+    /// As for [`run_async`](Self::run_async).
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    pub async fn output_async(self, ctx: &Context) -> io::Result<Ended> {
+        self.piped().run_async(ctx).await
+    }
+}
+
+/// A child that has been started; made by [`Supervised::spawn`].
+///
+/// Dropping it kills its group, and waits for the child's end.
+#[derive(Debug)]
+#[must_use = "dropped at once it is killed at once"]
+pub struct Running {
+    child: Child,
+    /// Its number, which is its group's as well, may be somebody else's.
+    reaped: bool,
+    ctx: Context,
+    done: DoneFd,
+    limits: Limits,
+}
+
+impl Running {
+    /// The child's number, which is its group's.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The pipe to the child's stdin, if the command has one, once. [`wait`](Self::wait) closes one that was not taken.
+    #[must_use]
+    pub fn stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
+    }
+
+    /// Parks the calling thread until the child has ended, or the context has ended it.
+    ///
+    /// # Errors
+    ///
+    /// Somebody else has reaped the child. Or the system refuses what it never should; the child's group is killed then.
+    pub fn wait(mut self) -> io::Result<Ended> {
+        let pid = self.child.id() as libc::pid_t;
+        drop(self.child.stdin.take());
+        let mut stdout = Pipe::new(self.child.stdout.take())?;
+        let mut stderr = Pipe::new(self.child.stderr.take())?;
+        let exit = pidfd(pid);
+        let mut look = SHORTEST_LOOK;
+        let mut ended = None;
+        let mut stopped: Option<(Instant, Cause)> = None;
+        let (mut killed, mut pipes_held) = (false, false);
+        loop {
+            let now = Instant::now();
+            if ended.is_none() && self.has_ended()? {
+                ended = Some(now);
+            }
+            if ended.is_some() && stdout.is_closed() && stderr.is_closed() {
+                break;
+            }
+            if stopped.is_none() {
+                if let Some(cause) = self.cause(now) {
+                    if ended.is_none() {
+                        self.signal(self.limits.signal);
+                    }
+                    stopped = Some((now, cause));
+                }
+            }
+            let grace_ends = stopped
+                .as_ref()
+                .and_then(|(at, _)| at.checked_add(self.limits.grace));
+            if stopped.is_some() && !killed {
+                let over = grace_ends.is_some_and(|end| end <= now);
+                if over || ended.is_some() {
+                    self.signal(libc::SIGKILL);
+                    killed = true;
+                }
+            }
+            let given_up = ended.and_then(|at| at.checked_add(self.limits.pipe_delay));
+            if given_up.is_some_and(|at| at <= now) {
+                pipes_held = true;
+                break;
+            }
+
+            let mut until = given_up;
+            let mut at_most =
+                |limit: Option<Instant>| until = [until, limit].into_iter().flatten().min();
+            if stopped.is_none() {
+                // One that has passed, and is not noticed yet, will be in a moment.
+                let soon = now + Duration::from_millis(1);
+                at_most(self.ctx.deadline().map(|deadline| deadline.max(soon)));
+            } else if !killed {
+                at_most(grace_ends);
+            }
+            if ended.is_none() && exit.is_none() {
+                at_most(Some(now + look));
+                look = (look * 2).min(LONGEST_LOOK);
+            }
+            poll(
+                [
+                    stdout.fd(),
+                    stderr.fd(),
+                    stopped.is_none().then(|| self.done.as_raw_fd()),
+                    exit.as_ref()
+                        .filter(|_| ended.is_none())
+                        .map(OwnedFd::as_raw_fd),
+                ],
+                until,
+            )?;
+            stdout.read()?;
+            stderr.read()?;
+        }
+        if stopped.is_some() && !killed {
+            // What the child has left behind.
+            self.signal(libc::SIGKILL);
+        }
+        self.reaped = true;
+        Ok(Ended {
+            status: self.child.wait()?,
+            stdout: stdout.bytes,
+            stderr: stderr.bytes,
+            stopped: stopped.map(|(_, cause)| cause),
+            killed,
+            pipes_held,
+        })
+    }
+
+    fn cause(&self, now: Instant) -> Option<Cause> {
+        if self.ctx.deadline().is_some_and(|deadline| deadline <= now) {
+            // Also where there is no timer to notice it.
+            let _ = self.ctx.blocking_wait_timeout(Duration::ZERO);
+        }
+        self.ctx.cause()
+    }
+
+    /// Whether the child has ended. It is not reaped: the number stays taken.
+    fn has_ended(&mut self) -> io::Result<bool> {
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        loop {
+            // SAFETY: all zeroes is a siginfo_t, as `waitid` leaves it when there is nothing to tell.
+            let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
+            // SAFETY: `info` is there to be written.
+            let answer = unsafe { libc::waitid(libc::P_PID, self.child.id(), &mut info, flags) };
+            if answer == 0 {
+                // SAFETY: what is read is zero or was written by `waitid`.
+                return Ok(unsafe { info.si_pid() } != 0);
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                // Reaped by somebody else: its number may be anybody's.
+                self.reaped = true;
+                return Err(error);
+            }
+        }
+    }
+
+    /// To the group, whose leader has not been reaped: nobody else's has its number.
+    fn signal(&self, signal: i32) {
+        if !self.reaped {
+            // Nobody there, or nobody who may be told: nothing to be done about it.
+            // SAFETY: no memory is passed.
+            let _ = unsafe { libc::killpg(self.child.id() as libc::pid_t, signal) };
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Somebody else may have reaped it.
+        if !self.reaped && self.has_ended().is_ok() {
+            self.signal(libc::SIGKILL);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// How long a thread sleeps that nobody tells of the child's end.
+const SHORTEST_LOOK: Duration = Duration::from_micros(500);
+const LONGEST_LOOK: Duration = Duration::from_millis(20);
+
+/// A descriptor that is readable when the child has ended.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn pidfd(pid: libc::pid_t) -> Option<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: no memory is passed. The child has not been reaped, so it is the one that is meant.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    // SAFETY: new, and nobody else's. The kernel closes it at `exec`.
+    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn pidfd(_: libc::pid_t) -> Option<OwnedFd> {
+    None
+}
+
+/// Sleeps until one of these is ready, or until then.
+fn poll(fds: [Option<RawFd>; 4], until: Option<Instant>) -> io::Result<()> {
+    let mut fds = fds.map(|fd| libc::pollfd {
+        // One that is negative is passed over.
+        fd: fd.unwrap_or(-1),
+        events: libc::POLLIN,
+        revents: 0,
+    });
+    let timeout = until.map_or(-1, |until| {
+        let left = until.saturating_duration_since(Instant::now());
+        // Up: not to come back a little early, again and again.
+        i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+    });
+    // SAFETY: as many entries as is said.
+    let answer = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout) };
+    match io::Error::last_os_error() {
+        error if answer < 0 && error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// What is read of a pipe, without ever waiting for it.
+struct Pipe<R> {
+    /// None: closed, or never there.
+    from: Option<R>,
+    bytes: Vec<u8>,
+}
+
+impl<R: Read + AsRawFd> Pipe<R> {
+    fn new(from: Option<R>) -> io::Result<Pipe<R>> {
+        if let Some(from) = &from {
+            // The flag is this end's alone: the child's end is another file description.
+            // SAFETY: no memory is passed.
+            let flags = unsafe { libc::fcntl(from.as_raw_fd(), libc::F_GETFL) };
+            let flags = flags | libc::O_NONBLOCK;
+            // SAFETY: as above.
+            if unsafe { libc::fcntl(from.as_raw_fd(), libc::F_SETFL, flags) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        let bytes = Vec::new();
+        Ok(Pipe { from, bytes })
+    }
+
+    fn fd(&self) -> Option<RawFd> {
+        self.from.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.from.is_none()
+    }
+
+    /// What is there, up to a bound: one who never stops writing does not keep the context from being looked at.
+    fn read(&mut self) -> io::Result<()> {
+        let Some(from) = &mut self.from else {
+            return Ok(());
+        };
+        const AT_ONCE: usize = 1 << 20;
+        let mut left = AT_ONCE;
+        let mut buffer = [0; 16 << 10];
+        while left > 0 {
+            match from.read(&mut buffer) {
+                Ok(0) => {
+                    self.from = None;
+                    return Ok(());
+                }
+                Ok(n) => {
+                    self.bytes.extend_from_slice(&buffer[..n]);
+                    left = left.saturating_sub(n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

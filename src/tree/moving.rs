@@ -1,0 +1,221 @@
+//! Deadlines that move: what is kept beside the timer's entry, and who may move it.
+//!
+//! The deadline itself is in the entry's word, and every step that sets, extends or takes it away is an RMW on that word,
+//! as is the firer's first: so one of them is first, and the other learns of it by its answer. The timer is told only of a
+//! deadline that has become earlier; at a later one it looks too early, and puts the entry where it belongs by then.
+//!
+//! An idle timeout is put off by a store, and not by a step on the word. When its entry comes up, the timer first takes it
+//! (FIRING), then asks when it was touched last, and arms it again if that is less than the period ago. A thread that notices
+//! the deadline itself asks first. A touch that comes while they do is as late as one that comes after.
+
+use super::cause::Cause;
+use super::Handle;
+use crate::sync::{thread, Arc, AtomicU64, AtomicUsize, Relaxed, SMALL};
+use crate::timer;
+use crate::timer::clock::{self, Moment};
+use crate::timer::entry::{Entry, Seen, NEVER};
+use std::time::{Duration, Instant};
+
+/// Nanoseconds that are no point in time.
+const NONE: u64 = u64::MAX;
+
+/// Shared by the node and by who moves its deadline.
+pub(crate) struct Moving {
+    /// The deadline as its user said it, as the entry's is rounded. Written before the step that sets that: where several
+    /// threads set it at once this may be another one's, and then the entry's counts.
+    exact: AtomicU64,
+    idle: Option<Idle>,
+}
+
+/// When it was touched last, in nanoseconds. A thread that was stopped between its look at the clock and its store must not
+/// hide what others stored meanwhile: so the first threads that come have a slot each, where a store is enough, and what
+/// the others say is the greatest of it.
+struct Idle {
+    period: u64,
+    slots: [Slot; SLOTS],
+    others: AtomicU64,
+}
+
+const SLOTS: usize = if SMALL { 1 } else { 3 };
+
+struct Slot {
+    /// Whose it is, by the number of the thread; 0: nobody's. No number comes twice.
+    thread: AtomicUsize,
+    touched: AtomicU64,
+}
+
+impl Moving {
+    /// For a deadline that is set, extended and taken away.
+    pub(crate) fn new() -> Arc<Moving> {
+        Arc::new(Moving {
+            exact: AtomicU64::new(NONE),
+            idle: None,
+        })
+    }
+
+    /// For one that is a while after the last touch.
+    pub(crate) fn idle(period: Duration, now: u64) -> Arc<Moving> {
+        let slot = || Slot {
+            thread: AtomicUsize::new(0),
+            touched: AtomicU64::new(0),
+        };
+        Arc::new(Moving {
+            exact: AtomicU64::new(NONE),
+            idle: Some(Idle {
+                period: u64::try_from(period.as_nanos()).unwrap_or(NONE),
+                slots: core::array::from_fn(|_| slot()),
+                others: AtomicU64::new(now),
+            }),
+        })
+    }
+
+    /// It is in use at that moment. A store, for the first threads that come.
+    #[inline]
+    pub(crate) fn touch(&self, now: u64) {
+        let Some(idle) = &self.idle else { return };
+        let this = thread::number();
+        // Relaxed, all here: a slot is its thread's, and what it says is no more than a number.
+        let first = &idle.slots[0];
+        if first.thread.load(Relaxed) == this {
+            first.touched.store(now, Relaxed);
+        } else {
+            idle.touch_elsewhere(this, now);
+        }
+    }
+
+    /// When the deadline is, if that is later than what its entry says: it has been touched.
+    pub(super) fn put_off(&self, entry: Moment) -> Option<Moment> {
+        let due = clock::moment_of(self.idle.as_ref()?.due());
+        (due > entry).then_some(due).filter(|due| *due < NEVER)
+    }
+
+    /// When the deadline is, if there is one.
+    pub(super) fn deadline(&self, entry: &Entry) -> Option<Instant> {
+        self.nanos(entry, entry.look()).and_then(clock::instant_at)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.idle.is_some()
+    }
+
+    fn nanos(&self, entry: &Entry, seen: Seen) -> Option<u64> {
+        if let Some(idle) = &self.idle {
+            return Some(idle.due()).filter(|due| *due < clock::nanos_of(NEVER));
+        }
+        // Relaxed: see the field.
+        let exact = self.exact.load(Relaxed);
+        let moment = seen.deadline();
+        if exact != NONE && clock::moment_of(exact) == moment {
+            return Some(exact);
+        }
+        // One that was too late may have written what it wanted.
+        let stands = seen.is_armed() || seen.is_firing() || entry.has_passed();
+        stands.then(|| clock::nanos_of(moment))
+    }
+}
+
+impl Idle {
+    #[cold]
+    fn touch_elsewhere(&self, this: usize, now: u64) {
+        for slot in &self.slots {
+            let mut owner = slot.thread.load(Relaxed);
+            if owner == 0 {
+                owner = match slot.thread.compare_exchange(0, this, Relaxed, Relaxed) {
+                    Ok(_) => this,
+                    Err(other) => other,
+                };
+            }
+            if owner == this {
+                slot.touched.store(now, Relaxed);
+                return;
+            }
+        }
+        let others = &self.others;
+        let mut seen = others.load(Relaxed);
+        while seen < now {
+            match others.compare_exchange_weak(seen, now, Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    fn due(&self) -> u64 {
+        // Relaxed: the latest that has come this far.
+        let touched = self.slots.iter().map(|slot| slot.touched.load(Relaxed));
+        let last = touched.fold(self.others.load(Relaxed), u64::max);
+        last.saturating_add(self.period)
+    }
+}
+
+impl Handle {
+    /// The token's deadline can be moved; there is none yet. The token is new.
+    pub(crate) fn make_movable(&self, moving: Arc<Moving>, cause: Option<Cause>) {
+        let extension = self.put_extension();
+        // SAFETY: the token's extension, which it has as long as it is held.
+        let timing = unsafe { &extension.as_ref().timing };
+        timing.entry.set_owner(self.0.as_ptr().cast());
+        timing.set_moving(moving);
+        if let Some(cause) = cause {
+            // SAFETY: neither is shared yet, nor is the deadline armed.
+            unsafe { timing.set_cause(cause) };
+        }
+    }
+
+    /// Moves the deadline: `to` is given what it is, and says what it is to be, in nanoseconds. False: it is too late, for the
+    /// token is cancelled or about to be.
+    pub(crate) fn move_deadline(&self, mut to: impl FnMut(Option<u64>) -> Option<u64>) -> bool {
+        let node = self.node();
+        let Some(extension) = node.link.extension_raw() else {
+            return false;
+        };
+        // SAFETY: the token's, as long as it is held.
+        let timing = unsafe { &extension.as_ref().timing };
+        let Some(moving) = timing.moving() else {
+            return false;
+        };
+        let mut seen = timing.entry.look();
+        loop {
+            // The word first: if a deadline has passed and is through with, that shows here.
+            if seen.is_firing() || self.is_cancelled() {
+                return false;
+            }
+            let to = to(moving
+                .nanos(&timing.entry, seen)
+                .filter(|_| seen.is_armed()));
+            let to = to.filter(|nanos| clock::moment_of(*nanos) < NEVER);
+            // Relaxed: see the field.
+            moving.exact.store(to.unwrap_or(NONE), Relaxed);
+            let moment = to.map(clock::moment_of);
+            // SAFETY: not FIRING, and the handle keeps the node; the owner was set when the token was made. The pointer is
+            // to all of the extension.
+            match unsafe { timer::move_to(extension.cast(), seen, moment) } {
+                // One that was not armed may have passed and be through since it was looked at.
+                Ok(()) => return seen.is_armed() || !self.is_cancelled(),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Has the timer cancel the token when the period after the last touch is over. The token is new, and movable.
+    pub(crate) fn start_idle(&self) {
+        let node = self.node();
+        let due = node.link.extension().and_then(|extension| {
+            let timing = &extension.timing;
+            timing.moving()?.nanos(&timing.entry, timing.entry.look())
+        });
+        if let Some(due) = due {
+            self.move_deadline(|_| Some(due));
+        }
+    }
+
+    /// Sets the deadline for the first and only time, and its cause. By one caller, and the token is movable.
+    pub(crate) fn start_deadline(&self, at: u64, cause: Cause) {
+        let Some(extension) = self.node().link.extension() else {
+            return;
+        };
+        // SAFETY: the caller's promise: nobody has armed it, nor does anybody else.
+        unsafe { extension.timing.set_cause(cause) };
+        self.move_deadline(|_| Some(at));
+    }
+}

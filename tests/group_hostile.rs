@@ -1,0 +1,363 @@
+//! What nobody should do to a group, and many of what one does: none of it loses a task, a word of it, or the time of
+//! those who wait.
+
+use cancel_tree::{Cause, Closed, Context, Group, Member, Panicked};
+use futures::executor::{block_on, LocalPool};
+use futures::task::LocalSpawnExt;
+use std::cell::RefCell;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::pin::{pin, Pin};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Barrier};
+use std::task::{self, Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+fn group() -> Group {
+    Group::new(&Context::background())
+}
+
+fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut task::Context::from_waker(Waker::noop()))
+}
+
+fn later() -> (Context, cancel_tree::CancelGuard) {
+    Context::background().with_timeout(Duration::from_secs(20))
+}
+
+// ----- what was refused -----------------------------------------------------------------------
+
+#[test]
+fn what_is_refused_has_no_outcome_and_comes_back() {
+    let group = group();
+    let mut outcomes = group.outcomes::<u8>();
+    group.close();
+    let refused = outcomes.spawn_thread(|_ctx| Ok::<_, Cause>(7)).unwrap_err();
+    assert!(refused.cause().downcast_ref::<Closed>().is_some());
+    assert!(outcomes.next_blocking().is_none());
+    assert_eq!(refused.into_inner()(Context::background()).unwrap(), 7);
+    let mut race = group.race::<u8>();
+    assert!(race.spawn_thread(|_ctx| Ok::<_, Cause>(7)).is_err());
+    assert_eq!(
+        block_on(race.winner()).unwrap_err().to_string(),
+        "nobody took part"
+    );
+}
+
+#[test]
+fn a_group_inside_a_closed_one_says_that_it_is_closed() {
+    let around = group();
+    let inside = around.child("inside").child("further");
+    assert!(!inside.is_closed());
+    around.close();
+    assert!(inside.is_closed());
+    assert!(inside.enter().is_err());
+    assert!(inside.join_blocking().is_ok());
+}
+
+// ----- order ----------------------------------------------------------------------------------
+
+#[test]
+fn who_gets_room_at_the_same_time_goes_on_in_order_of_arrival() {
+    let group = Rc::new(group().limit(0));
+    let order = Rc::new(RefCell::new(Vec::new()));
+    let mut pool = LocalPool::new();
+    let ctx = Context::background();
+    for i in 0..10 {
+        let (group, order, ctx) = (group.clone(), order.clone(), ctx.clone());
+        let wait = async move {
+            let member = group.enter_when(&ctx).await.unwrap();
+            order.borrow_mut().push(i);
+            drop(member);
+        };
+        pool.spawner().spawn_local(wait).unwrap();
+    }
+    pool.run_until_stalled();
+    group.set_limit(10);
+    pool.run_until_stalled();
+    assert_eq!(*order.borrow(), (0..10).collect::<Vec<_>>());
+}
+
+// ----- errors and panics ----------------------------------------------------------------------
+
+/// An error whose `source` or `Drop` panics.
+#[derive(Debug)]
+struct Hostile {
+    source: bool,
+    drop: bool,
+}
+
+impl fmt::Display for Hostile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("hostile")
+    }
+}
+
+impl Error for Hostile {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        assert!(!self.source, "source");
+        None
+    }
+}
+
+impl Drop for Hostile {
+    fn drop(&mut self) {
+        assert!(!self.drop || thread::panicking(), "drop");
+    }
+}
+
+#[test]
+fn an_error_that_panics_when_it_is_looked_at_is_a_panic_of_the_task() {
+    let group = group().keep_going();
+    let task = group.track(async {
+        Err::<(), _>(Cause::new(Hostile {
+            source: true,
+            drop: false,
+        }))
+    });
+    group.cancel_with("enough");
+    assert!(poll(pin!(task.unwrap())).is_ready());
+    assert!(group.is_empty());
+    assert!(catch_unwind(AssertUnwindSafe(|| group.join_blocking())).is_err());
+    let cause = group.join_blocking().unwrap_err();
+    assert!(cause.downcast_ref::<Panicked>().is_some(), "{cause}");
+}
+
+#[test]
+fn an_error_whose_drop_panics_loses_nobody() {
+    let group = group().keep_going();
+    let fail = || {
+        let error = Cause::new(Hostile {
+            source: false,
+            drop: true,
+        });
+        poll(pin!(group.track(async { Err::<(), _>(error) }).unwrap()))
+    };
+    assert!(fail().is_ready());
+    // The second is dropped at once, as it is not the first.
+    let second = catch_unwind(AssertUnwindSafe(fail));
+    assert!(second.is_err() || second.unwrap().is_ready());
+    assert!(group.is_empty());
+    assert_eq!(group.join_blocking().unwrap_err().to_string(), "hostile");
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(group))).is_err());
+}
+
+// ----- many -----------------------------------------------------------------------------------
+
+#[test]
+fn groups_inside_groups_as_deep_as_you_like() {
+    const DEEP: usize = 100_000;
+    // Small stack: a walk that calls itself would end the process.
+    let walk = || {
+        let mut groups = vec![group()];
+        for _ in 1..DEEP {
+            let inner = groups[groups.len() - 1].child("");
+            groups.push(inner);
+        }
+        let task = groups[DEEP - 1].enter().unwrap();
+        assert_eq!(groups[0].len(), 1);
+        drop(task);
+        assert!(groups[0].join_blocking().is_ok());
+        assert!(groups[DEEP - 1].enter().is_err());
+        let last = groups.pop();
+        drop(groups);
+        drop(last);
+    };
+    thread::Builder::new()
+        .stack_size(256 << 10)
+        .spawn(walk)
+        .unwrap()
+        .join()
+        .unwrap();
+}
+
+/// The time of the processor that this thread has used.
+fn used() -> Duration {
+    match std::fs::read_to_string("/proc/thread-self/schedstat") {
+        Ok(stat) => Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap()),
+        Err(_) => {
+            static BEGIN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+            BEGIN.elapsed()
+        }
+    }
+}
+
+/// How long `work` takes with so many, at best.
+fn takes(many: usize, work: impl Fn(usize)) -> Duration {
+    let once = || {
+        let begin = used();
+        work(many);
+        used() - begin
+    };
+    (0..3).map(|_| once()).min().unwrap()
+}
+
+/// Ten times as many take about ten times as long, and not a hundred times.
+fn is_linear(name: &str, few: usize, work: impl Fn(usize)) {
+    let (one, ten) = (takes(few, &work), takes(10 * few, &work));
+    println!("{few} {name}: {one:?}; {}: {ten:?}", 10 * few);
+    assert!(
+        ten < 50 * one.max(Duration::from_millis(4)),
+        "{name}: {one:?}, {ten:?}"
+    );
+}
+
+#[test]
+fn what_many_do_takes_as_long_as_they_are_many() {
+    is_linear("tasks", 10_000, |many| {
+        let group = group();
+        let tasks: Vec<_> = (0..many).map(|_| group.track(async {}).unwrap()).collect();
+        let mut join = pin!(group.join());
+        assert!(poll(join.as_mut()).is_pending());
+        for task in tasks {
+            assert!(poll(pin!(task)).is_ready());
+        }
+        assert!(poll(join).is_ready());
+    });
+    is_linear("joiners", 1_000, |many| {
+        let group = group();
+        let task = group.enter().unwrap();
+        let mut joins: Vec<_> = (0..many).map(|_| Box::pin(group.join())).collect();
+        for join in &mut joins {
+            assert!(poll(join.as_mut()).is_pending());
+        }
+        drop(task);
+        for join in &mut joins {
+            assert!(poll(join.as_mut()).is_ready());
+        }
+    });
+    is_linear("joiners that give up", 1_000, |many| {
+        let group = group();
+        let _task = group.enter().unwrap();
+        let mut joins: Vec<_> = (0..many).map(|_| Box::pin(group.join())).collect();
+        for join in &mut joins {
+            assert!(poll(join.as_mut()).is_pending());
+        }
+        drop(joins);
+    });
+    is_linear("waits for room", 10_000, |many| {
+        let group = group().limit(0);
+        let ctx = Context::background();
+        let mut waits: Vec<_> = (0..many)
+            .map(|_| Some(Box::pin(group.enter_when(&ctx))))
+            .collect();
+        for wait in waits.iter_mut().flatten() {
+            assert!(poll(wait.as_mut()).is_pending());
+        }
+        // Every second one in the middle gives up.
+        for wait in waits[many / 4..3 * many / 4].iter_mut().step_by(2) {
+            *wait = None;
+        }
+        group.set_limit(1);
+        group.set_limit(0);
+        group.set_limit(usize::MAX);
+        for wait in waits.iter_mut().flatten() {
+            assert!(poll(wait.as_mut()).is_ready());
+        }
+    });
+    is_linear("outcomes", 10_000, |many| {
+        let group = group();
+        let mut outcomes = group.outcomes();
+        let tasks: Vec<_> = (0..many)
+            .map(|i| outcomes.track(async move { Ok::<_, Cause>(i) }).unwrap())
+            .collect();
+        for task in tasks {
+            assert!(poll(pin!(task)).is_ready());
+        }
+        for i in 0..many {
+            assert_eq!(outcomes.next_blocking().unwrap().unwrap(), i);
+        }
+        assert!(outcomes.next_blocking().is_none());
+    });
+    is_linear("groups inside one", 1_000, |many| {
+        let around = group();
+        let groups: Vec<_> = (0..many).map(|_| around.child("part")).collect();
+        let tasks: Vec<_> = groups
+            .iter()
+            .map(|group| group.named("work").track(async {}).unwrap())
+            .collect();
+        let mut join = pin!(around.join());
+        assert!(poll(join.as_mut()).is_pending());
+        assert_eq!(around.running().len(), many);
+        for task in tasks {
+            assert!(poll(pin!(task)).is_ready());
+        }
+        assert!(poll(join).is_ready());
+    });
+}
+
+/// Whoever starts tasks, and whoever ends them: the group keeps memory for those that were there at once.
+#[test]
+fn places_are_used_again_by_other_threads() {
+    let group = Arc::new(group());
+    for _ in 0..100 {
+        let group = group.clone();
+        let tasks = thread::spawn(move || {
+            (0..1000)
+                .map(|_| group.enter().unwrap())
+                .collect::<Vec<Member>>()
+        });
+        let tasks = tasks.join().unwrap();
+        drop(tasks);
+    }
+    assert!(group.is_empty());
+}
+
+// ----- races on real threads ------------------------------------------------------------------
+
+#[test]
+fn a_report_leaves_no_task_out() {
+    for _ in 0..300 {
+        let group = group();
+        let go = Arc::new(Barrier::new(4));
+        for _ in 0..3 {
+            let go = go.clone();
+            group
+                .spawn_thread(move |ctx| {
+                    ctx.blocking_wait();
+                    go.wait();
+                })
+                .unwrap();
+        }
+        let (limit, guard) = later();
+        let mut end = pin!(group.shutdown(&limit));
+        assert!(poll(end.as_mut()).is_pending());
+        guard.cancel();
+        assert!(poll(end.as_mut()).is_pending());
+        go.wait();
+        let report = block_on(end);
+        assert_eq!(report.cancelled, 3, "{report}");
+    }
+}
+
+#[test]
+fn nothing_starts_after_either_of_two_joins() {
+    for round in 0..300 {
+        let group = Arc::new(group());
+        // Many places: closing takes a while.
+        drop((0..500).map(|_| group.enter().unwrap()).collect::<Vec<_>>());
+        let started = Arc::new(AtomicUsize::new(0));
+        let go = Arc::new(Barrier::new(2));
+        let other = thread::spawn({
+            let (group, go) = (group.clone(), go.clone());
+            move || {
+                go.wait();
+                group.join_blocking().unwrap();
+            }
+        });
+        go.wait();
+        for _ in 0..round % 50 {
+            std::hint::spin_loop();
+        }
+        group.join_blocking().unwrap();
+        for _ in 0..600 {
+            started.fetch_add(usize::from(group.enter().is_ok()), SeqCst);
+        }
+        assert_eq!(started.load(SeqCst), 0);
+        other.join().unwrap();
+    }
+}

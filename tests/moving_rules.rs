@@ -1,0 +1,611 @@
+//! Phases, shields, and deadlines that move, rule by rule.
+
+use cancel_tree::{CancellationToken, Context, ContextError, GraceOver, Group, IdleTimeout};
+use std::error::Error;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const DEADLINE: Option<ContextError> = Some(ContextError::DeadlineExceeded);
+const CANCELLED: Option<ContextError> = Some(ContextError::Cancelled);
+const LONG: Duration = Duration::from_secs(600);
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Long enough for what must come, short enough for a test that fails.
+fn comes(ctx: &Context) -> ContextError {
+    ctx.blocking_wait_timeout(Duration::from_secs(20))
+        .expect("it must be done by now")
+}
+
+// ----- movable deadlines ----------------------------------------------------------------------
+
+#[test]
+fn a_movable_deadline_passes() {
+    let start = Instant::now();
+    let (ctx, guard) = Context::background().with_movable_deadline(start + ms(20));
+    let (below, _below) = ctx.with_cancel();
+    assert_eq!(comes(&below), ContextError::DeadlineExceeded);
+    assert!(start.elapsed() >= ms(20));
+    assert_eq!(ctx.err(), DEADLINE);
+    assert!(ctx.is_own_deadline() && !below.is_own_deadline());
+    assert!(!guard.set(Instant::now() + LONG));
+    assert!(!guard.extend(LONG));
+    assert!(!guard.take_away());
+    assert_eq!(ctx.deadline(), Some(start + ms(20)));
+}
+
+#[test]
+fn without_a_waiter_the_timer_notices() {
+    let (ctx, _guard) = Context::background().with_movable_deadline(Instant::now() + ms(5));
+    let (say, hear) = mpsc::channel();
+    let _registration = ctx.on_cancel(move || say.send(()).unwrap());
+    hear.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!(ctx.err(), DEADLINE);
+}
+
+#[test]
+fn extended_it_passes_later() {
+    let start = Instant::now();
+    let (ctx, guard) = Context::background().with_movable_deadline(start + ms(30));
+    assert!(guard.extend(ms(60)));
+    assert_eq!(ctx.deadline(), Some(start + ms(90)));
+    assert_eq!(comes(&ctx), ContextError::DeadlineExceeded);
+    assert!(start.elapsed() >= ms(90));
+}
+
+#[test]
+fn extended_while_a_thread_waits() {
+    let start = Instant::now();
+    let (ctx, guard) = Context::background().with_movable_deadline(start + ms(50));
+    let waiter = thread::spawn({
+        let ctx = ctx.clone();
+        move || (comes(&ctx), Instant::now())
+    });
+    thread::sleep(ms(10));
+    assert!(guard.extend(ms(50)));
+    let (error, when) = waiter.join().unwrap();
+    assert_eq!(error, ContextError::DeadlineExceeded);
+    assert!(when - start >= ms(100));
+}
+
+#[test]
+fn set_earlier_it_passes_earlier() {
+    let (ctx, guard) = Context::background().with_movable_deadline(Instant::now() + LONG);
+    let waiter = thread::spawn({
+        let ctx = ctx.clone();
+        move || comes(&ctx)
+    });
+    thread::sleep(ms(5));
+    assert!(guard.set_timeout(ms(20)));
+    assert_eq!(waiter.join().unwrap(), ContextError::DeadlineExceeded);
+}
+
+#[test]
+fn set_to_the_past_it_is_done() {
+    let (ctx, guard) = Context::background().with_movable_deadline(None);
+    assert_eq!(ctx.deadline(), None);
+    assert!(guard.set(Instant::now()));
+    assert_eq!(ctx.err(), DEADLINE);
+    let (ctx, guard) = Context::background().with_movable_deadline(Instant::now() + LONG);
+    assert!(guard.set(Instant::now() - ms(1)));
+    assert_eq!(ctx.err(), DEADLINE);
+}
+
+#[test]
+fn taken_away_it_does_not_pass() {
+    let (ctx, guard) = Context::background().with_movable_deadline(Instant::now() + ms(20));
+    assert!(guard.take_away());
+    assert_eq!(ctx.deadline(), None);
+    assert_eq!(ctx.blocking_wait_timeout(ms(60)), None);
+    // Nor does one that there is none of become later.
+    assert!(guard.extend(ms(1)));
+    assert_eq!(ctx.deadline(), None);
+    assert!(guard.set_timeout(ms(10)));
+    assert_eq!(comes(&ctx), ContextError::DeadlineExceeded);
+}
+
+#[test]
+fn moved_back_and_forth() {
+    let (ctx, guard) = Context::background().with_movable_deadline(None);
+    let start = Instant::now();
+    for round in 0..2_000 {
+        assert!(guard.set_timeout(match round % 4 {
+            0 => LONG,
+            1 => Duration::from_secs(5),
+            2 => Duration::from_secs(1000),
+            _ => Duration::from_secs(3),
+        }));
+        if round % 7 == 0 {
+            assert!(guard.take_away());
+        }
+    }
+    assert!(guard.set(start + ms(60)));
+    assert_eq!(ctx.deadline(), Some(start + ms(60)));
+    assert_eq!(comes(&ctx), ContextError::DeadlineExceeded);
+    assert!(start.elapsed() >= ms(60));
+}
+
+#[test]
+fn moving_what_is_cancelled_is_too_late() {
+    let (ctx, guard) = Context::background().with_movable_deadline(Instant::now() + LONG);
+    guard.cancel();
+    assert!(!guard.extend(LONG) && !guard.take_away() && !guard.set_timeout(LONG));
+    assert_eq!(ctx.err(), CANCELLED);
+    assert!(!ctx.is_own_deadline());
+    let (ctx, guard) = ctx.with_movable_deadline(Instant::now());
+    assert!(!guard.set_timeout(LONG));
+    assert_eq!(ctx.err(), CANCELLED);
+}
+
+#[test]
+fn dropping_the_guard_cancels() {
+    let (ctx, guard) = Context::background().with_movable_deadline(Instant::now() + LONG);
+    drop(guard);
+    assert_eq!(ctx.err(), CANCELLED);
+    let (ctx, guard) = Context::background().with_idle_timeout(LONG);
+    drop(guard);
+    assert_eq!(ctx.err(), CANCELLED);
+}
+
+#[test]
+fn below_it_a_later_deadline_counts_again() {
+    let start = Instant::now();
+    let (ctx, guard) = Context::background().with_movable_deadline(start + ms(30));
+    let (below, _below) = ctx.with_deadline(start + ms(80));
+    let with_value = below.with_value(7);
+    assert_eq!(with_value.deadline(), Some(start + ms(30)));
+    assert!(guard.set(start + LONG));
+    assert_eq!(with_value.deadline(), Some(start + ms(80)));
+    assert_eq!(comes(&with_value), ContextError::DeadlineExceeded);
+    assert!(start.elapsed() >= ms(80));
+    assert!(with_value.is_own_deadline() && !ctx.is_done());
+}
+
+#[test]
+fn those_below_ask_whatever_is_in_between() {
+    let start = Instant::now();
+    let (ctx, guard) = Context::background().with_movable_deadline(start + LONG);
+    let (far, _far) = Context::background().with_deadline(start + 3 * LONG);
+    let asked = [
+        ctx.with_cancel().0,
+        Context::any_of([&far, &ctx]),
+        ctx.child_token().child_token().context(),
+        ctx.with_deadline(start + 2 * LONG).0.with_value(1),
+    ];
+    assert!(guard.extend(ms(1500)));
+    for (i, ctx) in asked.iter().enumerate() {
+        // The guards of two of them are gone: they are done, and that changes no deadline.
+        assert_eq!(ctx.deadline(), Some(start + LONG + ms(1500)), "{i}");
+    }
+    assert_eq!(ctx.without_cancel().deadline(), None);
+    drop(guard);
+    let (born, _born) = ctx.with_cancel();
+    assert_eq!(born.deadline(), Some(start + LONG + ms(1500)));
+}
+
+#[test]
+fn a_moving_deadline_keeps_no_token() {
+    let (ctx, guard) = Context::background().with_movable_deadline(Instant::now() + ms(20));
+    let weak = ctx.child_token();
+    let held = weak.downgrade();
+    drop((ctx, weak));
+    guard.into_guard().detach();
+    assert!(held.upgrade().is_none());
+    let (ctx, guard) = Context::background().with_idle_timeout(ms(5));
+    let token = ctx.child_token();
+    let held = token.downgrade();
+    drop(ctx);
+    drop(token);
+    guard.into_guard().detach();
+    assert!(held.upgrade().is_none());
+}
+
+#[test]
+fn movers_and_the_timer() {
+    // Whoever is told that it was in time has moved it: then it has not passed.
+    for round in 0..300 {
+        let due = Instant::now() + Duration::from_micros(200 + round % 10 * 20);
+        let (ctx, guard) = Context::background().with_movable_deadline(due);
+        let answers: Vec<bool> = thread::scope(|scope| {
+            let movers: Vec<_> = (0..2)
+                .map(|_| {
+                    scope.spawn(|| {
+                        while Instant::now() < due {
+                            std::hint::spin_loop();
+                        }
+                        guard.extend(LONG)
+                    })
+                })
+                .collect();
+            movers.into_iter().map(|m| m.join().unwrap()).collect()
+        });
+        if answers.contains(&true) {
+            assert_eq!(ctx.blocking_wait_timeout(ms(1)), None);
+        } else {
+            assert_eq!(comes(&ctx), ContextError::DeadlineExceeded);
+        }
+    }
+}
+
+// ----- idle timeouts --------------------------------------------------------------------------
+
+#[test]
+fn idle_it_ends() {
+    let start = Instant::now();
+    let (ctx, _guard) = Context::background().with_idle_timeout(ms(20));
+    assert_eq!(comes(&ctx), ContextError::DeadlineExceeded);
+    assert!(start.elapsed() >= ms(20));
+    let cause = ctx.cause().unwrap();
+    assert_eq!(cause.kind(), ContextError::DeadlineExceeded);
+    assert_eq!(
+        cause.downcast_ref::<IdleTimeout>().unwrap().timeout(),
+        ms(20)
+    );
+    assert!(ctx.is_own_deadline());
+}
+
+#[test]
+fn touched_it_goes_on() {
+    let (ctx, guard) = Context::background().with_idle_timeout(ms(200));
+    let mut last = Instant::now();
+    for _ in 0..20 {
+        thread::sleep(ms(20));
+        last = Instant::now();
+        guard.touch();
+    }
+    assert!(!ctx.is_done());
+    assert!(ctx.deadline().unwrap() >= last + ms(200));
+    assert_eq!(comes(&ctx), ContextError::DeadlineExceeded);
+    assert!(last.elapsed() >= ms(200));
+}
+
+#[test]
+fn touched_by_others() {
+    let (ctx, guard) = Context::background().with_idle_timeout(ms(300));
+    let late = Instant::now();
+    for _ in 0..6 {
+        thread::scope(|scope| _ = scope.spawn(|| guard.touch()));
+    }
+    assert!(ctx.deadline().unwrap() >= late + ms(300));
+    // One that was stopped on its way is not heard instead of those that came later.
+    let before = ctx.deadline();
+    thread::scope(|scope| {
+        scope.spawn(|| guard.touch_at(late));
+    });
+    assert_eq!(ctx.deadline(), before);
+}
+
+#[test]
+fn an_idle_timeout_that_never_ends() {
+    let (ctx, guard) = Context::background().with_idle_timeout(Duration::MAX);
+    guard.touch();
+    assert_eq!(ctx.deadline(), None);
+    assert_eq!(ctx.blocking_wait_timeout(ms(5)), None);
+}
+
+#[test]
+fn an_idle_timeout_of_nothing() {
+    let (ctx, _guard) = Context::background().with_idle_timeout(Duration::ZERO);
+    assert_eq!(comes(&ctx), ContextError::DeadlineExceeded);
+}
+
+#[test]
+fn many_idle_connections() {
+    let all: Vec<_> = (0..500)
+        .map(|i| Context::background().with_idle_timeout(ms(100 + i % 7)))
+        .collect();
+    for _ in 0..20 {
+        thread::sleep(ms(10));
+        all.iter().step_by(2).for_each(|(_, guard)| guard.touch());
+    }
+    let last = Instant::now();
+    for (ctx, _) in all.iter().skip(1).step_by(2) {
+        assert_eq!(comes(ctx), ContextError::DeadlineExceeded);
+    }
+    for (ctx, _) in all.iter().step_by(2) {
+        assert_eq!(comes(ctx), ContextError::DeadlineExceeded);
+        assert!(last.elapsed() >= ms(100));
+    }
+}
+
+// ----- whose deadline -------------------------------------------------------------------------
+
+#[test]
+fn whose_deadline_it_was() {
+    let (outer, _outer) = Context::background().with_timeout(ms(10));
+    let (inner, _inner) = outer.with_timeout(LONG);
+    comes(&inner);
+    assert!(outer.is_own_deadline() && !inner.is_own_deadline());
+
+    let (outer, _outer) = Context::background().with_timeout(LONG);
+    let (inner, _inner) = outer.with_timeout_cause(ms(10), "too slow");
+    let (below, _below) = inner.with_timeout(LONG);
+    comes(&below);
+    assert!(inner.is_own_deadline() && inner.with_value(3).is_own_deadline());
+    assert!(!below.is_own_deadline() && !outer.is_own_deadline());
+
+    // In the past from the beginning.
+    let (past, _past) = outer.with_deadline(Instant::now());
+    assert!(past.is_own_deadline());
+    let (below, _below) = past.with_deadline(Instant::now());
+    assert!(!below.is_own_deadline());
+
+    // Somebody says so, which is no deadline of the context's.
+    let (ctx, guard) = outer.with_timeout(LONG);
+    guard.cancel_with(ContextError::DeadlineExceeded);
+    assert_eq!(ctx.err(), DEADLINE);
+    assert!(!ctx.is_own_deadline());
+    assert!(!Context::background().is_own_deadline());
+}
+
+#[test]
+fn noticed_by_the_timer_it_is_own_too() {
+    let (ctx, _guard) = Context::background().with_timeout(ms(5));
+    while !ctx.is_done() {
+        thread::yield_now();
+    }
+    assert!(ctx.is_own_deadline());
+}
+
+#[test]
+fn what_is_ready_is_not_lost() {
+    let (ctx, _guard) = Context::background().with_movable_deadline(Instant::now() + ms(10));
+    let (send, receive) = futures::channel::oneshot::channel();
+    let _registration = ctx.on_cancel(move || send.send(7).unwrap());
+    let outcome = futures::executor::block_on(ctx.run(async {
+        let value = receive.await;
+        value.unwrap()
+    }));
+    // Either it came first, or it was not there yet; what has been sent before the end is not lost.
+    assert!(matches!(
+        outcome,
+        Ok(7) | Err(ContextError::DeadlineExceeded)
+    ));
+    let (ctx, guard) = Context::background().with_movable_deadline(None);
+    let mut polls = 0;
+    let ready_at_last = std::future::poll_fn(|_| {
+        polls += 1;
+        if polls == 1 {
+            guard.set(Instant::now());
+            return std::task::Poll::Pending;
+        }
+        std::task::Poll::Ready(polls)
+    });
+    assert_eq!(futures::executor::block_on(ctx.run(ready_at_last)), Ok(2));
+}
+
+// ----- grace and shields ----------------------------------------------------------------------
+
+#[test]
+fn soft_first_then_hard() {
+    let (server, shutdown) = Context::background().with_cancel();
+    let ctx = server.with_grace(ms(60));
+    let (request, _request) = ctx.with_cancel();
+    let early = request.shield();
+    assert!(early.is_shielded() && !request.is_shielded());
+    assert_eq!(early.deadline(), None);
+    let start = Instant::now();
+    shutdown.cancel_with("shutting down");
+    assert_eq!(request.err(), CANCELLED);
+    let late = request.shield();
+    assert!(!early.is_done() && !late.is_done());
+    let until = early.deadline().unwrap();
+    assert!(until >= start + ms(60));
+    assert_eq!(late.deadline(), Some(until));
+    assert_eq!(comes(&late), ContextError::DeadlineExceeded);
+    assert!(start.elapsed() >= ms(60) && early.is_done());
+    let cause = early.cause().unwrap();
+    assert_eq!(cause.to_string(), "the grace is over");
+    let over = cause.downcast_ref::<GraceOver>().unwrap();
+    assert_eq!(over.first().to_string(), "shutting down");
+    assert_eq!(over.source().unwrap().to_string(), "shutting down");
+    // What is soft keeps its own cause.
+    assert_eq!(request.cause().unwrap().to_string(), "shutting down");
+    assert!(request.shield().is_done());
+}
+
+#[test]
+fn the_outer_is_hard_so_is_the_inner() {
+    let (server, shutdown) = Context::background().with_cancel();
+    let outer = server.with_grace(ms(30));
+    let inner = outer.with_grace(LONG);
+    let shield = inner.shield();
+    let of_outer = outer.shield();
+    // Below a shield there may be a grace too.
+    let deeper = of_outer.with_grace(LONG).shield();
+    shutdown.cancel();
+    assert!(inner.is_done() && !shield.is_done());
+    comes(&shield);
+    comes(&of_outer);
+    comes(&deeper);
+    assert!(shield.cause().unwrap().find::<GraceOver>().is_some());
+}
+
+#[test]
+fn a_grace_begins_with_a_deadline_too() {
+    let (server, _guard) = Context::background().with_timeout(ms(20));
+    let ctx = server.with_grace(ms(30));
+    assert_eq!(ctx.deadline(), server.deadline());
+    let shield = ctx.shield();
+    assert_eq!(comes(&ctx), ContextError::DeadlineExceeded);
+    assert!(!shield.is_done());
+    comes(&shield);
+    let cause = shield.cause().unwrap();
+    let over = cause.downcast_ref::<GraceOver>().unwrap();
+    assert_eq!(over.first().kind(), ContextError::DeadlineExceeded);
+}
+
+#[test]
+fn one_that_is_done_already_has_its_grace() {
+    let (server, shutdown) = Context::background().with_cancel();
+    shutdown.cancel_with("before");
+    let ctx = server.with_grace(ms(40));
+    assert_eq!(ctx.cause().unwrap().to_string(), "before");
+    let shield = ctx.shield();
+    assert!(!shield.is_done());
+    comes(&shield);
+    let cause = shield.cause().unwrap();
+    assert_eq!(
+        cause.find::<GraceOver>().unwrap().first().to_string(),
+        "before"
+    );
+}
+
+#[test]
+fn shields_share_what_is_left() {
+    let (server, shutdown) = Context::background().with_cancel();
+    let ctx = server.with_grace(ms(60));
+    shutdown.cancel();
+    let start = Instant::now();
+    let mut rounds = 0;
+    while start.elapsed() < Duration::from_secs(10) {
+        let shield = ctx.shield();
+        if shield.is_done() {
+            break;
+        }
+        let _ = shield.blocking_wait_timeout(ms(10));
+        rounds += 1;
+    }
+    assert!(rounds >= 2 && start.elapsed() < Duration::from_secs(5));
+    assert!(ctx.shield().shield().is_done());
+}
+
+#[test]
+fn a_cancel_of_the_shielded_counts() {
+    let (server, shutdown) = Context::background().with_cancel();
+    let ctx = server.with_grace(LONG);
+    let (cleanup, guard) = ctx.shield().with_cancel();
+    let (timed, _timed) = ctx.shield().with_timeout(ms(10));
+    shutdown.cancel();
+    assert!(!cleanup.is_done() && cleanup.is_shielded());
+    guard.cancel_with("enough");
+    assert_eq!(cleanup.cause().unwrap().to_string(), "enough");
+    assert_eq!(comes(&timed), ContextError::DeadlineExceeded);
+    assert!(timed.is_own_deadline());
+}
+
+#[test]
+fn a_shield_has_the_values() {
+    let (server, shutdown) = Context::background().with_cancel();
+    let ctx = server.with_value("outer").with_grace(LONG).with_value(7);
+    shutdown.cancel();
+    let shield = ctx.shield();
+    assert_eq!(shield.value::<i32>(), Some(&7));
+    assert_eq!(shield.value::<&str>(), Some(&"outer"));
+    // Also of what is derived when all is over.
+    let (late, _late) = ctx.with_cancel();
+    assert!(late.is_done() && !late.shield().is_done());
+}
+
+#[test]
+fn without_a_grace_a_shield_shields_from_nothing() {
+    let (ctx, guard) = Context::background().with_cancel();
+    let shield = ctx.shield();
+    assert!(!shield.is_shielded());
+    guard.cancel();
+    assert!(shield.is_done());
+    assert!(!Context::background().shield().can_be_done());
+}
+
+#[test]
+fn what_is_detached_is_under_no_grace() {
+    let (server, shutdown) = Context::background().with_cancel();
+    let ctx = server.with_value(1).with_grace(ms(10));
+    let detached = ctx.without_cancel();
+    assert_eq!(detached.value::<i32>(), Some(&1));
+    let (own, guard) = detached.with_cancel();
+    let shield = own.shield();
+    assert!(!shield.is_shielded() && !ctx.shield().without_cancel().is_shielded());
+    shutdown.cancel();
+    comes(&ctx.shield());
+    assert!(!shield.is_done());
+    guard.cancel();
+    assert!(shield.is_done());
+}
+
+#[test]
+fn a_guard_of_ones_own_leaves_a_bound() {
+    let (server, _shutdown) = Context::background().with_cancel();
+    let ctx = server.with_grace(ms(20));
+    let (request, guard) = ctx.with_cancel();
+    guard.cancel_with("closed");
+    let cleanup = request.shield();
+    assert!(!cleanup.is_done() && !ctx.is_done());
+    comes(&cleanup);
+    let cause = cleanup.cause().unwrap();
+    assert_eq!(
+        cause.find::<GraceOver>().unwrap().first().to_string(),
+        "closed"
+    );
+    assert!(!ctx.shield().is_done());
+}
+
+#[test]
+fn a_shield_alone_is_bounded() {
+    let (server, shutdown) = Context::background().with_cancel();
+    let shield = server.with_grace(ms(20)).shield();
+    shutdown.cancel();
+    assert!(!shield.is_done());
+    comes(&shield);
+}
+
+#[test]
+fn a_failing_task_grants_no_grace() {
+    let (server, shutdown) = Context::background().with_cancel();
+    let ctx = server.with_grace(LONG);
+    let group = Group::new(&ctx);
+    let shield = group.context().shield();
+    assert!(!shield.is_done());
+    group.spawn_thread(|_| Err::<(), _>("broken")).unwrap();
+    comes(&shield);
+    assert_eq!(shield.cause().unwrap().to_string(), "broken");
+    assert_eq!(group.context().cause().unwrap().to_string(), "broken");
+    assert!(!ctx.is_done());
+
+    // From above, it has one.
+    let group = Group::new(&ctx);
+    let shield = group.context().shield();
+    shutdown.cancel();
+    assert!(group.context().is_done() && !shield.is_done());
+    group.cancel();
+    assert!(shield.is_done());
+}
+
+#[test]
+fn nothing_is_kept_of_a_grace() {
+    let (server, _shutdown) = Context::background().with_cancel();
+    let token = CancellationToken::new();
+    let weak = token.downgrade();
+    for _ in 0..3 {
+        let ctx = server.with_value(token.clone()).with_grace(LONG);
+        let shield = ctx.shield();
+        let inner = shield.with_grace(LONG);
+        drop(ctx);
+        drop((shield, inner));
+    }
+    let ctx = server.with_grace(LONG);
+    let below = ctx.shield().child_token().downgrade();
+    drop(ctx);
+    assert!(below.upgrade().is_none());
+    drop(token);
+    assert!(weak.upgrade().is_none());
+}
+
+#[test]
+fn they_show_how_they_came_to_be() {
+    let (server, _guard) = Context::background().with_cancel();
+    let ctx = server.with_grace(LONG);
+    assert_eq!(ctx.to_string(), "background.with_cancel.with_grace");
+    assert_eq!(
+        ctx.shield().without_cancel().to_string(),
+        "background.with_cancel.with_grace.shield.without_cancel"
+    );
+    let (ctx, _guard) = server.with_idle_timeout(LONG);
+    assert_eq!(
+        ctx.to_string(),
+        "background.with_cancel.with_moving_deadline"
+    );
+}

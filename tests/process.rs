@@ -1,0 +1,289 @@
+//! Child processes under a context.
+#![cfg(unix)]
+
+use cancel_tree::integrations::process::{Ended, Supervised};
+use cancel_tree::{CancelGuard, Context};
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_millis(100);
+const LATE: Duration = Duration::from_secs(60);
+
+fn sh(script: &str) -> Supervised {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    Supervised::new(command)
+}
+
+fn cancelled_soon() -> (Context, thread::JoinHandle<()>) {
+    let (ctx, guard) = Context::background().with_cancel();
+    let canceller = thread::spawn(move || {
+        thread::sleep(SOON);
+        guard.cancel_with("not wanted any more");
+    });
+    (ctx, canceller)
+}
+
+fn is_there(pid: u32) -> bool {
+    // SAFETY: no memory is passed, and no signal is sent.
+    unsafe { libc::kill(pid as libc::pid_t, 0) == 0 }
+}
+
+/// In the time that a process needs to go that has been killed, and whose new parent has to reap it.
+fn is_gone(pid: u32) -> bool {
+    let zombie = || {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+    };
+    let begin = Instant::now();
+    while is_there(pid) && !zombie() {
+        if begin.elapsed() > Duration::from_secs(20) {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    true
+}
+
+fn number(bytes: &[u8]) -> u32 {
+    let text = std::str::from_utf8(bytes).unwrap();
+    text.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+fn timed(run: impl FnOnce() -> std::io::Result<Ended>) -> (Ended, Duration) {
+    let begin = Instant::now();
+    (run().unwrap(), begin.elapsed())
+}
+
+#[test]
+fn one_that_ends_by_itself() {
+    let (ctx, guard) = Context::background().with_timeout(LATE);
+    let ended = sh("echo out; echo err >&2; exit 3").output(&ctx).unwrap();
+    assert_eq!(
+        (&*ended.stdout, &*ended.stderr),
+        (&b"out\n"[..], &b"err\n"[..])
+    );
+    assert_eq!(ended.status.code(), Some(3));
+    assert!(ended.stopped.is_none() && !ended.killed && !ended.pipes_held && !ended.success());
+    assert!(sh("exit 0").run(&ctx).unwrap().success());
+    drop::<CancelGuard>(guard);
+    let error = sh("exit 0").run(&ctx).unwrap_err();
+    assert!(error.get_ref().unwrap().is::<cancel_tree::Cause>());
+    let nowhere = Supervised::new(Command::new("/no/such/program"));
+    let error = nowhere.run(&Context::background()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+}
+
+#[test]
+fn a_signal_ends_it() {
+    let (ctx, canceller) = cancelled_soon();
+    let (ended, took) = timed(|| sh("exec sleep 3600").grace(LATE).output(&ctx));
+    assert!(took >= SOON && took < LATE / 2);
+    assert_eq!(ended.stopped.unwrap().to_string(), "not wanted any more");
+    assert!(!ended.status.success());
+    canceller.join().unwrap();
+}
+
+#[test]
+fn a_deadline_ends_it() {
+    let (ctx, _guard) = Context::background().with_timeout(SOON);
+    let (ended, took) = timed(|| sh("exec sleep 3600").output(&ctx));
+    assert!(took >= SOON && took < LATE / 2 && ended.stopped.is_some());
+}
+
+#[test]
+fn one_that_exits_with_0_when_told_to_stop_has_been_stopped() {
+    let (ctx, canceller) = cancelled_soon();
+    let script = "trap 'echo bye; exit 0' TERM; while :; do sleep 0.01; done";
+    let (ended, took) = timed(|| sh(script).grace(LATE).output(&ctx));
+    assert!(took < LATE / 2);
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(ended.stdout, b"bye\n");
+    assert!(ended.stopped.is_some() && !ended.success());
+    canceller.join().unwrap();
+}
+
+#[test]
+fn one_that_ignores_the_signal_is_killed_with_its_group() {
+    let (ctx, canceller) = cancelled_soon();
+    let script = "trap '' TERM; sleep 3600 & echo $!; while :; do sleep 0.01; done";
+    let (ended, took) = timed(|| sh(script).grace(SOON).output(&ctx));
+    assert!(took >= SOON * 2 && took < LATE / 2);
+    assert!(ended.killed && ended.stopped.is_some() && !ended.pipes_held);
+    assert!(is_gone(number(&ended.stdout)));
+    canceller.join().unwrap();
+}
+
+#[test]
+fn another_signal_and_no_grace() {
+    let (ctx, canceller) = cancelled_soon();
+    let script = "trap 'exit 7' USR1; while :; do sleep 0.01; done";
+    let supervised = sh(script).signal(libc::SIGUSR1).grace(LATE);
+    assert_eq!(supervised.run(&ctx).unwrap().status.code(), Some(7));
+    canceller.join().unwrap();
+    let (ctx, canceller) = cancelled_soon();
+    let ended = sh("trap '' TERM; while :; do sleep 0.01; done")
+        .grace(Duration::ZERO)
+        .run(&ctx)
+        .unwrap();
+    assert!(ended.killed);
+    canceller.join().unwrap();
+}
+
+/// It is in the group, but outlives the child that the signal ends.
+#[test]
+fn a_grandchild_that_ignores_the_signal_goes_with_the_child() {
+    let (ctx, canceller) = cancelled_soon();
+    let script = "sh -c 'trap \"\" TERM; echo $$; while :; do sleep 0.01; done' & wait";
+    let (ended, took) = timed(|| sh(script).grace(LATE).output(&ctx));
+    assert!(took < LATE / 2 && ended.killed && !ended.pipes_held);
+    assert!(is_gone(number(&ended.stdout)));
+    canceller.join().unwrap();
+}
+
+/// It has left the group, and holds the pipes: nothing waits for it.
+#[test]
+fn a_grandchild_that_holds_the_pipes_is_given_up() {
+    if !Command::new("setsid")
+        .arg("true")
+        .status()
+        .is_ok_and(|s| s.success())
+    {
+        return eprintln!("SKIPPED: no setsid here");
+    }
+    let (ctx, canceller) = cancelled_soon();
+    let script = "setsid sh -c 'echo $$; exec sleep 60' & sleep 3600";
+    let (ended, took) = timed(|| sh(script).pipe_delay(SOON).output(&ctx));
+    assert!(took >= SOON * 2 && took < LATE / 2);
+    assert!(ended.pipes_held && ended.stopped.is_some());
+    let pid = number(&ended.stdout);
+    assert!(is_there(pid), "it is none of ours any more");
+    // SAFETY: no memory is passed.
+    unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+    canceller.join().unwrap();
+}
+
+/// The same of one in the group, when the child ends by itself: it goes on.
+#[test]
+fn a_daemon_that_holds_the_pipes_is_not_waited_for() {
+    let ctx = Context::background();
+    let (ended, took) = timed(|| sh("sleep 60 & echo $!").pipe_delay(SOON).output(&ctx));
+    assert!(took >= SOON && took < LATE / 2);
+    assert!(ended.pipes_held && ended.success());
+    let pid = number(&ended.stdout);
+    assert!(is_there(pid));
+    // SAFETY: no memory is passed.
+    unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+    // And a cancel meanwhile ends it.
+    let (ctx, canceller) = cancelled_soon();
+    let (ended, took) = timed(|| sh("sleep 3600 & echo $!").pipe_delay(LATE).output(&ctx));
+    assert!(took < LATE / 2 && ended.stopped.is_some() && ended.status.success());
+    assert!(is_gone(number(&ended.stdout)));
+    canceller.join().unwrap();
+}
+
+#[test]
+fn huge_output_on_both_pipes() {
+    let script = "head -c 8000000 /dev/zero; head -c 8000000 /dev/zero >&2; echo over";
+    let ended = sh(script).output(&Context::background()).unwrap();
+    assert!(ended.success() && ended.stdout.ends_with(b"over\n"));
+    assert_eq!(
+        (ended.stdout.len(), ended.stderr.len()),
+        (8_000_005, 8_000_000)
+    );
+}
+
+#[test]
+fn one_that_never_stops_writing_is_stopped() {
+    let (ctx, canceller) = cancelled_soon();
+    let (ended, took) = timed(|| sh("while :; do echo more and more; done").output(&ctx));
+    assert!(took < LATE / 2 && ended.stopped.is_some() && !ended.stdout.is_empty());
+    canceller.join().unwrap();
+}
+
+#[test]
+fn what_it_is_told() {
+    let mut command = Command::new("cat");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut running = Supervised::new(command)
+        .spawn(&Context::background())
+        .unwrap();
+    let mut stdin = running.stdin().unwrap();
+    let writer = thread::spawn(move || stdin.write_all(&[b'x'; 1_000_000]).unwrap());
+    assert_eq!(running.wait().unwrap().stdout.len(), 1_000_000);
+    writer.join().unwrap();
+}
+
+/// A thousand times: whoever is first, it is one or the other, nobody waits, and no stranger is told.
+#[test]
+fn one_that_ends_by_itself_at_that_moment() {
+    let (mut stopped, mut by_itself) = (0, 0);
+    for n in 0..1000u64 {
+        let (ctx, _guard) = Context::background().with_timeout(Duration::from_micros(200 + n * 2));
+        let mut command = Command::new("true");
+        command.stdin(Stdio::null());
+        match Supervised::new(command).run(&ctx) {
+            Ok(ended) if ended.stopped.is_some() => stopped += 1,
+            Ok(ended) => {
+                assert!(ended.success());
+                by_itself += 1;
+            }
+            Err(error) => {
+                assert!(error
+                    .get_ref()
+                    .is_some_and(|e| e.is::<cancel_tree::Cause>()));
+                stopped += 1;
+            }
+        }
+    }
+    eprintln!("{stopped} stopped, {by_itself} by itself");
+}
+
+/// Somebody else has reaped it: an error, and nobody is told anything.
+#[test]
+fn a_number_that_is_gone_gets_no_signal() {
+    let (ctx, guard) = Context::background().with_cancel();
+    let running = sh("exit 0").spawn(&ctx).unwrap();
+    let pid = running.id() as libc::pid_t;
+    // SAFETY: no status is asked for.
+    assert_eq!(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }, pid);
+    guard.cancel();
+    let error = running.wait().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ECHILD));
+    // Nor when it is dropped.
+    let running = sh("exit 0").spawn(&Context::background()).unwrap();
+    let pid = running.id() as libc::pid_t;
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }, pid);
+    drop(running);
+}
+
+#[test]
+fn dropped_it_is_killed_with_its_group() {
+    let (mut read, write) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "sleep 3600 & echo $!; wait"]);
+    command.stdout(Stdio::from(std::os::fd::OwnedFd::from(write)));
+    let running = Supervised::new(command)
+        .spawn(&Context::background())
+        .unwrap();
+    let mut bytes = [0; 16];
+    let n = std::io::Read::read(&mut read, &mut bytes).unwrap();
+    let (child, grandchild) = (running.id(), number(&bytes[..n]));
+    drop(running);
+    assert!(!is_there(child) && is_gone(grandchild));
+}
+
+#[test]
+fn nothing_is_left_open() {
+    let Ok(before) = std::fs::read_dir("/proc/self/fd").map(Iterator::count) else {
+        return;
+    };
+    for _ in 0..50 {
+        sh("exit 0").output(&Context::background()).unwrap();
+    }
+    let after = std::fs::read_dir("/proc/self/fd").unwrap().count();
+    // Other tests have some open at any time.
+    assert!(after < before + 40, "{before} {after}");
+}

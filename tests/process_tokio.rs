@@ -1,0 +1,56 @@
+//! Child processes as tasks of tokio wait for them.
+#![cfg(unix)]
+
+use cancel_tree::integrations::process::Supervised;
+use cancel_tree::Context;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_millis(100);
+
+fn sh(script: &str) -> Supervised {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    Supervised::new(command)
+}
+
+#[tokio::test]
+async fn one_that_ends_and_one_that_is_stopped() {
+    let ctx = Context::background();
+    let ended = sh("echo tea").output_async(&ctx).await.unwrap();
+    assert!(ended.success());
+    assert_eq!(ended.stdout, b"tea\n");
+    let begin = Instant::now();
+    let (ctx, _guard) = ctx.with_timeout_cause(SOON, "too slow");
+    let ended = sh("exec sleep 3600").run_async(&ctx).await.unwrap();
+    assert_eq!(ended.stopped.unwrap().to_string(), "too slow");
+    assert!(begin.elapsed() < Duration::from_secs(60));
+    let error = sh("exit 0").run_async(&ctx).await.unwrap_err();
+    assert!(error.get_ref().unwrap().is::<cancel_tree::Cause>());
+}
+
+#[tokio::test]
+async fn dropping_the_future_stops_the_child() {
+    let file = std::env::temp_dir().join(format!("cancel-tree-stopped-{}", std::process::id()));
+    let script = format!(
+        "trap 'echo stopped >{0}; exit 0' TERM; echo begun >{0}; while :; do sleep 0.01; done",
+        file.display()
+    );
+    let says = |what: &'static str| {
+        let file = file.clone();
+        async move {
+            let begin = Instant::now();
+            while std::fs::read_to_string(&file).unwrap_or_default().trim() != what {
+                assert!(begin.elapsed() < Duration::from_secs(60), "not {what}");
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    };
+    let ctx = Context::background();
+    tokio::select! {
+        _ = sh(&script).run_async(&ctx) => panic!("it never ends by itself"),
+        () = says("begun") => {}
+    }
+    says("stopped").await;
+    std::fs::remove_file(&file).unwrap();
+}
