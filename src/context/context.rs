@@ -452,13 +452,13 @@ impl Context {
     /// Without the service thread nobody else looks at the clock.
     #[inline]
     pub(super) fn has_expired_unseen(&self, token: &Handle) -> bool {
-        match self.limit {
-            Limit::At(deadline) if !timer::is_running() => expire_if_past(token, deadline),
-            Limit::Asked if !timer::is_running() => self
-                .asked_deadline()
-                .is_some_and(|deadline| expire_if_past(token, deadline)),
-            _ => false,
-        }
+        !matches!(self.limit, Limit::Never) && !timer::is_running() && self.expire_unseen(token)
+    }
+
+    #[cold]
+    fn expire_unseen(&self, token: &Handle) -> bool {
+        let deadline = self.deadline();
+        deadline.is_some_and(|deadline| expire_if_past(token, deadline))
     }
 
     /// Returns why the context is done, as one of two kinds, or `None` while it is not. Once there is an
