@@ -426,7 +426,11 @@ impl World {
         }
         assert_eq!(stripped, ctx.shown.text());
         let debug = format!("{:?}", ctx.ctx);
-        assert_eq!(debug.contains(": context "), ctx.ctx.is_done(), "{debug}");
+        assert_eq!(
+            debug.contains("is_done: true"),
+            ctx.ctx.is_done(),
+            "{debug}"
+        );
     }
 
     fn instant(&self, when: When) -> Instant {
