@@ -342,7 +342,7 @@ impl Context {
 
     /// Creates a context with the values of this one, which is never done: for what has to be finished
     /// after the request. Deadline and cause do not reach it either. (Go's `WithoutCancel`.)
-    #[doc(alias("WithoutCancel", "detach", "shield"))]
+    #[doc(alias("WithoutCancel", "detach"))]
     pub fn without_cancel(&self) -> Context {
         Context {
             token: None,
