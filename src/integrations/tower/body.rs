@@ -153,15 +153,23 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        is_end_stream(&self.inner)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.inner {
-            Some(inner) => inner.size_hint(),
-            None => SizeHint::with_exact(0),
-        }
+        size_hint(&self.inner)
     }
+}
+
+/// Of a body that is gone when it has ended.
+pub(super) fn is_end_stream<B: Body>(body: &Option<B>) -> bool {
+    body.as_ref().is_none_or(Body::is_end_stream)
+}
+
+/// The same.
+pub(super) fn size_hint<B: Body>(body: &Option<B>) -> SizeHint {
+    let hint = body.as_ref().map(Body::size_hint);
+    hint.unwrap_or_else(|| SizeHint::with_exact(0))
 }
 
 fn end(lifetime: &mut Option<Lifetime>, ending: Ending) {

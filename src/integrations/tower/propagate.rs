@@ -1,6 +1,7 @@
 //! The other direction: calls to other servers, under a context.
 
 use super::answer::{Answer, EXPIRED, GRPC_STATUS};
+use super::body;
 use super::headers::{Carried, DeadlineHeader, Protocol};
 use super::ContextBody;
 use crate::context::{Context, DoneOwned};
@@ -346,14 +347,11 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        body::is_end_stream(&self.inner)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.inner {
-            Some(inner) => inner.size_hint(),
-            None => SizeHint::with_exact(0),
-        }
+        body::size_hint(&self.inner)
     }
 }
 
