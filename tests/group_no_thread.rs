@@ -4,6 +4,7 @@
 
 use cancel_tree::{Cause, Context, Group};
 use std::ffi::c_int;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const RLIMIT_AS: c_int = 9;
@@ -52,5 +53,81 @@ fn without_threads_the_work_comes_back_and_a_shutdown_ends() {
     );
     assert!(took < Duration::from_secs(10), "{took:?}");
     drop(member);
+    assert!(group.join_blocking().is_ok());
+
+    // A race, groups inside, a scope.
+    let around = Group::new(&Context::background()).limit(1);
+    let inside = around.child("inside");
+    let mut race = inside.race();
+    let owned = Arc::new(());
+    let keeps = owned.clone();
+    limit(in_use() + (256 << 10));
+    let named = around.named("flush").spawn_thread(|_ctx| Ok::<_, Cause>(1));
+    let inner = inside.spawn_thread(|_ctx| ());
+    let raced = race.spawn_thread(|_ctx| Ok::<_, Cause>(7));
+    let scoped = Group::scope(&Context::background(), |g| {
+        let refused = g.spawn_thread(move |_ctx| drop(keeps)).unwrap_err();
+        (refused.into_inner().is_none(), g.context().is_done())
+    });
+    limit(NO_LIMIT);
+    assert_eq!(
+        named.unwrap_err().into_inner()(Context::background()).unwrap(),
+        1
+    );
+    assert!(inner.is_err());
+    assert_eq!(
+        raced.unwrap_err().into_inner()(Context::background()).unwrap(),
+        7
+    );
+    // The work was dropped, and that is no error of the scope's.
+    assert_eq!(scoped.unwrap(), (true, false));
+    assert_eq!(Arc::strong_count(&owned), 1);
+    assert!(race.next_blocking().is_none());
+    assert!(around.is_empty() && inside.is_empty());
+    // The room has been given back.
+    drop(around.enter().unwrap());
+    assert!(inside.join_blocking().is_ok());
+    assert!(around.join_blocking().is_ok());
+    #[cfg(feature = "tokio")]
+    on_tokio();
+}
+
+/// tokio panics where it cannot start a thread, and keeps the work until it can, or goes. No task of the group is lost by that.
+#[cfg(feature = "tokio")]
+fn on_tokio() {
+    use std::panic::{catch_unwind, set_hook, take_hook, AssertUnwindSafe};
+
+    let group = Group::new(&Context::background());
+    let mut outcomes = group.outcomes();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let owned = Arc::new(());
+    let (keeps, too) = (owned.clone(), owned.clone());
+    let inside = runtime.enter();
+    let hook = take_hook();
+    set_hook(Box::new(|_| ()));
+    limit(in_use() + (256 << 10));
+    let one = catch_unwind(AssertUnwindSafe(|| {
+        group.spawn_blocking(move |_ctx| drop(keeps)).is_ok()
+    }));
+    let two = catch_unwind(AssertUnwindSafe(|| {
+        let work = move |_ctx| {
+            drop(too);
+            Ok::<_, Cause>(7)
+        };
+        outcomes.spawn_blocking(work).is_ok()
+    }));
+    limit(NO_LIMIT);
+    set_hook(hook);
+    drop(inside);
+    assert!(one.is_err() && two.is_err(), "there was a thread");
+    assert_eq!(group.len(), Arc::strong_count(&owned) - 1);
+    drop(runtime);
+    assert_eq!(Arc::strong_count(&owned), 1);
+    assert!(group.is_empty());
+    let told = outcomes.next_blocking().unwrap().unwrap_err();
+    assert_eq!(told.to_string(), "the task did not come to its end");
+    assert!(outcomes.next_blocking().is_none());
     assert!(group.join_blocking().is_ok());
 }

@@ -836,6 +836,57 @@ fn the_first_success_of_a_race_ends_the_rest() {
 }
 
 #[test]
+fn a_race_is_over_at_its_first_success_and_not_at_the_join() {
+    let group = group();
+    let mut race = group.race();
+    let lame = race.track(async { Err::<i32, _>("lame") }).unwrap();
+    let slow = race
+        .track_with(|ctx| async move { Err::<i32, _>(ctx.done().await) })
+        .unwrap();
+    let first = race.track_with(|_ctx| ready(Ok::<_, Cause>(3))).unwrap();
+    let mut slow = pin!(slow);
+    assert!(poll(pin!(lame)).is_ready());
+    assert!(poll(slow.as_mut()).is_pending());
+    assert!(!group.context().is_done());
+    // Nobody has asked for the winner yet, nor joins.
+    assert!(poll(pin!(first)).is_ready());
+    assert!(group.context().is_done());
+    assert!(race.track(pending::<Result<i32, Cause>>()).is_err());
+    assert!(poll(slow.as_mut()).is_ready());
+    assert_eq!(block_on(race.winner()).unwrap(), 3);
+    assert!(group.join_blocking().is_ok());
+}
+
+#[test]
+fn outcomes_of_futures_that_are_given_a_context() {
+    let group = group();
+    let mut outcomes = group.outcomes();
+    let mut one = Box::pin(
+        outcomes
+            .track_with(|ctx| async move { Err::<u8, _>(ctx.done().await) })
+            .unwrap(),
+    );
+    assert!(poll(one.as_mut()).is_pending());
+    // A panic of what makes the future gives the place back, and is no outcome.
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let made = outcomes
+            .track_with(|_ctx| -> std::future::Ready<Result<u8, Cause>> { panic!("no future") });
+        drop(made);
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(group.len(), 1);
+    group.cancel();
+    assert!(poll(one.as_mut()).is_ready());
+    let told = outcomes.next_blocking().unwrap().unwrap_err();
+    assert_eq!(told.kind(), ContextError::Cancelled);
+    assert!(outcomes.next_blocking().is_none());
+    let refused = outcomes.track_with(|_ctx| ready(Ok::<u8, Cause>(7)));
+    let work = refused.map(drop).unwrap_err().into_inner();
+    assert_eq!(block_on(work(Context::background())).unwrap(), 7);
+    assert!(outcomes.next_blocking().is_none());
+}
+
+#[test]
 fn what_has_come_by_the_limit_is_not_lost() {
     let group = group();
     let mut outcomes = group.outcomes();

@@ -1,6 +1,7 @@
 //! Groups on tokio.
 
-use cancel_tree::{Context, ContextError, Group, Panicked};
+use cancel_tree::{Cause, Context, ContextError, Group, Panicked};
+use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::Duration;
@@ -176,4 +177,138 @@ async fn a_full_group_refuses_what_does_not_wait() {
     assert!(hear.await.unwrap());
     group.cancel();
     group.join().await.unwrap();
+}
+
+#[tokio::test]
+async fn outcomes_of_tasks_that_were_spawned() {
+    let group = group().keep_going();
+    let mut outcomes = group.outcomes();
+    outcomes.spawn(|_ctx| async { Ok::<_, Cause>(1) }).unwrap();
+    outcomes.spawn_blocking(|_ctx| Ok::<_, Cause>(2)).unwrap();
+    outcomes
+        .spawn(|ctx| async move { Err::<i32, _>(ctx.done().await) })
+        .unwrap();
+    outcomes
+        .spawn(|_ctx| async {
+            if true {
+                panic!("oh no");
+            }
+            Ok::<_, Cause>(4)
+        })
+        .unwrap();
+    let (mut sum, mut errors) = (0, 0);
+    while let Some(outcome) = outcomes.next().await {
+        match outcome {
+            Ok(n) => sum += n,
+            Err(_) => errors += 1,
+        }
+    }
+    assert_eq!((sum, errors), (3, 2));
+    let refused = outcomes.spawn_blocking(|_ctx| Ok::<_, Cause>(7));
+    assert_eq!(
+        refused.unwrap_err().into_inner()(Context::background()).unwrap(),
+        7
+    );
+    assert!(outcomes.next().await.is_none());
+    let joined = tokio::spawn(async move { group.join().await });
+    assert!(joined.await.unwrap_err().is_panic());
+}
+
+#[tokio::test]
+async fn the_first_success_of_a_race_of_tasks_ends_the_rest() {
+    let group = group();
+    let mut race = group.race();
+    race.spawn(|ctx| async move { Err::<&str, _>(ctx.done().await) })
+        .unwrap();
+    race.spawn(|_ctx| async { Ok::<_, Cause>("tea") }).unwrap();
+    // Not by who asks for the winner.
+    group.context().done().await;
+    assert_eq!(race.winner().await.unwrap(), "tea");
+    group.join().await.unwrap();
+}
+
+#[test]
+fn without_a_runtime_there_is_no_outcome() {
+    let group = group();
+    let mut outcomes = group.outcomes();
+    let refused = outcomes.spawn(|_ctx| async { Ok::<_, Cause>(7) });
+    assert!(refused.is_err());
+    assert!(outcomes.spawn_blocking(|_ctx| Ok::<_, Cause>(7)).is_err());
+    assert!(group.is_empty());
+    assert!(outcomes.next_blocking().is_none());
+}
+
+/// The runtime ends first: what was to run is dropped, and has left.
+#[test]
+fn blocking_work_that_never_ran_has_left() {
+    let group = group();
+    let mut outcomes = group.outcomes();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let ran = Arc::new(AtomicUsize::new(0));
+    let owned = Arc::new(());
+    let _inside = runtime.handle().clone();
+    let _inside = _inside.enter();
+    // Its blocking threads are no more, but there is one to ask.
+    runtime.shutdown_background();
+    let (counts, keeps) = (ran.clone(), owned.clone());
+    group
+        .named("flush")
+        .spawn_blocking(move |_ctx| {
+            counts.fetch_add(1, SeqCst);
+            drop(keeps);
+        })
+        .unwrap();
+    let (counts, keeps) = (ran.clone(), owned.clone());
+    outcomes
+        .spawn_blocking(move |_ctx| {
+            counts.fetch_add(1, SeqCst);
+            drop(keeps);
+            Ok::<_, Cause>(7)
+        })
+        .unwrap();
+    assert_eq!(ran.load(SeqCst), 0);
+    assert_eq!(Arc::strong_count(&owned), 1, "what it owned is kept");
+    assert!(group.is_empty());
+    // One for the one task that was started, and it says that nothing came of it.
+    let told = outcomes.next_blocking().unwrap().unwrap_err();
+    assert_eq!(told.to_string(), "the task did not come to its end");
+    assert!(outcomes.next_blocking().is_none());
+    assert!(group.join_blocking().is_ok(), "an error that nobody made");
+}
+
+/// The same while somebody waits for them: the report counts them as forced, or as done if the runtime ran them after
+/// all, and each once.
+#[test]
+fn blocking_work_of_a_runtime_that_goes_is_in_the_report() {
+    let group = group();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    let (release, hold) = std::sync::mpsc::channel::<()>();
+    let ran = Arc::new(AtomicUsize::new(0));
+    let inside = runtime.enter();
+    group.spawn_blocking(move |_ctx| _ = hold.recv()).unwrap();
+    for _ in 0..3 {
+        let counts = ran.clone();
+        group
+            .spawn_blocking(move |_ctx| _ = counts.fetch_add(1, SeqCst))
+            .unwrap();
+    }
+    drop(inside);
+    let (limit, _guard) = Context::background().with_timeout(Duration::from_secs(30));
+    let mut shutdown = Box::pin(group.shutdown(&limit));
+    let waits = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(shutdown.as_mut().poll(waits).is_pending());
+    runtime.shutdown_background();
+    release.send(()).unwrap();
+    let report = futures::executor::block_on(shutdown);
+    let ran = ran.load(SeqCst);
+    assert_eq!((report.done, report.forced), (1 + ran, 3 - ran), "{report}");
+    assert!(
+        report.stuck.is_empty() && report.cause.is_none(),
+        "{report}"
+    );
 }

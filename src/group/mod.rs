@@ -18,7 +18,7 @@
 //! | [`Refused`] | what could not be started, given back, and why |
 //! | [`join`](Group::join)`()`, [`join_blocking`](Group::join_blocking)`()` | all gone; closes the group; the first error |
 //! | [`wait_idle`](Group::wait_idle)`()`, [`join_until`](Group::join_until)`(&limit)` | all gone for once; all gone, or what is missing |
-//! | [`outcomes`](Group::outcomes)`::<T>()`: [`next`](Outcomes::next), [`join_until`](Outcomes::join_until) | typed outcomes one by one, as they come |
+//! | [`outcomes`](Group::outcomes)`::<T>()`: [`next`](Outcomes::next), [`join_until`](Outcomes::join_until) | typed outcomes one by one, as they come; the same ways in: [`track`](Outcomes::track), [`track_with`](Outcomes::track_with), [`spawn_thread`](Outcomes::spawn_thread), with tokio `spawn`, `spawn_blocking` |
 //! | [`race`](Group::race)`::<T>()`: [`winner`](Outcomes::winner) | the first success ends the rest |
 //! | [`close`](Group::close)`()`, [`shutdown`](Group::shutdown)`(&limit) -> `[`Report`] | nothing new; and then ends, always |
 //! | [`running`](Group::running)`()` | what is there: [`TaskInfo`] |

@@ -20,6 +20,8 @@ use core::task::{self, Poll};
 
 /// Tasks of a group whose outcomes are wanted one by one, as they come; made by [`Group::outcomes`] or [`Group::race`].
 ///
+/// Its ways in are those of the group: `track`, `track_with`, `spawn_thread`, and with tokio `spawn` and `spawn_blocking`.
+///
 /// ```
 /// use cancel_tree::{Cause, Context, Group};
 /// let group = Group::new(&Context::background());
@@ -166,8 +168,43 @@ impl<T: Send + 'static> Outcomes<T> {
             Ok(member) => member,
             Err(refused) => return Err(refused.map(|()| future)),
         };
-        let teller = self.teller();
-        Ok(member.track(async move { teller.tell(future.await.map_err(Into::into)) }))
+        Ok(member.track(self.telling(future)))
+    }
+
+    /// Like [`Spawner::track_with`], with the outcome for [`next`](Self::next).
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// # use cancel_tree::{Cause, Context, Group};
+    /// # let group = Group::new(&Context::background());
+    /// let mut race = group.race();
+    /// let slow = race.track_with(|ctx| async move { Err::<&str, _>(ctx.done().await) }).unwrap();
+    /// let quick = race.track_with(|_ctx| async { Ok::<_, Cause>("tea") }).unwrap();
+    /// let (winner, ..) = futures::join!(race.winner(), slow, quick);
+    /// assert_eq!(winner.unwrap(), "tea");
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[track_caller]
+    pub fn track_with<F, Fut, E>(
+        &self,
+        f: F,
+    ) -> Result<impl Future<Output = ()> + use<T, F, Fut, E>, Refused<F>>
+    where
+        F: FnOnce(Context) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: Into<Cause>,
+    {
+        let member = match self.spawner.enter() {
+            Ok(member) => member,
+            Err(refused) => return Err(refused.map(|()| f)),
+        };
+        // A panic of `f` is the caller's, and there is no outcome then.
+        let future = f(member.context());
+        Ok(member.track(self.telling(future)))
     }
 
     /// Like [`Spawner::spawn_thread`], with the outcome for [`next`](Self::next).
@@ -198,7 +235,25 @@ impl<T: Send + 'static> Outcomes<T> {
         )
     }
 
-    fn teller(&self) -> Teller<T> {
+    /// The future, and then the word on it.
+    pub(crate) fn telling<F, E>(
+        &self,
+        future: F,
+    ) -> impl Future<Output = Result<(), Cause>> + use<T, F, E>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: Into<Cause>,
+    {
+        let teller = self.teller();
+        async move { teller.tell(future.await.map_err(Into::into)) }
+    }
+
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+    pub(crate) fn spawner(&self) -> &Spawner {
+        &self.spawner
+    }
+
+    pub(crate) fn teller(&self) -> Teller<T> {
         Teller {
             sender: Sender::new(&self.queue),
             race: self.is_race.then(|| self.spawner.clone()),
@@ -312,15 +367,15 @@ impl<T: Send + 'static> Outcomes<T> {
     }
 }
 
-/// Tells who reads, and then the group.
-struct Teller<T> {
+/// Tells who reads, and then the group. Dropped, it says that the task did not come to its end.
+pub(crate) struct Teller<T> {
     sender: Sender<T>,
     /// In a race: what its first success ends.
     race: Option<Spawner>,
 }
 
 impl<T> Teller<T> {
-    fn tell(self, outcome: Result<T, Cause>) -> Result<(), Cause> {
+    pub(crate) fn tell(self, outcome: Result<T, Cause>) -> Result<(), Cause> {
         let is_race = self.race.is_some();
         let error = outcome.as_ref().err().filter(|_| !is_race).cloned();
         let is_success = outcome.is_ok();

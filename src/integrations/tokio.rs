@@ -14,7 +14,7 @@
 //! ```
 
 use crate::context::Context;
-use crate::group::{Job, Member, Named, Outcome, Refused, Spawner};
+use crate::group::{Job, Member, Named, Outcome, Outcomes, Refused, Spawner};
 use crate::tree::Cause;
 use alloc::borrow::Cow;
 use core::future::Future;
@@ -213,5 +213,70 @@ impl<'a> Named<'a> {
     {
         let (spawner, name) = self.into_parts();
         spawn_when(spawner, Some(name), Location::caller(), ctx, f)
+    }
+}
+
+/// On the runtime of the caller (feature `tokio`).
+impl<T: Send + 'static> Outcomes<T> {
+    /// Like [`Spawner::spawn`], with the outcome for [`next`](Self::next).
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # use cancel_tree::{Cause, Context, Group};
+    /// # let group = Group::new(&Context::background());
+    /// let mut sizes = group.outcomes();
+    /// for text in ["tea", "coffee"] {
+    ///     sizes.spawn(move |_ctx| async move { Ok::<_, Cause>(text.len()) }).unwrap();
+    /// }
+    /// let mut total = 0;
+    /// while let Some(size) = sizes.next().await {
+    ///     total += size.unwrap();
+    /// }
+    /// assert_eq!(total, 9);
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As there; then there is no outcome.
+    #[track_caller]
+    pub fn spawn<F, Fut, E>(&self, f: F) -> Result<(), Refused<F>>
+    where
+        F: FnOnce(Context) -> Fut,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        E: Into<Cause> + 'static,
+    {
+        let (runtime, f) = runtime(f)?;
+        match self.spawner().enter_from(None, Location::caller()) {
+            Ok(member) => {
+                run(&runtime, member, |ctx| self.telling(f(ctx)));
+                Ok(())
+            }
+            Err(refused) => Err(refused.map(|()| f)),
+        }
+    }
+
+    /// Like [`Spawner::spawn_blocking`], with the outcome for [`next`](Self::next). If the runtime goes before `f` has begun,
+    /// that is an error here.
+    ///
+    /// # Errors
+    ///
+    /// As there; then there is no outcome.
+    #[track_caller]
+    pub fn spawn_blocking<F, E>(&self, f: F) -> Result<(), Refused<F>>
+    where
+        F: FnOnce(Context) -> Result<T, E> + Send + 'static,
+        E: Into<Cause> + 'static,
+    {
+        let (runtime, f) = runtime(f)?;
+        match self.spawner().enter_from(None, Location::caller()) {
+            Ok(member) => {
+                let teller = self.teller();
+                let job = Job::new(member, move |ctx| teller.tell(f(ctx).map_err(Into::into)));
+                drop(runtime.spawn_blocking(move || job.run()));
+                Ok(())
+            }
+            Err(refused) => Err(refused.map(|()| f)),
+        }
     }
 }
