@@ -266,21 +266,22 @@ impl Extension {
 }
 
 impl Remains {
-    /// Drops them one by one: user code, of which one panic must not keep the other from going.
-    pub(super) fn drop_each(self, panics: &mut Panics) {
+    /// Drops them one by one: user code, of which one panic must not keep the other from going. What is left after a panic
+    /// that came out of it goes at the next call.
+    pub(super) fn drop_each(&mut self, panics: &mut Panics) {
         if self.cause.is_some() {
-            panics.catch(|| drop(self.cause));
+            panics.catch(|| self.cause = None);
         }
         if self.waker.is_some() {
-            panics.catch(|| drop(self.waker));
+            panics.catch(|| self.waker = None);
         }
         #[cfg(feature = "std")]
         {
             if self.deadline_cause.is_some() {
-                panics.catch(|| drop(self.deadline_cause));
+                panics.catch(|| self.deadline_cause = None);
             }
             if self.beside.is_some() {
-                panics.catch(|| drop(self.beside));
+                panics.catch(|| self.beside = None);
             }
         }
     }

@@ -20,7 +20,8 @@ use super::extension::{AnyOf, Extension};
 use super::word::{Refused, State};
 use super::Node;
 use crate::sync::{
-    AcqRel, Acquire, AtomicBits, AtomicPtr, Bits, Panics, Relaxed, Release, UnsafeCell, SMALL,
+    to_the_end, AcqRel, Acquire, AtomicBits, AtomicPtr, Bits, Panics, Relaxed, Release, UnsafeCell,
+    SMALL,
 };
 use alloc::boxed::Box;
 use core::mem::MaybeUninit;
@@ -450,17 +451,19 @@ pub(super) fn close(header: &Node, panics: &mut Panics, each: impl Fn(Waker)) {
         return;
     }
     let mut rest = before & (taken(0) - 1);
-    while rest != 0 {
-        panics.catch(|| {
-            while rest != 0 {
-                let seat = rest.trailing_zeros() as usize;
-                rest &= rest - 1;
-                let cell = &room.seats[seat].0;
-                // SAFETY: armed when the room was closed, so the caller's, once.
-                each(cell.with(|cell| unsafe { ptr::read(cell).assume_init() }));
-            }
-        });
-    }
+    to_the_end(|| {
+        while rest != 0 {
+            panics.catch(|| {
+                while rest != 0 {
+                    let seat = rest.trailing_zeros() as usize;
+                    rest &= rest - 1;
+                    let cell = &room.seats[seat].0;
+                    // SAFETY: armed when the room was closed, so the caller's, once.
+                    each(cell.with(|cell| unsafe { ptr::read(cell).assume_init() }));
+                }
+            });
+        }
+    });
 }
 
 fn of_header(header: &Node) -> NonNull<Room> {
