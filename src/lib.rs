@@ -8,6 +8,11 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+// In this order, and apart from the rest: it is that of the groups of methods on the pages of the docs, where what a token
+// is comes before what it is as a context.
+mod token;
+mod tree;
+
 #[cfg(any(test, doctest))]
 mod api_soundness;
 #[cfg(feature = "std")]
@@ -19,8 +24,6 @@ pub mod integrations;
 mod sync;
 #[cfg(feature = "std")]
 mod timer;
-mod token;
-mod tree;
 
 #[cfg(feature = "std")]
 pub use context::{
