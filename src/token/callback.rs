@@ -163,7 +163,7 @@ impl Callback {
     }
 
     fn has_finished(&self) -> bool {
-        // Acquire: what the callback did is visible to who has waited for it.
+        // Acquire: what the callback did is visible to whoever has waited for it.
         self.finished.load(Acquire)
     }
 

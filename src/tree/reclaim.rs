@@ -90,7 +90,7 @@ unsafe fn release_sole(node: NonNull<Node>, seen: State) {
             }
             return;
         }
-        // Marked or adopted meanwhile. It has been offered, which does no harm: who finds it by
+        // Marked or adopted meanwhile. It has been offered, which does no harm: whoever finds it by
         // the hint looks at the word.
         this.link.set_next(ptr::null_mut());
     }
@@ -98,7 +98,7 @@ unsafe fn release_sole(node: NonNull<Node>, seen: State) {
     unsafe { release_upwards(node) };
 }
 
-/// The waiter for whom the node was made clears WAITER and lets go, in one step. False: nothing was done, because
+/// The waiter for which the node was made clears WAITER and lets go, in one step. False: nothing was done, because
 /// it was cancelled, or there is more about it.
 ///
 /// # Safety
@@ -206,7 +206,7 @@ unsafe fn give_up(node: NonNull<Node>, left: &mut Left) -> Option<NonNull<Node>>
         }
         if any_of::settle(this, &extension.edges, |source| left.pending.push(source))
             && extension.settle_triggers(this)
-            // Before the edges go: cancellers who pass look at them. One that has a handle is the last owner after us.
+            // Before the edges go: cancellers that pass look at them. One that has a handle is the last owner after us.
             && (!seen.has_any(State::TARGET) || this.word.end_target())
         {
             break census;
@@ -284,7 +284,7 @@ unsafe fn give_up(node: NonNull<Node>, left: &mut Left) -> Option<NonNull<Node>>
 
 /// Gives up the handles of a dying parent's shards: from here on they are children like any other.
 fn release_shards(extension: &Extension, left: &mut Left) {
-    // Relaxed, both: only the last owner is here, who has acquired what the others did.
+    // Relaxed, both: only the last owner is here, which has acquired what the others did.
     let shards = extension.shards.load(Relaxed);
     extension.shards.store(ptr::null_mut(), Relaxed);
     for shard in NonNull::new(shards).into_iter().flat_map(shards_of) {
@@ -491,7 +491,7 @@ impl Garbage {
                 // What forgotten futures have left.
                 room::close(node, panics, drop);
             } else if state.has_any(State::WAITER) {
-                // A callback that will never run: nobody is left who could cancel.
+                // A callback that will never run: nobody is left that could cancel.
                 let waker = node.slot.disarm(&node.word);
                 panics.catch(|| drop(waker));
             }
