@@ -99,6 +99,7 @@ const _: () = {
     handle::<Spawner>();
     handle::<Named<'static>>();
     handle::<Member>();
+    handle::<Outcomes<()>>();
     handle::<Tracked<core::future::Ready<()>>>();
     handle::<Report>();
     handle::<Unfinished>();

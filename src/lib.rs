@@ -8,6 +8,11 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+// In this order, and apart from the rest: it is that of the groups of methods on the pages of the docs, where what a token
+// is comes before what it is as a context.
+mod token;
+mod tree;
+
 #[cfg(any(test, doctest))]
 mod api_soundness;
 #[cfg(feature = "std")]
@@ -19,8 +24,6 @@ pub mod integrations;
 mod sync;
 #[cfg(feature = "std")]
 mod timer;
-mod token;
-mod tree;
 
 #[cfg(feature = "std")]
 pub use context::{
@@ -89,7 +92,7 @@ pub mod models {
     #[cfg(cancel_tree_loom)]
     pub use crate::timer::by_hand::{Due, Service};
 
-    /// Whether the models that this OS thread checks from now on try all orders of this crate's accesses, as they do
+    /// Sets whether the models that this OS thread checks from now on try all orders of this crate's accesses, as they do
     /// unless told otherwise; see [the page](self).
     #[cfg(cancel_tree_loom)]
     pub fn set_all_orders(all: bool) {
@@ -98,10 +101,12 @@ pub mod models {
 }
 
 #[cfg(all(any(doc, doctest), feature = "std"))]
+/// Stories of what goes wrong and what to write instead; tables for those who come from Go, tokio-util and others; pitfalls.
 #[doc = include_str!("../docs/GUIDE.md")]
 pub mod guide {}
 
 // Compiled and run by the package examples/recipes, which has what they need.
 #[cfg(all(doc, not(doctest), feature = "std"))]
+/// Whole programs beside axum, hyper, crossbeam, rayon, a database, anyhow and a paused clock.
 #[doc = include_str!("../docs/RECIPES.md")]
 pub mod recipes {}

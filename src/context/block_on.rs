@@ -7,6 +7,7 @@ use crate::tree::ContextError;
 use core::future::Future;
 use core::pin::pin;
 
+/// # Waiting as a thread, for a future
 impl Context {
     /// Parks the calling thread until the future is ready, or the context is done: then the future is dropped. It is
     /// [`run`](Self::run) for threads: if both are, the future goes first, also if it became ready after it was polled; and a

@@ -564,8 +564,8 @@ impl Context {
         self.token.as_ref()?.handle().deadline().0
     }
 
-    /// Whether the context is done by the deadline that it was given itself: not by one above, and not because somebody
-    /// has cancelled it. So who sets a limit for a part of the work can tell its own from that of the whole. Adding
+    /// Returns `true` if the context is done by the deadline that it was given itself: not by one above, and not because somebody
+    /// has cancelled it. So code that sets a limit for a part of the work can tell its own from that of the whole. Adding
     /// a value, or cloning, changes nothing about it; a context derived by a cancel or a deadline of its own is another one.
     ///
     /// ```

@@ -246,11 +246,11 @@ pub(super) fn below(parent: impl ForeignContext) -> Context {
 // | SCHEDULED | `wake` | SCHEDULED |
 // | SCHEDULED | the worker, which polls | POLLING |
 // | POLLING, AGAIN | `wake` | AGAIN |
-// | POLLING | who polls: not ready | IDLE |
-// | AGAIN | who polls: not ready; gives the job to a worker | SCHEDULED |
-// | POLLING, AGAIN | who polls: ready, or a panic; drops the future | CLOSED |
+// | POLLING | whoever polls: not ready | IDLE |
+// | AGAIN | whoever polls: not ready; gives the job to a worker | SCHEDULED |
+// | POLLING, AGAIN | whoever polls: ready, or a panic; drops the future | CLOSED |
 // | IDLE, SCHEDULED | the drop of `Driven`, which drops the future | CLOSED |
-// | POLLING, AGAIN | the drop of `Driven`; who polls drops the future | CLOSED |
+// | POLLING, AGAIN | the drop of `Driven`; whoever polls drops the future | CLOSED |
 //
 // The job is with a worker, or on its way to one, from the step to SCHEDULED until the worker's step, which fails if
 // the word is CLOSED. So it is given away once at a time, and a count goes with it.
@@ -303,7 +303,7 @@ struct Driven(Counted<Drive>);
 
 impl Drop for Driven {
     fn drop(&mut self) {
-        // Acquire: pairs with the release of who polled last. Who polls now and finds it has the future anyway.
+        // Acquire: pairs with the release of whoever polled last. Whoever polls now and finds it has the future anyway.
         let was = self.0.state.swap(CLOSED, Acquire);
         if was == IDLE || was == SCHEDULED {
             self.0.drop_future();
@@ -320,11 +320,11 @@ impl Wake for Drive {
                 IDLE => SCHEDULED,
                 POLLING => AGAIN,
                 CLOSED => return,
-                // By an RMW too: what we have been told of has happened before this step, and who polls next must
+                // By an RMW too: what we have been told of has happened before this step, and whoever polls next must
                 // see it.
                 _ => seen,
             };
-            // Release: tells who polls next (`run_job`) of what has happened; what that one needs of who polled
+            // Release: tells whoever polls next (`run_job`) of what has happened; what that one needs of whoever polled
             // last is passed on by this step, an RMW. Failure: the next turn exchanges again.
             match this.state.compare_exchange(seen, new, Release, Relaxed) {
                 Ok(IDLE) => return Drive::schedule(this.clone()),
@@ -340,7 +340,7 @@ struct Close<'a>(&'a Drive);
 
 impl Drop for Close<'_> {
     fn drop(&mut self) {
-        // Relaxed: who finds it leaves the future alone.
+        // Relaxed: whoever finds it leaves the future alone.
         self.0.state.store(CLOSED, Relaxed);
         self.0.drop_future();
     }
@@ -367,7 +367,7 @@ impl Drive {
     unsafe fn run_job(job: NonNull<Job>) {
         // SAFETY: the count that `schedule` gave away, of the drive that the job is the first field of.
         let this = unsafe { Counted::<Drive>::from_raw(job.cast().as_ptr()) };
-        // Acquire: takes the future over from who polled last, and pairs with the release of everyone who woke it
+        // Acquire: takes the future over from whoever polled last, and pairs with the release of everyone that woke it
         // since. Failure: CLOSED, and the future is gone.
         let step = this
             .state

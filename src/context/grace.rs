@@ -62,6 +62,7 @@ fn over(first: Cause) -> Cause {
     Cause::with_kind(ContextError::DeadlineExceeded, GraceOver { first })
 }
 
+/// # Graces and shields
 impl Context {
     /// A context that is done when this one is, but whose [shields](Self::shield) then have so long to clean up: the
     /// cancel has two phases. First it is *soft*: everything below is done, as ever. It is *hard* when the grace is over: then

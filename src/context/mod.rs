@@ -1,9 +1,11 @@
 //! Contexts: deadlines, causes and values, passed down from caller to callee.
 
-mod block_on;
-mod chain;
+// First, and apart from the rest: so are its methods on its page of the docs.
 #[allow(clippy::module_inception)]
 mod context;
+
+mod block_on;
+mod chain;
 mod done;
 mod foreign;
 mod grace;

@@ -12,6 +12,7 @@ use core::fmt;
 use core::ops::Deref;
 use std::time::{Duration, Instant};
 
+/// # Deadlines that move
 impl Context {
     /// A context below this one whose deadline can be set, extended and taken away by its guard, as long as it has not
     /// passed. `None`: it has none at first.

@@ -79,6 +79,7 @@ pub struct Group {
 /// How long [`Group::shutdown`] waits after the cancel.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// # Making
 impl Group {
     /// Creates a group with a context of its own, below `ctx`.
     #[must_use = "dropping a group cancels it"]
@@ -134,12 +135,42 @@ impl Group {
         self.spawner.body().limit.set(tasks, &mut panics);
         panics.resume();
     }
+}
 
+/// # Starting tasks
+///
+/// Besides what [`Spawner`] has.
+impl Group {
     /// Returns another right to start tasks, without the right to end the group.
     pub fn spawner(&self) -> Spawner {
         self.spawner.clone()
     }
 
+    /// Starts tasks of this group whose outcomes are taken one by one, as they come.
+    #[must_use]
+    pub fn outcomes<T: Send + 'static>(&self) -> Outcomes<T> {
+        Outcomes::new(self.spawner(), false)
+    }
+
+    /// Starts tasks of this group of which the first success is wanted: see [`Outcomes::winner`]. Their errors cancel nothing, and
+    /// are not the group's.
+    #[must_use]
+    pub fn race<T: Send + 'static>(&self) -> Outcomes<T> {
+        Outcomes::new(self.spawner(), true)
+    }
+}
+
+/// # What it says
+impl Group {
+    /// Returns the tasks that are there.
+    #[must_use]
+    pub fn running(&self) -> Vec<TaskInfo> {
+        self.spawner.body().read(TaskInfo::of)
+    }
+}
+
+/// # Ending it
+impl Group {
     /// Cancels the group's context. Returns `true` if this call was the first to cancel.
     ///
     /// # Panics
@@ -164,15 +195,10 @@ impl Group {
         self.spawner.body().close(&mut panics);
         panics.resume();
     }
+}
 
-    /// Returns the tasks that are there.
-    #[must_use]
-    pub fn running(&self) -> Vec<TaskInfo> {
-        self.spawner.body().read(TaskInfo::of)
-    }
-
-    // ----- waiting ----------------------------------------------------------------------------
-
+/// # Waiting for its end
+impl Group {
     /// Waits until the group is empty once: for a moment at which no task was there. Closes nothing.
     ///
     /// # Cancel safety
@@ -237,7 +263,10 @@ impl Group {
             missing: self.running(),
         })
     }
+}
 
+/// # Shutting down
+impl Group {
     /// Ends the group, and always ends: nothing new is started; all may finish until `limit` is done; then the
     /// group is cancelled, with the limit's cause; and what still does not end within a second is named in the report. Panics of tasks
     /// are not re-raised, but said there.
@@ -301,22 +330,9 @@ impl Group {
         }
         reports
     }
+}
 
-    // ----- typed outcomes ---------------------------------------------------------------------
-
-    /// Starts tasks of this group whose outcomes are taken one by one, as they come.
-    #[must_use]
-    pub fn outcomes<T: Send + 'static>(&self) -> Outcomes<T> {
-        Outcomes::new(self.spawner(), false)
-    }
-
-    /// Starts tasks of this group of which the first success is wanted: see [`Outcomes::winner`]. Their errors cancel nothing, and
-    /// are not the group's.
-    #[must_use]
-    pub fn race<T: Send + 'static>(&self) -> Outcomes<T> {
-        Outcomes::new(self.spawner(), true)
-    }
-
+impl Group {
     async fn gone_for_good(&self) {
         self.gone().await;
         // Also if it says that it is closed: whoever has said so may not have come to all places yet.

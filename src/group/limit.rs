@@ -1,9 +1,9 @@
-//! The limit: how many tasks at once, and who waits for room, in order of arrival.
+//! The limit: how many tasks at once, and what waits for room, in order of arrival.
 //!
-//! Nobody waits for a lock: the queue belongs to who has the *turn*, and who comes meanwhile leaves a note in the word,
+//! Nobody waits for a lock: the queue belongs to whoever has the *turn*, and whoever comes meanwhile leaves a note in the word,
 //! for which the one at it takes another turn (as `Drive` does in context/foreign.rs). New arrivals and those that give up are
 //! strung on two stacks, from which the turn takes them. A waiter that gives up is taken out of the middle of the queue, so
-//! memory is for those who wait.
+//! memory is for those that wait.
 
 use crate::sync::{
     AcqRel, Acquire, Arc, AtomicPtr, AtomicU64, AtomicU8, AtomicUsize, OneWaiter, Panics, Relaxed,
@@ -16,7 +16,7 @@ use core::task::{Poll, Waker};
 /// | --- | --- |
 /// | 0, 1 | IDLE, BUSY, or AGAIN: whose turn it is |
 /// | 2 | CLOSED |
-/// | 3 to 31 | who waits |
+/// | 3 to 31 | the waiters |
 /// | 32 to 63 | permits that are out |
 const IDLE: u64 = 0;
 const BUSY: u64 = 1;
@@ -41,11 +41,11 @@ pub(super) struct Limit {
     word: AtomicU64,
     arrived: AtomicPtr<Waiting>,
     given_up: AtomicPtr<Waiting>,
-    /// Of who has the turn.
+    /// Of whoever has the turn.
     queue: UnsafeCell<Queue>,
 }
 
-// SAFETY: `queue`, the only field that is not Sync, is touched by who has the turn.
+// SAFETY: `queue`, the only field that is not Sync, is touched by whoever has the turn.
 unsafe impl Sync for Limit {}
 // SAFETY: what the queue points to is Send: see `Waiting`.
 unsafe impl Send for Limit {}
@@ -55,7 +55,7 @@ struct Queue {
     last: *mut Waiting,
 }
 
-/// One who waits: counted by it and by the queue.
+/// One that waits: counted by it and by the queue.
 struct Waiting {
     state: AtomicU8,
     waiter: OneWaiter,
@@ -68,7 +68,7 @@ struct Waiting {
     _leak: crate::sync::Track<()>,
 }
 
-// SAFETY: `links` are of who has the turn.
+// SAFETY: `links` are of whoever has the turn.
 unsafe impl Sync for Waiting {}
 // SAFETY: as above; the pointers are to counted values of this type.
 unsafe impl Send for Waiting {}
@@ -106,7 +106,7 @@ impl Limit {
 
     #[inline]
     pub(super) fn is_set(&self) -> bool {
-        // Relaxed: who sets it while others start tasks has no order to ask for.
+        // Relaxed: whoever sets it while others start tasks has no order to ask for.
         self.limit.load(Relaxed) != NONE
     }
 
@@ -133,7 +133,7 @@ impl Limit {
             if seen & WAITERS != 0 || !self.has_room(seen) {
                 return Err(NoRoom::Full);
             }
-            // Acquire: pairs with `give_back`; who comes after a task sees what it did.
+            // Acquire: pairs with `give_back`; whoever comes after a task sees what it did.
             match self
                 .word
                 .compare_exchange_weak(seen, seen + PERMIT, Acquire, Relaxed)
@@ -144,7 +144,7 @@ impl Limit {
         }
     }
 
-    /// Gives a permit back, which goes to who waits first.
+    /// Gives a permit back, which goes to whoever waits first.
     pub(super) fn give_back(&self, panics: &mut Panics) {
         // AcqRel: the release half pairs with `try_take` and with the turn that hands the permit on. Of this step and that
         // by which a waiter counts itself, the later sees the earlier.
@@ -175,14 +175,14 @@ impl Limit {
         }
     }
 
-    /// Does what there is to do, or leaves it to who is at it.
+    /// Does what there is to do, or leaves it to whoever is at it.
     fn take_turns(&self, panics: &mut Panics) {
         // Relaxed: a guess, which the CAS below checks.
         let mut seen = self.word.load(Relaxed);
         loop {
             let role = if seen & ROLE == IDLE { BUSY } else { AGAIN };
-            // AcqRel, by an RMW also where AGAIN is set: the release half tells who has the turn of what we have left, the
-            // acquire half takes the queue over from who had it.
+            // AcqRel, by an RMW also where AGAIN is set: the release half tells whoever has the turn of what we have left, the
+            // acquire half takes the queue over from whoever had it.
             match self
                 .word
                 .compare_exchange_weak(seen, seen & !ROLE | role, AcqRel, Relaxed)
@@ -195,7 +195,7 @@ impl Limit {
         let mut to_wake = ptr::null_mut();
         loop {
             self.turn(&mut to_wake);
-            // Release: hands the queue on. Failure, Acquire: what was left by who set AGAIN.
+            // Release: hands the queue on. Failure, Acquire: what was left by whoever set AGAIN.
             // Relaxed: a guess, which the CAS below checks.
             let mut seen = self.word.load(Relaxed);
             let again = loop {
@@ -235,7 +235,7 @@ impl Limit {
         }
     }
 
-    /// By who has the turn.
+    /// By whoever has the turn.
     fn turn(&self, to_wake: &mut *mut Waiting) {
         self.queue.with_mut(|queue| {
             // SAFETY: the turn is ours.
@@ -245,7 +245,7 @@ impl Limit {
             let mut gone = self.given_up.swap(ptr::null_mut(), AcqRel);
             self.take_in(queue);
             while !gone.is_null() {
-                // SAFETY: the count of who gave up came with the stack.
+                // SAFETY: the count of whoever gave up came with the stack.
                 let waiting = unsafe { Arc::from_raw(gone.cast_const()) };
                 // Relaxed: stored before the push, which the swap has acquired.
                 gone = waiting.next_given_up.load(Relaxed);
@@ -342,7 +342,7 @@ impl Limit {
             };
             // SAFETY: it is in the queue.
             let waiting = unsafe { self.unlink(queue, queue.first) };
-            // AcqRel: the release half hands the permit over, the acquire half pairs with who gives up.
+            // AcqRel: the release half hands the permit over, the acquire half pairs with whoever gives up.
             let state = &waiting.state;
             if state
                 .compare_exchange(WAITING, answer, AcqRel, Relaxed)

@@ -136,6 +136,10 @@ impl<T> Drop for Sender<T> {
     }
 }
 
+// Values are handed over whole: whoever has one has it alone.
+impl<T> core::panic::UnwindSafe for Outcomes<T> {}
+impl<T> core::panic::RefUnwindSafe for Outcomes<T> {}
+
 impl<T: Send + 'static> Outcomes<T> {
     pub(super) fn new(spawner: Spawner, is_race: bool) -> Outcomes<T> {
         Outcomes {

@@ -1,4 +1,4 @@
-//! Who waits for a group: a seat each, which is used again. There are about as many as have ever waited at once.
+//! Waiting for a group: a seat for each waiter, which is used again. There are about as many as have ever waited at once.
 
 use crate::sync::{Acquire, AtomicPtr, AtomicU8, OneWaiter, Panics, Relaxed, Release, SMALL};
 use alloc::boxed::Box;
@@ -28,7 +28,7 @@ const LOOK: usize = if SMALL { 2 } else { 16 };
 /// A seat that is the caller's until it is left. It must be left before the group goes.
 pub(super) struct Seated(NonNull<Seat>);
 
-// SAFETY: a seat's state is atomic, its waiter may be woken by others, and only who has the seat registers.
+// SAFETY: a seat's state is atomic, its waiter may be woken by others, and only whoever has the seat registers.
 unsafe impl Send for Seated {}
 // SAFETY: as above; `register` takes `&mut self`.
 unsafe impl Sync for Seated {}
@@ -87,7 +87,7 @@ impl Seats {
         loop {
             // SAFETY: made above, and not shared yet.
             unsafe { (*seat).older = seen };
-            // Release: pairs with `each`. Failure: the seat there is only linked to; who follows the link has acquired
+            // Release: pairs with `each`. Failure: the seat there is only linked to; whoever follows the link has acquired
             // this push and with it, by the release sequence, that one.
             match self
                 .newest

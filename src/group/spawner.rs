@@ -64,6 +64,7 @@ struct Start<'a> {
     from: &'static Location<'static>,
 }
 
+/// # The group
 impl Spawner {
     pub(super) fn new(body: NonNull<Body>) -> Spawner {
         Spawner { body }
@@ -328,6 +329,9 @@ macro_rules! starting {
     };
 }
 
+/// # Starting tasks
+///
+/// Tasks that are to have a name: [`named`](Self::named).
 impl Spawner {
     starting!(self: &'s Self, &Self, ['s], 's);
 }

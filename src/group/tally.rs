@@ -5,7 +5,7 @@ use crate::sync::{AcqRel, AtomicU64, Relaxed};
 /// | bits | |
 /// | --- | --- |
 /// | 0 to 39 | watched places, and looks that are under way |
-/// | 40 to 61 | who is waking those that wait for the bits before to be 0 |
+/// | 40 to 61 | whoever is waking those that wait for the bits before to be 0 |
 /// | 62 | DROPPED: there is no handle any more |
 pub(super) struct Tally(AtomicU64);
 
@@ -18,7 +18,7 @@ const COUNT: u64 = WAKER - 1;
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Then {
     Nothing,
-    /// It was the last: wake who waits, and then call `woken`.
+    /// It was the last: wake whoever waits, and then call `woken`.
     Wake,
     /// The body is the caller's to free (G5).
     Free,
@@ -44,8 +44,8 @@ impl Tally {
             let is_last = seen & COUNT == many;
             let free = is_last && seen & !COUNT == DROPPED;
             let new = seen - many + if is_last && !free { WAKER } else { 0 };
-            // AcqRel: the release half hands what the task did to who is last; the acquire half is that one's, and pairs
-            // with who has left a waker before a look.
+            // AcqRel: the release half hands what the task did to whoever is last; the acquire half is that one's, and pairs
+            // with whoever has left a waker before a look.
             match self.0.compare_exchange_weak(seen, new, AcqRel, Relaxed) {
                 Ok(_) if free => return Then::Free,
                 Ok(_) if is_last => return Then::Wake,
@@ -55,9 +55,9 @@ impl Tally {
         }
     }
 
-    /// Those who wait have been woken.
+    /// Those that wait have been woken.
     pub(super) fn woken(&self) -> Then {
-        // AcqRel: the release half hands on what was done with the body, the acquire half is for who frees it.
+        // AcqRel: the release half hands on what was done with the body, the acquire half is for whoever frees it.
         match self.0.fetch_sub(WAKER, AcqRel) - WAKER {
             DROPPED => Then::Free,
             _ => Then::Nothing,

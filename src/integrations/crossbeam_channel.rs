@@ -125,7 +125,7 @@ impl fmt::Debug for DoneReceiver {
 impl core::panic::UnwindSafe for DoneReceiver {}
 impl core::panic::RefUnwindSafe for DoneReceiver {}
 
-/// For `select!` of crossbeam-channel (feature `crossbeam-channel`).
+/// # For `select!` of crossbeam-channel
 impl Context {
     /// A receiver that disconnects when the context is done, before the call that cancels it returns: see
     /// [`integrations::crossbeam_channel`](crate::integrations::crossbeam_channel).
@@ -138,7 +138,7 @@ impl Context {
     }
 }
 
-/// For `select!` of crossbeam-channel (feature `crossbeam-channel`).
+/// # For `select!` of crossbeam-channel
 impl CancellationToken {
     /// A receiver that disconnects when the token is cancelled: as [`Context::done_receiver`].
     #[must_use]

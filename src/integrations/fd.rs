@@ -74,7 +74,7 @@ impl fmt::Debug for DoneFd {
     }
 }
 
-/// For loops on descriptors (feature `fd`, unix).
+/// # For `poll`, epoll, kqueue, mio
 impl Context {
     /// A descriptor that is readable once the context is done, before the call that cancels it returns: see
     /// [`integrations::fd`](crate::integrations::fd).
@@ -91,7 +91,7 @@ impl Context {
     }
 }
 
-/// For loops on descriptors (feature `fd`, unix).
+/// # For `poll`, epoll, kqueue, mio
 impl CancellationToken {
     /// A descriptor that is readable once the token is cancelled: as [`Context::done_fd`].
     ///

@@ -174,7 +174,7 @@ impl Supervised {
     }
 }
 
-/// On the runtime of the caller (features `process` and `tokio`).
+/// # As a task, on the runtime of the caller (feature `tokio`)
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "process", feature = "tokio"))))]
 impl Supervised {

@@ -92,7 +92,7 @@ where
     }
 }
 
-/// On the runtime of the caller (feature `tokio`).
+/// # Starting tasks on tokio, on the runtime of the caller
 impl Spawner {
     /// Spawns a task on tokio, of the future that `f` makes of a context of its own.
     ///
@@ -160,7 +160,7 @@ impl Spawner {
     }
 }
 
-/// On the runtime of the caller (feature `tokio`).
+/// # Starting tasks on tokio, on the runtime of the caller
 impl<'a> Named<'a> {
     /// As [`Spawner::spawn`].
     ///

@@ -12,7 +12,7 @@ use std::time::Instant;
 /// What `told` says; otherwise 0.
 const TOLD: u8 = 1;
 
-/// Where a thread waits, as those who wake it know it.
+/// Where a thread waits, as those that wake it know it.
 struct Seat {
     thread: parking::Thread,
     told: AtomicU8,
@@ -20,10 +20,10 @@ struct Seat {
 
 impl Wake for Seat {
     fn wake(this: &Arc<Seat>) {
-        // Release: to the `swap` in `sleep`. A RMW, so that a sleeper who finds it said by another one has
+        // Release: to the `swap` in `sleep`. A RMW, so that a sleeper that finds it said by another one has
         // acquired from this one as well.
         this.told.swap(TOLD, Release);
-        // Also if it was said already: who said it may not have come as far as this.
+        // Also if it was said already: whoever said it may not have come as far as this.
         this.thread.unpark();
     }
 }
@@ -57,7 +57,7 @@ impl Seated {
 
     /// Sleeps until it has been told since the last time, or until the deadline.
     fn sleep(&mut self, deadline: Option<Instant>) {
-        // Acquire: from the `swap` of all who have told it.
+        // Acquire: from the `swap` of all that have told it.
         while self.seat.told.swap(0, Acquire) != TOLD {
             match deadline {
                 None => {

@@ -81,11 +81,52 @@ mod imp {
     }
 }
 
-/// A number of this thread's own, never 0: to be compared, by callbacks.
-#[cfg(not(cancel_tree_loom))]
+/// No thread's number.
+pub(crate) const NOBODY: usize = 0;
+
+/// A number of this thread's own, to be compared, by callbacks; `NOBODY` where threads can't be told apart.
+#[cfg(all(feature = "std", not(cancel_tree_loom)))]
 #[inline]
 pub(crate) fn me() -> usize {
     number()
+}
+
+/// Where a program unwinds, stable Rust has linked std into it, and with that the system's library, which can tell threads apart.
+#[cfg(all(not(feature = "std"), panic = "unwind"))]
+#[inline]
+pub(crate) fn me() -> usize {
+    // Systems on which `pthread_t` is as wide as a pointer.
+    #[cfg(any(
+        target_vendor = "apple",
+        target_os = "android",
+        target_os = "dragonfly",
+        target_os = "freebsd",
+        target_os = "linux",
+        target_os = "netbsd",
+        target_os = "openbsd",
+    ))]
+    {
+        extern "C" {
+            fn pthread_self() -> usize;
+        }
+        // SAFETY: every thread may call it at any time. The answer is no other living thread's, and not null.
+        return unsafe { pthread_self() };
+    }
+    #[cfg(windows)]
+    {
+        extern "system" {
+            fn GetCurrentThreadId() -> u32;
+        }
+        // SAFETY: every thread may call it at any time. The answer is no other living thread's, and not 0.
+        return unsafe { GetCurrentThreadId() } as usize;
+    }
+    #[allow(unreachable_code)]
+    NOBODY
+}
+
+#[cfg(all(not(feature = "std"), not(panic = "unwind")))]
+pub(crate) fn me() -> usize {
+    NOBODY
 }
 
 /// Of loom's thread, whether or not a model has given it a number: no other of the execution has it, and reading it is no

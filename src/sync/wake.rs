@@ -1,4 +1,4 @@
-//! What is told by a waker, and who waits for it.
+//! What is told by a waker, and the one that waits for it.
 
 use super::{Arc, AtomicWaker, OfUser};
 
@@ -41,7 +41,7 @@ pub(crate) fn waker_of<T: Wake>(this: Arc<T>) -> core::task::Waker {
     unsafe { Waker::from_raw(raw(this)) }
 }
 
-/// The waker of one who waits, which another thread can take.
+/// The waker of one that waits, which another thread can take.
 #[derive(Default)]
 pub(crate) struct OneWaiter(AtomicWaker);
 
@@ -55,7 +55,7 @@ impl Wake for Relay {
 }
 
 impl OneWaiter {
-    /// By the one who waits, and nobody else. It has to look once more afterwards.
+    /// By the one that waits, and nobody else. It has to look once more afterwards.
     pub(crate) fn register(&self, waker: &core::task::Waker) {
         // All user code is here. `AtomicWaker` clones the new waker and drops the old one while it is
         // locked: if that panics, it stays locked, and nobody is woken any more.
@@ -68,7 +68,7 @@ impl OneWaiter {
         self.0.wake();
     }
 
-    /// By the one who waits, and does not want to be woken any more. What it says is dropped as user code.
+    /// By the one that waits, and does not want to be woken any more. What it says is dropped as user code.
     #[cfg(feature = "std")]
     pub(crate) fn take(&self) -> Option<OfUser<core::task::Waker>> {
         self.0.take().map(OfUser::new)

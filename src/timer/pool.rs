@@ -1,6 +1,6 @@
-//! Where entries wait that belong to no context, with what they are a part of: a pool for each thread. The one who makes
-//! contexts takes from its own; the one who drops a context gives the entry back to the pool that it came from. So it is
-//! found again by who needs it, whoever drops what others made.
+//! Where entries wait that belong to no context, with what they are a part of: a pool for each thread. The one that makes
+//! contexts takes from its own; the one that drops a context gives the entry back to the pool that it came from. So it is
+//! found again by whoever needs it, whoever drops what others made.
 //!
 //! The thread's own list is nobody else's. What others give back is pushed to a second list, which the thread takes
 //! whole when its own is empty. A pool whose thread has ended is closed: what comes then is abandoned, and so is what a
@@ -137,7 +137,7 @@ impl Pool {
         self.first.set(list);
         self.len.set(len);
         self.pop().ok_or_else(|| {
-            // Relaxed: who counts one more has one.
+            // Relaxed: whoever counts one more has one.
             home.count.fetch_add(1, Relaxed);
             ptr::from_ref(home)
         })

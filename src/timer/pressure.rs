@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-/// From so many entries in the inbox on, who pushes every 64th gives up its time slice. (Each of them would be too much:
+/// From so many entries in the inbox on, whoever pushes every 64th gives up its time slice. (Each of them would be too much:
 /// where the processors are busy a slice is long.)
 const MANY: usize = 8192;
 const YIELD: usize = 64;
-/// From so many on, who pushes every 16th sleeps for a moment; from twice as many on, who pushes another one. 32,768 take the
+/// From so many on, whoever pushes every 16th sleeps for a moment; from twice as many on, whoever pushes another one. 32,768 take the
 /// timer some two milliseconds.
 const TOO_MANY: usize = 4 * MANY;
 const SLEEP: usize = 16;

@@ -2,9 +2,9 @@
 //! together, and what one of them does holds up no other: each takes the next index.
 //!
 //! First what has passed is woken: tasks and threads. Then callbacks are run. Whose waking still goes on elsewhere when
-//! its callbacks' turn comes is left to who is at it: of the two that swap the item's state, the later one goes on.
+//! its callbacks' turn comes is left to whoever is at it: of the two that swap the item's state, the later one goes on.
 //!
-//! Each round knows the next one, so who is through with one finds the next without asking anybody.
+//! Each round knows the next one, so whoever is through with one finds the next without asking anybody.
 
 use super::entry::Entry;
 use super::job::Job;
@@ -17,7 +17,7 @@ pub(super) struct Round {
     things: Arc<Things>,
     /// A counted pointer, or null.
     next: AtomicPtr<Round>,
-    /// Read by who looks into the round, written by the drop: loom then sees a look that does not come before it.
+    /// Read by whoever looks into the round, written by the drop: loom then sees a look that does not come before it.
     #[cfg(cancel_tree_loom)]
     looks: crate::sync::UnsafeCell<()>,
 }
@@ -44,7 +44,7 @@ pub(super) struct Item {
 
 // SAFETY: what is FIRING or a job is its holder's to go on with, on whatever thread.
 unsafe impl Send for Item {}
-// SAFETY: what it is about is used by who has taken it, by the rules above.
+// SAFETY: what it is about is used by whoever has taken it, by the rules above.
 unsafe impl Sync for Item {}
 
 /// Nobody is through with the item's waking, nor has its callbacks' turn come.
@@ -175,7 +175,7 @@ impl Things {
         let entry = item.what.cast::<Entry>();
         // SAFETY: FIRING, marked, and taken by this thread.
         of_user(|| unsafe { Entry::wake(entry) });
-        // Release: what was done for the waking comes before the callbacks, on whatever thread they are. Who has left them
+        // Release: what was done for the waking comes before the callbacks, on whatever thread they are. Whoever has left them
         // to us has done nothing for them.
         if item.state.swap(WOKEN, Release) == CALLED {
             // SAFETY: the callbacks' turn has come while we were at it, so they were left to us.

@@ -11,7 +11,7 @@ use core::ptr;
 
 /// The worker is at work, or on its way to sleep.
 const EMPTY: *mut Round = ptr::null_mut();
-/// It sleeps: who puts a round in wakes it.
+/// It sleeps: whoever puts a round in wakes it.
 const IDLE: *mut Round = ptr::without_provenance_mut(1);
 /// It is gone, or was never started.
 const GONE: *mut Round = ptr::without_provenance_mut(2);
@@ -21,7 +21,7 @@ pub(super) struct Worker {
     /// A counted pointer of a round, or one of the three.
     mail: AtomicPtr<Round>,
     /// While the worker runs user code: the round in which it goes on waking, and the one in which it goes on calling, as
-    /// counted pointers. Who takes one out by an RMW has its count.
+    /// counted pointers. Whoever takes one out by an RMW has its count.
     left_off: [AtomicPtr<Round>; 2],
     /// The service thread's: what was there when it looked last.
     seen: [AtomicUsize; 2],
@@ -74,7 +74,7 @@ impl Worker {
     }
 
     pub(super) fn is_gone(&self) -> bool {
-        // Relaxed: what it did comes before it is freed, by the count of those who know it.
+        // Relaxed: what it did comes before it is freed, by the count of those that know it.
         self.mail.load(Relaxed) == GONE
     }
 

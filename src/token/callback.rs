@@ -163,14 +163,15 @@ impl Callback {
     }
 
     fn has_finished(&self) -> bool {
-        // Acquire: what the callback did is visible to who has waited for it.
+        // Acquire: what the callback did is visible to whoever has waited for it.
         self.finished.load(Acquire)
     }
 
     /// Whether the calling thread is inside the function.
     fn is_running_here(&self) -> bool {
-        // Relaxed: see `run`. Without std there are no numbers to tell by.
-        cfg!(feature = "std") && self.runner.load(Relaxed) == thread::me()
+        let me = thread::me();
+        // Relaxed: see `run`.
+        me != thread::NOBODY && self.runner.load(Relaxed) == me
     }
 }
 
@@ -234,7 +235,7 @@ impl Registration {
         crate::timer::look();
         let callback = Arc::new(Callback {
             function: UnsafeCell::new(Some(f)),
-            runner: AtomicUsize::new(0),
+            runner: AtomicUsize::new(thread::NOBODY),
             finished: AtomicBool::new(false),
             waiting: OneWaiter::default(),
             #[cfg(feature = "std")]
@@ -323,6 +324,10 @@ impl Registration {
     /// Unregisters the callback; if it is running, the future is ready when it is over. Its
     /// output is `true` if it has not run and never will. The callback is unregistered at the call, not
     /// at the first poll.
+    ///
+    /// Inside the callback it does not wait: the output is `false`. (Without the feature `std`, where the program is built with
+    /// `panic = "abort"` or for a system that has no threads, threads can't be told apart. There a callback must not wait for
+    /// this future.)
     ///
     /// # Cancel safety
     ///

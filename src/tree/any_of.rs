@@ -1,7 +1,7 @@
 //! Tokens with several parents: `any_of`.
 //!
 //! The new token is a child of the first source. To each other source it has an *edge*: a child of
-//! that source with the edge in its waiter slot. Who cancels the source takes the edge out of
+//! that source with the edge in its waiter slot. Whoever cancels the source takes the edge out of
 //! the slot and cancels the edge's target.
 //!
 //! An edge does not count as a handle of its target: a token that only waits to be cancelled by
@@ -545,7 +545,7 @@ fn settle_one(target: &Node, source: &Word) -> bool {
     let mut seen = source.load();
     loop {
         let armed = seen.has_any(State::WAITER);
-        // All cancellers are through, also those who were left a handle: this is called again when it has
+        // All cancellers are through, also those that were left a handle: this is called again when it has
         // been given up.
         if !armed && !seen.is_fired() {
             return true;

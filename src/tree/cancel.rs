@@ -197,7 +197,7 @@ pub(super) struct Outcome {
     /// The call has made the step, so whoever waits below is its to wake.
     pub(super) won: bool,
     pub(super) state: State,
-    /// Who waited there, to be woken: then nothing is below.
+    /// What waited there, to be woken: then nothing is below.
     waker: Option<Waker>,
     /// The cause that was not taken.
     pub(super) rejected: Option<Cause>,
@@ -228,7 +228,7 @@ impl Outcome {
             Ok((state, disarmed)) => Outcome {
                 first: true,
                 won: true,
-                // SAFETY: who clears WAITER owns the content (I8), which is a waker: edges' nodes have no cancel of
+                // SAFETY: whoever clears WAITER owns the content (I8), which is a waker: edges' nodes have no cancel of
                 // their own.
                 waker: disarmed.then(|| unsafe { node.slot.take_waker() }),
                 ..Outcome::of_other(state)
@@ -344,7 +344,7 @@ impl Below {
     const TASKS: Below = Below(1);
     /// Callbacks, or a token that is kept for one.
     const CALLS: Below = Below(1 << 1);
-    /// Who waits there waits for this cancel: it has cancelled the node itself.
+    /// Whoever waits there waits for this cancel: it has cancelled the node itself.
     const WON: Below = Below(1 << 2);
     /// Walked, and to be MARKED when all is.
     const WALKED: Below = Below(1 << 3);
@@ -357,7 +357,7 @@ impl Below {
         self.0 & other.0 != 0
     }
 
-    /// Notes who waits at a node.
+    /// Notes what waits at a node.
     #[inline]
     fn add_waiters(&mut self, state: State) {
         if state.has_any(State::WAITER) && !state.has_any(State::EDGE) {
@@ -378,7 +378,7 @@ impl Below {
     }
 }
 
-/// Who waits at a node is a task or a thread, which has taken the slot; or else a callback, which nobody competes
+/// What waits at a node is a task or a thread, which has taken the slot; or else a callback, which nobody competes
 /// with for it.
 fn is_task(state: State) -> bool {
     state.has_any(State::SLOT)
@@ -414,7 +414,7 @@ pub(super) struct Cancel {
     rejected: Option<Cause>,
 }
 
-// SAFETY: what it points to is kept by who began it and by the edges in its hands; all access to that is by atomics or
+// SAFETY: what it points to is kept by whoever began it and by the edges in its hands; all access to that is by atomics or
 // decided by them. Wakers and causes are Send.
 unsafe impl Send for Cancel {}
 
@@ -778,7 +778,7 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
 }
 
 /// Looks at `top`, and at what is below and may be this cancel's to wake: not below other nodes with an own cancel that are
-/// marked through, for whoever has set that wakes there. Who has not cancelled `top` itself only helps, and stops
+/// marked through, for whoever has set that wakes there. Whoever has not cancelled `top` itself only helps, and stops
 /// wherever somebody has been through.
 fn look_at(top: &Node, below: Below, mut look: impl FnMut(&Node, State)) {
     let waiting = State::WAITER.with(State::KEPT);

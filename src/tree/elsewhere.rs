@@ -1,5 +1,5 @@
 //! A cancel in two halves: the first sets all state, where the canceller is, and runs no user code; the second wakes
-//! tasks and threads, runs callbacks and lets go of what was kept, on a worker. For those who are told of a cancel
+//! tasks and threads, runs callbacks and lets go of what was kept, on a worker. For those that are told of a cancel
 //! while they or their callers hold locks.
 
 use super::cancel::Cancel;
@@ -17,12 +17,12 @@ pub(crate) struct Elsewhere {
     job: Job,
     /// 1: somebody has the job.
     used: AtomicU8,
-    /// The second half: of who has the job, and then of the job.
+    /// The second half: of whoever has the job, and then of the job.
     rest: UnsafeCell<Option<Cancel>>,
     signal: Signal,
 }
 
-// SAFETY: `rest`, the only field that is not Sync, is touched by the one who has set `used`, and then by the job that it
+// SAFETY: `rest`, the only field that is not Sync, is touched by the one that has set `used`, and then by the job that it
 // gives to a worker. What it has in its hands is kept by the trigger, which is FIRING meanwhile, on whatever thread.
 unsafe impl Sync for Elsewhere {}
 // SAFETY: as above.

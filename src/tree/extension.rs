@@ -210,7 +210,7 @@ impl Extension {
         let mut cell = self.weak.load(Acquire).cast_const();
         if cell.is_null() {
             let new = Arc::into_raw(make());
-            // Release: gives the cell to who finds it. Acquire on failure: it is another's.
+            // Release: gives the cell to whoever finds it. Acquire on failure: it is another's.
             let null = ptr::null_mut();
             match self
                 .weak
@@ -232,7 +232,7 @@ impl Extension {
     /// The last owner ends what its weak handles can do. False: it may not be the last one.
     #[inline]
     pub(super) fn settle_weak(&self, node: &Node) -> bool {
-        // Relaxed: asked by the last owner, who has acquired what the others did.
+        // Relaxed: asked by the last owner, which has acquired what the others did.
         // SAFETY: a count that the extension keeps.
         let cell = unsafe { self.weak.load(Relaxed).as_ref() };
         cell.is_none_or(|cell| cell.settle(node))
@@ -266,21 +266,22 @@ impl Extension {
 }
 
 impl Remains {
-    /// Drops them one by one: user code, of which one panic must not keep the other from going.
-    pub(super) fn drop_each(self, panics: &mut Panics) {
+    /// Drops them one by one: user code, of which one panic must not keep the other from going. What is left after a panic
+    /// that came out of it goes at the next call.
+    pub(super) fn drop_each(&mut self, panics: &mut Panics) {
         if self.cause.is_some() {
-            panics.catch(|| drop(self.cause));
+            panics.catch(|| self.cause = None);
         }
         if self.waker.is_some() {
-            panics.catch(|| drop(self.waker));
+            panics.catch(|| self.waker = None);
         }
         #[cfg(feature = "std")]
         {
             if self.deadline_cause.is_some() {
-                panics.catch(|| drop(self.deadline_cause));
+                panics.catch(|| self.deadline_cause = None);
             }
             if self.beside.is_some() {
-                panics.catch(|| drop(self.beside));
+                panics.catch(|| self.beside = None);
             }
         }
     }
@@ -347,7 +348,7 @@ impl RawCause {
         (value.addr() & CAUSE != 0).then_some(RawCause(value))
     }
 
-    /// Does not follow the pointer: the cause may be somebody else's, who takes it back.
+    /// Does not follow the pointer: the cause may be somebody else's, which takes it back.
     pub(super) fn kind(self) -> ContextError {
         if self.0.addr() & DEADLINE != 0 {
             ContextError::DeadlineExceeded
@@ -411,7 +412,7 @@ impl Link {
     /// The new occupant reads the hint it finds and leaves the word null.
     #[inline]
     pub(super) fn take_next(&self) -> *mut Node {
-        // Relaxed, both: only who has claimed the node is here; the claim's Acquire precedes.
+        // Relaxed, both: only whoever has claimed the node is here; the claim's Acquire precedes.
         let next = self.0.load(Relaxed);
         self.0.store(ptr::null_mut(), Relaxed);
         next.cast()
@@ -425,14 +426,14 @@ impl Link {
         let value = self.0.load(Acquire);
         if value.addr() & TAGS == EXTENSION {
             // SAFETY: an extension stays until the last owner takes it (`take_extension`), and
-            // who is here holds the node or climbs from below it (I5).
+            // whoever is here holds the node or climbs from below it (I5).
             Some(unsafe { &*value.map_addr(|a| a & !TAGS).cast() })
         } else {
             None
         }
     }
 
-    /// The same, as a pointer that may be used for all of it, by who frees it too.
+    /// The same, as a pointer that may be used for all of it, by whoever frees it too.
     #[cfg(feature = "std")]
     pub(super) fn extension_raw(&self) -> Option<NonNull<Extension>> {
         // Acquire: as in `extension`.
@@ -495,7 +496,7 @@ impl Link {
     pub(super) fn place_cause(&self, cause: RawCause) -> Result<(), RawCause> {
         loop {
             let word = self.cause_word();
-            // Release, and Acquire on failure: who helps makes the other's cause visible by
+            // Release, and Acquire on failure: whoever helps makes the other's cause visible by
             // `cancel`, and so must have seen it. The winner's own `cancel` releases by itself.
             match word.compare_exchange(ptr::null_mut(), cause.0, Release, Acquire) {
                 Ok(_) => return Ok(()),
@@ -600,7 +601,7 @@ impl Link {
     /// or dropped.
     #[inline]
     pub(super) fn is_settled(&self) -> bool {
-        // Relaxed: asked by the last owner, who has acquired what the others did.
+        // Relaxed: asked by the last owner, which has acquired what the others did.
         let value = self.0.load(Relaxed);
         if value.is_null() {
             return true;
@@ -608,7 +609,7 @@ impl Link {
         #[cfg(feature = "std")]
         if value.addr() & TAGS == EXTENSION {
             let raw: *mut Extension = value.map_addr(|a| a & !TAGS).cast();
-            // SAFETY: it stays until the last owner, who is the caller, takes it.
+            // SAFETY: it stays until the last owner, which is the caller, takes it.
             let extension = unsafe { &*raw };
             // Then the trigger: if the firer is through, what it did is acquired by this. With weak handles the token may
             // live on, and its deadline with it.

@@ -53,7 +53,7 @@ mod imp {
             // Acquire: pairs with the one store there is.
             if self.handle.load(Acquire).is_null() {
                 let node = ptr::from_ref(&self.node).cast_mut();
-                // Not a store: one that comes late would race with those who read the handle. Release: pairs with the
+                // Not a store: one that comes late would race with those that read the handle. Release: pairs with the
                 // load, and, on failure, with the Acquire here.
                 let _ = self
                     .handle

@@ -10,10 +10,10 @@
 //!
 //! - **I1** `parent` and, once linked, `sibling` are fixed while the parent is not DEAD.
 //! - **I2** A linked node is memory of its parent's list and is freed, or reset, only by the
-//!   one who has made the parent DEAD or is freeing the parent, and then by that one alone.
+//!   one that has made the parent DEAD or is freeing the parent, and then by that one alone.
 //! - **I3** A node with CANCELLED and INHERITED is *frozen*: neither claimed nor reset, nor is
 //!   anything below it, before the cancelled ancestor dies, which the canceller's handle prevents.
-//! - **I4** Every strong reference to a node is counted in its word, and only who owns one can make
+//! - **I4** Every strong reference to a node is counted in its word, and only whoever owns one can make
 //!   another. So "one handle", found by a load by its owner, stays true until it acts. (Weak handles are
 //!   in the way of that until the owner has settled them: `weak.rs`. The node of a static always has one
 //!   handle more than anybody can give up: `fixed.rs`.)
@@ -23,7 +23,7 @@
 //!   has one. A creator announces itself by another on its parent's word, after linking and before
 //!   anybody can claim what it linked. Of the two, the later sees the earlier.
 //! - **I7** Below a FREE or DEAD node nobody lives; below a cancelled one nobody is born live.
-//! - **I8** What is in the slot belongs to who cleared WAITER, and to nobody else.
+//! - **I8** What is in the slot belongs to whoever cleared WAITER, and to nobody else.
 //! - **I9** User code runs when no invariant is broken and nothing is held.
 
 mod above;

@@ -14,7 +14,7 @@ use super::children::{self, shards_of, KEPT_NODES};
 use super::extension::{Extension, Remains};
 use super::word::State;
 use super::{any_of, room, Handle, Node};
-use crate::sync::{Panics, Relaxed};
+use crate::sync::{to_the_end, Panics, Relaxed};
 use core::mem;
 use core::ptr::{self, NonNull};
 
@@ -90,7 +90,7 @@ unsafe fn release_sole(node: NonNull<Node>, seen: State) {
             }
             return;
         }
-        // Marked or adopted meanwhile. It has been offered, which does no harm: who finds it by
+        // Marked or adopted meanwhile. It has been offered, which does no harm: whoever finds it by
         // the hint looks at the word.
         this.link.set_next(ptr::null_mut());
     }
@@ -98,7 +98,7 @@ unsafe fn release_sole(node: NonNull<Node>, seen: State) {
     unsafe { release_upwards(node) };
 }
 
-/// The waiter for whom the node was made clears WAITER and lets go, in one step. False: nothing was done, because
+/// The waiter for which the node was made clears WAITER and lets go, in one step. False: nothing was done, because
 /// it was cancelled, or there is more about it.
 ///
 /// # Safety
@@ -128,30 +128,39 @@ pub(super) unsafe fn vacate_armed(node: NonNull<Node>) -> bool {
 #[cold]
 #[inline(never)]
 unsafe fn release_upwards(node: NonNull<Node>) {
-    let mut pending = Pending(ptr::null_mut());
+    let mut left = Left {
+        pending: Pending(ptr::null_mut()),
+        remains: Remains::default(),
+        garbage: Garbage::new(),
+    };
     let mut panics = Panics::default();
     let mut next = Some(node);
-    while let Some(node) = next {
-        let mut remains = Remains::default();
-        // SAFETY: each handle in this loop was the caller's, an orphan's or an edge's.
-        let parent = unsafe { give_up(node, &mut pending, &mut remains, &mut panics) };
+    to_the_end(|| loop {
         // What is still to be released is ours, so user code may do what it likes.
-        remains.drop_each(&mut panics);
-        next = parent.or_else(|| pending.pop());
-    }
+        left.remains.drop_each(&mut panics);
+        // SAFETY: out of every list, and nobody else has a pointer there.
+        unsafe { left.garbage.free(&mut panics) };
+        let Some(node) = next.take().or_else(|| left.pending.pop()) else {
+            break;
+        };
+        // SAFETY: each handle in this loop was the caller's, an orphan's or an edge's.
+        next = unsafe { give_up(node, &mut left) };
+    });
     panics.resume();
+}
+
+/// What the steps of the loop upwards leave to be done after each: none of them runs user code.
+struct Left {
+    pending: Pending,
+    remains: Remains,
+    garbage: Garbage,
 }
 
 /// One step of the loop upwards. The answer is the parent, if a handle of it is to be released.
 ///
 /// # Safety
 /// As for `release`.
-unsafe fn give_up(
-    node: NonNull<Node>,
-    pending: &mut Pending,
-    remains: &mut Remains,
-    panics: &mut Panics,
-) -> Option<NonNull<Node>> {
+unsafe fn give_up(node: NonNull<Node>, left: &mut Left) -> Option<NonNull<Node>> {
     // SAFETY: the handle that is being given up keeps the node.
     let this = unsafe { node.as_ref() };
     let census = loop {
@@ -164,10 +173,10 @@ unsafe fn give_up(
         // may come by, and living children may go.
         if seen.has_any(State::WAITER) {
             // A forgotten future's, or a canceller takes it right now.
-            remains.waker = this.slot.disarm(&this.word);
+            left.remains.waker = this.slot.disarm(&this.word);
         }
         if let Some(extension) = extension {
-            release_shards(extension, pending, panics);
+            release_shards(extension, left);
         }
         let mut census = Census::default();
         if seen.has_any(State::PARENT) {
@@ -195,9 +204,9 @@ unsafe fn give_up(
                 Err(_) => continue,
             }
         }
-        if any_of::settle(this, &extension.edges, |source| pending.push(source))
+        if any_of::settle(this, &extension.edges, |source| left.pending.push(source))
             && extension.settle_triggers(this)
-            // Before the edges go: cancellers who pass look at them. One that has a handle is the last owner after us.
+            // Before the edges go: cancellers that pass look at them. One that has a handle is the last owner after us.
             && (!seen.has_any(State::TARGET) || this.word.end_target())
         {
             break census;
@@ -205,14 +214,18 @@ unsafe fn give_up(
     };
 
     // SAFETY: alone, nothing living below; edges, triggers and shards settled.
-    let waker = remains.waker.take();
+    let waker = left.remains.waker.take();
     // SAFETY: as said.
-    *remains = unsafe { this.link.take() };
-    remains.waker = waker;
+    left.remains = unsafe { this.link.take() };
+    left.remains.waker = waker;
     // SAFETY: our handle; orphans are gone, so the parent is as alive as we are (I5).
     let Some(parent) = (unsafe { this.parent() }) else {
         // SAFETY: a root without owner and without anybody below.
-        unsafe { free_root(node, panics) };
+        unsafe {
+            // Relaxed: the last owner has acquired the pushes.
+            left.garbage.push_list(this.children.load(Relaxed));
+            children::free_root(node);
+        }
         return None;
     };
 
@@ -235,7 +248,7 @@ unsafe fn give_up(
                 continue;
             }
             // SAFETY: DEAD is ours.
-            unsafe { reset_children(this, panics) };
+            unsafe { reset_children(this, &mut left.garbage) };
             if !offered && !seen.has_any(State::SHARD) {
                 this.offer_to(parent);
             }
@@ -270,21 +283,14 @@ unsafe fn give_up(
 }
 
 /// Gives up the handles of a dying parent's shards: from here on they are children like any other.
-fn release_shards(extension: &Extension, pending: &mut Pending, panics: &mut Panics) {
-    // Relaxed, both: only the last owner is here, who has acquired what the others did.
+fn release_shards(extension: &Extension, left: &mut Left) {
+    // Relaxed, both: only the last owner is here, which has acquired what the others did.
     let shards = extension.shards.load(Relaxed);
     extension.shards.store(ptr::null_mut(), Relaxed);
     for shard in NonNull::new(shards).into_iter().flat_map(shards_of) {
         // SAFETY: the shard's one handle of old. It has neither extension nor orphanhood, so
         // this goes neither down nor up from there.
-        let up = unsafe {
-            give_up(
-                NonNull::from(shard),
-                pending,
-                &mut Remains::default(),
-                panics,
-            )
-        };
+        let up = unsafe { give_up(NonNull::from(shard), left) };
         debug_assert!(up.is_none());
     }
 }
@@ -354,10 +360,9 @@ impl Census {
 ///
 /// # Safety
 /// `node` is DEAD by the caller, and nobody lives below it.
-unsafe fn reset_children(node: &Node, panics: &mut Panics) {
+unsafe fn reset_children(node: &Node, garbage: &mut Garbage) {
     // Relaxed, everywhere here: the list is ours alone (I2) and is published by `vacate`.
     let mut chunk = node.children.load(Relaxed);
-    let mut garbage = Garbage::new();
     let (mut kept, mut head, mut last) = (0, ptr::null_mut(), None::<NonNull<Node>>);
     while let Some(first) = NonNull::new(chunk) {
         // SAFETY: a linked chunk of a list that is ours.
@@ -399,22 +404,6 @@ unsafe fn reset_children(node: &Node, panics: &mut Panics) {
     node.children.store(head, Relaxed);
     let hint = last.map_or(ptr::null_mut(), NonNull::as_ptr);
     node.hint.store(hint, Relaxed);
-    // SAFETY: out of the list, and nobody else has a pointer there.
-    unsafe { garbage.free(panics) };
-}
-
-/// Frees a root and everything below it.
-///
-/// # Safety
-/// Nobody has a handle of anything in the tree.
-unsafe fn free_root(root: NonNull<Node>, panics: &mut Panics) {
-    let mut garbage = Garbage::new();
-    // SAFETY: the caller's promise. Relaxed: the last owner has acquired the pushes.
-    unsafe {
-        garbage.push_list(root.as_ref().children.load(Relaxed));
-        children::free_root(root);
-        garbage.free(panics);
-    }
 }
 
 /// What nobody can reach any more: stacks of chunks and of lists of chunks, strung through `link`.
@@ -422,13 +411,16 @@ unsafe fn free_root(root: NonNull<Node>, panics: &mut Panics) {
 struct Garbage {
     lists: *mut Node,
     chunks: *mut Node,
+    /// What is left of the list that is being freed.
+    list: *mut Node,
 }
 
 impl Garbage {
-    fn new() -> Garbage {
+    const fn new() -> Garbage {
         Garbage {
             lists: ptr::null_mut(),
             chunks: ptr::null_mut(),
+            list: ptr::null_mut(),
         }
     }
 
@@ -446,21 +438,25 @@ impl Garbage {
         self.chunks = first.as_ptr();
     }
 
+    /// May be called again after a panic came out of it, and goes on.
+    ///
     /// # Safety
     /// All that was pushed, and all below it, is the caller's alone.
-    unsafe fn free(mut self, panics: &mut Panics) {
+    unsafe fn free(&mut self, panics: &mut Panics) {
         loop {
-            // SAFETY: chunks and lists that are ours; each is taken off before it is freed.
+            // SAFETY: chunks and lists that are ours; each is taken off before it is freed, and after it is cleared.
             unsafe {
                 if let Some(chunk) = NonNull::new(self.chunks) {
+                    let (class, _) = self.clear_chunk(chunk, panics);
                     self.chunks = chunk.as_ref().link.take_next();
-                    self.free_chunk(chunk, panics);
+                    children::free(chunk, class);
+                } else if let Some(chunk) = NonNull::new(self.list) {
+                    let (class, next) = self.clear_chunk(chunk, panics);
+                    self.list = next;
+                    children::free(chunk, class);
                 } else if let Some(list) = NonNull::new(self.lists) {
                     self.lists = list.as_ref().link.take_next();
-                    let mut next = Some(list);
-                    while let Some(chunk) = next {
-                        next = self.free_chunk(chunk, panics);
-                    }
+                    self.list = list.as_ptr();
                 } else {
                     return;
                 }
@@ -468,35 +464,38 @@ impl Garbage {
         }
     }
 
-    /// Frees one chunk, and notes what is below it. The answer is the next chunk of its list.
+    /// Notes what is below a chunk, and drops what waits there: user code. The answer is the class, and the next chunk
+    /// of its list.
     ///
     /// # Safety
     /// As for `free`.
-    unsafe fn free_chunk(
+    unsafe fn clear_chunk(
         &mut self,
         first: NonNull<Node>,
         panics: &mut Panics,
-    ) -> Option<NonNull<Node>> {
+    ) -> (usize, *mut Node) {
         let mut next = ptr::null_mut();
         // SAFETY: the caller's promise.
-        unsafe {
-            let class = first.as_ref().chunk_class().unwrap_or(0);
-            for node in children::nodes_of(first, class) {
-                next = node.sibling();
-                let state = node.word.load();
-                // Relaxed: the pushes were acquired with the state. An earlier occupant's are there without PARENT.
-                self.push_list(node.children.load(Relaxed));
-                if state.is_room() {
-                    // What forgotten futures have left.
-                    room::close(node, panics, drop);
-                } else if state.has_any(State::WAITER) {
-                    // A callback that will never run: nobody is left who could cancel.
-                    let waker = node.slot.disarm(&node.word);
-                    panics.catch(|| drop(waker));
-                }
+        let class = unsafe { first.as_ref() }.chunk_class().unwrap_or(0);
+        // SAFETY: the same.
+        for node in unsafe { children::nodes_of(first, class) } {
+            next = node.sibling();
+            let state = node.word.load();
+            // Relaxed: the pushes were acquired with the state. An earlier occupant's are there without PARENT.
+            self.push_list(node.children.load(Relaxed));
+            if cfg!(not(feature = "std")) {
+                // After a panic, which nothing catches there, the node is looked at again.
+                node.children.store(ptr::null_mut(), Relaxed);
             }
-            children::free(first, class);
+            if state.is_room() {
+                // What forgotten futures have left.
+                room::close(node, panics, drop);
+            } else if state.has_any(State::WAITER) {
+                // A callback that will never run: nobody is left that could cancel.
+                let waker = node.slot.disarm(&node.word);
+                panics.catch(|| drop(waker));
+            }
         }
-        NonNull::new(next)
+        (class, next)
     }
 }

@@ -6,7 +6,7 @@
 //! the next occupant; WAITER beside SHARD says that it is a room.
 //!
 //! Everything about the seats is decided on one word of the room, which has TAKEN and ARMED for each and one CLOSED. A
-//! canceller closes the room and takes all its wakers by one step; who arms a seat after that is refused by the answer.
+//! canceller closes the room and takes all its wakers by one step; whoever arms a seat after that is refused by the answer.
 //! After the close no seat is taken or given up, so what is in the seats stays as it is while it is read.
 //!
 //! The rooms of one home (a token, or a shard of it) are a ring, which no room leaves. Those with a free seat are also a
@@ -20,7 +20,8 @@ use super::extension::{AnyOf, Extension};
 use super::word::{Refused, State};
 use super::Node;
 use crate::sync::{
-    AcqRel, Acquire, AtomicBits, AtomicPtr, Bits, Panics, Relaxed, Release, UnsafeCell, SMALL,
+    to_the_end, AcqRel, Acquire, AtomicBits, AtomicPtr, Bits, Panics, Relaxed, Release, UnsafeCell,
+    SMALL,
 };
 use alloc::boxed::Box;
 use core::mem::MaybeUninit;
@@ -70,7 +71,7 @@ const fn taken(seat: usize) -> Bits {
     1 << (SEATS + seat)
 }
 
-/// There is a waker in it. Who clears this, or closes the room, owns it.
+/// There is a waker in it. Whoever clears this, or closes the room, owns it.
 const fn armed(seat: usize) -> Bits {
     1 << seat
 }
@@ -122,7 +123,7 @@ impl Room {
     #[inline(always)]
     fn take(&self) -> Result<Taken, Refused> {
         let mut raced = false;
-        // Acquire, here and on failure: pairs with `close`; who is refused goes on as one that has seen the cancel.
+        // Acquire, here and on failure: pairs with `close`; whoever is refused goes on as one that has seen the cancel.
         let mut seen = self.word.load(Acquire);
         loop {
             if seen & CLOSED != 0 {
@@ -210,7 +211,7 @@ impl Taken {
         // SAFETY: the seat is the caller's, and is not armed yet.
         cell.with_mut(|cell| unsafe { (*cell).write(waker) });
         // An addition sets the bit, for it is not set. Release: gives the waker to `close`. Acquire: pairs with `close`;
-        // who is refused goes on as one that has seen the cancel.
+        // whoever is refused goes on as one that has seen the cancel.
         let before = this.word.fetch_add(armed(seat as usize), AcqRel);
         if before & CLOSED == 0 {
             return Ok(Seated { room, seat });
@@ -253,7 +254,7 @@ impl Seated {
         }
         if before & FULL == FULL && before & LISTED == 0 {
             // Nobody is led here if nobody is led here now.
-            // Relaxed: who sets it puts the room on the stack; the stack's pointers have their own orderings.
+            // Relaxed: whoever sets it puts the room on the stack; the stack's pointers have their own orderings.
             let first = this.word.fetch_or(LISTED, Relaxed) & LISTED == 0;
             // SAFETY: the header of the room, whose parent is its home: the token or a shard of it (I5).
             let home = unsafe { header(self.room).as_ref().parent() };
@@ -275,7 +276,7 @@ fn header(room: NonNull<Room>) -> NonNull<Node> {
     unsafe { room.cast::<Node>().add(REST) }
 }
 
-/// Whether who waits at `home` has a room.
+/// Whether the waiters at `home` have a room.
 #[inline]
 pub(super) fn is_there(home: &Node) -> bool {
     // Relaxed: only null or not is asked.
@@ -283,7 +284,7 @@ pub(super) fn is_there(home: &Node) -> bool {
     home.link.extension().is_some_and(|e| !hint(e).is_null())
 }
 
-/// A seat for one who waits at `token`, whose `home` this thread's waiters sit at. `Refused::Taken`: there can be no room,
+/// A seat for one that waits at `token`, whose `home` this thread's waiters sit at. `Refused::Taken`: there can be no room,
 /// because somebody is about to cancel the token.
 #[inline(always)]
 pub(super) fn take(token: &Node, home: &Node) -> Result<Taken, Refused> {
@@ -315,7 +316,7 @@ fn take_slowly(token: &Node, home: &Node, extension: &Extension) -> Result<Taken
         }
         // Acquire: pairs with `list`.
         let under = room.under().load(Acquire).cast::<Room>();
-        // First off the stack, then LISTED: who leaves in between finds LISTED, and the step fails. The last one stays, for
+        // First off the stack, then LISTED: whoever leaves in between finds LISTED, and the step fails. The last one stays, for
         // the ring's sake. Release: pairs with the loads of it.
         if !under.is_null() {
             extension.rooms.store(under, Release);
@@ -419,7 +420,7 @@ fn enter_ring(extension: &Extension, room: NonNull<Room>, after: *mut Room) {
     }
     // SAFETY: a room of the same ring (I2).
     let after = unsafe { &*after };
-    // Acquire, here and on failure: pairs with the exchange below by another one, for who comes to that one's room by ours.
+    // Acquire, here and on failure: pairs with the exchange below by another one, for whoever comes to that one's room by ours.
     let mut next = after.next.load(Acquire);
     loop {
         this.next.store(next, Relaxed);
@@ -444,23 +445,25 @@ pub(super) fn close(header: &Node, panics: &mut Panics, each: impl Fn(Waker)) {
     if room.word.load(Relaxed) & CLOSED != 0 {
         return;
     }
-    // Acquire: pairs with `sit`. Release: gives the cancel to those who find the room closed.
+    // Acquire: pairs with `sit`. Release: gives the cancel to those that find the room closed.
     let before = room.word.swap(CLOSED, AcqRel);
     if before & CLOSED != 0 {
         return;
     }
     let mut rest = before & (taken(0) - 1);
-    while rest != 0 {
-        panics.catch(|| {
-            while rest != 0 {
-                let seat = rest.trailing_zeros() as usize;
-                rest &= rest - 1;
-                let cell = &room.seats[seat].0;
-                // SAFETY: armed when the room was closed, so the caller's, once.
-                each(cell.with(|cell| unsafe { ptr::read(cell).assume_init() }));
-            }
-        });
-    }
+    to_the_end(|| {
+        while rest != 0 {
+            panics.catch(|| {
+                while rest != 0 {
+                    let seat = rest.trailing_zeros() as usize;
+                    rest &= rest - 1;
+                    let cell = &room.seats[seat].0;
+                    // SAFETY: armed when the room was closed, so the caller's, once.
+                    each(cell.with(|cell| unsafe { ptr::read(cell).assume_init() }));
+                }
+            });
+        }
+    });
 }
 
 fn of_header(header: &Node) -> NonNull<Room> {

@@ -71,7 +71,7 @@ pub(super) fn tell(node: &Node, top: &Node, waker: &Waker) {
 
 #[cold]
 fn tell_cause(node: &Node, top: &Node, waker: &Waker) {
-    // SAFETY: the table says what the data is; the waker is the caller's, who is the only one to look into it.
+    // SAFETY: the table says what the data is; the waker is the caller's, which is the only one to look into it.
     let telling = unsafe { &*waker.data().cast::<Telling>() };
     let cause = cancel::cause(node).or_else(|| cancel::cause(top));
     // SAFETY: see `Told`; the callback has not been started.

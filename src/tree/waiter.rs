@@ -69,7 +69,7 @@ impl Slot {
 
     /// Takes the waker out, if nobody was faster.
     pub(super) fn disarm(&self, word: &Word) -> Option<Waker> {
-        // SAFETY: who clears WAITER owns the content (I8). The slots of edges are not
+        // SAFETY: whoever clears WAITER owns the content (I8). The slots of edges are not
         // disarmed here, so it is a waker.
         word.disarm().then(|| unsafe { self.take_waker() })
     }
@@ -81,17 +81,17 @@ impl Slot {
         unsafe { ManuallyDrop::into_inner(self.take().waker) }
     }
 
-    /// Takes the waker out, by the waiter who armed it and a `step` that clears WAITER and gives up the slot; true: it
-    /// was the caller who cleared it.
+    /// Takes the waker out, by the waiter that armed it and a `step` that clears WAITER and gives up the slot; true: it
+    /// was the caller that cleared it.
     ///
     /// # Safety
     /// The slot is the caller's, which has armed it.
     unsafe fn take_by(&self, step: impl FnOnce() -> bool) -> Option<Waker> {
-        // Read before it is known whose it is: a canceller who takes it reads too, and nobody writes
+        // Read before it is known whose it is: a canceller that takes it reads too, and nobody writes
         // before the slot has been given up.
         // SAFETY: the caller has written it. It is a copy of bytes, used only if it is the caller's.
         let raw = self.0.with(|slot| unsafe { ptr::read(slot) });
-        // SAFETY: who clears WAITER owns the content (I8), a waker as the caller has armed it.
+        // SAFETY: whoever clears WAITER owns the content (I8), a waker as the caller has armed it.
         step().then(|| ManuallyDrop::into_inner(unsafe { raw.assume_init().waker }))
     }
 
@@ -220,7 +220,7 @@ impl Waiter {
         match room::take(node, home) {
             Ok(taken) => {
                 let raced = taken.raced;
-                // SAFETY: the token is held by who waits.
+                // SAFETY: the token is held by whoever waits.
                 match unsafe { taken.sit(waker) } {
                     Ok(seated) => {
                         self.place = Place::Seat(seated);
@@ -318,7 +318,7 @@ impl Waiter {
                 drop_waker(waker)
             }
             Place::Seat(seated) => {
-                // SAFETY: the token is held by who waits.
+                // SAFETY: the token is held by whoever waits.
                 if unsafe { seated.is_called() } {
                     return false;
                 }

@@ -89,7 +89,7 @@ impl Weak {
         // Relaxed: a guess, which the CAS below checks.
         seen = cell.state.load(Relaxed);
         loop {
-            // What was left is given up by the first who has a handle of its own: from then on that one is the last
+            // What was left is given up by the first that has a handle of its own: from then on that one is the last
             // owner, and looks here again.
             let new = ((seen - ONE) | TOUCHED) & !LEFT;
             // Release: pairs with the last owner's look, after which it sees our handle.

@@ -43,18 +43,18 @@ impl State {
     pub(crate) const DEAD: State = State(1 << 5);
     /// Its occupant has had children.
     pub(crate) const PARENT: State = State(1 << 6);
-    /// The waiter slot is armed; who clears this owns what is in the slot.
+    /// The waiter slot is armed; whoever clears this owns what is in the slot.
     pub(crate) const WAITER: State = State(1 << 7);
-    /// The waiter slot is taken by somebody who arms it, or has armed it.
+    /// The waiter slot is taken by somebody that arms it, or has armed it.
     pub(crate) const SLOT: State = State(1 << 8);
     /// The same bit in an edge's node, whose slot nobody takes: the last owner of the edge's target has left a
-    /// handle of it to the cancellers who are at it.
+    /// handle of it to the cancellers that are at it.
     const LEFT: State = State::SLOT;
     /// Nobody has it; its parent's next child may claim it, unless `INHERITED`.
     pub(crate) const FREE: State = State(1 << 9);
     /// It owns one handle of its parent.
     pub(crate) const ORPHAN: State = State(1 << 10);
-    /// Everything below it is marked, through edges too: marking ends here. Together with OWN: who wakes below is whoever
+    /// Everything below it is marked, through edges too: marking ends here. Together with OWN: whoever wakes below is whoever
     /// set that, and nobody else.
     pub(crate) const MARKED: State = State(1 << 11);
     /// Nobody has it, but a callback that nobody can stop any more waits here or below.
@@ -64,9 +64,9 @@ impl State {
     /// What is in the armed slot is an edge of an `any_of` token.
     pub(crate) const EDGE: State = State(1 << 14);
     /// An `any_of` token without handles, kept for a callback below that nobody can stop any more: it
-    /// has one handle that belongs to the first canceller who comes by.
+    /// has one handle that belongs to the first canceller that comes by.
     pub(crate) const KEPT: State = State(1 << 15);
-    /// An `any_of` token that has its edges: cancellers who pass count themselves among its handles.
+    /// An `any_of` token that has its edges: cancellers that pass count themselves among its handles.
     pub(crate) const TARGET: State = State(1 << 16);
 
     /// The header of a room: nobody lives below it, it is neither claimed nor kept, and a walk that wakes closes it.
@@ -229,7 +229,7 @@ impl Word {
     }
 
     /// Gives up one handle, unless it is the only one: then nothing changes, and the state is
-    /// the answer. Sole ownership found by a load stands, because only who has a handle can make
+    /// the answer. Sole ownership found by a load stands, because only whoever has a handle can make
     /// another (I4).
     #[inline]
     pub(crate) fn release_unless_sole(&self) -> Option<State> {
@@ -284,7 +284,7 @@ impl Word {
     /// The own cancel: state, kind and which cause there is (one of PLAIN, GUARD and CUSTOM) become visible in one
     /// step. `Ok`: this call was the first; the state is what it made of the word.
     ///
-    /// With nothing below this step is all of the cancel, MARKED included; but for who waits at the node. If the caller
+    /// With nothing below this step is all of the cancel, MARKED included; but for whoever waits at the node. If the caller
     /// `wakes_at_once`, true beside the state says that the content of the slot is the caller's.
     #[inline]
     pub(crate) fn cancel(&self, how: State, wakes_at_once: bool) -> Result<(State, bool), State> {
@@ -383,7 +383,7 @@ impl Word {
         self.0.fetch_or(State::TARGET.0, Release);
     }
 
-    /// A canceller who passes an `any_of` token has a handle of it. False: its edges are gone, or going.
+    /// A canceller that passes an `any_of` token has a handle of it. False: its edges are gone, or going.
     pub(crate) fn pin_target(&self) -> bool {
         let mut seen = self.load();
         while seen.has_any(State::TARGET) {
@@ -405,10 +405,10 @@ impl Word {
 
     /// The last owner of an `any_of` token ends the passing of cancellers. False: one has a handle.
     pub(crate) fn end_target(&self) -> bool {
-        // Acquire: pairs with the release of a canceller who has passed.
+        // Acquire: pairs with the release of a canceller that has passed.
         let mut seen = self.load();
         while seen.handles() == 1 {
-            // Acquire, also on success: a canceller who has come and gone since the load leaves the same value.
+            // Acquire, also on success: a canceller that has come and gone since the load leaves the same value.
             match self.0.compare_exchange_weak(
                 seen.0,
                 seen.without(State::TARGET).0,
@@ -469,14 +469,14 @@ impl Word {
     /// True: the content of the slot is the caller's. Exactly one of a canceller, a waiter that
     /// gives up and a last owner gets it.
     pub(crate) fn disarm(&self) -> bool {
-        // Relaxed: who comes here has seen WAITER by an Acquire load, which pairs with `arm`, and nobody
+        // Relaxed: whoever comes here has seen WAITER by an Acquire load, which pairs with `arm`, and nobody
         // has armed since: the token is cancelled, or has no other owner. What the winner does
         // with the slot is published by `vacate`, and until then nobody takes the slot again.
         let before = self.0.fetch_and(!State::WAITER.0, Relaxed);
         State(before).has_any(State::WAITER)
     }
 
-    /// Disarms and leaves the slot in one step, for the waiter who armed it. If a canceller was faster, the
+    /// Disarms and leaves the slot in one step, for the waiter that armed it. If a canceller was faster, the
     /// slot is left all the same: nobody takes it again, for the token is cancelled.
     pub(crate) fn disarm_and_leave(&self) -> bool {
         // Release: pairs with `take_slot`; the waiter has read the slot before. Acquire: pairs with `cancel` and
@@ -485,7 +485,7 @@ impl Word {
         State(before).has_any(State::WAITER)
     }
 
-    /// A canceller has what the waiter who asks has armed, so there is nothing left to take back. A token that is
+    /// A canceller has what the waiter that asks has armed, so there is nothing left to take back. A token that is
     /// cancelled is never armed again.
     #[inline]
     pub(crate) fn is_disarmed(&self) -> bool {
@@ -516,7 +516,7 @@ impl Word {
     }
 
     /// The last owner of an edge's target takes it back if it is armed, or else notes that there is a handle for those
-    /// who are at it.
+    /// that are at it.
     pub(crate) fn settle_edge(&self, seen: State) -> Result<(), State> {
         let new = if seen.has_any(State::WAITER) {
             seen.without(State::WAITER)
@@ -562,7 +562,7 @@ impl Word {
     #[inline]
     pub(crate) fn vacate(&self, seen: State, new: State) -> Result<(), State> {
         // Release: hands the node to `claim` and tells a dying parent (`adopt`, `load`) that we are
-        // through. Acquire on failure: pairs with `adopt` and `mark`, who have changed the value
+        // through. Acquire on failure: pairs with `adopt` and `mark`, which have changed the value
         // if they came since; the answer decides what to do instead.
         match self.0.compare_exchange(seen.0, new.0, Release, Acquire) {
             Ok(_) => Ok(()),
