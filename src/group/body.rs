@@ -189,11 +189,30 @@ impl Body {
 
     // ----- places -----------------------------------------------------------------------------
 
+    /// A place for a task without a name, where there is nothing to ask for but an empty place. None says nothing.
+    ///
+    /// # Safety
+    /// `this` is a body that the caller holds, as it was allocated.
+    #[inline]
+    pub(super) unsafe fn claim_at_once(
+        this: NonNull<Body>,
+        from: &'static Location<'static>,
+    ) -> Option<NonNull<Place>> {
+        // SAFETY: the caller's promise.
+        let body = unsafe { this.as_ref() };
+        if body.limit.is_set() || body.outer.is_some() || body.ctx.is_done() {
+            return None;
+        }
+        let place = body.places.claim_at_once()?;
+        // SAFETY: taken.
+        unsafe { place.as_ref() }.describe(from, None);
+        Some(place)
+    }
+
     /// A place for a task; or why there is none, and then the permit has been given back.
     ///
     /// # Safety
     /// `this` is a body that the caller holds, as it was allocated; the permit is the caller's.
-    #[inline]
     pub(super) unsafe fn claim(
         this: NonNull<Body>,
         limited: bool,
@@ -223,7 +242,6 @@ impl Body {
         Ok(place)
     }
 
-    #[inline]
     fn claim_here(&self, this: NonNull<Body>, limited: bool) -> Result<NonNull<Place>, Cause> {
         if self.ctx.is_done() {
             return Err(self.why_not(Closed.into()));
@@ -282,7 +300,6 @@ impl Body {
     }
 
     /// A permit of the limit, if there is one. True: it was taken.
-    #[inline]
     pub(super) fn take_permit(&self) -> Result<bool, Cause> {
         if !self.limit.is_set() {
             return Ok(false);
@@ -304,7 +321,6 @@ impl Body {
     ///
     /// # Safety
     /// The place is the caller's, who does not use it again.
-    #[inline]
     pub(super) unsafe fn leave(place: NonNull<Place>, end: End, panics: &mut Panics) {
         let mut next = Some(place);
         while let Some(place) = next.take() {

@@ -307,6 +307,7 @@ impl Chunk {
 }
 
 impl Place {
+    #[inline]
     fn chunk(&self) -> &Chunk {
         // SAFETY: the chunk has the place.
         unsafe { &*self.chunk }
@@ -342,6 +343,7 @@ impl Place {
     }
 
     /// The body, which stays while the place is taken (G5).
+    #[inline]
     pub(super) fn body(&self) -> NonNull<Body> {
         self.chunk().body
     }
@@ -386,24 +388,59 @@ impl Place {
         State(self.word.load(Relaxed)).has(State::LIMITED)
     }
 
+    /// Gives the place up if nobody has left a mark on it and nothing has to be done but that: no name, no permit, no group
+    /// around. True: that was it, and the body may be gone. False: the caller still has the place.
+    ///
+    /// # Safety
+    /// The caller has the place, and does not use it again if the answer is true.
+    #[inline]
+    pub(super) unsafe fn end_at_once(this: NonNull<Place>) -> bool {
+        // SAFETY: taken, so the body is there (G5).
+        let place = unsafe { this.as_ref() };
+        // Relaxed, all three: the task's own; and a guess, which the CAS below checks.
+        let seen = place.word.load(Relaxed);
+        let is_bare = seen & (State::GENERATION - 1) == State::TAKEN;
+        let is_plain = place.label.load(Relaxed).is_null() && place.outer.load(Relaxed).is_null();
+        if !(is_bare && is_plain) {
+            return false;
+        }
+        let shard = place.leave_hint();
+        // Release: pairs with `claim_hinted`.
+        shard.hint.store(this.as_ptr(), Release);
+        // AcqRel: as in `end`.
+        place
+            .word
+            .compare_exchange(seen, seen & !State::TAKEN, AcqRel, Relaxed)
+            .is_ok()
+    }
+
+    /// By a task that is about to go: where the chain of hints goes on after this place.
+    #[inline]
+    fn leave_hint(&self) -> &Shard {
+        // SAFETY: shards are freed with the body.
+        let shard = unsafe { &*self.chunk().shard };
+        // Relaxed: released by the step on the word. A reader that still finds the old one may read it: it lives for ever.
+        self.from.store(ptr::null_mut(), Relaxed);
+        // Before the place is given up: the body may go then. Acquire: pairs with the stores of hints, so that who reads
+        // `next` after us sees that place as it was made.
+        let hint = shard.hint.load(Acquire);
+        // The second of two tries leaves what the first has found.
+        if !ptr::eq(hint, self) {
+            self.next.store(hint, Relaxed);
+        }
+        shard
+    }
+
     /// Gives the place up. True: somebody watched, and the caller must count it off in the tally; otherwise the body may be
     /// gone. If somebody watches, `count` is called before: who finds the place empty finds the task counted. (Perhaps
     /// more than once.)
     ///
     /// # Safety
     /// The caller has the place, and does not use it again.
-    #[inline]
     pub(super) unsafe fn end(this: NonNull<Place>, mut count: impl FnMut()) -> bool {
         // SAFETY: taken, so the body is there (G5).
         let place = unsafe { this.as_ref() };
-        let shard = place.chunk().shard;
-        // SAFETY: shards are freed with the body.
-        let shard = unsafe { &*shard };
-        // Relaxed: released by the step on the word. A reader that still finds the old one may read it: it lives for ever.
-        place.from.store(ptr::null_mut(), Relaxed);
-        // Before the place is given up: the body may go then. Acquire: pairs with the stores of hints, so that who reads
-        // `next` after us sees that place as it was made.
-        place.next.store(shard.hint.load(Acquire), Relaxed);
+        let shard = place.leave_hint();
         // Relaxed, both: the task's own; and a guess, which the CAS below checks.
         let is_named = !place.label.load(Relaxed).is_null();
         let mut seen = State(place.word.load(Relaxed));
@@ -527,6 +564,7 @@ impl Places {
         }
     }
 
+    #[inline]
     fn others(&self) -> &[Shard] {
         // Acquire: pairs with `grow`.
         let shards = untagged(self.shards.load(Acquire));
@@ -549,8 +587,13 @@ impl Places {
         }
     }
 
-    /// A place for a task. One CAS, on the place's own word, once there are empty ones.
+    /// A place for a task, if a hint leads to an empty one. One CAS, on the place's own word.
     #[inline]
+    pub(super) fn claim_at_once(&self) -> Option<NonNull<Place>> {
+        self.home().claim_hinted(0)
+    }
+
+    /// A place for a task. One CAS, on the place's own word, once there are empty ones.
     pub(super) fn claim(
         &self,
         body: NonNull<Body>,

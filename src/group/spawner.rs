@@ -230,9 +230,11 @@ macro_rules! starting {
             F: FnOnce(Context) -> T,
             T: Future<Output: Outcome>,
         {
-            match $self.start().enter() {
+            let start = $self.start();
+            let above = start.spawner.context();
+            match start.enter() {
                 Ok(member) => {
-                    let future = f(member.context());
+                    let future = f(above.child());
                     Ok(member.track(future))
                 }
                 Err(refused) => Err(refused.map(|()| f)),
@@ -382,6 +384,17 @@ impl<'a> Named<'a> {
 impl Start<'_> {
     #[inline]
     fn enter(self) -> Result<Member, Refused<()>> {
+        if self.name.is_none() {
+            // SAFETY: the spawner holds it.
+            if let Some(place) = unsafe { Body::claim_at_once(self.spawner.body, self.from) } {
+                return Ok(Member(place));
+            }
+        }
+        self.enter_slowly()
+    }
+
+    #[inline(never)]
+    fn enter_slowly(self) -> Result<Member, Refused<()>> {
         match self.spawner.body().take_permit() {
             Ok(limited) => self.claim(limited),
             Err(cause) => Err(Refused::new((), cause)),
@@ -389,7 +402,6 @@ impl Start<'_> {
     }
 
     /// The permit, if it is limited, is the caller's, and used up.
-    #[inline]
     fn claim(self, limited: bool) -> Result<Member, Refused<()>> {
         let body = self.spawner.body;
         // SAFETY: the spawner holds it; the permit is the caller's.
@@ -502,10 +514,12 @@ impl core::panic::UnwindSafe for Member {}
 impl core::panic::RefUnwindSafe for Member {}
 
 impl Member {
+    #[inline]
     pub(super) fn at(&self) -> NonNull<Place> {
         self.0
     }
 
+    #[inline]
     pub(super) fn place(&self) -> &Place {
         // SAFETY: the place is ours.
         unsafe { self.0.as_ref() }
@@ -569,10 +583,32 @@ pub(super) fn start_thread<W: Send + 'static>(
 }
 
 impl Drop for Member {
+    #[inline]
     fn drop(&mut self) {
-        let mut panics = Panics::default();
         // SAFETY: the place is ours, and not used again.
-        unsafe { Body::leave(self.0, End::Done, &mut panics) };
+        unsafe { Member::leave(self.0, End::Done) };
+    }
+}
+
+impl Member {
+    /// # Safety
+    /// The place is the caller's, who does not use it again.
+    #[inline]
+    pub(super) unsafe fn leave(place: NonNull<Place>, end: End) {
+        // SAFETY: the caller's promise.
+        if !unsafe { Place::end_at_once(place) } {
+            // SAFETY: the same; it was not given up.
+            unsafe { Member::leave_slowly(place, end) };
+        }
+    }
+
+    /// # Safety
+    /// As for `leave`.
+    #[inline(never)]
+    unsafe fn leave_slowly(place: NonNull<Place>, end: End) {
+        let mut panics = Panics::default();
+        // SAFETY: the caller's promise.
+        unsafe { Body::leave(place, end, &mut panics) };
         panics.resume();
     }
 }

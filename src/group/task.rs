@@ -84,12 +84,14 @@ struct Inside {
 }
 
 impl Drop for Inside {
+    #[inline]
     fn drop(&mut self) {
         INSIDE.with(|inside| inside.set(self.around));
     }
 }
 
 /// Runs it as a part of this place's task.
+#[inline]
 fn inside<R>(place: &Place, run: impl FnOnce() -> R) -> R {
     let this = Inside {
         body: place.body(),
@@ -155,29 +157,42 @@ impl<F: Future<Output: Outcome>> Future for Tracked<F> {
         let Some(at) = member else {
             return Poll::Ready(());
         };
-        let result = inside(at.place(), || {
-            let step = AssertUnwindSafe(|| match future.as_mut().as_pin_mut() {
-                Some(future) => future.poll(cx).map(Outcome::into_result),
-                None => Poll::Ready(Ok(())),
-            });
-            // AssertUnwindSafe: after a panic the future is only dropped.
-            let result = match catch_unwind(step) {
-                Ok(Poll::Pending) => return Poll::Pending,
-                Ok(Poll::Ready(result)) => Ok(result),
-                Err(payload) => Err(payload),
+        let mut answer = Poll::Pending;
+        let panicked = inside(at.place(), || {
+            let step = || {
+                answer = match future.as_mut().as_pin_mut() {
+                    Some(future) => future.poll(cx).map(Outcome::into_result),
+                    None => Poll::Ready(Ok(())),
+                };
+                if answer.is_ready() {
+                    future.set(None);
+                }
             };
-            // AssertUnwindSafe: as above.
-            let dropped = catch_unwind(AssertUnwindSafe(|| future.set(None)));
-            Poll::Ready(match dropped {
-                Err(payload) if result.is_ok() => Err(payload),
-                _ => result,
-            })
+            // AssertUnwindSafe: after a panic the future is only dropped.
+            let payload = catch_unwind(AssertUnwindSafe(step)).err()?;
+            let mut later = Panics::default();
+            later.catch(|| future.set(None));
+            later.swallow();
+            Some(payload)
         });
-        let Poll::Ready(result) = result else {
-            return Poll::Pending;
-        };
+        // It is looked at where it lies: to move what was just written in parts costs as much as an RMW.
+        match (&panicked, &answer) {
+            (None, Poll::Pending) => return Poll::Pending,
+            (None, Poll::Ready(Ok(()))) => {
+                if let Some(member) = member.take() {
+                    member.end(End::Done);
+                }
+                return Poll::Ready(());
+            }
+            _ => {}
+        }
         if let Some(member) = member.take() {
-            member.settle(result);
+            if let Some(payload) = panicked {
+                // An answer beside it, whose future's drop has panicked, goes last: its own drop is user code.
+                member.settle_failed(Err(payload));
+            } else if let Poll::Ready(Err(cause)) = answer {
+                member.settle_failed(Ok(cause));
+            }
         }
         Poll::Ready(())
     }
@@ -262,11 +277,20 @@ impl Member {
     }
 
     /// The task is through, and so it went.
+    #[inline]
     fn settle(self, result: Result<Result<(), Cause>, Box<dyn Any + Send>>) {
-        let mut panics = Panics::default();
         match result {
-            Ok(Ok(())) => {}
-            Ok(Err(cause)) => self.body().fail(cause, self.place(), &mut panics),
+            Ok(Ok(())) => self.end(End::Done),
+            Ok(Err(cause)) => self.settle_failed(Ok(cause)),
+            Err(payload) => self.settle_failed(Err(payload)),
+        }
+    }
+
+    #[cold]
+    fn settle_failed(self, what: Result<Cause, Box<dyn Any + Send>>) {
+        let mut panics = Panics::default();
+        match what {
+            Ok(cause) => self.body().fail(cause, self.place(), &mut panics),
             Err(payload) => self.body().panicked(payload, self.place(), &mut panics),
         }
         let this = ManuallyDrop::new(self);
@@ -275,11 +299,10 @@ impl Member {
         panics.resume();
     }
 
+    #[inline]
     pub(super) fn end(self, end: End) {
         let this = ManuallyDrop::new(self);
-        let mut panics = Panics::default();
         // SAFETY: the member is not used again.
-        unsafe { Body::leave(this.at(), end, &mut panics) };
-        panics.resume();
+        unsafe { Member::leave(this.at(), end) };
     }
 }

@@ -1,5 +1,6 @@
 //! Time as the timer counts it.
 
+use core::hash::{Hash, Hasher};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,109 @@ pub(crate) type Tick = u64;
 const MOMENT: u32 = 6;
 const TICK: u32 = 17;
 
+/// The first use of the clock.
+struct Base {
+    instant: Instant,
+    parts: Parts,
+    /// So many seconds after it, parts can be reckoned with. 0: never.
+    reach: u64,
+}
+
 #[inline]
-fn base() -> Instant {
-    static BASE: OnceLock<Instant> = OnceLock::new();
-    *BASE.get_or_init(Instant::now)
+fn base() -> &'static Base {
+    static BASE: OnceLock<Base> = OnceLock::new();
+    BASE.get_or_init(|| Base::new(Instant::now()))
+}
+
+impl Base {
+    #[cold]
+    fn new(instant: Instant) -> Base {
+        let parts = Parts::of(instant);
+        // Nothing says what an instant hashes, so this asks: where the seconds turn over, and far away.
+        let is_understood = |after: &Duration| {
+            instant.checked_add(*after).is_some_and(|later| {
+                let later = Parts::of(later);
+                later.calls == Parts::CALLS && later.nanos_since(&parts) == nanos_in(*after)
+            })
+        };
+        let mut turn = (0..60).map(|bit| Duration::from_nanos((1 << bit) - 1));
+        let all = parts.calls == Parts::CALLS && turn.all(|after| is_understood(&after));
+        Base {
+            instant,
+            parts,
+            reach: if all { 1 << 30 } else { 0 },
+        }
+    }
+
+    /// By the standard library.
+    #[cold]
+    fn nanos_until(&self, instant: Instant) -> u64 {
+        nanos_in(instant.saturating_duration_since(self.instant))
+    }
+}
+
+fn nanos_in(duration: Duration) -> u64 {
+    // 584 years fit.
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// An instant's seconds and nanoseconds, which it tells to hashers alone. A difference of two instants costs three calls,
+/// which is more than all else that a [touch](crate::IdleGuard::touch) does; this is inlined.
+struct Parts {
+    seconds: u64,
+    nanos: u64,
+    calls: u32,
+}
+
+impl Parts {
+    /// One for the seconds, then one for the rest.
+    const CALLS: u32 = 0x12;
+
+    #[inline]
+    fn of(instant: Instant) -> Parts {
+        let mut parts = Parts {
+            seconds: 0,
+            nanos: 0,
+            calls: 0,
+        };
+        instant.hash(&mut parts);
+        parts
+    }
+
+    /// Of what is not much later. Wraps.
+    #[inline]
+    fn nanos_since(&self, earlier: &Parts) -> u64 {
+        let seconds = self.seconds.wrapping_sub(earlier.seconds);
+        let nanos = self.nanos.wrapping_sub(earlier.nanos);
+        seconds.wrapping_mul(1_000_000_000).wrapping_add(nanos)
+    }
+}
+
+impl Hasher for Parts {
+    fn write(&mut self, _bytes: &[u8]) {
+        self.calls = u32::MAX;
+    }
+
+    #[inline]
+    fn write_u64(&mut self, seconds: u64) {
+        self.seconds = seconds;
+        self.calls = self.calls << 4 | 1;
+    }
+
+    #[inline]
+    fn write_i64(&mut self, seconds: i64) {
+        self.write_u64(seconds as u64);
+    }
+
+    #[inline]
+    fn write_u32(&mut self, nanos: u32) {
+        self.nanos = nanos.into();
+        self.calls = self.calls << 4 | 2;
+    }
+
+    fn finish(&self) -> u64 {
+        0
+    }
 }
 
 /// What a new deadline is compared with and a timeout counts from.
@@ -28,16 +128,22 @@ pub(crate) fn now() -> Instant {
 /// In models time stands still: a timeout is the same tick in each execution, for loom replays.
 #[cfg(cancel_tree_loom)]
 pub(crate) fn now() -> Instant {
-    base()
+    base().instant
 }
 
 /// So many nanoseconds after the first use of the clock.
 #[inline]
 pub(crate) fn nanos(instant: Instant) -> u64 {
-    let since = instant.saturating_duration_since(base());
-    // 584 years fit.
-    let seconds = since.as_secs().saturating_mul(1_000_000_000);
-    seconds.saturating_add(since.subsec_nanos().into())
+    let base = base();
+    let parts = Parts::of(instant);
+    let seconds = parts.seconds.wrapping_sub(base.parts.seconds);
+    let nanos = parts.nanos_since(&base.parts);
+    // Of the first second, a part is before the base.
+    if seconds < base.reach && nanos < u64::MAX / 2 {
+        nanos
+    } else {
+        base.nanos_until(instant)
+    }
 }
 
 /// The first moment that is not before `instant`.
@@ -53,7 +159,7 @@ pub(crate) fn moment_of(nanos: u64) -> Moment {
 
 /// The instant of so many nanoseconds, as `nanos` counts them.
 pub(crate) fn instant_at(nanos: u64) -> Option<Instant> {
-    base().checked_add(Duration::from_nanos(nanos))
+    base().instant.checked_add(Duration::from_nanos(nanos))
 }
 
 /// When the moment is, in nanoseconds.
@@ -80,14 +186,14 @@ pub(super) fn tick_before(instant: Instant) -> Tick {
 /// For models, whose deadlines are ticks that they choose.
 #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 pub(crate) fn instant_of(tick: Tick) -> Instant {
-    base() + Duration::from_nanos(tick << TICK)
+    base().instant + Duration::from_nanos(tick << TICK)
 }
 
 /// How long it is from `now` to the tick.
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 pub(super) fn until(tick: Tick, now: Instant) -> Duration {
     let at = Duration::from_nanos(tick.saturating_mul(1 << TICK));
-    (base() + at).saturating_duration_since(now)
+    (base().instant + at).saturating_duration_since(now)
 }
 
 /// After the last deadline.
