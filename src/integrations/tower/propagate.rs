@@ -3,11 +3,9 @@
 use super::answer::{Answer, EXPIRED, GRPC_STATUS};
 use super::body;
 use super::headers::{Carried, DeadlineHeader, Protocol};
-use super::ContextBody;
+use super::BoxError;
 use crate::context::{Context, DoneOwned};
 use crate::tree::{Cause, ContextError};
-use alloc::boxed::Box;
-use core::error::Error;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
@@ -19,8 +17,6 @@ use pin_project_lite::pin_project;
 use std::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
-
-type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Sends a context along with each request of a client, and runs the call under it.
 ///
@@ -272,7 +268,7 @@ fn ended<R>(call: Option<&Call>, cause: Cause) -> Result<Response<CallBody<R>>, 
     match call.map(|call| call.protocol) {
         Some(protocol @ (Protocol::Grpc | Protocol::GrpcWeb)) => {
             let response = answer(&cause).response(protocol);
-            Ok(response.map(|_: ContextBody<R>| CallBody {
+            Ok(response.map(|()| CallBody {
                 inner: None,
                 call: None,
             }))
@@ -340,10 +336,8 @@ where
         };
         let protocol = this.call.take().map(|call| call.protocol);
         this.inner.set(None);
-        Poll::Ready(Some(match protocol {
-            Some(Protocol::Grpc) => Ok(Frame::trailers(answer(&cause).trailers())),
-            _ => Err(cause.into()),
-        }))
+        let protocol = protocol.unwrap_or(Protocol::Http);
+        Poll::Ready(Some(answer(&cause).last_frame(protocol, cause)))
     }
 
     fn is_end_stream(&self) -> bool {
