@@ -33,6 +33,7 @@ mod slot;
 mod spawned;
 mod task;
 mod upgrade;
+mod upload;
 
 type BoxError = alloc::boxed::Box<dyn core::error::Error + Send + Sync>;
 
@@ -48,3 +49,4 @@ pub use settings::Malformed;
 pub use spawned::{Mode, SpawnedFuture, SpawnedLayer, SpawnedService};
 pub use task::HandlerTask;
 pub use upgrade::UpgradeGuard;
+pub use upload::{UploadBody, UploadCut, UploadLayer, UploadService};

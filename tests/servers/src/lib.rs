@@ -1,5 +1,7 @@
 //! What the tests share: a server on loopback, a client that writes and reads bytes.
 
+pub mod grpc;
+
 use axum::body::Body;
 use axum::Router;
 use cancel_tree::{Cause, Context};
@@ -89,4 +91,11 @@ impl<F: FnMut(&mut task::Context<'_>) -> Poll<Option<T>> + Unpin, T> futures_cor
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<T>> {
         (self.0)(cx)
     }
+}
+
+/// Messages that never end, one each millisecond.
+pub fn endless_messages(
+) -> impl futures_core::Stream<Item = Result<Vec<u8>, tonic::Status>> + Send + 'static {
+    let mut tick = tokio::time::interval(Duration::from_millis(1));
+    Stream(move |cx: &mut task::Context<'_>| tick.poll_tick(cx).map(|_| Some(Ok(b"x".to_vec()))))
 }
