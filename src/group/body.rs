@@ -35,6 +35,8 @@ pub(super) struct Body {
     handles: AtomicU64,
     /// The first error; null: none.
     first: AtomicPtr<Cause>,
+    /// The first failure that ended nothing; null: none.
+    noted: AtomicPtr<Cause>,
     /// What the first panic said, until somebody re-raises it.
     payload: AtomicPtr<Payload>,
     /// Some task has handed back the group's own end.
@@ -98,6 +100,7 @@ impl Body {
             limit: Limit::new(),
             handles: AtomicU64::new(1),
             first: AtomicPtr::new(ptr::null_mut()),
+            noted: AtomicPtr::new(ptr::null_mut()),
             payload: AtomicPtr::new(ptr::null_mut()),
             was_echoed: AtomicBool::new(false),
             done: AtomicUsize::new(0),
@@ -466,18 +469,7 @@ impl Body {
         place: &Place,
         panics: &mut Panics,
     ) {
-        let message = match payload.downcast_ref::<&'static str>() {
-            Some(text) => Cow::Borrowed(*text),
-            None => match payload.downcast_ref::<String>() {
-                Some(text) => Cow::Owned(text.clone()),
-                None => Cow::Borrowed("no text"),
-            },
-        };
-        let cause = Cause::new(Panicked {
-            message,
-            name: place.name().map(Into::into),
-            spawned_at: place.where_from(),
-        });
+        let cause = panicked(&*payload, place);
         let payload = Box::into_raw(Box::new(OfUser::new(payload)));
         // AcqRel: pairs with `take_payload`.
         let first = self
@@ -490,16 +482,20 @@ impl Body {
         self.end_with(cause, true, panics);
     }
 
+    /// What is no task of the group's own has panicked at this place: it is said, and ends nothing.
+    #[cfg(feature = "tower")]
+    #[cold]
+    pub(super) fn note_panic(
+        &self,
+        payload: &(dyn Any + Send),
+        place: &Place,
+        panics: &mut Panics,
+    ) {
+        keep_first(&self.noted, panicked(payload, place), panics);
+    }
+
     fn end_with(&self, cause: Cause, ends: bool, panics: &mut Panics) {
-        let cause = Box::into_raw(Box::new(cause));
-        // AcqRel: the release half pairs with all reads of `first`, the acquire half with who was first.
-        let first = self
-            .first
-            .compare_exchange(ptr::null_mut(), cause, AcqRel, Acquire);
-        if first.is_err() {
-            // SAFETY: made above, and not shared.
-            panics.catch(|| drop(unsafe { Box::from_raw(cause) }));
-        }
+        keep_first(&self.first, cause, panics);
         if ends {
             // Also by who was not first, in whose place it is then: so the group's cause is the first error.
             if let Some(first) = self.first() {
@@ -509,10 +505,19 @@ impl Body {
     }
 
     /// The first error.
-    pub(super) fn first(&self) -> Option<Cause> {
-        // Acquire: pairs with `end_with`.
+    fn first(&self) -> Option<Cause> {
+        // Acquire: pairs with `keep_first`.
         // SAFETY: never changed, and freed with the body.
         unsafe { self.first.load(Acquire).as_ref() }.cloned()
+    }
+
+    /// What there is to say: the first error, or else what ended nothing.
+    pub(super) fn failure(&self) -> Option<Cause> {
+        self.first().or_else(|| {
+            // Acquire: pairs with `keep_first`.
+            // SAFETY: never changed, and freed with the body.
+            unsafe { self.noted.load(Acquire).as_ref() }.cloned()
+        })
     }
 
     /// What came of it all, when all are gone. Re-raises a panic, once.
@@ -526,21 +531,49 @@ impl Body {
                 std::panic::resume_unwind((*payload).into_inner());
             }
         }
-        match self.first() {
-            Some(first) => Err(first),
+        match self.failure() {
+            Some(failure) => Err(failure),
             None if self.was_echoed.load(Relaxed) => Err(self.why_not(Closed.into())),
             None => Ok(()),
         }
     }
 }
 
+/// Keeps it where there is none yet.
+fn keep_first(kept: &AtomicPtr<Cause>, cause: Cause, panics: &mut Panics) {
+    let cause = Box::into_raw(Box::new(cause));
+    // AcqRel: the release half pairs with all reads of it, the acquire half with who was first.
+    let first = kept.compare_exchange(ptr::null_mut(), cause, AcqRel, Acquire);
+    if first.is_err() {
+        // SAFETY: made above, and not shared.
+        panics.catch(|| drop(unsafe { Box::from_raw(cause) }));
+    }
+}
+
+/// What a panic said, as a cause.
+fn panicked(payload: &(dyn Any + Send), place: &Place) -> Cause {
+    let message = match payload.downcast_ref::<&'static str>() {
+        Some(text) => Cow::Borrowed(*text),
+        None => match payload.downcast_ref::<String>() {
+            Some(text) => Cow::Owned(text.clone()),
+            None => Cow::Borrowed("no text"),
+        },
+    };
+    Cause::new(Panicked {
+        message,
+        name: place.name().map(Into::into),
+        spawned_at: place.where_from(),
+    })
+}
+
 impl Drop for Body {
     fn drop(&mut self) {
         // Relaxed, here and below: nobody else has the body any more, and the tally has handed on what others did.
-        let first = self.first.load(Relaxed);
-        if !first.is_null() {
-            // SAFETY: made by `end_with`.
-            drop(unsafe { Box::from_raw(first) });
+        for kept in [self.first.load(Relaxed), self.noted.load(Relaxed)] {
+            if !kept.is_null() {
+                // SAFETY: made by `keep_first`.
+                drop(unsafe { Box::from_raw(kept) });
+            }
         }
         let payload = self.payload.load(Relaxed);
         if !payload.is_null() {

@@ -299,7 +299,7 @@ impl Group {
             cancelled: after.cancelled - before.cancelled,
             forced: after.dropped - before.dropped,
             stuck: self.running(),
-            cause: body.first(),
+            cause: body.failure(),
             took: begin.elapsed(),
         }
     }

@@ -299,6 +299,26 @@ impl Member {
         panics.resume();
     }
 
+    /// Does a step of what runs at this place, which is no future of the group's own.
+    #[cfg(feature = "tower")]
+    pub(crate) fn step<R>(&self, step: impl FnOnce() -> R) -> R {
+        inside(self.place(), step)
+    }
+
+    /// A step has panicked: the group says so, and goes on.
+    #[cfg(feature = "tower")]
+    pub(crate) fn note_panic(&self, payload: &(dyn Any + Send)) {
+        let mut panics = Panics::default();
+        self.body().note_panic(payload, self.place(), &mut panics);
+        panics.resume();
+    }
+
+    /// What was here was dropped before it was through.
+    #[cfg(feature = "tower")]
+    pub(crate) fn forced(self) {
+        self.end(End::Dropped);
+    }
+
     #[inline]
     pub(super) fn end(self, end: End) {
         let this = ManuallyDrop::new(self);

@@ -2,11 +2,10 @@
 
 use super::answer::Answer;
 use super::headers::{DeadlineReached, Protocol};
-use super::lifetime::{Ending, Lifetime, Polling};
+use super::lifetime::{step, Ending, Lifetime};
+use super::BoxError;
 use crate::group::Member;
-use alloc::boxed::Box;
 use bytes::Buf;
-use core::error::Error;
 use core::fmt;
 use core::pin::Pin;
 use core::task::{self, Poll};
@@ -14,8 +13,6 @@ use http::header::{HeaderValue, CONTENT_LENGTH};
 use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-
-type BoxError = Box<dyn Error + Send + Sync>;
 
 pin_project! {
     /// The body of a response under its request's context.
@@ -36,7 +33,12 @@ pin_project! {
 }
 
 impl<B> ContextBody<B> {
-    pub(super) fn empty() -> ContextBody<B> {
+    /// An answer in the place of the handler's.
+    pub(super) fn without(answer: Response<()>) -> Response<ContextBody<B>> {
+        answer.map(|()| ContextBody::empty())
+    }
+
+    fn empty() -> ContextBody<B> {
         ContextBody {
             inner: None,
             lifetime: None,
@@ -108,10 +110,7 @@ where
         };
         // The deadline first: a body that always has a next frame would have no end.
         if !this.lifetime.as_ref().is_some_and(Lifetime::is_past) {
-            let polling = Polling(this.lifetime);
-            let poll = inner.poll_frame(cx);
-            polling.through();
-            match poll {
+            match step(this.lifetime, this.member, || inner.poll_frame(cx)) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let (Some(left), Some(data)) = (this.left.as_mut(), frame.data_ref()) {
                         *left = left.saturating_sub(data.remaining() as u64);
@@ -143,13 +142,11 @@ where
             }
         }
         let protocol = this.lifetime.as_ref().map(|lifetime| lifetime.protocol);
+        let protocol = protocol.unwrap_or(Protocol::Http);
         end(this.lifetime, Ending::Deadline);
         this.inner.set(None);
         *this.member = None;
-        Poll::Ready(Some(match protocol {
-            Some(Protocol::Grpc) => Ok(Frame::trailers(Answer::Expired.trailers())),
-            _ => Err(DeadlineReached.into()),
-        }))
+        Poll::Ready(Some(Answer::Expired.last_frame(protocol, DeadlineReached)))
     }
 
     fn is_end_stream(&self) -> bool {

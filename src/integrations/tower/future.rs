@@ -2,7 +2,7 @@
 
 use super::answer::Answer;
 use super::headers::Protocol;
-use super::lifetime::{Ending, Lifetime, Polling};
+use super::lifetime::{step, Ending, Lifetime};
 use super::ContextBody;
 use crate::group::Member;
 use core::fmt;
@@ -33,13 +33,12 @@ pin_project! {
 
 impl<F> ResponseFuture<F> {
     pub(super) fn run(
-        (lifetime, member): (Lifetime, Option<Member>),
+        lifetime: Lifetime,
+        member: Option<Member>,
         call: impl FnOnce() -> F,
     ) -> ResponseFuture<F> {
         let mut lifetime = Some(lifetime);
-        let polling = Polling(&mut lifetime);
-        let future = Some(call());
-        polling.through();
+        let future = Some(step(&mut lifetime, &member, call));
         ResponseFuture {
             lifetime,
             future,
@@ -71,12 +70,9 @@ where
             let Some((answer, protocol)) = this.answer.take() else {
                 panic!("polled after it was ready");
             };
-            return Poll::Ready(Ok(answer.response(protocol)));
+            return Poll::Ready(Ok(ContextBody::without(answer.response(protocol))));
         };
-        let polling = Polling(this.lifetime);
-        let poll = future.poll(cx);
-        polling.through();
-        match poll {
+        match step(this.lifetime, this.member, || future.poll(cx)) {
             // Also if the deadline has passed meanwhile: what is ready is not replaced.
             Poll::Ready(Ok(response)) => {
                 this.future.set(None);
@@ -104,7 +100,8 @@ where
                 this.future.set(None);
                 drop(this.member.take());
                 let protocol = protocol.unwrap_or(Protocol::Http);
-                Poll::Ready(Ok(Answer::Expired.response(protocol)))
+                let answer = Answer::Expired.response(protocol);
+                Poll::Ready(Ok(ContextBody::without(answer)))
             }
         }
     }

@@ -1,9 +1,9 @@
 //! What a server wants of its requests' contexts.
 
-use super::counts::{Ceiling, Counters, Counts};
+use super::counts::{Ceiling, Counts};
 use super::headers::DeadlineHeader;
-use super::lifetime::{Causes, Shared};
 use super::service::ContextService;
+use super::settings::{Malformed, Settings};
 use crate::context::Context;
 use crate::group::Spawner;
 use alloc::sync::Arc;
@@ -44,50 +44,11 @@ pub struct ContextLayer {
     pub(super) settings: Settings,
 }
 
-#[derive(Clone)]
-pub(super) struct Settings {
-    pub(super) ctx: Context,
-    pub(super) group: Option<(Spawner, &'static Location<'static>)>,
-    pub(super) is_named: bool,
-    pub(super) max: Option<Duration>,
-    pub(super) default: Option<Duration>,
-    pub(super) from: Arc<[DeadlineHeader]>,
-    pub(super) malformed: Malformed,
-    pub(super) carry: Arc<[HeaderName]>,
-    pub(super) ceiling: Option<Arc<Ceiling>>,
-    pub(super) shared: Arc<Shared>,
-}
-
-/// What becomes of a request whose header for the deadline says none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Malformed {
-    /// As if it were not there.
-    #[default]
-    Ignore,
-    /// It is answered with 400, or gRPC's 13 (INTERNAL).
-    Reject,
-}
-
 impl ContextLayer {
     /// Contexts below `ctx`, without a deadline of their own.
     pub fn new(ctx: &Context) -> ContextLayer {
         ContextLayer {
-            settings: Settings {
-                ctx: ctx.clone(),
-                group: None,
-                is_named: false,
-                max: None,
-                default: None,
-                from: Arc::from([]),
-                malformed: Malformed::Ignore,
-                carry: Arc::from([]),
-                ceiling: None,
-                shared: Arc::new(Shared {
-                    causes: Causes::new(),
-                    counters: Counters::default(),
-                }),
-            },
+            settings: Settings::new(ctx),
         }
     }
 
@@ -160,22 +121,6 @@ impl<S> Layer<S> for ContextLayer {
 
     fn layer(&self, inner: S) -> ContextService<S> {
         ContextService::new(inner, Arc::new(self.settings.clone()))
-    }
-}
-
-impl Settings {
-    /// Whether any request may have a deadline of its own.
-    pub(super) fn has_deadlines(&self) -> bool {
-        self.max.is_some() || self.default.is_some() || !self.from.is_empty()
-    }
-
-    /// How long a request may take that said so much.
-    pub(super) fn timeout(&self, said: Option<Duration>) -> Option<Duration> {
-        let wanted = said.or(self.default);
-        match (wanted, self.max) {
-            (Some(wanted), Some(max)) => Some(wanted.min(max)),
-            (wanted, max) => wanted.or(max),
-        }
     }
 }
 

@@ -1,47 +1,18 @@
 //! A request's context, from the call to the end of the response's body.
 
-use super::causes::{ClientGone, Completed, HandlerFailed};
-use super::counts::Counters;
 use super::headers::Protocol;
+use super::shared::{Guards, HandlerGuard, Shared};
 use super::upgrade::UpgradeGuard;
 use crate::context::{CancelGuard, Context, DoneOwned};
 use crate::group::Member;
-use crate::tree::{Cause, ContextError};
+use crate::tree::ContextError;
 use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::Pin;
 use core::task;
 use http::Method;
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::time::Instant;
-
-/// The causes, made once for all requests.
-#[derive(Debug)]
-pub(super) struct Causes {
-    completed: Cause,
-    client_gone: Cause,
-    failed: Cause,
-}
-
-impl Causes {
-    pub(super) fn new() -> Causes {
-        Causes {
-            completed: Completed.into(),
-            client_gone: ClientGone.into(),
-            failed: HandlerFailed.into(),
-        }
-    }
-
-    pub(super) fn completed(&self) -> Cause {
-        self.completed.clone()
-    }
-}
-
-/// What all requests of a layer share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) causes: Causes,
-    pub(super) counters: Counters,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Ending {
@@ -55,7 +26,7 @@ pub(super) enum Ending {
 
 pub(super) struct Lifetime {
     /// None: handed over.
-    guard: Option<CancelGuard>,
+    guards: Option<Guards>,
     done: DoneOwned,
     upgrade: Option<UpgradeGuard>,
     shared: Arc<Shared>,
@@ -75,7 +46,10 @@ impl Lifetime {
         method: &Method,
     ) -> Lifetime {
         Lifetime {
-            guard: Some(guard),
+            guards: Some(Guards {
+                request: guard,
+                handler: None,
+            }),
             done: ctx.done_owned(),
             upgrade,
             shared,
@@ -86,9 +60,20 @@ impl Lifetime {
         }
     }
 
+    pub(super) fn context(&self) -> &Context {
+        self.done.context()
+    }
+
+    /// The handler had a context of its own, which ends with this one from now on.
+    pub(super) fn take_over(&mut self, handler: Option<HandlerGuard>) {
+        if let Some(guards) = &mut self.guards {
+            guards.handler = handler;
+        }
+    }
+
     /// By our own clock: whoever else has a timer for the same moment, and is woken by it, finds us no later than itself.
     pub(super) fn is_past(&self) -> bool {
-        let deadline = self.done.context().deadline();
+        let deadline = self.context().deadline();
         deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 
@@ -106,8 +91,8 @@ impl Lifetime {
 
     /// The upgrade's guard ends the context, and is a task of the group until then.
     pub(super) fn hand_over(mut self, member: Option<Member>) {
-        if let (Some(guard), Some(upgrade)) = (self.guard.take(), self.upgrade.take()) {
-            upgrade.take_over(guard, member);
+        if let (Some(guards), Some(upgrade)) = (self.guards.take(), self.upgrade.take()) {
+            upgrade.take_over(guards, member);
         }
         self.ending = Ending::HandedOver;
     }
@@ -137,25 +122,29 @@ impl Drop for Lifetime {
                 causes.client_gone.clone()
             }
         };
-        if let Some(guard) = &self.guard {
-            guard.cancel_with(cause);
+        if let Some(guards) = &self.guards {
+            guards.cancel_with(cause);
         }
     }
 }
 
-/// Ends the context as failed, should what is polled meanwhile panic.
-pub(super) struct Polling<'a>(pub(super) &'a mut Option<Lifetime>);
-
-impl Polling<'_> {
-    pub(super) fn through(self) {
-        core::mem::forget(self);
-    }
-}
-
-impl Drop for Polling<'_> {
-    fn drop(&mut self) {
-        if let Some(lifetime) = self.0.take() {
-            lifetime.end(Ending::Failed);
+/// Does a step of the handler or of its body. If that panics, the context ends as failed, and the group says so.
+pub(super) fn step<R>(
+    lifetime: &mut Option<Lifetime>,
+    member: &Option<Member>,
+    step: impl FnOnce() -> R,
+) -> R {
+    // AssertUnwindSafe: the panic goes on.
+    match catch_unwind(AssertUnwindSafe(step)) {
+        Ok(done) => done,
+        Err(payload) => {
+            if let Some(lifetime) = lifetime.take() {
+                lifetime.end(Ending::Failed);
+            }
+            if let Some(member) = member {
+                member.note_panic(&*payload);
+            }
+            resume_unwind(payload)
         }
     }
 }

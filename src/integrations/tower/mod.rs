@@ -27,14 +27,26 @@ mod layer;
 mod lifetime;
 mod propagate;
 mod service;
+mod settings;
+mod shared;
+mod slot;
+mod spawned;
+mod task;
 mod upgrade;
+mod upload;
+
+type BoxError = alloc::boxed::Box<dyn core::error::Error + Send + Sync>;
 
 pub use body::ContextBody;
 pub use causes::{ClientGone, Completed, HandlerFailed, Shutdown};
 pub use counts::Counts;
 pub use future::ResponseFuture;
 pub use headers::{Carried, DeadlineHeader, DeadlineReached};
-pub use layer::{ContextLayer, Malformed};
+pub use layer::ContextLayer;
 pub use propagate::{CallBody, CallFuture, PropagateLayer, PropagateService};
 pub use service::ContextService;
+pub use settings::Malformed;
+pub use spawned::{Mode, SpawnedFuture, SpawnedLayer, SpawnedService};
+pub use task::HandlerTask;
 pub use upgrade::UpgradeGuard;
+pub use upload::{UploadBody, UploadCut, UploadLayer, UploadService};

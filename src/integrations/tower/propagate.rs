@@ -3,11 +3,9 @@
 use super::answer::{Answer, EXPIRED, GRPC_STATUS};
 use super::body;
 use super::headers::{Carried, DeadlineHeader, Protocol};
-use super::ContextBody;
+use super::BoxError;
 use crate::context::{Context, DoneOwned};
 use crate::tree::{Cause, ContextError};
-use alloc::boxed::Box;
-use core::error::Error;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
@@ -20,8 +18,6 @@ use std::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
-type BoxError = Box<dyn Error + Send + Sync>;
-
 /// Sends a context along with each request of a client, and runs the call under it.
 ///
 /// The context is the one in the request's extensions; a request without one goes as it is. The time that is left, less a
@@ -29,8 +25,8 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// that [`ContextLayer::carry`](super::ContextLayer::carry) has kept go along, where the request has none of the name.
 ///
 /// When the context is done, the call and the response's body end with its [`Cause`] as the error; if this is gRPC, with `grpc-status` 4 or 1.
-/// What comes back as an error, a reset, a 504 with `x-deadline-expired` or a CANCELLED after our own deadline *is* that
-/// deadline: whoever noticed it first, the clock decides.
+/// What comes back as an error, a reset, a 504 with `x-deadline-expired` or a CANCELLED after our own deadline, or after that which was
+/// sent, *is* that deadline: whoever noticed it first, the clock decides.
 ///
 /// # Examples
 ///
@@ -91,18 +87,26 @@ impl PropagateLayer {
     ///
     /// The context is done, or too little time is left: nothing should be sent.
     pub fn outgoing(&self, ctx: &Context, headers: &mut HeaderMap) -> Result<(), Cause> {
+        self.write(ctx, headers).map(drop)
+    }
+
+    /// Writes the headers. When the other end is to give up by them.
+    fn write(&self, ctx: &Context, headers: &mut HeaderMap) -> Result<Option<Instant>, Cause> {
         ctx.check_cause()?;
-        if let Some(left) = ctx.remaining() {
-            let left = left.saturating_sub(self.reserve);
+        let mut told = None;
+        if let Some(deadline) = ctx.deadline() {
+            let now = Instant::now();
+            let left = deadline.saturating_duration_since(now);
+            let mut left = left.saturating_sub(self.reserve);
             if left.is_zero() || left < self.minimum {
                 return Err(ContextError::DeadlineExceeded.into());
             }
             // The content type may not be there yet: whose header this is decides.
-            let said = self.header.read(headers, Protocol::Grpc);
-            let is_earlier = said.is_ok_and(|said| said.is_some_and(|said| said <= left));
-            if !is_earlier {
-                headers.insert(self.header.name.clone(), self.header.write(left));
+            match self.header.read(headers, Protocol::Grpc) {
+                Ok(Some(said)) if said <= left => left = said,
+                _ => _ = headers.insert(self.header.name.clone(), self.header.write(left)),
             }
+            told = now.checked_add(left);
         }
         if let Some(carried) = ctx.value::<Carried>() {
             for name in carried.headers().keys() {
@@ -113,7 +117,7 @@ impl PropagateLayer {
                 }
             }
         }
-        Ok(())
+        Ok(told)
     }
 }
 
@@ -142,15 +146,19 @@ where
     fn call(&mut self, mut request: Request<B>) -> CallFuture<S::Future> {
         let protocol = Protocol::of(request.headers());
         let ctx = request.extensions().get::<Context>().cloned();
-        let sent = match &ctx {
-            Some(ctx) => self.layer.outgoing(ctx, request.headers_mut()),
-            None => Ok(()),
+        let (told, unsent) = match &ctx {
+            Some(ctx) => match self.layer.write(ctx, request.headers_mut()) {
+                Ok(told) => (told, None),
+                Err(cause) => (None, Some(cause)),
+            },
+            None => (None, None),
         };
         CallFuture {
-            future: sent.is_ok().then(|| self.inner.call(request)),
-            unsent: sent.err(),
+            future: unsent.is_none().then(|| self.inner.call(request)),
+            unsent,
             call: ctx.map(|ctx| Call {
                 done: ctx.done_owned(),
+                told,
                 protocol,
             }),
         }
@@ -160,6 +168,8 @@ where
 /// A call that has a context.
 struct Call {
     done: DoneOwned,
+    /// When the other end is to give up, and whoever has read the header on the way: earlier than the context, by the reserve.
+    told: Option<Instant>,
     protocol: Protocol,
 }
 
@@ -174,6 +184,15 @@ impl Call {
             Some(_) => None,
             None => is_past.then(|| ContextError::DeadlineExceeded.into()),
         }
+    }
+
+    /// The same of what the other end was told: then what it says of an end is what we have said.
+    fn over(&self) -> Option<Cause> {
+        self.past().or_else(|| {
+            let is_over = self.told.is_some_and(|at| at <= Instant::now());
+            let is_done = self.done.context().is_done();
+            (is_over && !is_done).then(|| ContextError::DeadlineExceeded.into())
+        })
     }
 
     fn poll_done(&mut self, cx: &mut task::Context<'_>) -> Option<Cause> {
@@ -232,7 +251,7 @@ where
                 Poll::Ready(result) => {
                     this.future.set(None);
                     let call = this.call.take();
-                    let past = call.as_ref().and_then(Call::past);
+                    let past = call.as_ref().and_then(Call::over);
                     let is_grpc = call
                         .as_ref()
                         .is_some_and(|call| call.protocol != Protocol::Http);
@@ -272,7 +291,7 @@ fn ended<R>(call: Option<&Call>, cause: Cause) -> Result<Response<CallBody<R>>, 
     match call.map(|call| call.protocol) {
         Some(protocol @ (Protocol::Grpc | Protocol::GrpcWeb)) => {
             let response = answer(&cause).response(protocol);
-            Ok(response.map(|_: ContextBody<R>| CallBody {
+            Ok(response.map(|()| CallBody {
                 inner: None,
                 call: None,
             }))
@@ -310,24 +329,22 @@ where
         let mut cause = this.call.as_ref().and_then(Call::past);
         if cause.is_none() {
             match inner.poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    let past = this.call.as_ref().and_then(Call::past);
-                    match frame.into_trailers() {
-                        Ok(mut trailers) => {
-                            if past.is_some() && is_cancelled(&trailers) {
-                                trailers.insert(GRPC_STATUS, HeaderValue::from_static("4"));
-                            }
-                            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                Poll::Ready(Some(Ok(frame))) => match frame.into_trailers() {
+                    Ok(mut trailers) => {
+                        let over = this.call.as_ref().and_then(Call::over);
+                        if over.is_some() && is_cancelled(&trailers) {
+                            trailers.insert(GRPC_STATUS, HeaderValue::from_static("4"));
                         }
-                        Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                     }
-                }
+                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                },
                 Poll::Ready(None) => {
                     this.inner.set(None);
                     return Poll::Ready(None);
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    cause = this.call.as_ref().and_then(Call::past);
+                    cause = this.call.as_ref().and_then(Call::over);
                     if cause.is_none() {
                         return Poll::Ready(Some(Err(error.into())));
                     }
@@ -340,10 +357,8 @@ where
         };
         let protocol = this.call.take().map(|call| call.protocol);
         this.inner.set(None);
-        Poll::Ready(Some(match protocol {
-            Some(Protocol::Grpc) => Ok(Frame::trailers(answer(&cause).trailers())),
-            _ => Err(cause.into()),
-        }))
+        let protocol = protocol.unwrap_or(Protocol::Http);
+        Poll::Ready(Some(answer(&cause).last_frame(protocol, cause)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,7 +1,6 @@
 //! Contexts of connections that are upgraded: they outlive the response.
 
-use super::lifetime::Shared;
-use crate::context::CancelGuard;
+use super::shared::{Guards, Shared};
 use crate::group::Member;
 use alloc::sync::Arc;
 use core::fmt;
@@ -20,7 +19,7 @@ pub struct UpgradeGuard(Arc<Connection>);
 struct Connection {
     shared: Arc<Shared>,
     /// Set once, by the response's head.
-    taken: OnceLock<(CancelGuard, Option<Member>)>,
+    taken: OnceLock<(Guards, Option<Member>)>,
 }
 
 impl UpgradeGuard {
@@ -29,16 +28,16 @@ impl UpgradeGuard {
         UpgradeGuard(Arc::new(Connection { shared, taken }))
     }
 
-    pub(super) fn take_over(&self, guard: CancelGuard, member: Option<Member>) {
+    pub(super) fn take_over(&self, guards: Guards, member: Option<Member>) {
         // One lifetime has it, and hands over once.
-        let _ = self.0.taken.set((guard, member));
+        let _ = self.0.taken.set((guards, member));
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if let Some((guard, member)) = self.taken.take() {
-            guard.cancel_with(self.shared.causes.completed());
+        if let Some((guards, member)) = self.taken.take() {
+            guards.cancel_with(self.shared.causes.completed.clone());
             drop(member);
         }
     }

@@ -1,9 +1,18 @@
 //! What the tests share: a server on loopback, a client that writes and reads bytes.
 
+pub mod grpc;
+
+use axum::body::Body;
 use axum::Router;
 use cancel_tree::{Cause, Context};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use std::convert::Infallible;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{self, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -42,10 +51,51 @@ impl Seen {
     }
 }
 
-/// The cause of the next context that was seen, once it is done; it has to be soon.
+/// How long a test waits for what has to come: the machine may be small, and busy.
+pub const fn patience() -> Duration {
+    Duration::from_secs(30)
+}
+
+/// Waits for what has to come.
+pub async fn soon<F: Future>(what: F) -> F::Output {
+    let waited = tokio::time::timeout(patience(), what);
+    waited.await.expect("it comes")
+}
+
+/// The cause of the next context that was seen, once it is done.
 pub async fn cause(seen: &mut mpsc::UnboundedReceiver<Context>) -> Cause {
-    let ctx = seen.recv().await.expect("the handler was called");
-    let done = tokio::time::timeout(Duration::from_secs(5), ctx.done());
-    done.await.expect("its context ends");
+    let ctx = soon(seen.recv()).await.expect("the handler was called");
+    soon(ctx.done()).await;
     ctx.cause().unwrap()
+}
+
+/// Frames that never end, one each millisecond.
+pub fn endless() -> Body {
+    let mut tick = tokio::time::interval(Duration::from_millis(1));
+    Body::new(StreamBody::new(Stream(
+        move |cx: &mut task::Context<'_>| {
+            tick.poll_tick(cx)
+                .map(|_| Some(Ok::<_, Infallible>(Frame::data("x".into()))))
+        },
+    )))
+}
+
+/// A stream by hand, for there is none in std.
+pub struct Stream<F>(pub F);
+
+impl<F: FnMut(&mut task::Context<'_>) -> Poll<Option<T>> + Unpin, T> futures_core::Stream
+    for Stream<F>
+{
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<T>> {
+        (self.0)(cx)
+    }
+}
+
+/// Messages that never end, one each millisecond.
+pub fn endless_messages(
+) -> impl futures_core::Stream<Item = Result<Vec<u8>, tonic::Status>> + Send + 'static {
+    let mut tick = tokio::time::interval(Duration::from_millis(1));
+    Stream(move |cx: &mut task::Context<'_>| tick.poll_tick(cx).map(|_| Some(Ok(b"x".to_vec()))))
 }

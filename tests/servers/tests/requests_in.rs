@@ -11,7 +11,7 @@ use cancel_tree::integrations::tower::{
 use cancel_tree::{Context, ContextError, Group};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
-use servers::{cause, exchange, serve, Seen};
+use servers::{cause, endless, exchange, serve, Seen, Stream};
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -30,33 +30,6 @@ fn millis(n: u64) -> Duration {
 
 fn background() -> ContextLayer {
     ContextLayer::new(&Context::background())
-}
-
-/// Frames that never end, one each millisecond.
-fn endless() -> Body {
-    let mut tick = tokio::time::interval(millis(1));
-    Body::new(StreamBody::new(Stream(
-        move |cx: &mut std::task::Context<'_>| {
-            tick.poll_tick(cx)
-                .map(|_| Some(Ok::<_, Infallible>(Frame::data("x".into()))))
-        },
-    )))
-}
-
-/// A stream by hand, for there is none in std.
-struct Stream<F>(F);
-
-impl<F: FnMut(&mut std::task::Context<'_>) -> Poll<Option<T>> + Unpin, T> futures_core::Stream
-    for Stream<F>
-{
-    type Item = T;
-
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> Poll<Option<T>> {
-        (self.0)(cx)
-    }
 }
 
 #[tokio::test]

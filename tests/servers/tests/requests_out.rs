@@ -37,6 +37,10 @@ async fn mirror(request: Request<Body>) -> Result<Response<Body>, BoxError> {
     Ok(response)
 }
 
+async fn mirror_never(_: Request<Body>) -> Result<Response<Body>, BoxError> {
+    pending().await
+}
+
 fn kind(error: &BoxError) -> Option<ContextError> {
     error.downcast_ref::<Cause>().map(Cause::kind)
 }
@@ -108,8 +112,8 @@ async fn a_call_ends_with_its_context() {
         pending::<()>().await;
         Ok::<_, BoxError>(Response::new(Body::empty()))
     }));
-    let (ctx, _guard) = Context::background().with_timeout(millis(30));
     let begin = Instant::now();
+    let (ctx, _guard) = Context::background().with_timeout(millis(30));
     let error = client.clone().oneshot(under(&ctx)).await.unwrap_err();
     assert_eq!(kind(&error), Some(ContextError::DeadlineExceeded));
     assert!(begin.elapsed() >= millis(30));
@@ -172,6 +176,31 @@ async fn the_clock_decides_whose_end_it_was() {
         let answer = client(wait, "5").oneshot(grpc_under(&ctx)).await.unwrap();
         assert_eq!(answer.headers()["grpc-status"], "5");
     }
+}
+
+/// tonic's channel has a timer of its own for what is sent, which is earlier than ours by the reserve: it answers CANCELLED, and it is our
+/// deadline all the same.
+#[tokio::test]
+async fn what_was_sent_counts_as_our_deadline() {
+    let (ctx, guard) = Context::background().with_timeout(Duration::from_secs(3600));
+    let reserve = Duration::from_secs(3600) - millis(20);
+    let layer = PropagateLayer::new(DeadlineHeader::GRPC).reserve(reserve);
+    let client = layer.layer(service_fn(|request: Request<Body>| async move {
+        let sent = grpc_timeout::parse(request.headers()["grpc-timeout"].as_bytes()).unwrap();
+        tokio::time::sleep(sent).await;
+        Err::<Response<Body>, _>("a timer of its own")
+    }));
+    let answer = client.clone().oneshot(grpc_under(&ctx)).await.unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "4");
+    // Not what we have cancelled before.
+    let call = tokio::spawn({
+        let client = PropagateLayer::new(DeadlineHeader::GRPC).layer(service_fn(mirror_never));
+        client.oneshot(grpc_under(&ctx))
+    });
+    tokio::task::yield_now().await;
+    guard.cancel();
+    let answer = call.await.unwrap().unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "1");
 }
 
 /// Three hops: the time only shrinks, and the reserve of each is kept.

@@ -1,0 +1,162 @@
+//! What a layer knows, and how a request begins under it.
+
+use super::answer::Answer;
+use super::counts::{Ceiling, Counters};
+use super::headers::{self, Carried, DeadlineHeader, Protocol};
+use super::lifetime::Lifetime;
+use super::shared::{Causes, Shared};
+use super::upgrade::UpgradeGuard;
+use crate::context::Context;
+use crate::group::{Member, Spawner};
+use alloc::borrow::Cow;
+use alloc::format;
+use alloc::sync::Arc;
+use core::panic::Location;
+use core::time::Duration;
+use http::header::{HeaderName, UPGRADE};
+use http::{Method, Request};
+use std::time::Instant;
+
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) ctx: Context,
+    pub(super) group: Option<(Spawner, &'static Location<'static>)>,
+    pub(super) is_named: bool,
+    pub(super) max: Option<Duration>,
+    pub(super) default: Option<Duration>,
+    pub(super) from: Arc<[DeadlineHeader]>,
+    pub(super) malformed: Malformed,
+    pub(super) carry: Arc<[HeaderName]>,
+    pub(super) ceiling: Option<Arc<Ceiling>>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What becomes of a request whose header for the deadline says none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Malformed {
+    /// As if it were not there.
+    #[default]
+    Ignore,
+    /// It is answered with 400, or gRPC's 13 (INTERNAL).
+    Reject,
+}
+
+/// A request that is to be handled.
+pub(super) struct Begun {
+    pub(super) lifetime: Lifetime,
+    pub(super) member: Option<Member>,
+    /// The context above the request's, if it is not the server's.
+    pub(super) with_values: Option<Context>,
+}
+
+impl Settings {
+    pub(super) fn new(ctx: &Context) -> Settings {
+        Settings {
+            ctx: ctx.clone(),
+            group: None,
+            is_named: false,
+            max: None,
+            default: None,
+            from: Arc::from([]),
+            malformed: Malformed::Ignore,
+            carry: Arc::from([]),
+            ceiling: None,
+            shared: Arc::new(Shared {
+                causes: Causes::new(),
+                counters: Counters::default(),
+            }),
+        }
+    }
+
+    /// Whether any request may have a deadline of its own.
+    fn has_deadlines(&self) -> bool {
+        self.max.is_some() || self.default.is_some() || !self.from.is_empty()
+    }
+
+    /// How long a request may take that said so much.
+    fn timeout(&self, said: Option<Duration>) -> Option<Duration> {
+        let wanted = said.or(self.default);
+        match (wanted, self.max) {
+            (Some(wanted), Some(max)) => Some(wanted.min(max)),
+            (wanted, max) => wanted.or(max),
+        }
+    }
+
+    /// The request's context; or what is to be answered instead.
+    pub(super) fn begin<B>(
+        &self,
+        request: &mut Request<B>,
+        protocol: Protocol,
+    ) -> Result<Begun, Answer> {
+        let counters = &self.shared.counters;
+        counters.received();
+        let now = self.has_deadlines().then(Instant::now);
+        let (mut said, well) = headers::earliest(&self.from, request.headers(), protocol);
+        if well.is_err() {
+            counters.malformed();
+            if self.malformed == Malformed::Reject {
+                return Err(Answer::Malformed);
+            }
+        }
+        if self.ctx.is_done() {
+            counters.refused();
+            return Err(Answer::Unavailable);
+        }
+        let is_expired = said.is_some_and(|said| said.is_zero());
+        let may_turn_away = match (&self.ceiling, now) {
+            (Some(ceiling), Some(now)) => ceiling.admits(now, is_expired),
+            _ => true,
+        };
+        if is_expired {
+            if may_turn_away {
+                counters.expired();
+                return Err(Answer::Expired);
+            }
+            said = None;
+        }
+        let member = match &self.group {
+            None => None,
+            Some((group, from)) => {
+                let name = self.is_named.then(|| {
+                    let path = request.uri().path();
+                    Cow::Owned(format!("{} {path}", request.method()))
+                });
+                let Ok(member) = group.enter_from(name, from) else {
+                    counters.refused();
+                    return Err(Answer::Unavailable);
+                };
+                Some(member)
+            }
+        };
+        let carried = match self.carry.is_empty() {
+            true => None,
+            false => Carried::of(&self.carry, request.headers()),
+        };
+        let with_values = carried.map(|carried| self.ctx.with_value(carried));
+        let base = with_values.as_ref().unwrap_or(&self.ctx);
+        // What the clock cannot express is no deadline.
+        let timeout = self.timeout(said);
+        let deadline = now
+            .zip(timeout)
+            .and_then(|(now, time)| now.checked_add(time));
+        let (ctx, guard) = match deadline {
+            Some(deadline) => base.with_deadline(deadline),
+            None => base.with_cancel(),
+        };
+        let method = request.method();
+        let upgrades = *method == Method::CONNECT || request.headers().contains_key(UPGRADE);
+        let upgrade = upgrades.then(|| UpgradeGuard::new(self.shared.clone()));
+        let shared = self.shared.clone();
+        let pair = (ctx, guard);
+        let lifetime = Lifetime::new(pair, upgrade.clone(), shared, protocol, method);
+        if let Some(upgrade) = upgrade {
+            request.extensions_mut().insert(upgrade);
+        }
+        Ok(Begun {
+            lifetime,
+            member,
+            with_values,
+        })
+    }
+}

@@ -1,0 +1,155 @@
+//! A handler that is a task of its own.
+
+use super::shared::{HandlerGuard, Shared};
+use super::slot::Sender;
+use crate::context::DoneOwned;
+use crate::group::Member;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{self, Poll};
+use http::Response;
+use pin_project_lite::pin_project;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+/// A handler that is to be run to its end, wherever futures are; see [`ContextLayer::spawned`](super::ContextLayer::spawned).
+///
+/// # Cancel safety
+///
+/// Dropping it drops the handler; who waits for its answer gets a 503, or gRPC's 14.
+pub type HandlerTask = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// How a handler that is a task went. In the order in which it is to be dropped.
+pub(super) struct Outcome<R, E> {
+    /// Of the handler's context, if that is not the request's.
+    pub(super) guard: Option<HandlerGuard>,
+    /// None: it has panicked.
+    pub(super) result: Option<Result<Response<R>, E>>,
+    /// The place in the group goes on with the response.
+    pub(super) member: Member,
+}
+
+/// What a handler's task hands on when it is through.
+struct Parts<R, E> {
+    sender: Sender<Outcome<R, E>>,
+    guard: Option<HandlerGuard>,
+    member: Member,
+}
+
+pin_project! {
+    pub(super) struct Running<F, R, E> {
+        // None: dropped.
+        #[pin]
+        future: Option<F>,
+        // Done when the grace is over.
+        limit: Option<DoneOwned>,
+        // None: it is through.
+        parts: Option<Parts<R, E>>,
+        shared: Arc<Shared>,
+    }
+
+    impl<F, R, E> PinnedDrop for Running<F, R, E> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            // Also if it was never polled.
+            if let Some(parts) = this.parts.take() {
+                parts.give_up(this.shared, || this.future.set(None));
+            }
+        }
+    }
+}
+
+impl<R, E> Parts<R, E> {
+    /// The handler is dropped before it is through.
+    fn give_up(self, shared: &Shared, drop_it: impl FnOnce()) {
+        if let Some(guard) = &self.guard {
+            guard.cancel_with(shared.causes.failed.clone());
+        }
+        // AssertUnwindSafe: nothing of it is left.
+        let dropped = catch_unwind(AssertUnwindSafe(|| self.member.step(drop_it)));
+        drop(self.sender);
+        match dropped {
+            Ok(()) => self.member.forced(),
+            Err(payload) => self.member.note_panic(&*payload),
+        }
+    }
+}
+
+impl<F, R, E> Running<F, R, E> {
+    pub(super) fn new(
+        future: F,
+        (limit, guard): (Option<DoneOwned>, Option<HandlerGuard>),
+        sender: Sender<Outcome<R, E>>,
+        member: Member,
+        shared: Arc<Shared>,
+    ) -> Running<F, R, E> {
+        Running {
+            future: Some(future),
+            limit,
+            parts: Some(Parts {
+                sender,
+                guard,
+                member,
+            }),
+            shared,
+        }
+    }
+}
+
+impl<F, R, E> Future for Running<F, R, E>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let Some(parts) = this.parts.take() else {
+            return Poll::Ready(());
+        };
+        // AssertUnwindSafe: after a panic the future is only dropped.
+        let step = AssertUnwindSafe(|| match this.future.as_mut().as_pin_mut() {
+            Some(future) => future.poll(cx),
+            None => Poll::Pending,
+        });
+        let result = match parts.member.step(|| catch_unwind(step)) {
+            Ok(Poll::Pending) => {
+                let limit = this.limit.as_mut();
+                let is_over = limit.is_some_and(|limit| Pin::new(limit).poll(cx).is_ready());
+                if !is_over {
+                    *this.parts = Some(parts);
+                    return Poll::Pending;
+                }
+                parts.give_up(this.shared, || this.future.set(None));
+                return Poll::Ready(());
+            }
+            Ok(Poll::Ready(result)) => Ok(result),
+            Err(payload) => Err(payload),
+        };
+        let Parts {
+            sender,
+            guard,
+            member,
+        } = parts;
+        // AssertUnwindSafe: nothing of it is left.
+        let drop_it = AssertUnwindSafe(|| this.future.set(None));
+        let dropped = member.step(|| catch_unwind(drop_it));
+        let (result, panic) = match result {
+            Ok(result) => (Some(result), dropped.err()),
+            Err(payload) => (None, Some(payload)),
+        };
+        if let Some(payload) = panic {
+            if let Some(guard) = guard.as_ref().filter(|_| result.is_none()) {
+                guard.cancel_with(this.shared.causes.failed.clone());
+            }
+            member.note_panic(&*payload);
+        }
+        sender.send(Outcome {
+            guard,
+            result,
+            member,
+        });
+        Poll::Ready(())
+    }
+}

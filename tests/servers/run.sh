@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# The features for servers against the real ones: axum, hyper, tonic in Rust's own tests; curl, Python's grpcio and Go's
+# net/http where they are to be had, and said to be SKIPPED where not.
+set -euo pipefail
+cd "$(dirname "$0")"
+target=../../target/servers
+
+cargo test --target-dir $target
+cargo build --example foreign --target-dir $target
+foreign=$PWD/$target/debug/examples/foreign
+
+skipped() { echo "SKIPPED: $*"; }
+
+curls() {
+    local said port answer ours
+    said=$(mktemp)
+    mkfifo "$said.in"
+    "$foreign" serve <"$said.in" >"$said" &
+    ours=$!
+    exec 9>"$said.in"
+    # wait_for TEXT COUNT: for half a minute.
+    wait_for() {
+        for _ in $(seq 3000); do
+            [ "$(grep -c "$1" "$said")" -lt "$2" ] || return 0
+            sleep 0.01
+        done
+        echo "curl: not seen $2 times: $1" && cat "$said" && return 1
+    }
+    wait_for '^ports ' 1
+    port=$(awk '/^ports /{print $3}' "$said")
+    local gone=0
+    for version in --http1.1 --http2-prior-knowledge; do
+        curl --version | grep -q HTTP2 || [ $version = --http1.1 ] || { skipped "curl without HTTP/2"; continue; }
+        answer=$(curl -si $version "127.0.0.1:$port/hello")
+        grep -q hello <<<"$answer"
+        answer=$(curl -si $version -H 'connect-timeout-ms: 100' "127.0.0.1:$port/head")
+        grep -q ' 504' <<<"$answer" && grep -qi '^x-deadline-expired: 1' <<<"$answer"
+        # A body that is cut off is no clean end: 18 (partial), 56 (receive), 92 (HTTP/2 stream).
+        if curl -s $version -o /dev/null -H 'connect-timeout-ms: 100' "127.0.0.1:$port/body"; then
+            echo "curl: a clean end at the deadline" && return 1
+        fi
+        # It gives up: before the head, and in the middle of the body.
+        for path in head body; do
+            curl -s $version -o /dev/null --max-time 0.3 "127.0.0.1:$port/$path" || true
+            gone=$((gone + 1))
+            wait_for 'ended the client is gone' $gone
+        done
+        echo "curl: $version: 504, a cut body, and its end is ours"
+    done
+    exec 9>&-
+    wait $ours
+    rm -f "$said" "$said.in"
+}
+
+if command -v curl >/dev/null; then curls; else skipped "curl, which is not here"; fi
+
+# Looked for, and else installed into a place of its own.
+python=$target/venv/bin/python
+if ! "$python" -c 'import grpc' 2>/dev/null; then
+    { python3 -m venv $target/venv && "$python" -m pip install --quiet grpcio; } >/dev/null 2>&1 || true
+fi
+if "$python" -c 'import grpc' 2>/dev/null; then
+    timeout 300 "$python" foreign/grpcio_check.py "$foreign"
+else
+    skipped "Python's grpcio, for there is no Python 3 with venv, or PyPI cannot be reached"
+fi
+
+if command -v go >/dev/null && go version | grep -qE 'go1\.(2[4-9]|[3-9][0-9])|go[2-9]'; then
+    (cd foreign/go && GOFLAGS=-mod=mod go build -o "../../$target/foreign-go" .)
+    timeout 300 "$target/foreign-go" "$foreign"
+else
+    skipped "Go's net/http, for there is no Go 1.24 or later here"
+fi
