@@ -29,8 +29,9 @@ mod propagate;
 mod service;
 mod upgrade;
 
+pub use super::shutdown::Shutdown;
 pub use body::ContextBody;
-pub use causes::{ClientGone, Completed, HandlerFailed, Shutdown};
+pub use causes::{ClientGone, Completed, HandlerFailed};
 pub use counts::Counts;
 pub use future::ResponseFuture;
 pub use headers::{Carried, DeadlineHeader, DeadlineReached};
