@@ -98,6 +98,13 @@ pub struct Serve {
     when_stuck: Option<WhenStuck>,
 }
 
+// SAFETY: `when_stuck` is all that is not Sync, and it is only ever moved.
+unsafe impl Sync for Serve {}
+
+// It runs when all else is through.
+impl core::panic::UnwindSafe for Serve {}
+impl core::panic::RefUnwindSafe for Serve {}
+
 impl Serve {
     /// Requests are below `ctx`. If it is done, they are, and the server ends: so this is not the context that a signal cancels, which goes to
     /// [`signals`](Self::signals) or [`end_with`](Self::end_with).

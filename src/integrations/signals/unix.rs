@@ -95,6 +95,12 @@ fn is_function(action: &sigaction) -> bool {
     action.sa_sigaction != libc::SIG_DFL && action.sa_sigaction != libc::SIG_IGN
 }
 
+/// Of whatever type they are on this system.
+#[allow(clippy::unnecessary_cast)]
+fn flags(action: &sigaction) -> c_int {
+    action.sa_flags as c_int
+}
+
 /// Notes what there was before.
 fn note(signal: Signal, was: sigaction) {
     // Relaxed: one caller at a time, who has the epoch.
@@ -124,12 +130,13 @@ pub(super) fn install(signal: Signal) -> io::Result<()> {
     let mut new: sigaction = unsafe { mem::zeroed() };
     new.sa_sigaction = ours();
     new.sa_mask = was.sa_mask;
-    new.sa_flags = if is_function(&was) {
+    let new_flags = if is_function(&was) {
         // As that one wants to be called.
-        was.sa_flags & !libc::SA_RESETHAND | libc::SA_SIGINFO
+        flags(&was) & !libc::SA_RESETHAND | libc::SA_SIGINFO
     } else {
         libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK
     };
+    new.sa_flags = new_flags as _;
     let mut replaced = MaybeUninit::<sigaction>::uninit();
     // SAFETY: the first is read, the second written if there is no error; what the handler does is safe there.
     let replaced = unsafe {
@@ -192,7 +199,7 @@ fn call(noted: &sigaction, number: c_int, info: *mut siginfo_t, data: *mut c_voi
     let function = noted.sa_sigaction as *const ();
     // SAFETY: the flag says which of the two it is; it was this signal's handler.
     unsafe {
-        if noted.sa_flags & libc::SA_SIGINFO == 0 {
+        if flags(noted) & libc::SA_SIGINFO == 0 {
             mem::transmute::<*const (), extern "C" fn(c_int)>(function)(number);
         } else {
             type Full = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
