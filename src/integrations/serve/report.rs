@@ -78,6 +78,9 @@ impl fmt::Display for ServerFuture {
 }
 
 /// How a server has ended; made by [`Server::run`](super::Server::run).
+///
+/// A request has ended when the last frame of its answer is taken. If the server's future has ended by itself, all of them are written; if it had to
+/// be dropped, the last one may be on its way: a process that ends at once may cut it off.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerReport {

@@ -4,7 +4,7 @@ use processes::{raise_descriptors, rest, Ended, Process, BUSY, INT, TERM};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server");
 
@@ -21,13 +21,13 @@ const NOBODY: [&str; 0] = [];
 #[test]
 fn sigterm_has_the_lame_duck_and_sigint_has_not() {
     let server = |signal| {
-        let server = server(&["lame_duck=800", "graceful=30000"]);
+        let server = server(&["lame_duck=2000", "graceful=30000"]);
         assert!(server.get("/ready", "").starts_with("HTTP/1.1 200"));
         server.signal(signal);
         server
     };
     let patient = server(TERM);
-    // Not ready any more, but serving. (A busy machine may miss it all.)
+    // Not ready any more, but serving.
     let mut was_lame = false;
     while let Ok(mut stream) = TcpStream::connect(("127.0.0.1", patient.port)) {
         let request = b"GET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -36,7 +36,7 @@ fn sigterm_has_the_lame_duck_and_sigint_has_not() {
         }
         was_lame |= rest(stream).starts_with("HTTP/1.1 503");
     }
-    let ended = patient.ended_within(millis(31_000));
+    let ended = patient.ended_within(millis(32_000));
     assert!(was_lame, "{ended:?}");
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(ended.phases(), ["lame duck", "graceful"]);
@@ -75,11 +75,11 @@ fn requests_finish() {
 
 #[test]
 fn those_who_do_not_stop_are_named() {
-    let mut server = server(&["graceful=100", "cancelled=1000"]);
+    let mut server = server(&["graceful=100", "cancelled=3000"]);
     let paths = ["/deaf/1", "/block/1", "/flood/1", "/mute/1", "/polite/1"];
     let streams = paths.map(|path| server.begin(path));
     server.signal(TERM);
-    let ended = server.ended_within(millis(1_400));
+    let ended = server.ended_within(millis(3_700));
     assert_eq!(
         ended.stuck(),
         ["GET /block/1", "GET /deaf/1", "GET /flood/1", "GET /mute/1"],
@@ -95,14 +95,14 @@ fn those_who_do_not_stop_are_named() {
 #[test]
 fn the_second_forces_and_the_third_ends_it() {
     let hour = ["lame_duck=3600000", "graceful=3600000"];
-    let mut polite = server(&hour);
+    let mut polite = server(&[hour[0], hour[1], "cancelled=30000"]);
     let stream = polite.begin("/polite/1");
     polite.signal(TERM);
     // One that comes before the first is delivered would be the same signal.
     while !polite.get("/ready", "").starts_with("HTTP/1.1 503") {}
     polite.signal(TERM);
     assert!(rest(stream).ends_with("the server is shutting down"));
-    let ended = polite.ended_within(millis(600));
+    let ended = polite.ended_within(millis(30_600));
     assert_eq!(
         (ended.code, ended.stuck()),
         (Some(0), NOBODY.into()),
@@ -145,7 +145,9 @@ fn an_executor_that_is_stuck() {
     let mut stuck = server(&["current_thread", "graceful=3600000", "cancelled=3600000"]);
     let _stream = stuck.begin("/block/1");
     // Different ones, and each again and again: those of one kind that come before the first is delivered are one.
+    let begin = Instant::now();
     let ended = loop {
+        assert!(begin.elapsed() < BUSY, "it goes on");
         for signal in [TERM, INT] {
             stuck.signal(signal);
             thread::sleep(millis(20));
@@ -160,11 +162,11 @@ fn an_executor_that_is_stuck() {
 
 #[test]
 fn a_signal_before_it_serves() {
-    for (args, signal) in [(["start=300"], TERM), (["start=0"], INT)] {
-        let mut server = Process::start(SERVER, &args);
+    for (start, signal) in [("start=300", TERM), ("start=0", INT)] {
+        let mut server = Process::start(SERVER, &[start, "graceful=30000"]);
         server.wait_for("installed");
         server.signal(signal);
-        let ended = server.ended_within(millis(1_200));
+        let ended = server.ended_within(millis(30_600));
         assert_eq!(ended.code, Some(0), "{ended:?}");
         assert!(ended.stuck().is_empty());
     }
@@ -213,7 +215,7 @@ fn ten_thousand_connections() {
         stream.read_exact(&mut [0; 12]).unwrap();
         streams.push(stream);
     }
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     server.signal(TERM);
     let ended = server.ended_within(millis(60_000));
     println!("{many} open connections: ended after {:?}", begin.elapsed());

@@ -19,6 +19,7 @@ use hyper::body::Frame;
 use processes::{raise_descriptors, say};
 use std::convert::Infallible;
 use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
@@ -73,6 +74,11 @@ fn main() {
 }
 
 fn end(report: &ServerReport) -> ! {
+    static ONCE: AtomicBool = AtomicBool::new(false);
+    while ONCE.swap(true, Ordering::Relaxed) {
+        // The executor came back after all, while the other one says it.
+        thread::park();
+    }
     for (phase, took) in &report.phases {
         say(&format!("phase {phase}: {}", took.as_millis()));
     }
@@ -87,6 +93,10 @@ fn end(report: &ServerReport) -> ! {
         say(&format!("stuck {}", task.name.as_deref().unwrap_or("?")));
     }
     say(&format!("report {report}"));
+    if !matches!(report.server, ServerFuture::Ended) {
+        // A request has ended when its last frame is taken: hyper may still be writing that.
+        thread::sleep(Duration::from_millis(50));
+    }
     std::process::exit(report.exit_code());
 }
 
