@@ -77,6 +77,35 @@ const _: () = {
     owned::<Supervised>();
 };
 
+#[cfg(all(any(unix, windows), feature = "signals"))]
+const _: () = {
+    use crate::integrations::signals::{Signal, SignalGuard, Signals};
+    handle::<Signal>();
+    copied::<Signal>();
+    error::<Signal>();
+    handle::<Signals>();
+    handle::<SignalGuard>();
+    owned::<SignalGuard>();
+};
+
+#[cfg(all(any(unix, windows), feature = "serve"))]
+const _: () = {
+    use crate::integrations::serve::{
+        Phase, Serve, Server, ServerFuture, ServerHandle, ServerReport, Shutdown,
+    };
+    copied::<Phase>();
+    handle::<Phase>();
+    handle::<Serve>();
+    handle::<Server>();
+    owned::<Server>();
+    handle::<ServerFuture>();
+    handle::<ServerHandle>();
+    cloned::<ServerHandle>();
+    handle::<ServerReport>();
+    cloned::<ServerReport>();
+    handle::<Shutdown>();
+};
+
 #[cfg(feature = "std")]
 const _: () = {
     handle::<Context>();
@@ -159,6 +188,15 @@ mod of_values {
         can_be_spawned(&token.clone().run_until_cancelled_owned(b));
         can_be_spawned(&c.with_cancellation_token(&token));
         is_handle(&token.on_cancel(|| ()).stop_async());
+    }
+
+    #[cfg(all(any(unix, windows), feature = "serve"))]
+    fn of_servers<F>(server: integrations::serve::Server, f: F)
+    where
+        F: Future<Output = std::io::Result<()>> + Send,
+    {
+        fn can_be_spawned(_: &impl Send) {}
+        can_be_spawned(&server.run(f));
     }
 
     #[cfg(feature = "std")]

@@ -1,6 +1,6 @@
 //! The group itself: its owner waits for its tasks, and ends them.
 
-use super::body::{Body, Look};
+use super::body::{Body, Ends, Look};
 use super::outcomes::Outcomes;
 use super::report::{Report, TaskInfo, Unfinished};
 use super::seats::Seated;
@@ -74,6 +74,12 @@ use std::time::{Duration, Instant};
 ))]
 pub struct Group {
     spawner: Spawner,
+}
+
+/// What a report is about: who ends from here on.
+pub(crate) struct Since {
+    begin: Instant,
+    before: Ends,
 }
 
 /// How long [`Group::shutdown`] waits after the cancel.
@@ -284,23 +290,34 @@ impl Group {
     ///
     /// As there.
     pub async fn shutdown_with(&self, limit: &Context, grace: Duration) -> Report {
-        let begin = Instant::now();
-        let body = self.spawner.body();
-        let before = body.ends();
+        let since = self.since();
         self.close();
         if !until(self.gone(), limit).await {
             self.cancel_with(cause_of(limit));
             let (bound, _guard) = Context::background().with_timeout(grace);
             until(self.gone(), &bound).await;
         }
-        let after = body.ends();
+        self.report(&since)
+    }
+
+    /// Where a report begins, for what ends a group by steps of its own.
+    pub(crate) fn since(&self) -> Since {
+        Since {
+            begin: Instant::now(),
+            before: self.spawner.body().ends(),
+        }
+    }
+
+    pub(crate) fn report(&self, since: &Since) -> Report {
+        let body = self.spawner.body();
+        let (before, after) = (since.before, body.ends());
         Report {
             done: after.done - before.done,
             cancelled: after.cancelled - before.cancelled,
             forced: after.dropped - before.dropped,
             stuck: self.running(),
             cause: body.failure(),
-            took: begin.elapsed(),
+            took: since.begin.elapsed(),
         }
     }
 

@@ -6,6 +6,12 @@ pub mod crossbeam_channel;
 pub mod fd;
 #[cfg(all(unix, feature = "process"))]
 pub mod process;
+#[cfg(all(any(unix, windows), feature = "serve"))]
+pub mod serve;
+#[cfg(any(feature = "serve", feature = "tower"))]
+mod shutdown;
+#[cfg(all(any(unix, windows), feature = "signals"))]
+pub mod signals;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 #[cfg(feature = "tokio-util")]

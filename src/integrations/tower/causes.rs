@@ -33,6 +33,4 @@ causes! {
     ClientGone: "the client is gone",
     /// The handler panicked, or the service or the response's body failed.
     HandlerFailed: "the handler failed",
-    /// The server ends. What ends a server hands it to the context that requests are below.
-    Shutdown: "the server is shutting down",
 }

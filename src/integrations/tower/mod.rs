@@ -37,8 +37,9 @@ mod upload;
 
 type BoxError = alloc::boxed::Box<dyn core::error::Error + Send + Sync>;
 
+pub use super::shutdown::Shutdown;
 pub use body::ContextBody;
-pub use causes::{ClientGone, Completed, HandlerFailed, Shutdown};
+pub use causes::{ClientGone, Completed, HandlerFailed};
 pub use counts::Counts;
 pub use future::ResponseFuture;
 pub use headers::{Carried, DeadlineHeader, DeadlineReached};

@@ -1,0 +1,165 @@
+//! The thread that keeps the time of a server's end. It runs no user code but `when_stuck`, at the very end: what is told is told by workers.
+
+use super::{Bounds, Phase, ServerFuture, ServerReport, Shared, Shutdown, WhenStuck};
+use crate::context::{CancelGuard, Canceller, Context};
+use crate::group::Group;
+use crate::integrations::signals::Signal;
+use crate::tree::Cause;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::future::{poll_fn, Future};
+use core::pin::pin;
+use core::task::Poll;
+use core::time::Duration;
+use std::time::Instant;
+
+pub(super) struct Conductor {
+    pub(super) shared: Arc<Shared>,
+    pub(super) group: Arc<Group>,
+    pub(super) close: CancelGuard,
+    /// Done when the end begins.
+    pub(super) begin: Context,
+    /// Done when nobody is to be waited for before the cancel.
+    pub(super) force: Context,
+    pub(super) bounds: Bounds,
+    pub(super) when_stuck: Option<WhenStuck>,
+}
+
+/// What runs on a worker, once this is cancelled: the wakers and callbacks of others may block.
+fn later(f: impl FnOnce(Cause) + Send + 'static) -> Canceller {
+    let (ctx, guard) = Context::background().with_cancel();
+    drop(ctx.after_func_with(f));
+    let canceller = guard.canceller();
+    guard.detach();
+    canceller
+}
+
+/// The phases that have begun, and when.
+struct Clock {
+    begun: Instant,
+    phases: Vec<(Phase, Instant)>,
+}
+
+impl Clock {
+    fn begin(&mut self, shared: &Shared, phase: Phase) {
+        self.phases.push((phase, Instant::now()));
+        shared.advance(phase);
+    }
+
+    fn lengths(&self, end: Instant) -> Vec<(Phase, Duration)> {
+        let ends = self.phases.iter().skip(1).map(|(_, at)| *at);
+        let ends = ends.chain([end]);
+        let phases = self.phases.iter().zip(ends);
+        phases
+            .map(|((phase, at), end)| (*phase, end.duration_since(*at)))
+            .collect()
+    }
+}
+
+impl Conductor {
+    pub(super) fn run(self) {
+        let Conductor {
+            shared,
+            group,
+            close,
+            begin,
+            force,
+            bounds,
+            when_stuck,
+        } = self;
+        let close = later(move |cause| _ = close.cancel_with(cause));
+        let cancel = later({
+            let group = group.clone();
+            move |_| _ = group.cancel_with(Shutdown)
+        });
+        let drop_now = later({
+            let shared = shared.clone();
+            move |_| shared.drop_now.cancel()
+        });
+        let end = later({
+            let shared = shared.clone();
+            move |_| shared.ended.cancel()
+        });
+
+        let has_ended = begin.block_on(shared.gone.cancelled()).is_ok();
+        let mut clock = Clock {
+            begun: Instant::now(),
+            phases: Vec::new(),
+        };
+        let cause = match begin.cause() {
+            Some(cause) if !has_ended => cause,
+            _ => "the server ended by itself".into(),
+        };
+        let is_patient = cause.find() != Some(&Signal::INT) && !bounds.lame_duck.is_zero();
+        if !has_ended && is_patient && !force.is_done() {
+            clock.begin(&shared, Phase::LameDuck);
+            let (limit, _guard) = force.with_timeout(bounds.lame_duck);
+            let _ = limit.block_on(shared.gone.cancelled());
+        }
+
+        clock.begin(&shared, Phase::Graceful);
+        let since = group.since();
+        close.cancel_with(cause.clone());
+        let (limit, guard) = force.with_timeout(bounds.graceful);
+        let mut are_gone = wait(&limit, &shared, &group);
+        drop(guard);
+        group.close();
+        if !are_gone {
+            clock.begin(&shared, Phase::Cancelled);
+            cancel.cancel();
+            let (limit, _guard) = Context::background().with_timeout(bounds.cancelled);
+            are_gone = wait(&limit, &shared, &group);
+        }
+        if !are_gone {
+            clock.begin(&shared, Phase::Dropped);
+            drop_now.cancel();
+            let (limit, _guard) = Context::background().with_timeout(bounds.dropped);
+            wait(&limit, &shared, &group);
+        }
+
+        let now = Instant::now();
+        let future = shared.future.get().cloned();
+        let is_stuck = future.is_none();
+        let report = ServerReport {
+            cause,
+            server: future.unwrap_or(ServerFuture::Stuck),
+            phases: clock.lengths(now),
+            tasks: group.report(&since),
+            took: now.duration_since(clock.begun),
+        };
+        // It is the only one.
+        let _ = shared.report.set(report.clone());
+        shared.advance(Phase::Ended);
+        end.cancel();
+        let (limit, _guard) = Context::background().with_timeout(match is_stuck {
+            // It has had its time.
+            true => Duration::ZERO,
+            false => bounds.dropped,
+        });
+        if limit.block_on(shared.taken.cancelled()).is_err() {
+            if let Some(when_stuck) = when_stuck {
+                (when_stuck.into_inner())(report);
+            }
+        }
+    }
+}
+
+/// Until the server's future has ended and no task is there after that. Also with a limit that is done, it looks once, so that who is there counts.
+fn wait(limit: &Context, shared: &Shared, group: &Group) -> bool {
+    let mut both = pin!(async {
+        {
+            // Those who are here are counted from now on.
+            let mut idle = pin!(group.wait_idle());
+            poll_fn(|cx| {
+                let _ = idle.as_mut().poll(cx);
+                Poll::Ready(())
+            })
+            .await;
+        }
+        shared.gone.cancelled().await;
+        group.wait_idle().await;
+    });
+    let once = Context::background();
+    let first = once.block_on(poll_fn(|cx| Poll::Ready(both.as_mut().poll(cx).is_ready())));
+    first == Ok(true) || limit.block_on(both).is_ok()
+}

@@ -1,0 +1,442 @@
+//! A server's end (feature `serve`): in phases, each of them bounded, with a report of what did not stop. Around any server future that
+//! takes a graceful signal: axum's, hyper's, tonic's. No runtime is needed, and none is known.
+//!
+//! ```no_run
+//! use cancel_tree::integrations::serve::Serve;
+//! use cancel_tree::integrations::signals::Signals;
+//! use cancel_tree::Context;
+//! # use std::future::Future;
+//! # async fn axum_serve(_: impl Future<Output = ()>) -> std::io::Result<()> { Ok(()) }
+//!
+//! # async fn main_() -> std::io::Result<()> {
+//! let signals = Signals::new().install(&Context::background())?;
+//! let server = Serve::new(&Context::background())
+//!     .signals(&signals)
+//!     .when_stuck(|report| {
+//!         eprintln!("{report}");
+//!         std::process::exit(report.exit_code());
+//!     })
+//!     .start()?;
+//! // Requests: `.layer(ContextLayer::new(&ctx).in_group(server.handle().requests()).named())` (feature `tower`).
+//! // The readiness route asks `handle.is_ready()`, SSE and websockets end with `handle.closing()`.
+//! let graceful = server.graceful();
+//! let report = server.run(axum_serve(graceful)).await; // axum::serve(listener, app).with_graceful_shutdown(graceful)
+//! eprintln!("{report}");
+//! std::process::exit(report.exit_code());
+//! # }
+//! ```
+//!
+//! | [phase](Phase) | what | ends when | bound |
+//! | --- | --- | --- | --- |
+//! | `Serving` | all is as ever | a signal, or another of [`end_with`](Serve::end_with); the server's future ends | none |
+//! | `LameDuck` | not [ready](ServerHandle::is_ready) any more, so that nobody new is sent here; served are all who come. Not after a SIGINT | the server's future has ended | 5 s |
+//! | `Graceful` | [`graceful`](Server::graceful) says so to the server, [`closing`](ServerHandle::closing) to routes without an end of their own | the future has ended and all tasks are gone | 15 s |
+//! | `Cancelled` | nothing new is taken; the requests' contexts are cancelled, with [`Shutdown`] as the cause | the same | 5 s |
+//! | `Dropped` | the server's future is dropped | the same | 1 s |
+//! | `Ended` | [`run`](Server::run) returns the [report](ServerReport) | | |
+//!
+//! That makes 26 s, of the 30 that Kubernetes gives. The second signal skips to `Cancelled`, and the third [ends the process](super::signals). A thread of its own
+//! keeps the time, so that the phases go on if the executor is stuck. A bound of zero skips the wait, `Duration::MAX` is none.
+//!
+//! # What cannot be had
+//!
+//! - A thread that does not return cannot be stopped, nor a future be dropped that is being polled. If the executor does not come back, `run` does not
+//!   return: then, when all bounds are over, [`when_stuck`](Serve::when_stuck) is called, on a thread of this crate, with the same report. It can end the
+//!   process, and nothing else will.
+//! - axum and tonic spawn their connections: dropping their future drops none of these. Their requests are told by their contexts, and named if they do not stop. A
+//!   connection that has no request has no name; where it held the server's future up (as an HTTP/2 connection without its preface does), the report
+//!   says that the future had to be dropped. Who accepts connections by himself gives each a name: `requests().named(peer).track(connection)`.
+//! - A runtime that is dropped may wait for its blocking threads for ever: end by `std::process::exit`, and not by a return from `main`.
+
+mod conduct;
+mod report;
+
+pub use super::shutdown::Shutdown;
+pub use report::{Phase, ServerFuture, ServerReport};
+
+use crate::context::{CancelGuard, CancelledOwned, Canceller, Context};
+use crate::group::{Group, Panicked, Spawner};
+use crate::integrations::signals::SignalGuard;
+use crate::sync::{Acquire, AtomicU8, OfUser, Panics, Release};
+use crate::token::CancellationToken;
+use crate::tree::Cause;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use conduct::Conductor;
+use core::any::Any;
+use core::error::Error;
+use core::fmt;
+use core::future::{poll_fn, Future, IntoFuture};
+use core::pin::pin;
+use core::task::Poll;
+use core::time::Duration;
+use std::io;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::OnceLock;
+use std::thread;
+
+/// How long each phase may take.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    lame_duck: Duration,
+    graceful: Duration,
+    cancelled: Duration,
+    dropped: Duration,
+}
+
+type WhenStuck = OfUser<Box<dyn FnOnce(ServerReport) + Send>>;
+
+/// How a server is to end; see [the module](self) for the phases.
+#[must_use = "nothing is started yet"]
+pub struct Serve {
+    ctx: Context,
+    end_with: Vec<Context>,
+    force_with: Vec<Context>,
+    bounds: Bounds,
+    when_stuck: Option<WhenStuck>,
+}
+
+// SAFETY: `when_stuck` is all that is not Sync, and it is only ever moved.
+unsafe impl Sync for Serve {}
+
+// It runs when all else is through.
+impl core::panic::UnwindSafe for Serve {}
+impl core::panic::RefUnwindSafe for Serve {}
+
+impl Serve {
+    /// Requests are below `ctx`. If it is done, they are, and the server ends: so this is not the context that a signal cancels, which goes to
+    /// [`signals`](Self::signals) or [`end_with`](Self::end_with).
+    pub fn new(ctx: &Context) -> Serve {
+        Serve {
+            ctx: ctx.clone(),
+            end_with: Vec::new(),
+            force_with: Vec::new(),
+            bounds: Bounds {
+                lame_duck: Duration::from_secs(5),
+                graceful: Duration::from_secs(15),
+                cancelled: Duration::from_secs(5),
+                dropped: Duration::from_secs(1),
+            },
+            when_stuck: None,
+        }
+    }
+
+    /// The first signal begins the end, the second skips to `Cancelled`.
+    pub fn signals(self, signals: &SignalGuard) -> Serve {
+        self.end_with(signals.context())
+            .force_with(signals.forced())
+    }
+
+    /// The end begins when this context is done; of several, the first counts.
+    pub fn end_with(mut self, ctx: &Context) -> Serve {
+        self.end_with.push(ctx.clone());
+        self
+    }
+
+    /// When this context is done, `Cancelled` begins at once.
+    pub fn force_with(mut self, ctx: &Context) -> Serve {
+        self.force_with.push(ctx.clone());
+        self
+    }
+
+    /// For how long it is not ready, but serves: as long as it takes until nobody is sent here any more. 5 seconds if nothing else is said. It is
+    /// skipped if the cause is a SIGINT: then somebody waits at a terminal.
+    pub fn lame_duck(mut self, bound: Duration) -> Serve {
+        self.bounds.lame_duck = bound;
+        self
+    }
+
+    /// For how long requests may finish: 15 seconds if nothing else is said.
+    pub fn graceful(mut self, bound: Duration) -> Serve {
+        self.bounds.graceful = bound;
+        self
+    }
+
+    /// How long they have after they were cancelled: 5 seconds if nothing else is said.
+    pub fn cancelled(mut self, bound: Duration) -> Serve {
+        self.bounds.cancelled = bound;
+        self
+    }
+
+    /// How long the executor has to drop the server's future, and again to take the report: 1 second if nothing else is said.
+    pub fn dropped(mut self, bound: Duration) -> Serve {
+        self.bounds.dropped = bound;
+        self
+    }
+
+    /// Called on a thread of this crate when all bounds are over and the executor has not taken the report: to say so, and to end the process. Nothing is
+    /// done if nothing is said here.
+    pub fn when_stuck(mut self, f: impl FnOnce(ServerReport) + Send + 'static) -> Serve {
+        self.when_stuck = Some(OfUser::new(Box::new(f)));
+        self
+    }
+
+    /// Starts the thread that keeps the time. From here on the end can begin, also if there is no server yet.
+    ///
+    /// # Errors
+    ///
+    /// No thread is to be had.
+    pub fn start(self) -> io::Result<Server> {
+        // An error of one task is not the end of the others.
+        let group = Arc::new(Group::new(&self.ctx).keep_going());
+        let (closing, close) = Context::background().with_cancel();
+        let (ending, end) = Context::background().with_cancel();
+        let (forced, force) = Context::background().with_cancel();
+        let shared = Arc::new(Shared {
+            phase: AtomicU8::new(Phase::Starting as u8),
+            requests: group.spawner(),
+            closing,
+            end: end.canceller(),
+            force: force.canceller(),
+            gone: CancellationToken::new(),
+            drop_now: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            taken: CancellationToken::new(),
+            future: OnceLock::new(),
+            report: OnceLock::new(),
+        });
+        let mut force_with = self.force_with;
+        force_with.extend([forced, group.context().clone()]);
+        let mut end_with = self.end_with;
+        end_with.push(ending);
+        end_with.extend(force_with.iter().cloned());
+        let conductor = Conductor {
+            shared: shared.clone(),
+            group,
+            close,
+            begin: Context::any_of(&end_with),
+            force: Context::any_of(&force_with),
+            bounds: self.bounds,
+            when_stuck: self.when_stuck,
+        };
+        let thread = thread::Builder::new().name("cancel-tree serve".into());
+        thread.spawn(move || conductor.run())?;
+        end.detach();
+        let handle = ServerHandle(shared);
+        Ok(Server {
+            handle,
+            _force: force,
+        })
+    }
+}
+
+impl fmt::Debug for Serve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serve")
+            .field("ctx", &self.ctx)
+            .field("bounds", &self.bounds)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What all handles, the future and the conductor have in common.
+struct Shared {
+    /// Goes up only.
+    phase: AtomicU8,
+    requests: Spawner,
+    closing: Context,
+    end: Canceller,
+    force: Canceller,
+    /// The server's future has ended, or is dropped.
+    gone: CancellationToken,
+    /// It is to be dropped.
+    drop_now: CancellationToken,
+    /// There is a report…
+    ended: CancellationToken,
+    /// …and nobody has to be told any more.
+    taken: CancellationToken,
+    /// Set before `gone`.
+    future: OnceLock<ServerFuture>,
+    /// Set before `ended`.
+    report: OnceLock<ServerReport>,
+}
+
+impl Shared {
+    fn advance(&self, phase: Phase) {
+        let mut seen = self.phase.load(Acquire);
+        while seen < phase as u8 {
+            // Release: to who reads it; what was done before that phase is seen in it.
+            match self
+                .phase
+                .compare_exchange(seen, phase as u8, Release, Acquire)
+            {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+}
+
+/// A server that is there, and whose time is kept; made by [`Serve::start`].
+///
+/// Dropping it, or the future of [`run`](Self::run), cancels its requests, and ends it.
+#[must_use = "dropped at once it ends at once"]
+pub struct Server {
+    handle: ServerHandle,
+    /// When it is dropped nobody waits for anything any more.
+    _force: CancelGuard,
+}
+
+/// What routes ask, and what ends a server from inside. A clone is the same.
+#[derive(Clone)]
+pub struct ServerHandle(Arc<Shared>);
+
+impl core::panic::UnwindSafe for ServerHandle {}
+impl core::panic::RefUnwindSafe for ServerHandle {}
+
+impl ServerHandle {
+    /// What the readiness route says: `true` from the first poll of [`Server::run`] until the end begins.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.phase() == Phase::Serving
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        // Acquire: from `advance`.
+        Phase::of(self.0.phase.load(Acquire))
+    }
+
+    /// Done when `Graceful` begins, with the cause of the end: for what would go on for ever, as SSE and websockets. It is above no
+    /// request.
+    pub fn closing(&self) -> &Context {
+        &self.0.closing
+    }
+
+    /// The group that requests are tasks of: for [`ContextLayer::in_group`](crate::integrations::tower::ContextLayer::in_group) and for what they leave behind. Errors of
+    /// its tasks cancel nothing. A panic of a task that was spawned in it does, and ends the server.
+    #[must_use]
+    pub fn requests(&self) -> &Spawner {
+        &self.0.requests
+    }
+
+    /// Begins the end, with this cause.
+    pub fn end(&self, cause: impl Into<Cause>) -> bool {
+        self.0.end.cancel_with(cause)
+    }
+
+    /// Skips to `Cancelled`, with this cause.
+    pub fn force(&self, cause: impl Into<Cause>) -> bool {
+        self.0.force.cancel_with(cause)
+    }
+}
+
+impl fmt::Debug for ServerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerHandle")
+            .field("phase", &self.phase())
+            .field("requests", &self.0.requests)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// For handlers.
+    #[must_use]
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Ready when no new connections are to be taken: for `with_graceful_shutdown` and its like. `Send`, `Sync`, `'static`, with the output
+    /// `()`.
+    pub fn graceful(&self) -> CancelledOwned {
+        self.handle.0.closing.clone().cancelled_owned()
+    }
+
+    /// Runs the server's future until it has ended, by itself or by force, and all that was started for its requests, or the bounds are over.
+    ///
+    /// It always ends, if it is polled. A panic of the future is in the report. If the future ends by itself before anybody has asked for that, the requests have
+    /// the time of `Graceful` and `Cancelled`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the server's future, cancels the requests, and nobody gets the report.
+    pub async fn run<F, T, E>(self, server: F) -> ServerReport
+    where
+        F: IntoFuture<Output = Result<T, E>>,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let shared = &*self.handle.0;
+        shared.advance(Phase::Serving);
+        let end = until_its_end(server, &shared.drop_now).await;
+        // Nobody has set it: this is the only run, and the drop comes later.
+        let _ = shared.future.set(end);
+        shared.gone.cancel();
+        shared.ended.cancelled().await;
+        shared.taken.cancel();
+        match shared.report.get() {
+            Some(report) => report.clone(),
+            None => unreachable!("it is set before `ended`"),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let shared = &*self.handle.0;
+        // Already set, if it has run to its end.
+        let _ = shared.future.set(ServerFuture::Dropped);
+        // Nobody waits there but the conductor.
+        shared.gone.cancel();
+        shared.taken.cancel();
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Server").field(&self.handle).finish()
+    }
+}
+
+fn panicked(payload: &(dyn Any + Send)) -> Panicked {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(|text| &**text));
+    Panicked {
+        message: String::from(text.unwrap_or("not a text")).into(),
+        name: Some("the server's future".into()),
+        spawned_at: None,
+    }
+}
+
+async fn until_its_end<F, T, E>(server: F, drop_now: &CancellationToken) -> ServerFuture
+where
+    F: IntoFuture<Output = Result<T, E>>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let of_panic = |payload: Box<dyn Any + Send>| {
+        let failed = ServerFuture::Failed(Cause::new(panicked(&*payload)));
+        // The payload is user code too.
+        let mut panics = Panics::default();
+        panics.catch(|| drop(payload));
+        panics.swallow();
+        failed
+    };
+    // AssertUnwindSafe: it is not used again, but to be dropped.
+    let future = match catch_unwind(AssertUnwindSafe(|| server.into_future())) {
+        Ok(future) => future,
+        Err(payload) => return of_panic(payload),
+    };
+    let mut future = Box::pin(future);
+    let mut drop_now = pin!(drop_now.cancelled());
+    let end = poll_fn(|cx| {
+        // AssertUnwindSafe: as above.
+        let poll = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        Poll::Ready(match poll {
+            Ok(Poll::Ready(Ok(_))) => ServerFuture::Ended,
+            Ok(Poll::Ready(Err(error))) => ServerFuture::Failed(Cause::new(error)),
+            Err(payload) => of_panic(payload),
+            Ok(Poll::Pending) => match drop_now.as_mut().poll(cx) {
+                Poll::Ready(()) => ServerFuture::Dropped,
+                Poll::Pending => return Poll::Pending,
+            },
+        })
+    })
+    .await;
+    let mut panics = Panics::default();
+    panics.catch(|| drop(future));
+    panics.swallow();
+    end
+}

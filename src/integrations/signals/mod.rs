@@ -1,0 +1,325 @@
+//! Signals of the process as the causes of contexts (feature `signals`; unix, and Windows' console events). No runtime is needed. The
+//! counterpart of Go's `signal.NotifyContext`, with a second and a third signal.
+//!
+//! ```
+//! use cancel_tree::integrations::signals::{Signal, Signals};
+//! use cancel_tree::Context;
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let signals = Signals::new().install(&Context::background())?;
+//! # #[cfg(unix)] {
+//! # // SAFETY: to ourselves, where there is a handler.
+//! # unsafe { libc::raise(libc::SIGTERM) };
+//! signals.context().blocking_wait(); // until SIGTERM, or SIGINT
+//! let cause = signals.context().cause().unwrap();
+//! let signal = cause.find::<Signal>().unwrap();
+//! assert_eq!((signal.name(), signal.exit_code()), ("SIGTERM", 143));
+//! # }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | signal | what it does |
+//! | --- | --- |
+//! | the first | [`SignalGuard::context`] is cancelled, with a [`Signal`] as its cause |
+//! | the second | [`SignalGuard::forced`] is cancelled too |
+//! | the third, or [another](Signals::end_at) | the process ends, inside the handler, with 128 + n: also if every thread hangs |
+//!
+//! Signals of one kind that come before the system has delivered the first are one.
+//!
+//! # Beside others
+//!
+//! What had a handler before keeps it, and is called first; what is installed later and calls the one before, as those of tokio and signal-hook do, calls
+//! this one. Dropping the guard puts back what was there before, or, if another handler was installed on top meanwhile, stays silently below it. So with
+//! nobody else there, a signal after that ends the process, as it does by default. (The crate signal-hook-registry, on which tokio stands, has no way back
+//! to the default; that is why this stands on `sigaction` itself.) A handler that is installed later and calls nobody, as
+//! ctrlc's `set_handler`, is the only one from then on.
+//!
+//! A signal that was ignored (`nohup`, a shell's `&`) is caught, since it was asked for, and is ignored again after that.
+//!
+//! In the child of a `fork` without `exec` signals do what they did before. A thread that blocks a signal does not get it; if all do, nobody
+//! does.
+//!
+//! # In the handler
+//!
+//! It calls what was there before, counts by atomics, and writes a byte into a pipe; or ends the process by `_exit`, which runs nothing. A thread of this
+//! crate reads the pipe, runs no user code, and so is never held up; what is woken and runs at the cancels is on
+//! worker threads, as with [`Context::after_func`].
+//!
+//! # Windows
+//!
+//! Ctrl-C and Ctrl-Break are [`Signal::INT`]; the console's close, the log-off and the system's shutdown are [`Signal::TERM`], after which Windows
+//! ends the process by itself within some seconds. It calls handlers one after the other until one has handled the event: those that were there before
+//! are not called. This part is compiled by CI where the target is there, and not run.
+
+use crate::context::{CancelGuard, Canceller, Context};
+use crate::token::StopOnDrop;
+use crate::tree::Cause;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::error::Error;
+use core::fmt;
+use std::io;
+
+#[cfg_attr(unix, path = "unix.rs")]
+#[cfg_attr(windows, path = "windows.rs")]
+mod system;
+mod word;
+
+use word::{Inbox, Letter, Received, Word};
+
+/// For models.
+#[cfg(cancel_tree_loom)]
+#[doc(hidden)]
+pub mod models {
+    pub use super::word::{dispatch, Inbox, Letter, Received, Word};
+}
+
+crate::sync::global! {
+    static WORD: Word = Word::new();
+}
+crate::sync::global! {
+    static INBOX: Inbox<Letter<Told>> = Inbox::new();
+}
+
+/// What the dispatcher cancels: for the first signal and for the second. Nobody waits on these but callbacks of our own, which are
+/// run by others, so it never meets user code.
+type Told = [Canceller; 2];
+
+/// A signal that came; the cause of a [`SignalGuard`]'s contexts. Its kind is [`ContextError::Cancelled`](crate::ContextError::Cancelled).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Signal(u8);
+
+impl Signal {
+    /// SIGINT: Ctrl-C.
+    pub const INT: Signal = Signal(2);
+    /// SIGTERM: what asks a program to end.
+    pub const TERM: Signal = Signal(15);
+    /// SIGHUP: the terminal is gone.
+    #[cfg(unix)]
+    pub const HUP: Signal = Signal(1);
+    /// SIGQUIT: Ctrl-\.
+    #[cfg(unix)]
+    pub const QUIT: Signal = Signal(3);
+
+    /// As in `SIGTERM`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            1 => "SIGHUP",
+            2 => "SIGINT",
+            3 => "SIGQUIT",
+            _ => "SIGTERM",
+        }
+    }
+
+    /// As in 15.
+    #[must_use]
+    pub const fn number(self) -> i32 {
+        self.0 as i32
+    }
+
+    /// 128 + n: what a shell says of a process that the signal has ended.
+    #[must_use]
+    pub const fn exit_code(self) -> i32 {
+        128 + self.number()
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Error for Signal {}
+
+impl From<Signal> for Cause {
+    fn from(signal: Signal) -> Cause {
+        Cause::new(signal)
+    }
+}
+
+/// Which signals are caught, and how many a program survives.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is installed yet"]
+pub struct Signals {
+    which: Vec<Signal>,
+    ends_at: u8,
+}
+
+impl Default for Signals {
+    fn default() -> Signals {
+        Signals::new()
+    }
+}
+
+impl Signals {
+    /// SIGTERM and SIGINT, of which together the third ends the process.
+    pub fn new() -> Signals {
+        Signals {
+            which: [Signal::TERM, Signal::INT].into(),
+            ends_at: 3,
+        }
+    }
+
+    /// This one too.
+    pub fn also(mut self, signal: Signal) -> Signals {
+        if !self.which.contains(&signal) {
+            self.which.push(signal);
+        }
+        self
+    }
+
+    /// Which one ends the process at once, inside the handler: 3 if nothing else is said, 0 for none. With 2, none forces.
+    pub fn end_at(mut self, nth: u8) -> Signals {
+        self.ends_at = nth;
+        self
+    }
+
+    /// Installs the handlers; their contexts are below `ctx`.
+    ///
+    /// The first call in a process starts a thread, which stays, and takes two descriptors.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::ResourceBusy`] if there is a [`SignalGuard`] in this process already: whether a signal is the second is one count. Otherwise there is
+    /// no thread or no descriptor left.
+    pub fn install(self, ctx: &Context) -> io::Result<SignalGuard> {
+        let Some(epoch) = WORD.open(self.ends_at) else {
+            let busy = "signals are caught by another guard of this process";
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, busy));
+        };
+        // From here on its drop undoes all.
+        let mut installed = Installed(Some(Vec::new()));
+        system::start(run)?;
+        let (forced, force) = ctx.with_cancel();
+        let (context, cancel) = forced.with_cancel();
+        let (first, forward_first) = forward(&cancel);
+        let (second, forward_second) = forward(&force);
+        let to = [first, second];
+        INBOX.put(Letter { epoch, to });
+        // A signal may have come before the letter, where our handler has stayed below another.
+        system::wake();
+        installed.all(&self.which)?;
+        Ok(SignalGuard {
+            context,
+            cancel,
+            forced,
+            force,
+            _forwards: [forward_first, forward_second],
+            installed,
+        })
+    }
+}
+
+/// What the dispatcher cancels, so that a worker cancels what the guard is of.
+fn forward(guard: &CancelGuard) -> (Canceller, StopOnDrop) {
+    let (ctx, told) = Context::background().with_cancel();
+    let canceller = guard.canceller();
+    let registration = ctx.after_func_with(move |cause| _ = canceller.cancel_with(cause));
+    let to = told.canceller();
+    told.detach();
+    (to, registration.stop_on_drop())
+}
+
+/// Signals are caught as long as this is there; made by [`Signals::install`].
+///
+/// Dropping it puts back what was there before, and cancels the contexts: with the signal that has come, or as other guards do.
+#[must_use = "dropped at once it catches nothing"]
+pub struct SignalGuard {
+    context: Context,
+    cancel: CancelGuard,
+    forced: Context,
+    force: CancelGuard,
+    _forwards: [StopOnDrop; 2],
+    installed: Installed,
+}
+
+impl SignalGuard {
+    /// Done with the first signal: to end gracefully.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Done with the second: to end at once. Above [`context`](Self::context).
+    pub fn forced(&self) -> &Context {
+        &self.forced
+    }
+}
+
+impl Drop for SignalGuard {
+    fn drop(&mut self) {
+        let [first, second] = self.installed.undo();
+        // What has come and was not told yet, for nobody else will.
+        if let Some(signal) = first {
+            self.cancel.cancel_with(Signal(signal));
+        }
+        if let Some(signal) = second {
+            self.force.cancel_with(Signal(signal));
+        }
+    }
+}
+
+impl fmt::Debug for SignalGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignalGuard")
+            .field("context", &self.context)
+            .field("forced", &self.forced)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The handlers of the epoch that is open, which ends with them. None: undone.
+struct Installed(Option<Vec<Signal>>);
+
+impl Installed {
+    fn all(&mut self, which: &[Signal]) -> io::Result<()> {
+        let installed = self.0.get_or_insert_default();
+        for signal in which {
+            system::install(*signal)?;
+            installed.push(*signal);
+        }
+        Ok(())
+    }
+
+    fn undo(&mut self) -> [Option<u8>; 2] {
+        let Some(installed) = self.0.take() else {
+            return [None; 2];
+        };
+        for signal in installed {
+            system::undo(signal);
+        }
+        WORD.close().signals()
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        self.undo();
+    }
+}
+
+/// The handler's own part. Async-signal-safe: see [`Word::receive`] and [`system::wake`].
+fn receive(signal: Signal) -> Received {
+    let received = WORD.receive(signal.0);
+    if received == Received::Counted {
+        system::wake();
+    }
+    received
+}
+
+/// The dispatcher: it is never held up.
+fn run(mut sleep: system::Sleep) {
+    let mut letter: Option<Box<Letter<Told>>> = None;
+    loop {
+        sleep.sleep();
+        if let Some((told, signals)) = word::dispatch(&WORD, &INBOX, &mut letter) {
+            for (token, signal) in told.iter().zip(signals) {
+                if let Some(signal) = signal {
+                    token.cancel_with(Signal(signal));
+                }
+            }
+        }
+    }
+}

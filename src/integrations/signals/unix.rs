@@ -1,0 +1,246 @@
+//! `sigaction`, and a pair of sockets as a pipe.
+
+use super::word::Received;
+use super::{receive, Signal};
+use alloc::boxed::Box;
+use core::ffi::{c_int, c_void};
+use core::mem::{self, MaybeUninit};
+use core::ptr;
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
+use libc::{sigaction, siginfo_t};
+use std::io::{self, Read};
+use std::os::fd::IntoRawFd;
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+// The atomics of this file are core's in all worlds: the system calls what uses them, and no model does.
+
+/// The write end of the pipe; -1 before there is one. Never closed: a handler may have read the number long ago.
+static PIPE: AtomicI32 = AtomicI32::new(-1);
+/// Whose pipe and dispatcher that are: the child of a `fork` has neither. 0: nobody's.
+static PROCESS: AtomicI32 = AtomicI32::new(0);
+
+/// What there was before for each [`Signal`], by number; null if our handler was never there. Never freed: a
+/// handler may be using it. (The same is not kept twice.)
+static BEFORE: [AtomicPtr<sigaction>; 16] = [const { AtomicPtr::new(ptr::null_mut()) }; 16];
+
+/// As bits, by number: another handler was on top when the guard was dropped, so ours has stayed below it.
+static STAYED: AtomicU32 = AtomicU32::new(0);
+
+fn process() -> i32 {
+    // SAFETY: no memory is passed.
+    unsafe { libc::getpid() }
+}
+
+/// The dispatcher's end of the pipe.
+pub(super) struct Sleep(UnixStream);
+
+impl Sleep {
+    /// Until `wake` has been called since the last time.
+    pub(super) fn sleep(&mut self) {
+        // Many wakes are one. The only error is an interruption, which is a wake too many.
+        let _ = self.0.read(&mut [0; 64]);
+    }
+}
+
+/// Starts the dispatcher, once in a process. One caller at a time, who has the epoch.
+pub(super) fn start(run: fn(Sleep)) -> io::Result<()> {
+    // Relaxed: set by a caller before this one, who had the epoch.
+    if PROCESS.load(Ordering::Relaxed) == process() {
+        return Ok(());
+    }
+    let (reader, writer) = UnixStream::pair()?;
+    writer.set_nonblocking(true)?;
+    let thread = thread::Builder::new().name("cancel-tree signals".into());
+    thread.spawn(move || run(Sleep(reader)))?;
+    // Release, both: pair with the handler, which finds the pipe if it finds the process.
+    PIPE.store(writer.into_raw_fd(), Ordering::Release);
+    PROCESS.store(process(), Ordering::Release);
+    Ok(())
+}
+
+/// Async-signal-safe: an atomic load, and `write`, which does not block: a pipe that is full wakes as well.
+pub(super) fn wake() {
+    // Acquire: from `start`.
+    let pipe = PIPE.load(Ordering::Acquire);
+    // SAFETY: one byte, which is there; the descriptor is ours for good, or -1, which is an error.
+    unsafe { libc::write(pipe, [1_u8].as_ptr().cast(), 1) };
+}
+
+fn before(signal: Signal) -> &'static AtomicPtr<sigaction> {
+    &BEFORE[signal.0 as usize & 15]
+}
+
+fn bit(signal: Signal) -> u32 {
+    1 << signal.0
+}
+
+fn ours() -> usize {
+    handler as *const () as usize
+}
+
+/// What is there now.
+fn current(number: c_int) -> io::Result<sigaction> {
+    let mut current = MaybeUninit::uninit();
+    // SAFETY: it is written if there is no error, and nothing is read.
+    unsafe {
+        match sigaction(number, ptr::null(), current.as_mut_ptr()) {
+            0 => Ok(current.assume_init()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+fn is_function(action: &sigaction) -> bool {
+    action.sa_sigaction != libc::SIG_DFL && action.sa_sigaction != libc::SIG_IGN
+}
+
+/// Of whatever type they are on this system.
+#[allow(clippy::unnecessary_cast)]
+fn flags(action: &sigaction) -> c_int {
+    action.sa_flags as c_int
+}
+
+/// Notes what there was before.
+fn note(signal: Signal, was: sigaction) {
+    // Relaxed: one caller at a time, who has the epoch.
+    let noted = before(signal).load(Ordering::Relaxed);
+    // SAFETY: of the Box below, which is never freed.
+    let is_same = unsafe { noted.as_ref() }.is_some_and(|noted| {
+        noted.sa_sigaction == was.sa_sigaction && noted.sa_flags == was.sa_flags
+    });
+    if !is_same {
+        // Release: pairs with the handler.
+        before(signal).store(Box::into_raw(Box::new(was)), Ordering::Release);
+    }
+}
+
+/// By who has the epoch.
+pub(super) fn install(signal: Signal) -> io::Result<()> {
+    let number = signal.number();
+    let was = current(number)?;
+    // Relaxed, as in `note`. Where ours has stayed, the one on top calls it: if ours called that one, there were no end to it.
+    let has_stayed = STAYED.fetch_and(!bit(signal), Ordering::Relaxed) & bit(signal) != 0;
+    if was.sa_sigaction == ours() || (has_stayed && is_function(&was)) {
+        return Ok(());
+    }
+    // First, so that the handler always finds it.
+    note(signal, was);
+    // SAFETY: all zero is a value of it.
+    let mut new: sigaction = unsafe { mem::zeroed() };
+    new.sa_sigaction = ours();
+    new.sa_mask = was.sa_mask;
+    let new_flags = if is_function(&was) {
+        // As that one wants to be called.
+        flags(&was) & !libc::SA_RESETHAND | libc::SA_SIGINFO
+    } else {
+        libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK
+    };
+    new.sa_flags = new_flags as _;
+    let mut replaced = MaybeUninit::<sigaction>::uninit();
+    // SAFETY: the first is read, the second written if there is no error; what the handler does is safe there.
+    let replaced = unsafe {
+        match sigaction(number, &raw const new, replaced.as_mut_ptr()) {
+            0 => replaced.assume_init(),
+            _ => return Err(io::Error::last_os_error()),
+        }
+    };
+    if replaced.sa_sigaction != was.sa_sigaction {
+        // Another one came in between.
+        note(signal, replaced);
+    }
+    Ok(())
+}
+
+/// Puts back what was there before. If another handler was installed on top, ours stays below it, and only calls the one before.
+pub(super) fn undo(signal: Signal) {
+    let number = signal.number();
+    // Relaxed: as in `note`.
+    let noted = before(signal).load(Ordering::Relaxed);
+    if current(number).is_ok_and(|now| now.sa_sigaction == ours()) {
+        // SAFETY: of `note`'s Box, and not null, for ours is there; nothing is written.
+        unsafe { sigaction(number, noted, ptr::null_mut()) };
+    } else {
+        // Relaxed: as in `note`.
+        STAYED.fetch_or(bit(signal), Ordering::Relaxed);
+    }
+}
+
+/// All that it does is async-signal-safe (POSIX, 2.4.3): atomics that are lock-free, `getpid`, `write`, `_exit`, `sigaction`, `raise`. It takes no
+/// lock, allocates nothing, touches no thread-local but `errno`, and does not panic.
+extern "C" fn handler(number: c_int, info: *mut siginfo_t, data: *mut c_void) {
+    // SAFETY: the pointer is this thread's own.
+    let saved = unsafe { *errno() };
+    // Acquire: from `note`.
+    let noted = BEFORE[number as usize & 15].load(Ordering::Acquire);
+    // SAFETY: of `note`'s Box, which is never freed.
+    if let Some(noted) = unsafe { noted.as_ref() } {
+        if is_function(noted) {
+            call(noted, number, info, data);
+        }
+        // Acquire: from `start`. In the child of a `fork` the word is a copy, and nobody reads it.
+        let received = match PROCESS.load(Ordering::Acquire) == process() {
+            true => receive(Signal(number as u8)),
+            false => Received::Inactive,
+        };
+        match received {
+            Received::Counted => {}
+            // SAFETY: it ends the process, and runs nothing of it.
+            Received::Ends => unsafe { libc::_exit(128 + number) },
+            Received::Inactive => default(number, noted),
+        }
+    }
+    // SAFETY: as above.
+    unsafe { *errno() = saved };
+}
+
+/// Calls the handler that was there before.
+fn call(noted: &sigaction, number: c_int, info: *mut siginfo_t, data: *mut c_void) {
+    let function = noted.sa_sigaction as *const ();
+    // SAFETY: the flag says which of the two it is; it was this signal's handler.
+    unsafe {
+        if flags(noted) & libc::SA_SIGINFO == 0 {
+            mem::transmute::<*const (), extern "C" fn(c_int)>(function)(number);
+        } else {
+            type Full = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
+            mem::transmute::<*const (), Full>(function)(number, info, data);
+        }
+    }
+}
+
+/// Nobody is here for the signal (it has come while the guard was dropped, or in the child of a `fork`): what the system would have done, if
+/// there is no handler but ours, or none any more. One that is above ours knows better.
+fn default(number: c_int, noted: &sigaction) {
+    if noted.sa_sigaction != libc::SIG_DFL {
+        return;
+    }
+    let now = current(number).map_or(libc::SIG_IGN, |now| now.sa_sigaction);
+    // SAFETY: the noted one is of `note`'s Box, and nothing is written. The signal is blocked until the handler has returned.
+    unsafe {
+        if now == ours() {
+            sigaction(number, noted, ptr::null_mut());
+        }
+        if now == ours() || now == libc::SIG_DFL {
+            libc::raise(number);
+        }
+    }
+}
+
+#[cfg(any(target_os = "solaris", target_os = "illumos"))]
+use libc::___errno as errno;
+#[cfg(any(
+    target_os = "android",
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_os = "cygwin"
+))]
+use libc::__errno as errno;
+#[cfg(any(
+    target_os = "linux",
+    target_os = "emscripten",
+    target_os = "dragonfly",
+    target_os = "hurd"
+))]
+use libc::__errno_location as errno;
+#[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+use libc::__error as errno;

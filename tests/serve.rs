@@ -1,0 +1,445 @@
+//! A server's end without any server: futures that behave as they do. The real ones are in tests/processes.
+#![cfg(any(unix, windows))]
+
+use cancel_tree::integrations::serve::{
+    Phase, Serve, Server, ServerFuture, ServerHandle, ServerReport, Shutdown,
+};
+use cancel_tree::integrations::signals::Signal;
+use cancel_tree::{Context, Panicked};
+use futures::executor::block_on;
+use std::future::{pending, poll_fn, Future};
+use std::io;
+use std::pin::pin;
+use std::sync::mpsc;
+use std::task::Poll;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(3600);
+const SOON: Duration = Duration::from_secs(30);
+
+fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Without any wait that a test did not ask for.
+fn serve() -> Serve {
+    Serve::new(&Context::background())
+        .lame_duck(Duration::ZERO)
+        .graceful(LONG)
+        .cancelled(LONG)
+        .dropped(LONG)
+}
+
+/// For those that do not stop: as long as the others may take on a busy machine to be counted.
+const OTHERS: Duration = Duration::from_millis(1500);
+
+fn phases(report: &ServerReport) -> Vec<Phase> {
+    report.phases.iter().map(|(phase, _)| *phase).collect()
+}
+
+/// A server that ends when it is told.
+fn polite(server: &Server) -> impl Future<Output = io::Result<()>> + use<> {
+    let graceful = server.graceful();
+    async {
+        graceful.await;
+        Ok(())
+    }
+}
+
+/// Runs it on a thread of its own.
+fn run<F>(server: Server, future: F) -> thread::JoinHandle<ServerReport>
+where
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
+    thread::spawn(move || block_on(server.run(future)))
+}
+
+fn until(handle: &ServerHandle, phase: Phase) {
+    let begin = Instant::now();
+    while handle.phase() < phase {
+        assert!(begin.elapsed() < SOON, "{handle:?} instead of {phase}");
+        thread::sleep(millis(1));
+    }
+}
+
+#[test]
+fn all_well() {
+    let server = serve().lame_duck(millis(20)).start().unwrap();
+    let handle = server.handle();
+    assert!(!handle.is_ready());
+    let future = polite(&server);
+    let running = run(server, future);
+    until(&handle, Phase::Serving);
+    assert!(handle.is_ready() && !handle.closing().is_done());
+    let member = handle.requests().enter().unwrap();
+    assert!(handle.end(Signal::TERM));
+    until(&handle, Phase::LameDuck);
+    assert!(!handle.is_ready());
+    // Served are all who come, also now.
+    until(&handle, Phase::Graceful);
+    let late = handle.requests().enter().unwrap();
+    assert!(handle
+        .closing()
+        .cause()
+        .is_none_or(|cause| cause.find() == Some(&Signal::TERM)));
+    drop((member, late));
+    let report = running.join().unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.exit_code(), 0);
+    assert_eq!(phases(&report), [Phase::LameDuck, Phase::Graceful]);
+    assert!(report.phases[0].1 >= millis(20), "{report}");
+    assert_eq!(report.cause.find(), Some(&Signal::TERM));
+    assert!(
+        report.to_string().starts_with("SIGTERM: ended in "),
+        "{report}"
+    );
+    assert!(handle.closing().is_done());
+    assert!(handle.requests().enter().is_err());
+}
+
+#[test]
+fn an_interrupt_skips_the_lame_duck() {
+    let server = serve().lame_duck(LONG).start().unwrap();
+    let handle = server.handle();
+    let future = polite(&server);
+    let running = run(server, future);
+    handle.end(Signal::INT);
+    assert_eq!(phases(&running.join().unwrap()), [Phase::Graceful]);
+}
+
+#[test]
+fn who_does_not_stop_is_named() {
+    let serve = serve().graceful(millis(20));
+    let server = serve.cancelled(OTHERS).dropped(millis(20)).start().unwrap();
+    let handle = server.handle();
+    let future = polite(&server);
+    let (say, hear) = mpsc::channel::<()>();
+    let requests = handle.requests();
+    requests
+        .named("polite")
+        .spawn_thread(|ctx| _ = ctx.blocking_wait())
+        .unwrap();
+    requests
+        .named("stubborn")
+        .spawn_thread(move |_| _ = hear.recv())
+        .unwrap();
+    let shutdown = requests.context().clone();
+    let running = run(server, future);
+    handle.end(Signal::TERM);
+    let report = running.join().unwrap();
+    assert!(shutdown.cause().unwrap().find::<Shutdown>().is_some());
+    let stuck = &report.tasks.stuck;
+    assert_eq!(stuck.len(), 1, "{report}");
+    assert_eq!(stuck[0].name.as_deref(), Some("stubborn"));
+    assert_eq!(report.tasks.cancelled, 1, "{report}");
+    assert_eq!(report.exit_code(), 143);
+    assert_eq!(
+        phases(&report),
+        [Phase::Graceful, Phase::Cancelled, Phase::Dropped]
+    );
+    assert!(report.to_string().contains("stuck: stubborn"), "{report}");
+    drop(say);
+}
+
+#[test]
+fn a_server_that_goes_on_is_dropped() {
+    struct Dropped(mpsc::Sender<()>);
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            let _ = self.0.send(());
+            panic!("a future that panics when it is dropped");
+        }
+    }
+    let serve = serve().graceful(millis(20)).cancelled(millis(20));
+    let server = serve.start().unwrap();
+    let handle = server.handle();
+    let (say, hear) = mpsc::channel();
+    let (dropped, member) = (Dropped(say), handle.requests().enter().unwrap());
+    let running = run(server, async move {
+        let _both = (dropped, member);
+        pending().await
+    });
+    handle.end("enough");
+    let report = running.join().unwrap();
+    hear.try_recv().unwrap();
+    assert!(matches!(report.server, ServerFuture::Dropped), "{report}");
+    // What it held has gone with it.
+    assert!(report.tasks.stuck.is_empty(), "{report}");
+    assert_eq!(report.exit_code(), 1);
+}
+
+#[test]
+fn force_skips_to_the_cancel() {
+    for in_lame_duck in [true, false] {
+        let lame_duck = if in_lame_duck { LONG } else { Duration::ZERO };
+        let (forced, force) = Context::background().with_cancel();
+        let serve = serve().lame_duck(lame_duck).force_with(&forced);
+        let server = serve.start().unwrap();
+        let handle = server.handle();
+        handle
+            .requests()
+            .spawn_thread(|ctx| _ = ctx.blocking_wait())
+            .unwrap();
+        let future = polite(&server);
+        let running = run(server, future);
+        handle.end(Signal::TERM);
+        until(&handle, Phase::LameDuck);
+        force.cancel_with(Signal::TERM);
+        let report = running.join().unwrap();
+        assert!(report
+            .phases
+            .iter()
+            .any(|(phase, _)| *phase == Phase::Cancelled));
+        assert_eq!(report.tasks.cancelled, 1, "{report}");
+        assert_eq!(report.exit_code(), 0);
+    }
+}
+
+#[test]
+fn force_without_an_end_is_an_end() {
+    let serve = serve().lame_duck(LONG).cancelled(millis(20));
+    let server = serve.start().unwrap();
+    let handle = server.handle();
+    handle.force(Signal::TERM);
+    // Before it has served at all.
+    let report = block_on(server.run(async { pending::<io::Result<()>>().await }));
+    assert!(matches!(report.server, ServerFuture::Dropped), "{report}");
+    assert_eq!(
+        phases(&report),
+        [Phase::Graceful, Phase::Cancelled, Phase::Dropped]
+    );
+}
+
+#[test]
+fn zero_bounds() {
+    let zero = Duration::ZERO;
+    let serve = serve().graceful(zero).cancelled(zero).dropped(LONG);
+    let server = serve.start().unwrap();
+    let handle = server.handle();
+    let member = handle.requests().enter().unwrap();
+    let held = member.context();
+    let running = run(server, async move {
+        let _member = member;
+        pending().await
+    });
+    handle.end(Signal::TERM);
+    let report = running.join().unwrap();
+    assert!(held.is_done());
+    assert!(report.tasks.stuck.is_empty(), "{report}");
+}
+
+#[test]
+fn infinite_bounds() {
+    let max = Duration::MAX;
+    let serve = serve()
+        .lame_duck(max)
+        .graceful(max)
+        .cancelled(max)
+        .dropped(max);
+    let server = serve.start().unwrap();
+    let handle = server.handle();
+    let running = run(server, async { pending().await });
+    handle.end(Signal::TERM);
+    until(&handle, Phase::LameDuck);
+    thread::sleep(millis(30));
+    assert_eq!(handle.phase(), Phase::LameDuck);
+    handle.force("now");
+    until(&handle, Phase::Cancelled);
+    thread::sleep(millis(30));
+    assert_eq!(handle.phase(), Phase::Cancelled);
+    drop(handle);
+    // It was asked for that: nothing ends it any more.
+    assert!(!running.is_finished());
+}
+
+#[test]
+fn a_server_that_ends_or_fails_by_itself() {
+    let server = serve().lame_duck(LONG).start().unwrap();
+    let handle = server.handle();
+    let member = handle.requests().enter().unwrap();
+    let (done, held) = mpsc::channel();
+    thread::spawn(move || {
+        until(&handle, Phase::Graceful);
+        drop(member);
+        done.send(()).unwrap();
+    });
+    let report = block_on(server.run(async { Ok::<_, io::Error>(()) }));
+    // It has waited for the request.
+    held.recv_timeout(SOON).unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(phases(&report), [Phase::Graceful]);
+
+    let server = serve().start().unwrap();
+    let error = async { Err::<(), _>(io::Error::other("no descriptors")) };
+    let report = block_on(server.run(error));
+    let ServerFuture::Failed(cause) = &report.server else {
+        panic!("{report}")
+    };
+    assert_eq!(cause.to_string(), "no descriptors");
+    assert_eq!(report.exit_code(), 1);
+}
+
+#[test]
+fn a_panic_of_the_server_is_reported() {
+    let server = serve().start().unwrap();
+    let report = block_on(server.run(async {
+        if true {
+            panic!("out of {}", "luck");
+        }
+        Ok::<_, io::Error>(())
+    }));
+    let ServerFuture::Failed(cause) = &report.server else {
+        panic!("{report}")
+    };
+    assert_eq!(cause.find::<Panicked>().unwrap().message, "out of luck");
+}
+
+#[test]
+fn dropping_it_in_any_phase_cancels_the_requests() {
+    for phase in [
+        None,
+        Some(Phase::Starting),
+        Some(Phase::Serving),
+        Some(Phase::LameDuck),
+        Some(Phase::Graceful),
+        Some(Phase::Cancelled),
+        Some(Phase::Dropped),
+    ] {
+        let bound = |of| match phase {
+            Some(phase) if phase > of => Duration::ZERO,
+            _ => LONG,
+        };
+        let serve = Serve::new(&Context::background())
+            .lame_duck(bound(Phase::LameDuck))
+            .graceful(bound(Phase::Graceful))
+            .cancelled(bound(Phase::Cancelled).min(SOON))
+            .dropped(bound(Phase::Dropped).min(SOON));
+        let server = serve.start().unwrap();
+        let handle = server.handle();
+        let request = handle.requests().context().clone();
+        // One that stays until it is told, and, for the last phase, does not hear.
+        let (say, hear) = mpsc::channel::<()>();
+        let is_deaf = phase >= Some(Phase::Cancelled);
+        handle
+            .requests()
+            .spawn_thread(move |ctx| match is_deaf {
+                true => _ = hear.recv(),
+                false => _ = ctx.blocking_wait(),
+            })
+            .unwrap();
+        match phase {
+            None => drop(server),
+            Some(phase) => {
+                let mut run = Box::pin(server.run(pending::<io::Result<()>>()));
+                if phase >= Phase::Serving {
+                    block_on(poll_fn(|cx| {
+                        assert!(run.as_mut().poll(cx).is_pending());
+                        Poll::Ready(())
+                    }));
+                }
+                if phase > Phase::Serving {
+                    handle.end(Signal::TERM);
+                    until(&handle, phase);
+                }
+                drop(run);
+            }
+        }
+        assert!(
+            request.child_token().blocking_wait_timeout(SOON),
+            "{phase:?}"
+        );
+        drop(say);
+        until(&handle, Phase::Ended);
+    }
+}
+
+#[test]
+fn an_executor_that_is_stuck_is_said_elsewhere() {
+    let (say, hear) = mpsc::channel();
+    let serve = serve()
+        .graceful(millis(20))
+        .cancelled(OTHERS)
+        .dropped(millis(20))
+        .when_stuck(move |report| say.send(report).unwrap());
+    let server = serve.start().unwrap();
+    let handle = server.handle();
+    let (back, block) = mpsc::channel::<()>();
+    let running = run(server, async move {
+        let _ = block.recv();
+        pending().await
+    });
+    handle
+        .requests()
+        .named("asks")
+        .spawn_thread(|ctx| _ = ctx.blocking_wait())
+        .unwrap();
+    handle.end(Signal::TERM);
+    let report = hear.recv_timeout(SOON).unwrap();
+    assert!(matches!(report.server, ServerFuture::Stuck), "{report}");
+    // The others were told all the same.
+    assert_eq!(report.tasks.cancelled, 1, "{report}");
+    assert_eq!(report.exit_code(), 143);
+    // If it comes back after all, it gets the same.
+    drop(back);
+    let late = running.join().unwrap();
+    assert_eq!(late.to_string(), report.to_string());
+}
+
+#[test]
+fn callbacks_that_block_hold_nothing_up() {
+    let serve = serve().graceful(millis(20)).cancelled(millis(20));
+    let server = serve.start().unwrap();
+    let handle = server.handle();
+    let (say, hear) = mpsc::channel::<()>();
+    let hear = std::sync::Arc::new(std::sync::Mutex::new(hear));
+    let block = || {
+        let hear = hear.clone();
+        move || _ = hear.lock().unwrap().recv()
+    };
+    let registrations = [
+        handle.closing().on_cancel(block()),
+        handle.requests().context().on_cancel(block()),
+    ];
+    let running = run(server, pending());
+    handle.end(Signal::TERM);
+    let report = running.join().unwrap();
+    assert!(matches!(report.server, ServerFuture::Dropped), "{report}");
+    drop(say);
+    drop(registrations);
+}
+
+#[test]
+fn a_task_that_panics_ends_the_server() {
+    let server = serve().start().unwrap();
+    let handle = server.handle();
+    let future = polite(&server);
+    handle
+        .requests()
+        .named("odd")
+        .spawn_thread::<_, ()>(|_| panic!("as it is meant to"))
+        .unwrap();
+    let report = block_on(server.run(future));
+    assert!(report.cause.find::<Panicked>().is_some(), "{report}");
+    assert!(report.tasks.cause.is_some(), "{report}");
+
+    // An error does not.
+    let server = serve().start().unwrap();
+    let handle = server.handle();
+    let future = polite(&server);
+    let (say, hear) = mpsc::channel();
+    let task = handle.requests().spawn_thread(move |_| {
+        say.send(()).unwrap();
+        Err::<(), _>("no")
+    });
+    task.unwrap();
+    hear.recv().unwrap();
+    let mut run = pin!(server.run(future));
+    block_on(poll_fn(|cx| {
+        assert!(run.as_mut().poll(cx).is_pending());
+        Poll::Ready(())
+    }));
+    assert!(handle.is_ready());
+    handle.end(Signal::TERM);
+    assert!(block_on(run).tasks.cause.is_some());
+}

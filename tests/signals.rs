@@ -1,0 +1,256 @@
+//! Signals that this process sends to itself. What ends a process is in tests/processes.
+#![cfg(unix)]
+
+use cancel_tree::integrations::signals::{Signal, SignalGuard, Signals};
+use cancel_tree::{Context, ContextError, GuardDropped};
+use std::io;
+use std::mem::{zeroed, MaybeUninit};
+use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+
+/// The process's signals are everybody's: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn raise(signal: Signal) {
+    // SAFETY: no memory is passed; there is a handler.
+    assert_eq!(unsafe { libc::raise(signal.number()) }, 0);
+}
+
+fn soon(ctx: &Context) -> Signal {
+    let token = ctx.child_token();
+    assert!(token.blocking_wait_timeout(Duration::from_secs(30)));
+    let cause = ctx.cause().unwrap();
+    assert_eq!(cause.kind(), ContextError::Cancelled);
+    *cause.find().expect("a signal")
+}
+
+fn install(signals: Signals) -> SignalGuard {
+    signals.install(&Context::background()).unwrap()
+}
+
+fn action(signal: Signal) -> libc::sigaction {
+    let mut now = MaybeUninit::uninit();
+    // SAFETY: it is written.
+    unsafe {
+        assert_eq!(
+            libc::sigaction(signal.number(), ptr::null(), now.as_mut_ptr()),
+            0
+        );
+        now.assume_init()
+    }
+}
+
+fn set(signal: Signal, to: usize) -> libc::sigaction {
+    let was = action(signal);
+    // SAFETY: zeros are a value of it; the functions of these tests only count.
+    unsafe {
+        let mut new: libc::sigaction = zeroed();
+        new.sa_sigaction = to;
+        assert_eq!(
+            libc::sigaction(signal.number(), &raw const new, ptr::null_mut()),
+            0
+        );
+    }
+    was
+}
+
+static BELOW: AtomicUsize = AtomicUsize::new(0);
+static ABOVE: AtomicUsize = AtomicUsize::new(0);
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn below(_: i32) {
+    BELOW.fetch_add(1, SeqCst);
+}
+
+/// Calls the one that was there before, as others do.
+extern "C" fn above(number: i32) {
+    ABOVE.fetch_add(1, SeqCst);
+    type Full = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
+    let next = NEXT.load(SeqCst) as *const ();
+    // SAFETY: that of the library, which hands the pointers on only.
+    unsafe {
+        std::mem::transmute::<*const (), Full>(next)(number, ptr::null_mut(), ptr::null_mut())
+    };
+}
+
+#[test]
+fn the_first_and_the_second() {
+    let _alone = alone();
+    let guard = install(Signals::new());
+    assert!(!guard.context().is_done());
+    raise(Signal::TERM);
+    let signal = soon(guard.context());
+    assert_eq!(
+        (signal.name(), signal.number(), signal.exit_code()),
+        ("SIGTERM", 15, 143)
+    );
+    assert!(!guard.forced().is_done());
+    raise(Signal::INT);
+    assert_eq!(soon(guard.forced()), Signal::INT);
+    assert_eq!(soon(guard.context()), Signal::TERM);
+}
+
+#[test]
+fn one_guard_at_a_time() {
+    let _alone = alone();
+    let ctx = Context::background();
+    let guard = install(Signals::new());
+    let error = Signals::new().install(&ctx).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+    raise(Signal::TERM);
+    soon(guard.context());
+    drop(guard);
+    for _ in 0..3 {
+        let guard = install(Signals::new());
+        assert!(!guard.context().is_done());
+        raise(Signal::INT);
+        assert_eq!(soon(guard.context()), Signal::INT);
+    }
+}
+
+#[test]
+fn dropping_puts_back_what_was_there() {
+    let _alone = alone();
+    let before = [Signal::TERM, Signal::INT].map(|signal| action(signal).sa_sigaction);
+    let guard = install(Signals::new());
+    let ctx = guard.context().clone();
+    let forced = guard.forced().clone();
+    drop(guard);
+    for done in [ctx, forced] {
+        assert!(done.cause().unwrap().find::<GuardDropped>().is_some());
+    }
+    assert_eq!(
+        [Signal::TERM, Signal::INT].map(|signal| action(signal).sa_sigaction),
+        before
+    );
+}
+
+#[test]
+fn what_is_ignored_is_caught_and_ignored_again() {
+    let _alone = alone();
+    let was = set(Signal::HUP, libc::SIG_IGN);
+    let guard = install(Signals::new().also(Signal::HUP));
+    raise(Signal::HUP);
+    assert_eq!(soon(guard.context()), Signal::HUP);
+    drop(guard);
+    raise(Signal::HUP);
+    set(Signal::HUP, was.sa_sigaction);
+}
+
+#[test]
+fn handlers_of_others_go_on() {
+    let _alone = alone();
+    let was = set(Signal::HUP, below as *const () as usize);
+    let signals = Signals::new().also(Signal::HUP).end_at(0);
+    let guard = install(signals.clone());
+    let (a, b) = (BELOW.load(SeqCst), ABOVE.load(SeqCst));
+    raise(Signal::HUP);
+    soon(guard.context());
+    assert_eq!(BELOW.load(SeqCst), a + 1);
+
+    // One that comes later, and calls those before.
+    let ours = set(Signal::HUP, above as *const () as usize);
+    NEXT.store(ours.sa_sigaction, SeqCst);
+    raise(Signal::HUP);
+    soon(guard.forced());
+    assert_eq!((BELOW.load(SeqCst), ABOVE.load(SeqCst)), (a + 2, b + 1));
+
+    // It stays when the guard goes, and ours below it; the next guard finds it so.
+    drop(guard);
+    assert_eq!(
+        action(Signal::HUP).sa_sigaction,
+        above as *const () as usize
+    );
+    raise(Signal::HUP);
+    assert_eq!((BELOW.load(SeqCst), ABOVE.load(SeqCst)), (a + 3, b + 2));
+    let guard = install(signals.clone());
+    raise(Signal::HUP);
+    soon(guard.context());
+    assert_eq!((BELOW.load(SeqCst), ABOVE.load(SeqCst)), (a + 4, b + 3));
+
+    // When it goes, all is as it was.
+    set(Signal::HUP, ours.sa_sigaction);
+    drop(guard);
+    assert_eq!(
+        action(Signal::HUP).sa_sigaction,
+        below as *const () as usize
+    );
+    // And a handler that has come in between is not taken for one above.
+    set(Signal::HUP, below as *const () as usize);
+    let guard = install(signals);
+    raise(Signal::HUP);
+    soon(guard.context());
+    drop(guard);
+    set(Signal::HUP, was.sa_sigaction);
+}
+
+#[test]
+fn a_signal_just_before_the_drop_is_the_cause() {
+    let _alone = alone();
+    for _ in 0..200 {
+        let guard = install(Signals::new());
+        let ctx = guard.context().clone();
+        raise(Signal::TERM);
+        drop(guard);
+        assert_eq!(soon(&ctx), Signal::TERM);
+    }
+}
+
+#[test]
+fn signals_from_many_threads_while_guards_come_and_go() {
+    let _alone = alone();
+    let was = set(Signal::HUP, below as *const () as usize);
+    let before = BELOW.load(SeqCst);
+    const THREADS: usize = 4;
+    const EACH: usize = 500;
+    thread::scope(|scope| {
+        let senders: Vec<_> = (0..THREADS)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..EACH {
+                        raise(Signal::HUP);
+                        thread::yield_now();
+                    }
+                })
+            })
+            .collect();
+        let mut seen = 0;
+        while senders.iter().any(|sender| !sender.is_finished()) {
+            let guard = install(Signals::new().also(Signal::HUP).end_at(0));
+            let ctx = guard.context().clone();
+            thread::yield_now();
+            drop(guard);
+            seen += usize::from(ctx.cause().unwrap().find::<Signal>().is_some());
+        }
+        println!("{seen} guards have seen a signal");
+    });
+    // `raise` is over when the handler is: none was lost to the handler below.
+    assert_eq!(BELOW.load(SeqCst), before + THREADS * EACH);
+    set(Signal::HUP, was.sa_sigaction);
+}
+
+#[test]
+fn a_callback_that_blocks_does_not_keep_the_second_from_forcing() {
+    let _alone = alone();
+    let guard = install(Signals::new());
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (say, hear) = std::sync::mpsc::channel();
+    let registration = guard.context().on_cancel(move || {
+        say.send(()).unwrap();
+        let _ = wait.recv();
+    });
+    raise(Signal::TERM);
+    hear.recv().unwrap();
+    raise(Signal::TERM);
+    assert_eq!(soon(guard.forced()), Signal::TERM);
+    drop(go);
+    drop(registration);
+}
