@@ -22,6 +22,8 @@ mod timer;
 mod token;
 mod tree;
 
+#[cfg(feature = "testing")]
+pub use context::TestClock;
 #[cfg(feature = "std")]
 pub use context::{
     CancelGuard, CancelledOwned, Canceller, CauseOnDrop, Context, DeadlineGuard, Done, DoneOwned,

@@ -10,6 +10,8 @@ mod grace;
 mod guard;
 mod limit;
 mod moving;
+#[cfg(feature = "testing")]
+mod testing;
 mod values;
 
 pub use context::Context;
@@ -18,3 +20,5 @@ pub use foreign::{DoneSignal, ForeignContext};
 pub use grace::GraceOver;
 pub use guard::{CancelGuard, Canceller, CauseOnDrop, GuardedContext};
 pub use moving::{DeadlineGuard, IdleGuard, IdleTimeout};
+#[cfg(feature = "testing")]
+pub use testing::TestClock;

@@ -255,13 +255,16 @@ impl Group {
     ///
     /// As there.
     pub async fn shutdown_with(&self, limit: &Context, grace: Duration) -> Report {
-        let begin = Instant::now();
+        // Time is the limit's, or the group's, where one of them is under a clock of tests.
+        let clock = limit.clock().or_else(|| self.context().clock());
+        let timed = Context::background().under(&clock);
+        let begin = timed.now();
         let body = self.spawner.body();
         let before = body.ends();
         self.close();
         if !until(self.gone(), limit).await {
             self.cancel_with(cause_of(limit));
-            let (bound, _guard) = Context::background().with_timeout(grace);
+            let (bound, _guard) = timed.with_timeout(grace);
             until(self.gone(), &bound).await;
         }
         let after = body.ends();
@@ -271,7 +274,7 @@ impl Group {
             forced: after.dropped - before.dropped,
             stuck: self.running(),
             cause: body.first(),
-            took: begin.elapsed(),
+            took: timed.now().saturating_duration_since(begin),
         }
     }
 
@@ -279,7 +282,7 @@ impl Group {
     pub fn shutdown_blocking(&self, limit: &Context) -> Report {
         // When the limit is done, it is not for long any more: looked at now and then.
         let next = || match limit.is_done() {
-            false => limit.deadline(),
+            false => limit.waited_deadline(),
             true => Some(Instant::now()),
         };
         block_on_until(next, self.shutdown(limit))

@@ -12,7 +12,6 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task;
 use http::Method;
-use std::time::Instant;
 
 /// The causes, made once for all requests.
 #[derive(Debug)]
@@ -88,8 +87,8 @@ impl Lifetime {
 
     /// By our own clock: whoever else has a timer for the same moment, and is woken by it, finds us no later than itself.
     pub(super) fn is_past(&self) -> bool {
-        let deadline = self.done.context().deadline();
-        deadline.is_some_and(|deadline| deadline <= Instant::now())
+        let ctx = self.done.context();
+        ctx.deadline().is_some_and(|deadline| deadline <= ctx.now())
     }
 
     /// Whether the deadline has passed; the task is woken when it does.

@@ -16,7 +16,6 @@ use core::time::Duration;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use std::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -167,7 +166,7 @@ impl Call {
     /// Why the context is done, if its deadline has passed by our own clock.
     fn past(&self) -> Option<Cause> {
         let ctx = self.done.context();
-        let is_past = ctx.deadline().is_some_and(|at| at <= Instant::now());
+        let is_past = ctx.deadline().is_some_and(|at| at <= ctx.now());
         match ctx.cause() {
             Some(cause) if cause.kind() == ContextError::DeadlineExceeded => Some(cause),
             // A cancel was first.

@@ -16,7 +16,6 @@ use core::fmt;
 use core::task::{self, Poll};
 use http::header::UPGRADE;
 use http::{Method, Request, Response};
-use std::time::Instant;
 use tower_service::Service;
 
 /// A service whose requests have contexts; made by [`ContextLayer`](super::ContextLayer).
@@ -63,7 +62,7 @@ impl Settings {
     ) -> Result<(Lifetime, Option<Member>), Answer> {
         let counters = &self.shared.counters;
         counters.received();
-        let now = self.has_deadlines().then(Instant::now);
+        let now = self.has_deadlines().then(|| self.ctx.now());
         let (mut said, well) = headers::earliest(&self.from, request.headers(), protocol);
         if well.is_err() {
             counters.malformed();
