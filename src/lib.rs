@@ -25,6 +25,8 @@ mod sync;
 #[cfg(feature = "std")]
 mod timer;
 
+#[cfg(feature = "testing")]
+pub use context::TestClock;
 #[cfg(feature = "std")]
 pub use context::{
     CancelGuard, CancelledOwned, Canceller, CauseOnDrop, Context, DeadlineGuard, Done, DoneOwned,

@@ -56,7 +56,7 @@ impl Context {
     /// look, and those of `park`. A thread allocates at its first wait only, and for a wait within a wait.
     pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output, ContextError> {
         let mut run = pin!(done::run(self, future));
-        let mut limit = self.deadline();
+        let mut limit = self.waited_deadline();
         loop {
             if let Some(outcome) = wait::block_on(run.as_mut(), limit) {
                 return outcome;
@@ -66,7 +66,9 @@ impl Context {
                 expire_if_past(token.handle(), passed);
             }
             // One that is where it was has made the context done, or the timer was faster and is about to say so.
-            limit = self.deadline().filter(|&deadline| Some(deadline) > passed);
+            limit = self
+                .waited_deadline()
+                .filter(|&deadline| Some(deadline) > passed);
         }
     }
 }

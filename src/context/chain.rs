@@ -27,6 +27,8 @@ pub(crate) enum Step {
     Moving,
     Grace,
     Shield,
+    /// A clock of tests.
+    Clock,
     /// Steps that were forgotten.
     More,
 }
@@ -103,7 +105,7 @@ impl fmt::Display for Context {
                         f.write_str("with_deadline")?;
                         // An earlier one holds instead of all but the last.
                         if let Some(deadline) = self.deadline().filter(|_| deadlines == 0) {
-                            write_distance(f, deadline)?;
+                            write_distance(f, self.now(), deadline)?;
                         }
                     }
                     s if s == Step::LaterDeadline as u64 => f.write_str("with_deadline(later)")?,
@@ -114,6 +116,7 @@ impl fmt::Display for Context {
                     s if s == Step::Moving as u64 => f.write_str("with_moving_deadline")?,
                     s if s == Step::Grace as u64 => f.write_str("with_grace")?,
                     s if s == Step::Shield as u64 => f.write_str("shield")?,
+                    s if s == Step::Clock as u64 => f.write_str("with_clock")?,
                     _ => f.write_str("…")?,
                 }
             }
@@ -122,8 +125,7 @@ impl fmt::Display for Context {
     }
 }
 
-fn write_distance(f: &mut fmt::Formatter<'_>, deadline: Instant) -> fmt::Result {
-    let now = Instant::now();
+fn write_distance(f: &mut fmt::Formatter<'_>, now: Instant, deadline: Instant) -> fmt::Result {
     if deadline > now {
         write!(f, "(in {:.1?})", deadline - now)
     } else {

@@ -6,6 +6,7 @@ use super::values::Values;
 use super::{done, foreign, CancelGuard, CancelledOwned, Done, DoneOwned, ForeignContext};
 use crate::timer;
 use crate::timer::clock;
+use crate::timer::testing::Clock;
 use crate::token::wait as park;
 use crate::token::CancellationToken;
 use crate::token::Registration;
@@ -166,7 +167,7 @@ impl Context {
     /// Cost: that of [`with_cancel`](Self::with_cancel), 1 RMW and a reading of the clock.
     #[doc(alias = "WithDeadline")]
     pub fn with_deadline(&self, deadline: Instant) -> (Context, CancelGuard) {
-        self.at(Some(deadline), clock::now, None)
+        self.at(Some(deadline), || self.now(), None)
     }
 
     /// Like [`with_deadline`](Self::with_deadline), with a cause. The cause answers to
@@ -186,7 +187,7 @@ impl Context {
         deadline: Instant,
         cause: impl Into<Cause>,
     ) -> (Context, CancelGuard) {
-        self.at(Some(deadline), clock::now, Some(cause.into()))
+        self.at(Some(deadline), || self.now(), Some(cause.into()))
     }
 
     /// Like [`with_deadline`](Self::with_deadline), `timeout` from now. What the clock cannot express, as
@@ -201,7 +202,7 @@ impl Context {
     /// ```
     #[doc(alias("WithTimeout", "timeout"))]
     pub fn with_timeout(&self, timeout: Duration) -> (Context, CancelGuard) {
-        let now = clock::now();
+        let now = self.now();
         self.at(now.checked_add(timeout), || now, None)
     }
 
@@ -212,7 +213,7 @@ impl Context {
         timeout: Duration,
         cause: impl Into<Cause>,
     ) -> (Context, CancelGuard) {
-        let now = clock::now();
+        let now = self.now();
         self.at(now.checked_add(timeout), || now, Some(cause.into()))
     }
 
@@ -261,9 +262,17 @@ impl Context {
             drop(cause);
         } else {
             let cause = cause.map(|cause| cause.of_kind(ContextError::DeadlineExceeded));
-            if own <= now() {
+            let clock = self.clock();
+            let has_passed = own <= now()
+                || clock.as_ref().is_some_and(|clock| {
+                    // Time may move on meanwhile.
+                    !token.set_deadline_by(clock.clone(), own, cause.clone())
+                });
+            if has_passed {
                 let cause = cause.unwrap_or(ContextError::DeadlineExceeded.into());
                 token.expire_at_birth(cause);
+                token.note_deadline(own);
+            } else if clock.is_some() {
                 token.note_deadline(own);
             } else {
                 let deadline = clock::at_or_after(own);
@@ -379,12 +388,17 @@ impl Context {
         let first = contexts.first();
         // If none can be done, neither can this one.
         let token = (handles.peek().is_some()).then(|| Handle::any_of(handles));
-        let asks = contexts.iter().any(|ctx| ctx.limit == Limit::Asked);
-        Context {
+        let clock = contexts.iter().find_map(|ctx| ctx.clock());
+        // Deadlines of different clocks cannot be compared.
+        let is_of_clock = |ctx: &&&Context| Clock::is_same(&ctx.clock(), &clock);
+        let asks = |ctx: &&Context| ctx.limit == Limit::Asked;
+        let asks = contexts.iter().filter(is_of_clock).any(asks);
+        let ctx = Context {
             limit: match &token {
                 Some(token) if asks && !token.is_cancelled() => Limit::Asked,
                 _ => contexts
                     .iter()
+                    .filter(is_of_clock)
                     .filter_map(|ctx| ctx.deadline())
                     .min()
                     .into(),
@@ -394,7 +408,8 @@ impl Context {
             chain: first.map_or(Chain::new(Step::AnyOf), |first| {
                 first.chain.then(Step::AnyOf)
             }),
-        }
+        };
+        ctx.under(&clock)
     }
 
     /// Creates a token below this context, for code that takes a [`CancellationToken`].
@@ -402,7 +417,13 @@ impl Context {
     pub fn child_token(&self) -> CancellationToken {
         match &self.token {
             Some(token) => token.child_token(),
-            None => CancellationToken::new(),
+            None => {
+                let token = CancellationToken::new();
+                if let Some(clock) = self.clock() {
+                    token.handle().note_clock(clock);
+                }
+                token
+            }
         }
     }
 
@@ -411,7 +432,35 @@ impl Context {
     pub(super) fn child_pair(&self) -> (Handle, Handle) {
         match &self.token {
             Some(token) => token.handle().child_pair(),
-            None => Handle::root_pair(),
+            None => {
+                let pair = Handle::root_pair();
+                if let Some(clock) = self.clock() {
+                    pair.0.note_clock(clock);
+                }
+                pair
+            }
+        }
+    }
+
+    /// The clock of tests that it is under.
+    #[inline]
+    pub(crate) fn clock(&self) -> Option<Clock> {
+        self.values.clock()
+    }
+
+    /// The same context, and what is derived from it, under that clock. Its own deadline stays what it is.
+    pub(crate) fn under(self, clock: &Option<Clock>) -> Context {
+        if Clock::is_same(&self.clock(), clock) {
+            return self;
+        }
+        let values = clock.as_ref();
+        match values.map(|clock| self.values.with_clock(clock, self.chain)) {
+            Some(values) => Context {
+                values,
+                chain: Chain::new(Step::Clock),
+                ..self
+            },
+            None => self,
         }
     }
 }
@@ -457,8 +506,17 @@ impl Context {
 
     #[cold]
     fn expire_unseen(&self, token: &Handle) -> bool {
-        let deadline = self.deadline();
+        let deadline = self.waited_deadline();
         deadline.is_some_and(|deadline| expire_if_past(token, deadline))
+    }
+
+    /// The deadline, for who sleeps until then: of a clock of tests there is none, for it wakes who waits.
+    #[inline]
+    pub(crate) fn waited_deadline(&self) -> Option<Instant> {
+        match self.clock() {
+            None => self.deadline(),
+            Some(_) => None,
+        }
     }
 
     /// Returns why the context is done, as one of two kinds, or `None` while it is not. Once there is an
@@ -561,7 +619,7 @@ impl Context {
 
     #[cold]
     fn asked_deadline(&self) -> Option<Instant> {
-        self.token.as_ref()?.handle().deadline().0
+        self.token.as_ref()?.handle().deadline(&self.clock()).0
     }
 
     /// Returns `true` if the context is done by the deadline that it was given itself: not by one above, and not because somebody
@@ -589,7 +647,25 @@ impl Context {
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         let deadline = self.deadline()?;
-        Some(deadline.saturating_duration_since(Instant::now()))
+        Some(deadline.saturating_duration_since(now(&self.clock())))
+    }
+
+    /// Returns what time it is for this context: that of [`Instant::now`], unless it is under a clock that a test advances (the
+    /// feature `testing`). What computes deadlines from the time asks here, so that it can be tested.
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// # use std::time::Duration;
+    /// # let ctx = Context::background();
+    /// let (ctx, _guard) = ctx.with_deadline(ctx.now() + Duration::from_secs(5));
+    /// ```
+    #[inline]
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        match self.clock() {
+            None => clock::now(),
+            Some(clock) => clock.now(),
+        }
     }
 
     /// Returns the nearest value of this type, here or above; also after the context is done.
@@ -768,10 +844,15 @@ impl Context {
         if let Some(error) = self.err() {
             return Some(error);
         }
-        self.wait_until(Instant::now().checked_add(duration))
+        self.wait_until(now(&self.clock()).checked_add(duration))
     }
 
     fn wait_until(&self, limit: Option<Instant>) -> Option<ContextError> {
+        if let Some(clock) = self.clock() {
+            let token = self.token.clone().unwrap_or_default();
+            park::until_cancelled_by(token.handle(), clock, limit);
+            return self.err();
+        }
         let Some(token) = &self.token else {
             park::until(limit, |_| false);
             return None;
@@ -916,6 +997,15 @@ impl Context {
     }
 }
 
+/// The time by that clock, or by the real one.
+#[inline]
+pub(super) fn now(clock: &Option<Clock>) -> Instant {
+    match clock {
+        None => Instant::now(),
+        Some(clock) => clock.now(),
+    }
+}
+
 /// How long a thread sleeps that has found a deadline passed which somebody else is at.
 const A_LITTLE: Duration = Duration::from_millis(1);
 
@@ -968,13 +1058,15 @@ impl CancellationToken {
     ///
     /// Cost: 1 RMW, and a climb to the root.
     pub fn context(&self) -> Context {
-        let limit = match self.handle().deadline() {
+        let clock = self.handle().clock();
+        let limit = match self.handle().deadline(&clock) {
             (_, true) => Limit::Asked,
             (deadline, false) => deadline.into(),
         };
-        Context {
+        let ctx = Context {
             limit,
             ..Context::of_token(self.clone(), Step::Token)
-        }
+        };
+        ctx.under(&clock)
     }
 }

@@ -10,11 +10,10 @@ use super::limit::Limit;
 use super::values::Values;
 use super::{CancelGuard, Context};
 use crate::sync::{waker_of, Arc, Wake};
-use crate::timer::clock;
 use crate::tree::{Cause, ContextError, Handle, Moving, Weak};
 use core::error::Error;
 use core::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Among the values of a context: the grace that it is under. None: none any more, by `without_cancel`.
 struct Under(Option<Grace>);
@@ -53,8 +52,7 @@ fn start(hard: &Handle, period: Duration, first: Cause) {
         return;
     }
     let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
-    let at = clock::nanos(Instant::now()).saturating_add(period);
-    hard.start_deadline(at, over(first));
+    hard.start_deadline(period, over(first));
 }
 
 /// The cause of the hard cancel.
@@ -102,7 +100,7 @@ impl Context {
             None => Handle::root(),
         };
         if !hard.is_cancelled() {
-            hard.make_movable(Moving::new(), None);
+            hard.make_movable(Moving::new(self.clock()), None);
         }
         let soft = match &self.token {
             None => Some(hard.child()),
@@ -172,7 +170,7 @@ impl Context {
         };
         let token = grace.hard.child();
         let limit = if token.is_cancelled() {
-            grace.hard.deadline().0.into()
+            grace.hard.deadline(&self.clock()).0.into()
         } else {
             Limit::Asked
         };
@@ -188,7 +186,8 @@ impl Context {
             ),
             chain: Chain::new(Step::Shield),
         };
-        let has_begun = grace.soft.is_cancelled() || grace.hard.deadline().0.is_some();
+        let has_begun =
+            grace.soft.is_cancelled() || grace.hard.deadline(&grace.hard.clock()).0.is_some();
         match self.cause() {
             Some(first) if !has_begun && !shield.is_done() => {
                 let (bounded, guard) = shield.with_timeout_cause(grace.period, over(first));

@@ -12,6 +12,8 @@ mod grace;
 mod guard;
 mod limit;
 mod moving;
+#[cfg(feature = "testing")]
+mod testing;
 mod values;
 
 pub use context::Context;
@@ -20,3 +22,5 @@ pub use foreign::{DoneSignal, ForeignContext};
 pub use grace::GraceOver;
 pub use guard::{CancelGuard, Canceller, CauseOnDrop, GuardedContext};
 pub use moving::{DeadlineGuard, IdleGuard, IdleTimeout};
+#[cfg(feature = "testing")]
+pub use testing::TestClock;

@@ -8,6 +8,7 @@
 use super::chain::Chain;
 use super::ForeignContext;
 use crate::sync::OfUser;
+use crate::timer::testing::Clock;
 use alloc::boxed::Box;
 use alloc::vec;
 use core::any::{type_name, Any, TypeId};
@@ -30,6 +31,8 @@ pub(super) struct Layer {
     table: Box<[*const Layer]>,
     /// How many types the table has.
     types: usize,
+    /// The clock of tests that the context is under.
+    clock: Option<Clock>,
     /// Asked last.
     foreign: Option<OfUser<Arc<dyn ForeignContext>>>,
 }
@@ -38,6 +41,10 @@ pub(super) struct Layer {
 unsafe impl Send for Layer {}
 // SAFETY: as above.
 unsafe impl Sync for Layer {}
+
+/// The type of a layer that has no value, but a clock.
+#[cfg(feature = "testing")]
+struct OfClock;
 
 /// The type of the bottom layer of a context below a foreign one: it has no value.
 struct Bottom;
@@ -56,6 +63,24 @@ impl Values {
 
     pub(super) fn with<T: Send + Sync + 'static>(&self, value: T, chain: Chain) -> Values {
         Values(Some(Arc::new(Layer::on(self.clone(), value, chain))))
+    }
+
+    /// The clock of tests that these are under. Found without asking for a type, for every deadline asks.
+    #[inline]
+    pub(super) fn clock(&self) -> Option<Clock> {
+        self.0.as_deref()?.clock.clone()
+    }
+
+    #[cfg(feature = "testing")]
+    pub(super) fn with_clock(&self, clock: &Clock, chain: Chain) -> Values {
+        let mut layer = Layer::on(self.clone(), OfClock, chain);
+        layer.clock = Some(clock.clone());
+        Values(Some(Arc::new(layer)))
+    }
+
+    #[cfg(not(feature = "testing"))]
+    pub(super) fn with_clock(&self, clock: &Clock, _: Chain) -> Values {
+        match *clock {}
     }
 
     #[inline]
@@ -91,6 +116,7 @@ impl Layer {
                 .0
                 .as_deref()
                 .and_then(|newest| newest.foreign.clone()),
+            clock: before.clock(),
             before,
             table,
             types,

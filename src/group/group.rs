@@ -7,6 +7,7 @@ use super::seats::Seated;
 use super::spawner::{block_on, block_on_until, Spawner};
 use crate::context::Context;
 use crate::sync::{Panics, Relaxed};
+use crate::timer::testing::Clock;
 use crate::tree::Cause;
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
@@ -79,6 +80,8 @@ pub struct Group {
 /// What a report is about: who ends from here on.
 pub(crate) struct Since {
     begin: Instant,
+    /// The background, under the clock by which it is reckoned.
+    timed: Context,
     before: Ends,
 }
 
@@ -290,20 +293,28 @@ impl Group {
     ///
     /// As there.
     pub async fn shutdown_with(&self, limit: &Context, grace: Duration) -> Report {
-        let since = self.since();
+        let since = self.since_under(limit.clock().or_else(|| self.context().clock()));
         self.close();
         if !until(self.gone(), limit).await {
             self.cancel_with(cause_of(limit));
-            let (bound, _guard) = Context::background().with_timeout(grace);
+            let (bound, _guard) = since.timed.with_timeout(grace);
             until(self.gone(), &bound).await;
         }
         self.report(&since)
     }
 
     /// Where a report begins, for what ends a group by steps of its own.
+    #[cfg(feature = "serve")]
     pub(crate) fn since(&self) -> Since {
+        self.since_under(self.context().clock())
+    }
+
+    /// Time is the limit's, or the group's, where one of them is under a clock of tests.
+    fn since_under(&self, clock: Option<Clock>) -> Since {
+        let timed = Context::background().under(&clock);
         Since {
-            begin: Instant::now(),
+            begin: timed.now(),
+            timed,
             before: self.spawner.body().ends(),
         }
     }
@@ -317,7 +328,7 @@ impl Group {
             forced: after.dropped - before.dropped,
             stuck: self.running(),
             cause: body.failure(),
-            took: since.begin.elapsed(),
+            took: since.timed.now().saturating_duration_since(since.begin),
         }
     }
 
@@ -325,7 +336,7 @@ impl Group {
     pub fn shutdown_blocking(&self, limit: &Context) -> Report {
         // When the limit is done, it is not for long any more: looked at now and then.
         let next = || match limit.is_done() {
-            false => limit.deadline(),
+            false => limit.waited_deadline(),
             true => Some(Instant::now()),
         };
         block_on_until(next, self.shutdown(limit))

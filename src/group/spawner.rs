@@ -298,7 +298,7 @@ macro_rules! starting {
         pub fn enter_when_blocking($self: $simple, ctx: &Context) -> Result<Member, Refused<()>> {
             let start = $self.start();
             let own = start.spawner.context();
-            let first = || ctx.deadline().into_iter().chain(own.deadline()).min();
+            let first = || ctx.waited_deadline().into_iter().chain(own.waited_deadline()).min();
             block_on_until(first, When::new(start, ctx))
         }
 

@@ -300,7 +300,11 @@ impl Running {
             if stopped.is_none() {
                 // One that has passed, and is not noticed yet, will be in a moment.
                 let soon = now + Duration::from_millis(1);
-                at_most(self.ctx.deadline().map(|deadline| deadline.max(soon)));
+                at_most(
+                    self.ctx
+                        .waited_deadline()
+                        .map(|deadline| deadline.max(soon)),
+                );
             } else if !killed {
                 at_most(grace_ends);
             }
@@ -338,7 +342,11 @@ impl Running {
     }
 
     fn cause(&self, now: Instant) -> Option<Cause> {
-        if self.ctx.deadline().is_some_and(|deadline| deadline <= now) {
+        if self
+            .ctx
+            .waited_deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
             // Also where there is no timer to notice it.
             let _ = self.ctx.blocking_wait_timeout(Duration::ZERO);
         }

@@ -22,6 +22,8 @@ use core::sync::atomic::{self, Ordering};
 
 pub(crate) use alloc::sync::Arc;
 pub(super) use atomic_waker::AtomicWaker;
+#[cfg(feature = "testing")]
+pub(crate) use std::sync::{Mutex, MutexGuard};
 pub(super) use std::thread as parking;
 
 #[cfg(not(all(target_has_atomic = "64", not(cancel_tree_narrow))))]

@@ -16,6 +16,8 @@ use loom::{cell, sync::atomic};
 pub(crate) use loom::sync::{atomic::AtomicBool, Notify};
 
 pub(crate) use loom::sync::Arc;
+#[cfg(feature = "testing")]
+pub(crate) use loom::sync::{Mutex, MutexGuard};
 pub(crate) use AtomicU64 as AtomicBits;
 
 /// Whether families of tokens are small, so that a few operations reach their edges.

@@ -49,6 +49,10 @@ pub(crate) mod heap {
 
 pub(super) use atomic_waker::AtomicWaker;
 
+/// For the clock of tests, and for nothing else.
+#[cfg(feature = "testing")]
+pub(crate) use std::sync::{Mutex, MutexGuard};
+
 /// How a thread sleeps, and is woken.
 #[cfg(feature = "std")]
 pub(super) use std::thread as parking;

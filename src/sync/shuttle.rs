@@ -19,6 +19,8 @@ use core::task::Waker;
 use shuttle::rand::RngCore;
 
 pub(crate) use alloc::sync::Arc;
+#[cfg(feature = "testing")]
+pub(crate) use shuttle::sync::{Mutex, MutexGuard};
 
 /// How a thread sleeps, and is woken. A timeout never passes.
 pub(super) use shuttle::thread as parking;

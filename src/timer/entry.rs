@@ -46,6 +46,10 @@ pub(crate) struct Table {
     pub(crate) put_off: unsafe fn(NonNull<Entry>) -> Option<Moment>,
     /// Nobody has it any more.
     pub(crate) free: unsafe fn(NonNull<Entry>),
+    /// For a clock of tests, which has its lock: when, in nanoseconds, what was to be due at that time is. `None`: it is done
+    /// already. Runs no user code.
+    #[cfg(feature = "testing")]
+    pub(crate) due_apart: unsafe fn(NonNull<Entry>, at: u64) -> Option<u64>,
 }
 
 #[repr(C)]
@@ -393,6 +397,34 @@ impl Entry {
             free(this);
             Home::forget_one(home);
         }
+    }
+}
+
+/// For a clock of tests (`testing.rs`), of which an entry's word knows nothing but whether it is armed or FIRING.
+#[cfg(feature = "testing")]
+impl Entry {
+    /// Arms it: the owner's, and it has never been armed.
+    pub(super) fn arm_apart(&self, owner: *mut (), deadline: Moment) {
+        // Relaxed: published by the lock.
+        self.owner.store(owner, Relaxed);
+        self.trigger.reset(deadline << SHIFT | OWNED | ARMED);
+    }
+
+    /// The step of `move_to`.
+    pub(super) fn move_apart(&self, seen: Seen, to: Option<Moment>) -> Result<(), Seen> {
+        debug_assert!(!seen.is_firing());
+        let new = match to {
+            None => seen.0 & !ARMED,
+            Some(deadline) => deadline << SHIFT | OWNED | ARMED,
+        };
+        self.trigger.replace(seen.0, new).map_err(Seen)
+    }
+
+    /// # Safety
+    /// Registered with a clock, whose lock is the caller's.
+    pub(super) unsafe fn due_apart(this: NonNull<Entry>, at: u64) -> Option<u64> {
+        // SAFETY: the caller's promise.
+        unsafe { (this.as_ref().table.due_apart)(this, at) }
     }
 }
 

@@ -26,6 +26,11 @@ mod pressure;
     allow(dead_code, reason = "what only the crew asks, which models do not run")
 )]
 mod round;
+#[cfg(feature = "testing")]
+pub(crate) mod testing;
+#[cfg(not(feature = "testing"))]
+#[path = "no_testing.rs"]
+pub(crate) mod testing;
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 mod thread;
 pub(crate) mod trigger;

@@ -2,8 +2,10 @@
 
 use super::token::CancellationToken;
 pub(crate) use crate::sync::park::until;
+use crate::timer::testing::Clock;
 use crate::timer::{self, clock};
 use crate::tree::waiter::Waiter;
+use crate::tree::Handle;
 use core::future::Future;
 use core::pin::{pin, Pin};
 use core::task::{Context, Poll, Waker};
@@ -48,6 +50,10 @@ impl CancellationToken {
         if self.is_cancelled() {
             return true;
         }
+        if let Some(clock) = self.handle().clock() {
+            let limit = clock.now().checked_add(duration);
+            return until_cancelled_by(self.handle(), clock, limit);
+        }
         self.wait_until(Instant::now().checked_add(duration))
     }
 
@@ -61,7 +67,10 @@ impl CancellationToken {
     /// assert!(!token.blocking_wait_deadline(Instant::now()));
     /// ```
     pub fn blocking_wait_deadline(&self, deadline: Instant) -> bool {
-        self.wait_until(Some(deadline))
+        match self.handle().clock() {
+            None => self.wait_until(Some(deadline)),
+            Some(clock) => until_cancelled_by(self.handle(), clock, Some(deadline)),
+        }
     }
 
     /// Parks the calling thread until the future is ready, or the token is cancelled: then the future is dropped, and
@@ -110,6 +119,18 @@ pub(crate) fn until_cancelled(token: &CancellationToken, deadline: Option<Instan
         }
         seated.1.poll(token.handle(), waker)
     })
+}
+
+/// The same, by a clock of tests: its deadline is one of that clock's.
+#[cold]
+pub(crate) fn until_cancelled_by(token: &Handle, clock: Clock, deadline: Option<Instant>) -> bool {
+    let nap = token.child();
+    let is_to_come =
+        deadline.is_none_or(|at| nap.is_cancelled() || nap.set_deadline_by(clock, at, None));
+    if is_to_come {
+        until_cancelled(&nap.into(), None);
+    }
+    token.is_cancelled()
 }
 
 /// How long a thread sleeps at most while the timer's thread is needed and could not be started.

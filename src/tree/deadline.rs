@@ -11,9 +11,10 @@ use super::moving::Moving;
 use super::word::State;
 use super::{reclaim, Handle, Node};
 use crate::sync::{Arc, Panics, UnsafeCell};
-use crate::timer::clock::Moment;
+use crate::timer::clock::{self, Moment};
 use crate::timer::entry::{Entry, Table, NEVER};
 use crate::timer::job::Job;
+use crate::timer::testing::{Alarm, AlarmCell, Clock};
 use crate::timer::trigger::Trigger;
 use crate::timer::{self, pool};
 use alloc::boxed::Box;
@@ -32,6 +33,9 @@ pub(super) struct Timing {
     exact: UnsafeCell<Option<Instant>>,
     /// Written by the creator of the node, emptied by its last owner.
     beside: UnsafeCell<Option<Box<Beside>>>,
+    /// The same: the clock of tests that what is here and below is under, and what it knows of the entry. The timer
+    /// never sees that then.
+    alarm: AlarmCell,
 }
 
 /// What few nodes have beside the timer's entry.
@@ -71,7 +75,13 @@ impl Timing {
             cause: UnsafeCell::new(None),
             exact: UnsafeCell::new(None),
             beside: UnsafeCell::new(None),
+            alarm: AlarmCell::new(),
         }
+    }
+
+    #[inline]
+    pub(super) fn alarm(&self) -> Option<&Alarm> {
+        self.alarm.get()
     }
 
     #[inline]
@@ -115,7 +125,7 @@ impl Timing {
 
     /// Armed for that moment or an earlier one, or about to fire: the moment.
     fn due(&self, passed: Moment) -> Option<Moment> {
-        let due = self.entry.due(passed)?;
+        let due = self.entry.due(passed).filter(|_| self.alarm().is_none())?;
         let later = self.moving().and_then(|moving| moving.put_off(due));
         later.map_or(Some(due), |later| Some(later).filter(|l| *l <= passed))
     }
@@ -124,7 +134,9 @@ impl Timing {
     #[inline]
     pub(super) fn is_bare(&self) -> bool {
         // SAFETY: written before the node was shared.
-        self.beside().is_none() && self.cause.with(|c| unsafe { (*c).is_none() })
+        self.beside().is_none()
+            && self.cause.with(|c| unsafe { (*c).is_none() })
+            && self.alarm().is_none()
     }
 
     /// A trigger that may still fire.
@@ -149,8 +161,9 @@ impl Timing {
     /// # Safety
     /// The caller is the only owner.
     pub(super) unsafe fn empty(&self, remains: &mut Remains) {
-        // SAFETY: the caller's promise; the timer looks at the entry only.
+        // SAFETY: the caller's promise; the timer looks at the entry only, and a clock of tests at nothing any more.
         unsafe {
+            self.alarm.give_up();
             remains.deadline_cause = self.cause.with_mut(|c| (*c).take());
             remains.beside = self.beside.with_mut(|b| (*b).take());
         }
@@ -174,6 +187,8 @@ static TABLE: Table = Table {
     call,
     put_off,
     free,
+    #[cfg(feature = "testing")]
+    due_apart,
 };
 
 /// # Safety
@@ -254,6 +269,20 @@ unsafe fn put_off(entry: NonNull<Entry>) -> Option<Moment> {
     let (this, node) = unsafe { (entry.as_ref(), node_of(entry)) };
     let moving = node.link.extension()?.timing.moving()?;
     moving.put_off(this.look().deadline())
+}
+
+/// # Safety
+/// `Table::due_apart`.
+#[cfg(feature = "testing")]
+unsafe fn due_apart(entry: NonNull<Entry>, at: u64) -> Option<u64> {
+    // SAFETY: registered: so the last owner has not been here, and the node and the whole extension, which the entry is the
+    // first field of, stay while the clock's lock is the caller's.
+    let (timing, node) = unsafe { (entry.cast::<Timing>().as_ref(), node_of(entry)) };
+    if node.word.load().is_cancelled() {
+        return None;
+    }
+    let idle = timing.moving().and_then(Moving::idle_due);
+    Some(idle.map_or(at, |due| due.max(at)))
 }
 
 /// # Safety
@@ -358,7 +387,12 @@ impl Handle {
     /// The token is new, and is done from the beginning: the deadline that it was to have has passed.
     #[cold]
     pub(crate) fn expire_at_birth(&self, cause: Cause) {
-        let extension = self.put_extension();
+        let extension = match cfg!(feature = "testing") {
+            // A clock may have been noted.
+            true => self.node().link.extension_raw(),
+            false => None,
+        };
+        let extension = extension.unwrap_or_else(|| self.put_extension());
         // SAFETY: the token's extension, which it has as long as it is held.
         let entry = unsafe { &extension.as_ref().timing.entry };
         entry.set_owner(ptr::null_mut());
@@ -478,11 +512,15 @@ impl Handle {
         }
     }
 
-    /// The earliest of the deadlines that the token has, and those above it; and whether one of them can be moved.
-    pub(crate) fn deadline(&self) -> (Option<Instant>, bool) {
+    /// The earliest of the deadlines that the token has, and those above it; and whether one of them can be moved. Of those of one
+    /// clock.
+    pub(crate) fn deadline(&self, clock: &Option<Clock>) -> (Option<Instant>, bool) {
         let (mut earliest, mut moves) = (None, false);
         self.each_above(|node| {
             if let Some(timing) = node.link.extension().map(|extension| &extension.timing) {
+                if !Clock::is_same(&timing.alarm().map(Alarm::clock), clock) {
+                    return true;
+                }
                 let own = match timing.moving() {
                     Some(moving) => {
                         moves = true;
@@ -496,6 +534,74 @@ impl Handle {
             true
         });
         (earliest, moves)
+    }
+
+    /// An extension for a new token, which is under that clock.
+    #[inline]
+    pub(super) fn put_extension_by(&self, clock: Option<Clock>) -> NonNull<Extension> {
+        match clock {
+            None => self.put_extension(),
+            Some(clock) => self.put_extension_apart(clock),
+        }
+    }
+
+    /// The same. Its entry is in no pool, and the timer has never seen it.
+    #[cold]
+    fn put_extension_apart(&self, clock: Clock) -> NonNull<Extension> {
+        let link = &self.node().link;
+        if let Some(noted) = link.extension_raw() {
+            return noted;
+        }
+        let extension = Extension::of_timing(Timing::none());
+        let timing = &link.put_extension_unshared(extension).timing;
+        // SAFETY: the token is new.
+        unsafe { timing.alarm.put(clock) };
+        extension
+    }
+
+    /// The token is new, and under that clock, as is what will be below it.
+    pub(crate) fn note_clock(&self, clock: Clock) {
+        // What is done has no time.
+        if !self.is_cancelled() {
+            self.put_extension_apart(clock);
+        }
+    }
+
+    /// The clock of tests that the token is under: the nearest that was noted.
+    #[cfg(feature = "testing")]
+    pub(crate) fn clock(&self) -> Option<Clock> {
+        let mut found = None;
+        self.each_above(|node| {
+            let timing = node.link.extension().map(|extension| &extension.timing);
+            found = timing.and_then(Timing::alarm).map(Alarm::clock);
+            found.is_none()
+        });
+        found
+    }
+
+    #[cfg(not(feature = "testing"))]
+    #[inline(always)]
+    pub(crate) fn clock(&self) -> Option<Clock> {
+        None
+    }
+
+    /// `set_deadline`, and `set_deadline_because`, by a clock of tests. False: it has passed.
+    #[cold]
+    pub(crate) fn set_deadline_by(&self, clock: Clock, at: Instant, cause: Option<Cause>) -> bool {
+        let extension = self.put_extension_apart(clock);
+        // SAFETY: the token's extension, which it has as long as it is held.
+        let timing = unsafe { &extension.as_ref().timing };
+        if let Some(cause) = cause {
+            // SAFETY: neither is shared yet, nor is the deadline armed.
+            unsafe { timing.set_cause(cause) };
+        }
+        let nanos = clock::nanos(at);
+        let Some(alarm) = timing.alarm().filter(|_| clock::moment_of(nanos) < NEVER) else {
+            return true;
+        };
+        // SAFETY: new, and the pointer is to all of the extension. The last owner settles the trigger before the node goes,
+        // and then takes the entry out of the clock.
+        unsafe { alarm.arm(extension.cast(), self.0.as_ptr().cast(), nanos) }
     }
 
     /// A root below a parent of another kind: `subscribe` is given the signal by which that cancels the

@@ -14,6 +14,7 @@ use crate::sync::{thread, Arc, AtomicU64, AtomicUsize, Relaxed, SMALL};
 use crate::timer;
 use crate::timer::clock::{self, Moment};
 use crate::timer::entry::{Entry, Seen, NEVER};
+use crate::timer::testing::Clock;
 use std::time::{Duration, Instant};
 
 /// Nanoseconds that are no point in time.
@@ -25,6 +26,7 @@ pub(crate) struct Moving {
     /// threads set it at once this may be another one's, and then the entry's counts.
     exact: AtomicU64,
     idle: Option<Idle>,
+    clock: Option<Clock>,
 }
 
 /// When it was touched last, in nanoseconds. A thread that was stopped between its look at the clock and its store must not
@@ -46,15 +48,17 @@ struct Slot {
 
 impl Moving {
     /// For a deadline that is set, extended and taken away.
-    pub(crate) fn new() -> Arc<Moving> {
+    pub(crate) fn new(clock: Option<Clock>) -> Arc<Moving> {
         Arc::new(Moving {
             exact: AtomicU64::new(NONE),
             idle: None,
+            clock,
         })
     }
 
-    /// For one that is a while after the last touch.
-    pub(crate) fn idle(period: Duration, now: u64) -> Arc<Moving> {
+    /// For one that is a while after the last touch; now is one.
+    pub(crate) fn idle(period: Duration, clock: Option<Clock>) -> Arc<Moving> {
+        let now = nanos_now(&clock);
         let slot = || Slot {
             thread: AtomicUsize::new(0),
             touched: AtomicU64::new(0),
@@ -66,7 +70,14 @@ impl Moving {
                 slots: core::array::from_fn(|_| slot()),
                 others: AtomicU64::new(now),
             }),
+            clock,
         })
+    }
+
+    /// What time it is, in nanoseconds.
+    #[inline]
+    pub(crate) fn now(&self) -> u64 {
+        nanos_now(&self.clock)
     }
 
     /// It is in use at that moment. A store, for the first threads that come.
@@ -94,6 +105,12 @@ impl Moving {
         self.nanos(entry, entry.look()).and_then(clock::instant_at)
     }
 
+    /// Of one that is put off by use.
+    #[cfg(feature = "testing")]
+    pub(super) fn idle_due(&self) -> Option<u64> {
+        self.idle.as_ref().map(Idle::due)
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.idle.is_some()
     }
@@ -111,6 +128,14 @@ impl Moving {
         // One that was too late may have written what it wanted.
         let stands = seen.is_armed() || seen.is_firing() || entry.has_passed();
         stands.then(|| clock::nanos_of(moment))
+    }
+}
+
+#[inline]
+fn nanos_now(clock: &Option<Clock>) -> u64 {
+    match clock {
+        None => clock::nanos(Instant::now()),
+        Some(clock) => clock.nanos(),
     }
 }
 
@@ -151,7 +176,7 @@ impl Idle {
 impl Handle {
     /// The token's deadline can be moved; there is none yet. The token is new.
     pub(crate) fn make_movable(&self, moving: Arc<Moving>, cause: Option<Cause>) {
-        let extension = self.put_extension();
+        let extension = self.put_extension_by(moving.clock.clone());
         // SAFETY: the token's extension, which it has as long as it is held.
         let timing = unsafe { &extension.as_ref().timing };
         timing.entry.set_owner(self.0.as_ptr().cast());
@@ -189,9 +214,21 @@ impl Handle {
             let moment = to.map(clock::moment_of);
             // SAFETY: not FIRING, and the handle keeps the node; the owner was set when the token was made. The pointer is
             // to all of the extension.
-            match unsafe { timer::move_to(extension.cast(), seen, moment) } {
-                // One that was not armed may have passed and be through since it was looked at.
-                Ok(()) => return seen.is_armed() || !self.is_cancelled(),
+            let step = unsafe {
+                match timing.alarm() {
+                    None => timer::move_to(extension.cast(), seen, moment),
+                    Some(alarm) => alarm.move_to(extension.cast(), seen, to),
+                }
+            };
+            match step {
+                Ok(()) => {
+                    // One that was not armed may have passed and be through since it was looked at.
+                    let in_time = seen.is_armed() || !self.is_cancelled();
+                    if let Some(alarm) = timing.alarm() {
+                        alarm.catch_up(to);
+                    }
+                    return in_time;
+                }
                 Err(now) => seen = now,
             }
         }
@@ -209,13 +246,18 @@ impl Handle {
         }
     }
 
-    /// Sets the deadline for the first and only time, and its cause. By one caller, and the token is movable.
-    pub(crate) fn start_deadline(&self, at: u64, cause: Cause) {
-        let Some(extension) = self.node().link.extension() else {
+    /// Sets the deadline for the first and only time, so many nanoseconds from now, and its cause. By one caller, and the token
+    /// is movable.
+    pub(crate) fn start_deadline(&self, after: u64, cause: Cause) {
+        let Some(timing) = self.node().link.extension().map(|e| &e.timing) else {
+            return;
+        };
+        let Some(moving) = timing.moving() else {
             return;
         };
         // SAFETY: the caller's promise: nobody has armed it, nor does anybody else.
-        unsafe { extension.timing.set_cause(cause) };
+        unsafe { timing.set_cause(cause) };
+        let at = moving.now().saturating_add(after);
         self.move_deadline(|_| Some(at));
     }
 }

@@ -12,7 +12,6 @@ use core::pin::Pin;
 use core::task;
 use http::Method;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
-use std::time::Instant;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Ending {
@@ -73,8 +72,8 @@ impl Lifetime {
 
     /// By our own clock: whoever else has a timer for the same moment, and is woken by it, finds us no later than itself.
     pub(super) fn is_past(&self) -> bool {
-        let deadline = self.context().deadline();
-        deadline.is_some_and(|deadline| deadline <= Instant::now())
+        let ctx = self.context();
+        ctx.deadline().is_some_and(|deadline| deadline <= ctx.now())
     }
 
     /// Whether the deadline has passed; the task is woken when it does.

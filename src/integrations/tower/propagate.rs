@@ -95,7 +95,7 @@ impl PropagateLayer {
         ctx.check_cause()?;
         let mut told = None;
         if let Some(deadline) = ctx.deadline() {
-            let now = Instant::now();
+            let now = ctx.now();
             let left = deadline.saturating_duration_since(now);
             let mut left = left.saturating_sub(self.reserve);
             if left.is_zero() || left < self.minimum {
@@ -177,7 +177,7 @@ impl Call {
     /// Why the context is done, if its deadline has passed by our own clock.
     fn past(&self) -> Option<Cause> {
         let ctx = self.done.context();
-        let is_past = ctx.deadline().is_some_and(|at| at <= Instant::now());
+        let is_past = ctx.deadline().is_some_and(|at| at <= ctx.now());
         match ctx.cause() {
             Some(cause) if cause.kind() == ContextError::DeadlineExceeded => Some(cause),
             // A cancel was first.
@@ -189,7 +189,7 @@ impl Call {
     /// The same of what the other end was told: then what it says of an end is what we have said.
     fn over(&self) -> Option<Cause> {
         self.past().or_else(|| {
-            let is_over = self.told.is_some_and(|at| at <= Instant::now());
+            let is_over = self.told.is_some_and(|at| at <= self.done.context().now());
             let is_done = self.done.context().is_done();
             (is_over && !is_done).then(|| ContextError::DeadlineExceeded.into())
         })

@@ -15,7 +15,6 @@ use core::panic::Location;
 use core::time::Duration;
 use http::header::{HeaderName, UPGRADE};
 use http::{Method, Request};
-use std::time::Instant;
 
 #[derive(Clone)]
 pub(super) struct Settings {
@@ -91,7 +90,7 @@ impl Settings {
     ) -> Result<Begun, Answer> {
         let counters = &self.shared.counters;
         counters.received();
-        let now = self.has_deadlines().then(Instant::now);
+        let now = self.has_deadlines().then(|| self.ctx.now());
         let (mut said, well) = headers::earliest(&self.from, request.headers(), protocol);
         if well.is_err() {
             counters.malformed();
