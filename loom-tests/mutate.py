@@ -39,8 +39,9 @@ ROOT = HERE.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "mutants"
 
 # Files without an ordering of the crate's own that models run: but for park.rs the folder sync wraps the atomics
-# themselves, by_hand.rs is the models', and how threads are started and held back is not part of a model.
-NOT_MUTATED = {"by_hand.rs", "thread.rs", "crew.rs", "pressure.rs"}
+# themselves, by_hand.rs is the models', and neither how threads are started and held back nor what is in a static
+# is part of a model.
+NOT_MUTATED = {"by_hand.rs", "thread.rs", "crew.rs", "pressure.rs", "fixed.rs"}
 
 WEAKER = {
     "AcqRel": ["Acquire", "Release", "Relaxed"],
@@ -57,15 +58,17 @@ TOPICS = {
     "callback.rs": ["callback"],
     "cancel.rs": ["cancel", "cause", "recycle", "any_of", "room", "deadline"],
     "children.rs": ["create", "shard", "recycle", "room"],
-    "deadline.rs": ["deadline", "foreign"],
+    "deadline.rs": ["deadline", "foreign", "moving"],
     "elsewhere.rs": ["foreign"],
-    "entry.rs": ["service", "deadline"],
+    "entry.rs": ["service", "deadline", "moving"],
     "extension.rs": ["cause", "shard", "any_of", "weak"],
     "body.rs": ["group"],
     "foreign.rs": ["foreign"],
+    "grace.rs": ["moving"],
     "inbox.rs": ["service", "deadline"],
     "limit.rs": ["group"],
     "outcomes.rs": ["group"],
+    "moving.rs": ["moving"],
     "park.rs": ["park"],
     "place.rs": ["group"],
     "pool.rs": ["service", "deadline"],
@@ -225,7 +228,7 @@ def mutate(src, steps):
                 function = found[1]
                 # Several functions may have one name.
                 seen = seen_in.setdefault(function, {})
-            in_use = in_use or line.startswith("use ")
+            in_use = in_use or line.lstrip().startswith("use ")
             is_use, in_use = in_use, in_use and not line.endswith(";")
             if is_use or "mutant_step" in line:
                 if not is_use and re.search(ORDERING, line):
@@ -273,7 +276,8 @@ def build():
     tree = TARGET / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
-    for name in ["src", "loom-tests"]:
+    # The documents are part of the library's own.
+    for name in ["src", "docs", "loom-tests"]:
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("target"))
     for name in ["README.md", "Cargo.lock"]:
         if (ROOT / name).exists():

@@ -53,6 +53,20 @@ pub fn set_thread_number(number: usize) {
     sync::thread::set_number(number);
 }
 
+/// For models: puts shards under a token, as two threads do that meet there.
+#[cfg(cancel_tree_loom)]
+#[doc(hidden)]
+pub fn shard(token: &CancellationToken) {
+    token.handle().grow();
+}
+
+/// For models: how many rooms the token's waiters have made. No other thread is at it.
+#[cfg(cancel_tree_loom)]
+#[doc(hidden)]
+pub fn rooms(token: &CancellationToken) -> usize {
+    token.handle().rooms()
+}
+
 /// For models: how threads sleep there, and wait.
 #[cfg(cancel_tree_loom)]
 #[doc(hidden)]

@@ -91,6 +91,15 @@ fn explore<F: Fn() + Send + Sync + 'static>(bound: Option<usize>, f: F) {
     );
 }
 
+/// Runs `f` as one step: no other thread comes in between. For what only has to have been done, no matter in which order:
+/// so the orders that matter are found.
+pub fn at_once<T>(f: impl FnOnce() -> T) -> T {
+    loom::stop_exploring();
+    let result = f();
+    loom::explore();
+    result
+}
+
 /// Leaves `n` free nodes below `token`, or one more: chunks have one and two nodes here.
 pub fn seed(token: &Token, n: usize) {
     let children: Vec<Token> = (0..n).map(|_| token.child_token()).collect();

@@ -471,6 +471,25 @@ impl Node {
     }
 }
 
+/// For models, which come to what they are about sooner: what two threads that meet bring about, and how many rooms they
+/// have made.
+#[cfg(cancel_tree_loom)]
+impl Handle {
+    pub(crate) fn grow(&self) {
+        self.node().grow();
+    }
+
+    pub(crate) fn rooms(&self) -> usize {
+        let rooms = |home: &Node| {
+            // SAFETY: the model's other threads have ended.
+            let children = unsafe { home.children() };
+            children.filter(|node| node.word.load().is_room()).count()
+        };
+        let home = self.node().home();
+        rooms(home) + self.node().other_homes(home).map(rooms).sum::<usize>()
+    }
+}
+
 /// The shards of a parent.
 pub(super) fn shards_of<'a>(first: NonNull<Node>) -> impl Iterator<Item = &'a Node> {
     // SAFETY: the caller has them from an extension of a node that it holds.

@@ -1,7 +1,8 @@
 //! Rooms: a token's third waiter and those after it. Rooms have two seats here.
 
+use cancel_tree::{rooms, set_thread_number, shard};
 use cancel_tree_loom::{
-    model, model_in_all_orders, poll, reached, spawn, Data, Probe, Reason, Token, USUAL,
+    at_once, model, model_in_all_orders, poll, reached, spawn, Data, Probe, Reason, Token, USUAL,
 };
 use std::future::Future;
 use std::mem;
@@ -390,6 +391,214 @@ fn room_listed_vs_top_taken_off() {
     });
 }
 
+// How rooms are found. Who waits follows pointers that others have written a moment ago, and what they lead to has to be
+// there for it, too: also where it has seen nothing else of the others, and comes by a pointer that it has read before.
+// So it has its futures from the beginning: to clone a token or to drop one is to learn what others have done.
+
+/// A future that does not wait yet.
+fn idle(token: &Token) -> Waiting {
+    Box::pin(token.clone().cancelled_owned())
+}
+
+fn begin(mut future: Waiting, waker: &Waker) -> Waiting {
+    assert!(!poll(&mut future, waker));
+    future
+}
+
+/// A room that was on top goes there again, above one that is new: who has come to it before that goes down to the new one.
+#[test]
+fn room_listed_again_above_a_new_one_vs_way_down() {
+    model_in_all_orders(Some(2), || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let mut crowd = crowd_with_a_full_room(Token::new(), &first);
+        let leaver = crowd.waiting.pop();
+        let (future, waker) = (idle(&crowd.token), probe.waker());
+        let task = spawn(move || begin(future, &waker));
+        let mine = at_once(|| {
+            let new = waiting(&crowd.token, &probe.waker());
+            drop(leaver);
+            new
+        });
+        let other = task.join().unwrap();
+        crowd.token.cancel();
+        assert_eq!((first.woken(), probe.woken()), (2, 2));
+        drop((mine, other));
+    });
+}
+
+/// The same, and who has come to it before that puts the new one under another room, and goes down from there.
+#[test]
+fn room_listed_again_above_a_new_one_vs_room_listed() {
+    model_in_all_orders(Some(2), || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let mut crowd = crowd_with_a_full_room(Token::new(), &first);
+        let below = crowd.waiting.pop().unwrap();
+        for _ in 0..2 {
+            crowd.waiting.push(waiting(&crowd.token, &first.waker()));
+        }
+        let leaver = crowd.waiting.pop();
+        let (future, wakers) = (idle(&crowd.token), [probe.waker(), probe.waker()]);
+        let task = spawn(move || {
+            // Leaves the room, which is listed by that, and takes the seat again.
+            let below = begin(below, &wakers[0]);
+            [below, begin(future, &wakers[1])]
+        });
+        let mine = at_once(|| {
+            let new = waiting(&crowd.token, &probe.waker());
+            drop(leaver);
+            new
+        });
+        let others = task.join().unwrap();
+        crowd.token.cancel();
+        assert_eq!((first.woken(), probe.woken()), (3, 3));
+        drop((mine, others));
+    });
+}
+
+/// A room that is full is taken off, and what comes to the top by that is new.
+#[test]
+fn room_taken_off_a_new_one_vs_seat_in_that() {
+    // Too many executions at 2: bound 1.
+    model(Some(1), || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let mut crowd = crowd_with_a_full_room(Token::new(), &first);
+        let leaver = crowd.waiting.pop();
+        let (future, waker) = (idle(&crowd.token), probe.waker());
+        let task = spawn(move || begin(future, &waker));
+        let mine = at_once(|| {
+            let new = waiting(&crowd.token, &probe.waker());
+            drop(leaver);
+            let more = [0; 2].map(|_| waiting(&crowd.token, &probe.waker()));
+            (new, more)
+        });
+        let other = task.join().unwrap();
+        crowd.token.cancel();
+        assert_eq!((first.woken(), probe.woken()), (2, 4));
+        drop((mine, other));
+    });
+}
+
+/// A token with shards, in each of which a room is full.
+fn crowd_in_shards(first: &Probe) -> Crowd {
+    let token = Token::new();
+    let child = token.child_token();
+    shard(&token);
+    let waiting = (0..6).map(|i| {
+        set_thread_number(1 + i / 3);
+        waiting(&token, &first.waker())
+    });
+    let waiting = waiting.collect();
+    Crowd {
+        token,
+        waiting,
+        _child: child,
+    }
+}
+
+/// A thread whose own rooms are full sits down in one that another thread has made a moment ago.
+#[test]
+fn new_room_vs_seat_in_it_by_another_shard() {
+    model_in_all_orders(Some(2), || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let crowd = crowd_in_shards(&first);
+        let (future, waker) = (idle(&crowd.token), probe.waker());
+        let task = spawn(move || {
+            set_thread_number(1);
+            begin(future, &waker)
+        });
+        let mine = waiting(&crowd.token, &probe.waker());
+        let other = task.join().unwrap();
+        assert!((3..=4).contains(&rooms(&crowd.token)));
+        crowd.token.cancel();
+        assert_eq!((first.woken(), probe.woken()), (6, 2));
+        drop((mine, other));
+    });
+}
+
+/// Two put a room after the same one; one of them goes on from its own to the other one, of which it has seen nothing else.
+#[test]
+fn next_room_vs_next_room_and_on_to_that() {
+    // Too many executions at 2: bound 1.
+    model_in_all_orders(Some(1), || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let crowd = crowd_with_a_full_room(Token::new(), &first);
+        let [one, two, three, four] = [0; 4].map(|_| (idle(&crowd.token), probe.waker()));
+        let task = spawn(move || at_once(|| begin(one.0, &one.1)));
+        let mine = [two, three, four].map(|(future, waker)| begin(future, &waker));
+        let other = task.join().unwrap();
+        crowd.token.cancel();
+        assert_eq!((first.woken(), probe.woken()), (3, 4));
+        drop((mine, other));
+    });
+}
+
+/// Fills `seats` more, and says how many rooms there are.
+fn rooms_when_full(crowd: &mut Crowd, probe: &Probe, seats: usize) -> usize {
+    for _ in 0..seats {
+        crowd.waiting.push(waiting(&crowd.token, &probe.waker()));
+    }
+    rooms(&crowd.token)
+}
+
+/// Both rooms are in the ring, and in the end all their seats are found.
+#[test]
+fn first_room_vs_first_room_and_all_are_found() {
+    model(Some(2), || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let mut crowd = crowd(Token::new(), &first);
+        let (token, waker) = (crowd.token.clone(), probe.waker());
+        let task = spawn(move || waiting(&token, &waker));
+        let mine = waiting(&crowd.token, &probe.waker());
+        let other = task.join().unwrap();
+        assert_eq!(rooms_when_full(&mut crowd, &probe, 4), 3);
+        crowd.token.cancel();
+        assert_eq!(probe.woken(), 6);
+        drop((mine, other));
+    });
+}
+
+#[test]
+fn next_room_vs_next_room_and_all_are_found() {
+    model(Some(2), || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let mut crowd = crowd_with_a_full_room(Token::new(), &first);
+        let (token, waker) = (crowd.token.clone(), probe.waker());
+        let task = spawn(move || waiting(&token, &waker));
+        let mine = waiting(&crowd.token, &probe.waker());
+        let other = task.join().unwrap();
+        assert_eq!(rooms_when_full(&mut crowd, &probe, 4), 4);
+        crowd.token.cancel();
+        assert_eq!(probe.woken(), 6);
+        drop((mine, other));
+    });
+}
+
+/// Who leaves says that its room is in the stack: that changes nothing else of its word.
+#[test]
+fn seat_left_in_a_full_room_off_the_stack_vs_close() {
+    model_in_all_orders(Some(2), || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let mut crowd = crowd_with_a_full_room(Token::new(), &first);
+        let future = waiting(&crowd.token, &probe.waker());
+        let leaver = crowd.waiting.pop();
+        let token = crowd.token.clone();
+        let canceller = spawn(move || token.cancel());
+        drop(leaver);
+        canceller.join().unwrap();
+        assert!((2..=3).contains(&first.woken()));
+        assert_eq!(probe.woken(), 1);
+        drop((crowd, future));
+    });
+}
+
 /// Each waker is taken by one canceller.
 #[test]
 fn close_vs_close_from_above() {
@@ -402,6 +611,26 @@ fn close_vs_close_from_above() {
         root.cancel();
         thread.join().unwrap();
         assert_eq!(first.woken(), 3);
+    });
+}
+
+/// Who is refused has its waker back before it has said that it takes it: no second canceller does.
+#[test]
+fn seat_refused_vs_close_vs_close() {
+    model(Some(2), || {
+        let first = Probe::new();
+        let probe = Probe::new();
+        let crowd = crowd_with_a_room(Token::new(), &first);
+        let cancellers = [0; 2].map(|_| {
+            let token = crowd.token.clone();
+            spawn(move || token.cancel())
+        });
+        let (ready, future) = wait(&crowd.token, &probe.waker());
+        for thread in cancellers {
+            thread.join().unwrap();
+        }
+        assert_eq!(probe.woken(), !ready as usize);
+        drop((future, crowd));
     });
 }
 
