@@ -77,7 +77,7 @@ impl Moving {
         // Relaxed, all here: a slot is its thread's, and what it says is no more than a number.
         let first = &idle.slots[0];
         if first.thread.load(Relaxed) == this {
-            first.touched.store(now, Relaxed);
+            first.touch(now);
         } else {
             idle.touch_elsewhere(this, now);
         }
@@ -114,6 +114,16 @@ impl Moving {
     }
 }
 
+impl Slot {
+    /// By the thread whose it is. An earlier touch that is told later changes nothing.
+    #[inline]
+    fn touch(&self, now: u64) {
+        if self.touched.load(Relaxed) < now {
+            self.touched.store(now, Relaxed);
+        }
+    }
+}
+
 impl Idle {
     #[cold]
     fn touch_elsewhere(&self, this: usize, now: u64) {
@@ -126,7 +136,7 @@ impl Idle {
                 };
             }
             if owner == this {
-                slot.touched.store(now, Relaxed);
+                slot.touch(now);
                 return;
             }
         }
