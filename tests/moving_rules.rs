@@ -609,3 +609,34 @@ fn they_show_how_they_came_to_be() {
         "background.with_cancel.with_moving_deadline"
     );
 }
+
+/// A later touch counts, whichever comes first; also of one thread, and of those that have no place of their own.
+#[test]
+fn an_earlier_touch_that_is_told_later_changes_nothing() {
+    let start = Instant::now();
+    let (ctx, guard) = Context::background().with_idle_timeout(LONG);
+    guard.touch_at(start + ms(500));
+    guard.touch_at(start + ms(200));
+    assert_eq!(ctx.deadline(), Some(start + ms(500) + LONG));
+    for n in 1..6 {
+        thread::scope(|scope| {
+            let touch = || {
+                guard.touch_at(start + ms(500 + n));
+                guard.touch_at(start + ms(300));
+            };
+            scope.spawn(touch).join().unwrap();
+        });
+        assert_eq!(ctx.deadline(), Some(start + ms(500 + n) + LONG));
+    }
+}
+
+/// What is below a context that is done has the deadline that this one had.
+#[test]
+fn a_grace_of_what_is_done_changes_no_deadline() {
+    let end = Instant::now() + LONG;
+    let (ctx, guard) = Context::background().with_movable_deadline(end);
+    guard.cancel();
+    let below = ctx.with_grace(ms(1));
+    assert_eq!((ctx.deadline(), below.deadline()), (Some(end), Some(end)));
+    assert!(below.shield().deadline().unwrap() < end);
+}

@@ -5,17 +5,24 @@
 //! `fuzz/run.sh 1800 contexts`
 #![no_main]
 
+#[path = "contexts/groups.rs"]
+mod groups;
+#[path = "contexts/moving.rs"]
+mod moving;
+
 use arbitrary::Arbitrary;
 use cancel_tree::{
-    CancelGuard, CancellationToken, Canceller, Cause, Context, ContextError, DoneOwned, DoneSignal,
-    DropGuard, Due, ForeignContext, Registration, Service, WaitForCancellationFutureOwned,
+    CancelGuard, CancellationToken, Canceller, Cause, Context, ContextError, DeadlineGuard,
+    DoneOwned, DoneSignal, DropGuard, Due, ForeignContext, IdleGuard, Registration, Service,
+    WaitForCancellationFutureOwned,
 };
-use cancel_tree_fuzz::oracle::{self, Action, Oracle, Waiter};
+use cancel_tree_fuzz::oracle::{self, earlier, Action, Oracle, Span, Waiter};
 use cancel_tree_fuzz::probes::{catching, on_a_worker, planned_panic, values_of, with_value};
-use cancel_tree_fuzz::probes::{Bell, Reason, Value, GUARD_DROPPED, KINDS};
+use cancel_tree_fuzz::probes::{Bell, Reason, Value, GUARD_DROPPED, KINDS, OVER};
 use cancel_tree_fuzz::{allocations, clock};
 use libfuzzer_sys::fuzz_target;
 use std::any::{Any, TypeId};
+use std::collections::BTreeSet;
 use std::future::{pending, Future};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, Once};
@@ -65,6 +72,13 @@ enum Step {
     Fire(u8),
     Purge,
     EndOfThread,
+    Movable(u8, Option<When>),
+    Idle(u8, u8, u8),
+    Move(u8, moving::Move),
+    Touch(u8, When),
+    WithGrace(u8, moving::Period),
+    Shield(u8),
+    Group(groups::Step),
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -139,23 +153,26 @@ enum Unregister {
 
 // ----- what there is ------------------------------------------------------------------------------
 
+#[derive(Clone)]
 struct Ctx {
     /// None: never done.
     fact: Option<usize>,
-    deadline: Option<Instant>,
+    limit: Limit,
     values: [Option<u32>; KINDS],
     shown: Shown,
+    /// The grace that it is under.
+    under: Option<moving::Under>,
+    /// Which graces it keeps.
+    keeps: Vec<usize>,
     ctx: Context,
 }
 
-impl Clone for Ctx {
-    fn clone(&self) -> Ctx {
-        Ctx {
-            ctx: self.ctx.clone(),
-            shown: self.shown.clone(),
-            ..*self
-        }
-    }
+/// Its deadline.
+#[derive(Clone, Copy)]
+enum Limit {
+    Fixed(Option<Span>),
+    /// One above moves: as it is at the moment.
+    Asked,
 }
 
 /// The steps that led to a context, anew from each value on.
@@ -179,18 +196,30 @@ impl Shown {
         shown
     }
 
+    /// The values are others from here on, and the step is no value's.
+    fn anew(&self, step: Option<&str>) -> Shown {
+        let mut shown = self.clone();
+        shown
+            .0
+            .push(step.iter().map(|step| step.to_string()).collect());
+        shown
+    }
+
     /// Of more than 16 steps without a value, 15 are remembered.
     fn text(&self) -> String {
         let part = |steps: &Vec<String>| match steps.len() {
             0..=16 => steps.join("."),
             n => format!("….{}", steps[n - 15..].join(".")),
         };
-        self.0.iter().map(part).collect::<Vec<_>>().join(".")
+        let parts = self.0.iter().filter(|steps| !steps.is_empty());
+        parts.map(part).collect::<Vec<_>>().join(".")
     }
 }
 
 enum Right {
     Guard(CancelGuard),
+    Deadline(DeadlineGuard),
+    Idle(IdleGuard),
     Canceller(Canceller),
     DropGuard(DropGuard),
 }
@@ -207,6 +236,8 @@ struct Task {
     waiting: Waiting,
     bell: Arc<Bell>,
     ready: bool,
+    /// Which graces its context keeps.
+    keeps: Vec<usize>,
 }
 
 /// A callback of the oracle's.
@@ -314,6 +345,9 @@ struct World {
     anchors: Vec<(usize, Right)>,
     /// By fact: no callback may be left here, for it could stay for ever.
     loses_callbacks: Vec<bool>,
+    groups: groups::All,
+    /// When this step began, by the real clock.
+    since: Instant,
 }
 
 fn pick(len: usize, n: u8) -> Option<usize> {
@@ -332,6 +366,10 @@ impl World {
                 ContextError::DeadlineExceeded,
                 // GUARD_DROPPED.
                 ContextError::Cancelled,
+                // IDLE.
+                ContextError::DeadlineExceeded,
+                // PANICKED.
+                ContextError::Cancelled,
             ],
             life: Arc::new(()),
             contexts: Vec::new(),
@@ -345,6 +383,8 @@ impl World {
             due: Vec::new(),
             anchors: Vec::new(),
             loses_callbacks: Vec::new(),
+            groups: groups::All::default(),
+            since: Instant::now(),
         };
         if turned {
             world.turn_to(now);
@@ -356,6 +396,13 @@ impl World {
         let loses = parents.iter().any(|&parent| self.loses_callbacks[parent]);
         self.loses_callbacks.push(loses);
         self.oracle.add(parents)
+    }
+
+    fn kind_of(&self, cause: u32) -> ContextError {
+        match cause < OVER {
+            true => self.causes[cause as usize],
+            false => ContextError::DeadlineExceeded,
+        }
     }
 
     /// A cause of its own, or none.
@@ -390,20 +437,36 @@ impl World {
         &mut self,
         from: Option<&Ctx>,
         fact: Option<usize>,
-        deadline: Option<Instant>,
+        limit: Limit,
         shown: Shown,
         ctx: Context,
     ) {
-        let values = from.map_or([None; KINDS], |from| from.values);
         let ctx = Ctx {
             fact,
-            deadline,
-            values,
+            limit,
+            values: from.map_or([None; KINDS], |from| from.values),
             shown,
+            under: from.and_then(|from| from.under),
+            keeps: from.map_or_else(Vec::new, |from| from.keeps.clone()),
             ctx,
         };
         self.contexts.push(ctx);
         self.show(self.contexts.len() - 1);
+    }
+
+    fn deadline_of(&self, ctx: &Ctx) -> Option<Span> {
+        match (ctx.limit, ctx.fact) {
+            (Limit::Fixed(deadline), _) => deadline,
+            (Limit::Asked, fact) => self.oracle.deadline(fact.unwrap()).0,
+        }
+    }
+
+    /// Of what is derived, without a deadline of its own.
+    fn limit_below(&self, from: &Ctx, fact: usize) -> Limit {
+        match from.limit {
+            Limit::Asked if self.oracle.is_cancelled(fact) => Limit::Fixed(self.deadline_of(from)),
+            limit => limit,
+        }
     }
 
     /// Without how far a deadline is away.
@@ -445,7 +508,11 @@ impl World {
                 let ticks = u64::from(n) << (6 * (power % 6));
                 self.now + ticks_long(ticks) + BITS[usize::from(bit % 4)]
             }
-            When::Like(n, bit) => match self.ctx(n).and_then(|i| self.contexts[i].deadline) {
+            When::Like(n, bit) => match self
+                .ctx(n)
+                .and_then(|i| self.deadline_of(&self.contexts[i]))
+                .map(|like| like.1)
+            {
                 Some(like) if like >= clock::start() => like + BITS[usize::from(bit % 4)],
                 // A bit more could be a bit too much for the real clock.
                 Some(_) => clock::base(),
@@ -466,26 +533,41 @@ impl World {
     ) {
         let from = self.contexts[i].clone();
         let fact = self.fact(Vec::from_iter(from.fact));
-        let (deadline, shown) = match from.deadline {
-            Some(above) if above <= deadline => (above, "with_deadline(later)"),
-            _ => {
-                self.expire_at(fact, deadline, cause.unwrap_or(1));
-                (deadline, "with_deadline")
-            }
+        let is_later = match from.limit {
+            Limit::Fixed(Some(above)) => above.0 <= deadline,
+            _ => false,
+        };
+        let (limit, shown) = if is_later {
+            (self.limit_below(&from, fact), "with_deadline(later)")
+        } else {
+            self.expire_at(fact, deadline, cause.unwrap_or(1), true);
+            let own = (deadline, deadline);
+            let limit = match from.limit {
+                Limit::Asked if !self.oracle.is_cancelled(fact) => Limit::Asked,
+                Limit::Asked => Limit::Fixed(earlier(self.deadline_of(&from), Some(own))),
+                Limit::Fixed(_) => Limit::Fixed(Some(own)),
+            };
+            (limit, "with_deadline")
         };
         let shown = from.shown.then(shown);
-        self.push(Some(&from), Some(fact), Some(deadline), shown, made.0);
+        self.push(Some(&from), Some(fact), limit, shown, made.0);
         self.rights.push((fact, Right::Guard(made.1)));
     }
 
-    fn expire_at(&mut self, fact: usize, deadline: Instant, cause: u32) {
+    /// `is_own`: it can be told from a cancel.
+    fn expire_at(&mut self, fact: usize, deadline: Instant, cause: u32, is_own: bool) {
         if self.oracle.is_cancelled(fact) {
             return;
         }
-        if deadline <= Instant::now() {
-            self.oracle.cancel(fact, cause);
-        } else if let Some(tick) = clock::tick_of(deadline) {
-            self.oracle.set_deadline(fact, tick, cause);
+        let at = (deadline, deadline);
+        let has_passed = deadline <= Instant::now();
+        if has_passed && is_own {
+            self.oracle.expire_at_birth(fact, at, [cause]);
+        } else if clock::tick_of(deadline).is_some() {
+            self.oracle.set_deadline(fact, at, [cause]);
+            if has_passed {
+                self.oracle.cancel(fact, cause);
+            }
         }
     }
 
@@ -503,11 +585,13 @@ impl World {
         };
         let after = Instant::now();
         // The real clock has a part in it: what came of it is taken over.
-        let own = match (made.0.deadline(), self.contexts[i].deadline) {
-            (seen, Some(above)) if seen == Some(above) => after + timeout,
-            (seen, _) => seen.unwrap(),
+        let own = match made.0.deadline() {
+            // That of one above. Its own is not known to the nanosecond: those below may ask for it later.
+            Some(seen) if seen >= before + timeout => seen,
+            // Or none: it is too far away to be asked for.
+            _ => return,
         };
-        assert!(before + timeout <= own && own <= after + timeout);
+        assert!(own <= after + timeout);
         self.with_deadline(i, own, number, made);
     }
 
@@ -527,6 +611,7 @@ impl World {
             for source in &mut sources {
                 let (ctx, guard) = source.ctx.with_cancel();
                 let fact = self.fact(Vec::from_iter(source.fact));
+                source.limit = self.limit_below(source, fact);
                 source.fact = Some(fact);
                 source.shown = source.shown.then("with_cancel");
                 source.ctx = ctx;
@@ -536,11 +621,19 @@ impl World {
         let parents = sources.iter().filter_map(|source| source.fact).collect();
         let fact = self.any_of(parents, anchored);
         let ctx = Context::any_of(sources.iter().map(|source| &source.ctx));
-        let deadline = sources.iter().filter_map(|source| source.deadline).min();
+        let asks = sources
+            .iter()
+            .any(|source| matches!(source.limit, Limit::Asked));
+        let limit = if asks && !self.oracle.is_cancelled(fact) {
+            Limit::Asked
+        } else {
+            let deadlines = sources.iter().map(|source| self.deadline_of(source));
+            Limit::Fixed(deadlines.fold(None, earlier))
+        };
         let shown = sources
             .first()
             .map_or(Shown::new("any_of"), |first| first.shown.then("any_of"));
-        self.push(sources.first(), Some(fact), deadline, shown, ctx);
+        self.push(sources.first(), Some(fact), limit, shown, ctx);
     }
 
     fn any_of_tokens(&mut self, Few(how_many, which): Few, anchored: bool) {
@@ -584,10 +677,11 @@ impl World {
             self.oracle.cancel(fact, number);
         }
         if let Some(deadline) = deadline {
-            self.expire_at(fact, deadline, 1);
+            self.expire_at(fact, deadline, 1, false);
         }
+        let limit = Limit::Fixed(deadline.map(|deadline| (deadline, deadline)));
         let shown = Shown::new("foreign");
-        self.push(None, Some(fact), deadline, shown, ctx);
+        self.push(None, Some(fact), limit, shown, ctx);
         self.contexts.last_mut().unwrap().values[0] = with_value.then_some(number);
         self.neighbours.push(Neighbour {
             fact,
@@ -652,7 +746,7 @@ impl World {
 
     // ----- waiting ----------------------------------------------------------------------------
 
-    fn wait(&mut self, fact: Option<usize>, waiting: Waiting, panics: bool) {
+    fn wait(&mut self, fact: Option<usize>, waiting: Waiting, panics: bool, keeps: Vec<usize>) {
         let waiter = Waiter {
             fact,
             pending: false,
@@ -664,6 +758,7 @@ impl World {
             waiting,
             bell: Bell::new(panics),
             ready: false,
+            keeps,
         });
         self.poll(self.tasks.len() - 1);
     }
@@ -686,9 +781,8 @@ impl World {
             Some(fact) => {
                 assert_eq!(task.ready, self.oracle.is_cancelled(fact));
                 if let Poll::Ready(Some(error)) = error {
-                    let kinds = &self.causes;
                     let possible = self.oracle.verdict(fact);
-                    let mut possible = possible.map(|cause| kinds[cause as usize]);
+                    let mut possible = possible.map(|cause| self.kind_of(cause));
                     assert!(possible.any(|kind| kind == error));
                 }
             }
@@ -855,6 +949,7 @@ impl World {
     // ----- time -------------------------------------------------------------------------------
 
     fn turn_to(&mut self, now: Instant) {
+        self.note_held();
         self.now = now;
         let due = self.oracle.expire(clock::tick(now));
         self.oracle.fire(due);
@@ -863,6 +958,7 @@ impl World {
     }
 
     fn expire_to(&mut self, now: Instant) {
+        self.note_held();
         self.now = now;
         let known = self.oracle.expire(clock::tick(now));
         // Runs no user code.
@@ -871,6 +967,7 @@ impl World {
     }
 
     fn fire(&mut self, i: usize) {
+        self.note_held();
         let (due, known) = self.due.remove(i);
         self.oracle.fire(known);
         on_a_worker(|| due.fire());
@@ -879,13 +976,16 @@ impl World {
     // ----- steps ------------------------------------------------------------------------------
 
     fn step(&mut self, step: Step) {
+        self.note_held();
         match step {
             Step::Root(Root::Background) => {
                 let shown = Shown::new("background");
-                self.push(None, None, None, shown, Context::background());
+                let limit = Limit::Fixed(None);
+                self.push(None, None, limit, shown, Context::background());
             }
             Step::Root(Root::Todo) => {
-                self.push(None, None, None, Shown::new("todo"), Context::todo());
+                let (limit, shown) = (Limit::Fixed(None), Shown::new("todo"));
+                self.push(None, None, limit, shown, Context::todo());
             }
             Step::Root(Root::Token) => {
                 let fact = self.fact(vec![]);
@@ -900,7 +1000,8 @@ impl World {
                 };
                 let fact = self.fact(Vec::from_iter(from.fact));
                 let shown = from.shown.then("with_cancel");
-                self.push(Some(&from), Some(fact), from.deadline, shown, ctx);
+                let limit = self.limit_below(&from, fact);
+                self.push(Some(&from), Some(fact), limit, shown, ctx);
                 self.rights.push((fact, Right::Guard(guard)));
             }
             Step::WithDeadline(n, when) => {
@@ -932,14 +1033,19 @@ impl World {
                 let number = self.causes.len() as u32 * 256 + self.contexts.len() as u32 % 256;
                 let (ctx, type_name) = with_value(&from.ctx, kind, number, &self.life);
                 let shown = from.shown.with_value(type_name);
-                self.push(Some(&from), from.fact, from.deadline, shown, ctx);
+                self.push(Some(&from), from.fact, from.limit, shown, ctx);
                 self.contexts.last_mut().unwrap().values[kind] = Some(number);
             }
             Step::WithoutCancel(n) => {
                 let Some(i) = self.ctx(n) else { return };
                 let from = self.contexts[i].clone();
-                let shown = from.shown.then("without_cancel");
-                self.push(Some(&from), None, None, shown, from.ctx.without_cancel());
+                let mut shown = from.shown.then("without_cancel");
+                if from.under.is_some() {
+                    shown = shown.anew(None);
+                }
+                let ctx = from.ctx.without_cancel();
+                self.push(Some(&from), None, Limit::Fixed(None), shown, ctx);
+                self.contexts.last_mut().unwrap().under = None;
             }
             Step::AnyOf(few, anchored) => self.any_of_contexts(few, anchored),
             Step::Foreign(kind, when, with_value, may_go) => {
@@ -997,8 +1103,12 @@ impl World {
                 let Some(i) = self.token(n) else { return };
                 let fact = Some(self.tokens[i].0);
                 let ctx = self.tokens[i].1.context();
-                // That of the contexts above the token; what it is then has to stay.
-                self.push(None, fact, ctx.deadline(), Shown::new("token"), ctx);
+                // That of the contexts above the token.
+                let limit = match self.oracle.deadline(self.tokens[i].0) {
+                    (_, true) => Limit::Asked,
+                    (deadline, false) => Limit::Fixed(deadline),
+                };
+                self.push(None, fact, limit, Shown::new("token"), ctx);
             }
             Step::CloneToken(n) => {
                 let Some(i) = self.token(n) else { return };
@@ -1037,6 +1147,7 @@ impl World {
                 }
             }
             Step::Wait(n, how, panics) => {
+                let mut keeps = Vec::new();
                 let (fact, waiting) = match how {
                     Wait::Token | Wait::RunOnToken => {
                         let Some(i) = self.token(n) else { return };
@@ -1054,6 +1165,7 @@ impl World {
                     Wait::Done | Wait::Run => {
                         let Some(i) = self.ctx(n) else { return };
                         let Ctx { fact, ctx, .. } = self.contexts[i].clone();
+                        keeps.clone_from(&self.contexts[i].keeps);
                         let waiting = match how {
                             Wait::Done => Waiting::Done(ctx.done_owned()),
                             _ => Waiting::Run(Box::pin(async move {
@@ -1063,7 +1175,7 @@ impl World {
                         (fact, waiting)
                     }
                 };
-                self.wait(fact, waiting, panics);
+                self.wait(fact, waiting, panics, keeps);
             }
             Step::Poll(n, other) => {
                 let Some(i) = pick(self.tasks.len(), n) else {
@@ -1098,7 +1210,12 @@ impl World {
                 }
             }
             Step::WaitNow(n) => {
-                if let Some(i) = self.ctx(n) {
+                // A thread that waits acts on a deadline that has passed by the real clock.
+                let i = self.ctx(n).filter(|&i| {
+                    let deadline = self.deadline_of(&self.contexts[i]);
+                    !deadline.is_some_and(|deadline| deadline.0 <= Instant::now())
+                });
+                if let Some(i) = i {
                     let ctx = &self.contexts[i].ctx;
                     assert_eq!(ctx.blocking_wait_timeout(Duration::ZERO), ctx.err());
                     assert_eq!(ctx.blocking_sleep(Duration::ZERO), ctx.check());
@@ -1168,6 +1285,29 @@ impl World {
                 self.expire_to(now);
             }
             Step::EndOfThread => Service::end_of_thread(),
+            Step::Movable(n, when) => {
+                if let Some(i) = self.ctx(n) {
+                    self.movable(i, when);
+                }
+            }
+            Step::Idle(n, ticks, power) => {
+                if let Some(i) = self.ctx(n) {
+                    self.idle(i, ticks, power);
+                }
+            }
+            Step::Move(n, how) => self.move_deadline(n, how),
+            Step::Touch(n, when) => self.touch(n, when),
+            Step::WithGrace(n, period) => {
+                if let Some(i) = self.ctx(n) {
+                    self.with_grace(i, period);
+                }
+            }
+            Step::Shield(n) => {
+                if let Some(i) = self.ctx(n) {
+                    self.shield(i);
+                }
+            }
+            Step::Group(step) => self.group_step(step),
         }
     }
 
@@ -1176,6 +1316,7 @@ impl World {
     }
 
     fn use_right(&mut self, i: usize, how: Use) {
+        self.note_held();
         let fact = self.rights[i].0;
         let first = !self.oracle.is_cancelled(fact);
         match how {
@@ -1186,6 +1327,10 @@ impl World {
                 let was_first = catching(|| match (right, cause) {
                     (Right::Guard(guard), None) => guard.cancel(),
                     (Right::Guard(guard), Some(cause)) => guard.cancel_with(cause),
+                    (Right::Deadline(guard), None) => guard.cancel(),
+                    (Right::Deadline(guard), Some(cause)) => guard.cancel_with(cause),
+                    (Right::Idle(guard), None) => guard.cancel(),
+                    (Right::Idle(guard), Some(cause)) => guard.cancel_with(cause),
                     (Right::Canceller(canceller), None) => canceller.cancel(),
                     (Right::Canceller(canceller), Some(cause)) => canceller.cancel_with(cause),
                     (Right::DropGuard(guard), None) => {
@@ -1199,6 +1344,8 @@ impl World {
             Use::Canceller => {
                 let right = match &self.rights[i].1 {
                     Right::Guard(guard) => Right::Canceller(guard.canceller()),
+                    Right::Deadline(guard) => Right::Canceller(guard.canceller()),
+                    Right::Idle(guard) => Right::Canceller(guard.canceller()),
                     Right::Canceller(canceller) => Right::Canceller(canceller.clone()),
                     Right::DropGuard(guard) => Right::DropGuard(guard.token().clone().drop_guard()),
                 };
@@ -1213,6 +1360,8 @@ impl World {
             }
             Use::Detach => match self.rights.swap_remove(i).1 {
                 Right::Guard(guard) => guard.detach(),
+                Right::Deadline(guard) => guard.into_guard().detach(),
+                Right::Idle(guard) => guard.into_guard().detach(),
                 Right::Canceller(canceller) => drop(canceller),
                 Right::DropGuard(guard) => self.tokens.push((fact, guard.disarm())),
             },
@@ -1221,31 +1370,60 @@ impl World {
 
     // ----- what must hold ---------------------------------------------------------------------
 
+    /// Which graces somebody has a context under: the others do not begin.
+    fn note_held(&mut self) {
+        self.oracle.note_when(self.since);
+        self.since = Instant::now();
+        let contexts = self.contexts.iter().map(|ctx| &ctx.keeps);
+        let tasks = self.tasks.iter().map(|task| &task.keeps);
+        let held = contexts.chain(tasks).chain(self.groups.keep());
+        let held: BTreeSet<usize> = held.flatten().copied().collect();
+        self.oracle.set_held(|grace| held.contains(&grace));
+    }
+
     fn check(&mut self) {
         self.catch_up();
+        self.oracle.note_when(self.since);
+        while self.oracle.has_grace_to_begin() {
+            // Nobody could say whether it has begun by now.
+            self.settle();
+            self.oracle.note_when(self.since);
+        }
         for ctx in &self.contexts {
             let cause = ctx.ctx.cause();
             let number = cause.as_ref().map(Reason::number_of);
-            let kind = number.map(|number| self.causes[number as usize]);
+            let kind = number.map(|number| self.kind_of(number));
             assert_eq!(cause.map(|cause| cause.kind()), kind);
             assert_eq!(ctx.ctx.err(), kind);
             assert_eq!(ctx.ctx.is_done(), kind.is_some());
             assert_eq!(ctx.ctx.check().err(), kind);
-            assert_eq!(ctx.ctx.deadline(), ctx.deadline);
+            match (ctx.ctx.deadline(), self.deadline_of(ctx)) {
+                (None, None) => {}
+                (Some(seen), Some((from, to))) if from <= seen && seen <= to => {}
+                (seen, known) => {
+                    panic!("the deadline {seen:?} was seen, not {known:?}: {}", ctx.ctx)
+                }
+            }
+            assert_eq!(
+                ctx.ctx.is_shielded(),
+                ctx.under.is_some_and(|u| u.is_shielded)
+            );
             assert_eq!(values_of(&ctx.ctx), ctx.values);
+            let is_own = ctx.ctx.is_own_deadline();
             match ctx.fact {
-                Some(fact) => self.oracle.observe(fact, number),
-                None => assert_eq!(number, None),
+                Some(fact) => self.oracle.observe(fact, number, Some(is_own)),
+                None => assert_eq!((number, is_own), (None, false)),
             }
         }
         for (fact, token) in &self.tokens {
             let cause = token.cause();
             let number = cause.as_ref().map(Reason::number_of);
-            let kind = number.map(|number| self.causes[number as usize]);
+            let kind = number.map(|number| self.kind_of(number));
             assert_eq!(cause.map(|cause| cause.kind()), kind);
             assert_eq!(token.is_cancelled(), kind.is_some());
-            self.oracle.observe(*fact, number);
+            self.oracle.observe(*fact, number, None);
         }
+        self.check_groups();
         for task in &self.tasks {
             let known = &self.oracle.waiters[task.number];
             // Marked, and a worker is still to wake it: a cancel from above may have been faster.
@@ -1300,6 +1478,7 @@ impl World {
 
     /// All that there is goes, in one of several orders.
     fn end(mut self, order: u8) {
+        self.end_groups(order & 32 != 0);
         let end = self.instant(When::InAges).max(self.now);
         if order & 1 != 0 {
             self.turn_to(end);

@@ -31,3 +31,13 @@ pub fn tick_of(instant: Instant) -> Option<u64> {
 pub fn tick(instant: Instant) -> u64 {
     tick_of(instant).unwrap_or(u64::MAX)
 }
+
+/// As deadlines are kept: so many times 64 ns.
+pub fn moment(instant: Instant) -> u128 {
+    (instant - base()).as_nanos().div_ceil(64)
+}
+
+/// A deadline that is later is none.
+pub fn is_for_the_timer(instant: Instant) -> bool {
+    moment(instant) < (u64::MAX >> 6).into()
+}

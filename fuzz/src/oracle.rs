@@ -4,19 +4,64 @@
 //! nobody holds does no harm here. Where the order of things is not promised (callbacks, deadlines within one
 //! tick), it keeps all causes that are possible, until one of them has been seen.
 
+use crate::clock;
+use crate::probes::{over, IDLE};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 /// What is cancelled, and the number of the cause.
 pub type Trigger = (usize, u32);
+
+/// Between these two: where the real clock has a part in it. Mostly they are the same.
+pub type Span = (Instant, Instant);
+
+/// What a fact has of a deadline, for those who ask.
+#[derive(Clone, Copy)]
+enum Own {
+    Nothing,
+    Fixed(Span),
+    /// It is moved by its guard, or set when a grace begins.
+    Moving(Option<Span>),
+    Idle(Idle),
+}
+
+#[derive(Clone, Copy)]
+struct Idle {
+    period: Duration,
+    touched: Span,
+    /// What the timer's entry says. None: it has passed, or there is none.
+    armed: Option<Instant>,
+    /// When the timer looks at it.
+    place: u64,
+}
+
+impl Idle {
+    fn due(self) -> Span {
+        (self.touched.0 + self.period, self.touched.1 + self.period)
+    }
+}
+
+/// The hard token is given a deadline when the soft one is woken, if anybody is left who has a context under it.
+struct Grace {
+    hard: usize,
+    soft: usize,
+    /// None: without end.
+    period: Option<Duration>,
+    is_held: bool,
+}
+
+/// Whether it was the fact's own deadline, beside the cause.
+type Why = (u32, bool);
 
 /// A token, or a context that is not shared with the one it was derived from.
 struct Fact {
     /// Older than this one.
     parents: Vec<usize>,
     /// The causes that it may have, once it is cancelled.
-    verdict: Option<BTreeSet<u32>>,
-    /// The tick of its own deadline, and its cause.
-    deadline: Option<(u64, u32)>,
+    verdict: Option<BTreeSet<Why>>,
+    /// The tick of its own deadline, and what may be its cause.
+    deadline: Option<(u64, BTreeSet<u32>)>,
+    own: Own,
 }
 
 /// What a callback does, besides being counted.
@@ -75,6 +120,9 @@ pub struct Oracle {
     jobs: Vec<Job>,
     /// The service has been turned so far.
     turned: u64,
+    graces: Vec<Grace>,
+    /// Which have begun in this step.
+    begun: Vec<usize>,
 }
 
 impl Oracle {
@@ -83,6 +131,12 @@ impl Oracle {
         let verdict = parents
             .iter()
             .find_map(|&parent| self.facts[parent].verdict.clone());
+        let verdict = verdict.map(|causes| {
+            causes
+                .into_iter()
+                .map(|(cause, _)| (cause, false))
+                .collect()
+        });
         if verdict.is_some() {
             parents.clear();
         }
@@ -90,12 +144,155 @@ impl Oracle {
             parents,
             verdict,
             deadline: None,
+            own: Own::Nothing,
         });
         self.facts.len() - 1
     }
 
-    pub fn set_deadline(&mut self, fact: usize, tick: u64, cause: u32) {
-        self.facts[fact].deadline = Some((tick, cause));
+    /// A deadline for the timer, if that is not too far for it; with what may be its cause.
+    pub fn set_deadline(&mut self, fact: usize, at: Span, causes: impl IntoIterator<Item = u32>) {
+        self.facts[fact].own = Own::Fixed(at);
+        self.arm(fact, at, causes);
+    }
+
+    fn arm(&mut self, fact: usize, at: Span, causes: impl IntoIterator<Item = u32>) {
+        let tick = clock::tick_of(at.1);
+        self.facts[fact].deadline = tick.map(|tick| (tick, causes.into_iter().collect()));
+    }
+
+    /// It is done from the beginning, by its own deadline, which had passed.
+    pub fn expire_at_birth(
+        &mut self,
+        fact: usize,
+        at: Span,
+        causes: impl IntoIterator<Item = u32>,
+    ) {
+        self.facts[fact].own = Own::Fixed(at);
+        self.facts[fact].verdict = Some(causes.into_iter().map(|cause| (cause, true)).collect());
+    }
+
+    // ----- deadlines that move --------------------------------------------------------------------
+
+    pub fn make_movable(&mut self, fact: usize) {
+        self.facts[fact].own = Own::Moving(None);
+    }
+
+    /// What a movable deadline is at this moment.
+    pub fn moving(&self, fact: usize) -> Option<Span> {
+        match self.facts[fact].own {
+            Own::Moving(at) => at,
+            _ => None,
+        }
+    }
+
+    /// Moved, of what is not cancelled. A deadline that is too far for the timer is none.
+    pub fn move_to(&mut self, fact: usize, to: Option<Span>) {
+        let to = to.filter(|to| clock::is_for_the_timer(to.1));
+        self.facts[fact].own = Own::Moving(to);
+        self.facts[fact].deadline = None;
+        if let Some(to) = to {
+            self.arm(fact, to, [1]);
+        }
+    }
+
+    pub fn make_idle(&mut self, fact: usize, period: Duration, touched: Span) {
+        let mut idle = Idle {
+            period,
+            touched,
+            armed: None,
+            place: 0,
+        };
+        idle.armed = Some(idle.due().1);
+        idle.place = clock::tick(idle.due().1);
+        self.facts[fact].own = Own::Idle(idle);
+    }
+
+    pub fn touch(&mut self, fact: usize, at: Instant) {
+        if let Own::Idle(idle) = &mut self.facts[fact].own {
+            idle.touched = (idle.touched.0.max(at), idle.touched.1.max(at));
+        }
+    }
+
+    /// The earliest of the deadlines of the fact and of all above; and whether one of them moves.
+    pub fn deadline(&self, fact: usize) -> (Option<Span>, bool) {
+        let (mut earliest, mut moves) = (None::<Span>, false);
+        let mut is_above = vec![false; fact + 1];
+        is_above[fact] = true;
+        for i in (0..=fact).rev() {
+            if !is_above[i] {
+                continue;
+            }
+            for &parent in &self.facts[i].parents {
+                is_above[parent] = true;
+            }
+            let own = match self.facts[i].own {
+                Own::Nothing => None,
+                Own::Fixed(at) => Some(at).filter(|at| clock::is_for_the_timer(at.1)),
+                Own::Moving(at) => {
+                    moves = true;
+                    at
+                }
+                Own::Idle(idle) => {
+                    moves = true;
+                    Some(idle.due())
+                }
+            };
+            earliest = earlier(earliest, own);
+        }
+        (earliest, moves)
+    }
+
+    // ----- grace ----------------------------------------------------------------------------------
+
+    /// Its number.
+    pub fn add_grace(&mut self, hard: usize, soft: usize, period: Option<Duration>) -> usize {
+        self.graces.push(Grace {
+            hard,
+            soft,
+            period,
+            is_held: true,
+        });
+        self.graces.len() - 1
+    }
+
+    /// Which of them somebody has a context under.
+    pub fn set_held(&mut self, is_held: impl Fn(usize) -> bool) {
+        for (i, grace) in self.graces.iter_mut().enumerate() {
+            grace.is_held = is_held(i);
+        }
+    }
+
+    /// A soft token is cancelled, and a worker is still to wake it.
+    pub fn has_grace_to_begin(&self) -> bool {
+        self.graces.iter().any(|grace| {
+            grace.is_held
+                && self.is_cancelled(grace.soft)
+                && !self.is_cancelled(grace.hard)
+                && grace.period.is_some()
+                && self.moving(grace.hard).is_none()
+        })
+    }
+
+    /// The grace begins: whoever is first sets the end.
+    pub fn begin_grace(&mut self, grace: usize, because: &BTreeSet<u32>) {
+        let Grace { hard, period, .. } = self.graces[grace];
+        if self.is_cancelled(hard) || self.moving(hard).is_some() {
+            return;
+        }
+        let Some(period) = period else { return };
+        let at = Instant::now() + period;
+        self.facts[hard].own = Own::Moving(Some((at, at)));
+        self.arm(hard, (at, at), because.iter().map(|&cause| over(cause)));
+        self.begun.push(grace);
+    }
+
+    /// What has begun between that moment and this one, by the real clock.
+    pub fn note_when(&mut self, since: Instant) {
+        for grace in std::mem::take(&mut self.begun) {
+            let Grace { hard, period, .. } = self.graces[grace];
+            let period = period.unwrap_or_default();
+            self.facts[hard].own = Own::Moving(Some((since + period, Instant::now() + period)));
+        }
     }
 
     pub fn is_cancelled(&self, fact: usize) -> bool {
@@ -104,18 +301,18 @@ impl Oracle {
 
     /// The causes that it may have.
     pub fn verdict(&self, fact: usize) -> impl Iterator<Item = u32> + '_ {
-        self.facts[fact].verdict.iter().flatten().copied()
+        self.facts[fact].verdict.iter().flatten().map(|why| why.0)
     }
 
-    /// The cause that was seen must be possible, and stands from now on.
-    pub fn observe(&mut self, fact: usize, cause: Option<u32>) {
+    /// The cause that was seen must be possible, and stands from now on; and so must whether it was the fact's own
+    /// deadline, if that was asked.
+    pub fn observe(&mut self, fact: usize, cause: Option<u32>, is_own: Option<bool>) {
         let verdict = &mut self.facts[fact].verdict;
+        let seen = |why: &Why| Some(why.0) == cause && is_own.is_none_or(|is_own| why.1 == is_own);
         match (cause, verdict) {
-            (None, None) => {}
-            (Some(cause), Some(possible)) if possible.contains(&cause) => {
-                possible.retain(|&other| other == cause);
-            }
-            (cause, verdict) => panic!("{cause:?} was seen, not {verdict:?}"),
+            (None, None) => assert_ne!(is_own, Some(true)),
+            (Some(_), Some(possible)) if possible.iter().any(seen) => possible.retain(seen),
+            (cause, verdict) => panic!("{cause:?}, {is_own:?} was seen of {fact}, not {verdict:?}"),
         }
     }
 
@@ -131,18 +328,19 @@ impl Oracle {
 
     /// All is marked before anything is woken, and that before the first callback runs.
     pub fn cancel(&mut self, fact: usize, cause: u32) {
-        let reached = self.mark(&[(fact, cause)]);
+        let reached = self.mark(&[(fact, cause)], false);
         let then = self.wake_and_tell(&reached);
         self.cancel_in_any_order(then);
     }
 
     /// Sets all state, in any order; what has been cancelled by it. To wake that is the caller's.
-    fn mark(&mut self, triggers: &[Trigger]) -> Vec<usize> {
-        let mut reached = BTreeMap::<usize, BTreeSet<u32>>::new();
+    fn mark(&mut self, triggers: &[Trigger], by_deadline: bool) -> Vec<usize> {
+        let mut reached = BTreeMap::<usize, BTreeSet<Why>>::new();
         for &(top, cause) in triggers {
             for i in self.below(top) {
                 if !self.is_cancelled(i) {
-                    reached.entry(i).or_default().insert(cause);
+                    let why = (cause, by_deadline && i == top);
+                    reached.entry(i).or_default().insert(why);
                 }
             }
         }
@@ -160,6 +358,12 @@ impl Oracle {
                 waiter.rings += 1;
             }
         }
+        let begins = |grace: &Grace| grace.soft == fact && grace.is_held;
+        let graces = (0..self.graces.len()).filter(|&i| begins(&self.graces[i]));
+        for grace in graces.collect::<Vec<_>>() {
+            let because = self.verdict(fact).collect();
+            self.begin_grace(grace, &because);
+        }
     }
 
     /// What the callbacks cancel.
@@ -172,8 +376,20 @@ impl Oracle {
 
     /// Who was told of a cancel has set all state; a worker is to do the rest.
     pub fn cancel_and_leave_the_rest(&mut self, fact: usize, cause: u32) {
-        let marked = self.mark(&[(fact, cause)]);
+        let marked = self.mark(&[(fact, cause)], false);
         self.jobs.push(Job::Rest(marked));
+    }
+
+    /// The same, by who has noticed that its deadline has passed.
+    pub fn expire_and_leave_the_rest(&mut self, fact: usize, cause: u32) {
+        self.facts[fact].deadline = None;
+        let marked = self.mark(&[(fact, cause)], true);
+        self.jobs.push(Job::Rest(marked));
+    }
+
+    /// Of what nobody else knows yet: it takes over one of these causes.
+    pub fn cancel_because(&mut self, fact: usize, causes: &BTreeSet<u32>) {
+        self.facts[fact].verdict = Some(causes.iter().map(|&cause| (cause, false)).collect());
     }
 
     /// A worker is to cancel it.
@@ -183,7 +399,7 @@ impl Oracle {
 
     /// These, and what the callbacks do that they lead to.
     pub fn cancel_in_any_order(&mut self, mut triggers: Vec<Trigger>) {
-        let mut reached = BTreeMap::<usize, BTreeSet<u32>>::new();
+        let mut reached = BTreeMap::<usize, BTreeSet<Why>>::new();
         let mut next = 0;
         while let Some(&(top, cause)) = triggers.get(next) {
             next += 1;
@@ -194,7 +410,7 @@ impl Oracle {
                 if !reached.contains_key(&i) {
                     triggers.extend(self.tell(i));
                 }
-                reached.entry(i).or_default().insert(cause);
+                reached.entry(i).or_default().insert((cause, false));
             }
         }
         for (i, verdict) in reached {
@@ -273,17 +489,35 @@ impl Oracle {
     /// within a group.
     pub fn expire(&mut self, now: u64) -> Due {
         let mut groups = BTreeMap::<u64, Vec<Trigger>>::new();
+        let now = now.max(self.turned);
+        // The last that the timer's clock can say.
+        let looks = now.min(u64::MAX >> 17);
         for (i, fact) in self.facts.iter_mut().enumerate() {
-            if let Some((tick, cause)) = fact.deadline {
-                // What came too late goes first, as it came.
-                let tick = if tick <= self.turned { 0 } else { tick };
-                if tick <= now.max(self.turned) {
-                    fact.deadline = None;
-                    groups.entry(tick).or_default().push((i, cause));
+            // What came too late goes first, as it came.
+            let in_order = |tick| if tick <= self.turned { 0 } else { tick };
+            if let Some((tick, causes)) = fact.deadline.take_if(|(tick, _)| *tick <= now) {
+                let triggers = causes.into_iter().map(|cause| (i, cause));
+                groups.entry(in_order(tick)).or_default().extend(triggers);
+            }
+            let Own::Idle(idle) = &mut fact.own else {
+                continue;
+            };
+            let due = idle.due().1;
+            match idle.armed {
+                // Put off: it has been touched. The timer looks again after this turn at the earliest.
+                Some(armed) if idle.place <= looks && clock::moment(due) > clock::moment(armed) => {
+                    idle.armed = Some(due);
+                    idle.place = clock::tick(due).max(looks + 1);
                 }
+                Some(armed) if idle.place <= looks => {
+                    idle.armed = None;
+                    let tick = in_order(clock::tick(armed));
+                    groups.entry(tick).or_default().push((i, IDLE));
+                }
+                _ => {}
             }
         }
-        self.turned = self.turned.max(now);
+        self.turned = now;
         let mut groups = Vec::from_iter(groups.into_values());
         // What has much below is marked in several steps, and others meanwhile.
         let tops = groups.iter().flatten().map(|&(top, _)| top);
@@ -292,7 +526,7 @@ impl Oracle {
         }
         let mut marked = Vec::new();
         for group in &groups {
-            marked.extend(self.mark(group));
+            marked.extend(self.mark(group, true));
         }
         Due {
             marked,
@@ -322,5 +556,13 @@ impl Oracle {
             }
         }
         self.cancel_in_any_order(then);
+    }
+}
+
+/// The earlier one; of two that are not exact, what the earlier one may be.
+pub fn earlier(one: Option<Span>, other: Option<Span>) -> Option<Span> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some((one.0.min(other.0), one.1.min(other.1))),
+        (one, other) => one.or(other),
     }
 }

@@ -1,6 +1,6 @@
 //! User code that can be counted: wakers, causes, values, panics.
 
-use cancel_tree::{Cause, Context, ContextError, GuardDropped};
+use cancel_tree::{Cause, Context, ContextError, GraceOver, GuardDropped, IdleTimeout, Panicked};
 use std::error::Error;
 use std::fmt;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
@@ -77,8 +77,19 @@ pub fn on_a_worker(f: impl FnOnce()) {
 
 /// The number of the cause that the drop of a guard gives; 0 and 1 are those of the two kinds.
 pub const GUARD_DROPPED: u32 = 2;
+/// That of idle timeouts.
+pub const IDLE: u32 = 3;
+/// That of a group of which a task has panicked.
+pub const PANICKED: u32 = 4;
 /// That of the first cause of a user's.
-pub const FIRST_CAUSE: u32 = 3;
+pub const FIRST_CAUSE: u32 = 5;
+/// The number of a grace's end is that of the cause that began it, and this.
+pub const OVER: u32 = 1 << 24;
+
+/// The number of the end of a grace that began with that cause.
+pub fn over(first: u32) -> u32 {
+    first + OVER
+}
 
 /// A cause: known by its number, and alive as long as `_life` is held.
 pub struct Reason {
@@ -93,14 +104,22 @@ impl Reason {
     }
 
     pub fn number_of(cause: &Cause) -> u32 {
-        match cause.downcast_ref::<Reason>() {
-            Some(reason) => reason.number,
-            None => match cause.downcast_ref::<ContextError>() {
+        if let Some(reason) = cause.downcast_ref::<Reason>() {
+            reason.number
+        } else if let Some(end) = cause.downcast_ref::<GraceOver>() {
+            over(Reason::number_of(end.first()))
+        } else if cause.downcast_ref::<GuardDropped>().is_some() {
+            GUARD_DROPPED
+        } else if cause.downcast_ref::<IdleTimeout>().is_some() {
+            IDLE
+        } else if cause.downcast_ref::<Panicked>().is_some() {
+            PANICKED
+        } else {
+            match cause.downcast_ref::<ContextError>() {
                 Some(ContextError::Cancelled) => 0,
                 Some(ContextError::DeadlineExceeded) => 1,
-                None if cause.downcast_ref::<GuardDropped>().is_some() => GUARD_DROPPED,
                 None => panic!("a cause from nowhere: {cause:?}"),
-            },
+            }
         }
     }
 }

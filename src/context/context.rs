@@ -294,7 +294,7 @@ impl Context {
     /// What a token below has for its limit, besides one of its own. One that is cancelled from the beginning has nothing
     /// above that it could ask.
     #[inline]
-    fn limit_below(&self, token: &Handle) -> Limit {
+    pub(super) fn limit_below(&self, token: &Handle) -> Limit {
         match self.limit {
             Limit::Asked if token.is_cancelled() => self.deadline().into(),
             limit => limit,

@@ -129,8 +129,9 @@ impl Context {
             }
         };
         Context {
+            // What is done already has nothing above it that could be asked.
+            limit: self.limit_below(&soft),
             token: Some(soft.clone().into()),
-            limit: self.limit,
             values: self.values_under(
                 Grace {
                     hard,

@@ -88,7 +88,7 @@ impl Moving {
         // Relaxed, all here: a slot is its thread's, and what it says is no more than a number.
         let first = &idle.slots[0];
         if first.thread.load(Relaxed) == this {
-            first.touched.store(now, Relaxed);
+            first.touch(now);
         } else {
             idle.touch_elsewhere(this, now);
         }
@@ -139,6 +139,16 @@ fn nanos_now(clock: &Option<Clock>) -> u64 {
     }
 }
 
+impl Slot {
+    /// By the thread whose it is. An earlier touch that is told later changes nothing.
+    #[inline]
+    fn touch(&self, now: u64) {
+        if self.touched.load(Relaxed) < now {
+            self.touched.store(now, Relaxed);
+        }
+    }
+}
+
 impl Idle {
     #[cold]
     fn touch_elsewhere(&self, this: usize, now: u64) {
@@ -151,7 +161,7 @@ impl Idle {
                 };
             }
             if owner == this {
-                slot.touched.store(now, Relaxed);
+                slot.touch(now);
                 return;
             }
         }

@@ -227,6 +227,15 @@ unsafe impl Sync for Turns {}
 unsafe impl Send for Turns {}
 
 impl Turns {
+    pub fn how_many_begun(&self) -> usize {
+        self.begun.get().0
+    }
+
+    /// The time of the last turn that has begun.
+    pub fn begun_at(&self) -> u64 {
+        self.begun.get().1
+    }
+
     /// One turn of the service, done by `turn`; times do not go back.
     pub fn turn(&self, time: u64, turn: impl FnOnce()) {
         let number = self.begun.get().0 + 1;

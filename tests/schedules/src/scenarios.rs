@@ -2,8 +2,10 @@
 
 mod contexts;
 mod foreign;
+mod groups;
 mod growth;
 mod hand;
+mod moving;
 mod rooms;
 mod tokens;
 mod waiters;
@@ -64,5 +66,23 @@ pub const ALL: &[Scenario] = &[
         threads: 4,
         steps: 2500,
         run: contexts::handed,
+    },
+    Scenario {
+        name: "groups",
+        threads: 5,
+        steps: 4000,
+        run: groups::run,
+    },
+    Scenario {
+        name: "moving",
+        threads: 4,
+        steps: 3000,
+        run: moving::run,
+    },
+    Scenario {
+        name: "phases",
+        threads: 5,
+        steps: 4000,
+        run: moving::phases,
     },
 ];

@@ -33,6 +33,10 @@ pub struct Figures {
     pub deadlines: Count,
     /// Cancels and drops by another thread than the request's.
     pub errands: Count,
+    /// Groups that were joined, steps of deadlines that were in time, shields that are over.
+    pub groups: Count,
+    pub moves: Count,
+    pub shields: Count,
 }
 
 impl fmt::Display for Figures {
@@ -40,7 +44,7 @@ impl fmt::Display for Figures {
         write!(
             f,
             "{} requests, {} by their deadline, {} tokens; told: {} tasks, {} threads, {} callbacks; given up: {}; \
-             by another thread: {}",
+             by another thread: {}; groups {}, deadlines moved {}, shields {}",
             self.requests.get(),
             self.deadlines.get(),
             self.tokens.get(),
@@ -49,6 +53,9 @@ impl fmt::Display for Figures {
             self.callbacks.get(),
             self.given_up.get(),
             self.errands.get(),
+            self.groups.get(),
+            self.moves.get(),
+            self.shields.get(),
         )
     }
 }

@@ -5,11 +5,15 @@ use crate::counts::{Counted, Figures, Kind};
 use crate::fail;
 use crate::waiter::{callback, Ended, Facts, Mark, Parking, Task, Watched};
 use cancel_tree::ContextError::{Cancelled, DeadlineExceeded};
-use cancel_tree::{CancelGuard, CancellationToken, Context, Registration};
+use cancel_tree::{CancelGuard, CancellationToken, Context, DeadlineGuard, Registration};
+use cancel_tree::{GraceOver, Group};
+use std::future::Future;
 use std::mem;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
+use std::task::{self, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// A waiter that has not heard of its request's end for so long is lost.
@@ -114,7 +118,9 @@ struct Connection {
 struct Request {
     facts: Arc<Facts>,
     ctx: Context,
-    guard: Option<CancelGuard>,
+    guard: Option<Guard>,
+    /// Some have one.
+    group: Option<Group>,
     /// Since when it is certain to end, or has.
     ends: Option<Instant>,
     tokens: Vec<CancellationToken>,
@@ -124,11 +130,37 @@ struct Request {
     callbacks: Vec<(Registration, Arc<Mark>)>,
 }
 
+/// The right to cancel a request, and perhaps to move its deadline.
+enum Guard {
+    Plain(CancelGuard),
+    Moves(DeadlineGuard),
+}
+
+impl Guard {
+    fn into_plain(self) -> CancelGuard {
+        match self {
+            Guard::Plain(guard) => guard,
+            Guard::Moves(guard) => guard.into_guard(),
+        }
+    }
+}
+
+/// What a request leaves behind, and since when.
+enum Rest {
+    Group(Group),
+    /// What cleans up after it.
+    Shield(Context),
+}
+
+/// So long shields have, when a connection is cancelled.
+const GRACE: Duration = Duration::from_millis(10);
+
 pub struct Load {
     world: Arc<World>,
     me: usize,
     random: Random,
     parkers: Vec<SyncSender<Parking>>,
+    rests: Vec<(Rest, Arc<Facts>, Instant)>,
 }
 
 impl Load {
@@ -139,6 +171,7 @@ impl Load {
             me,
             random: Random(seed),
             parkers,
+            rests: Vec::new(),
         }
     }
 
@@ -172,8 +205,17 @@ impl Load {
                     at += 1;
                 }
             }
+            self.goes_on("looking after what requests have left");
+            self.look_after_rests();
             if stopping && flying.is_empty() {
-                return;
+                if self.rests.is_empty() {
+                    return;
+                }
+                // What is theirs may be what a group of ours waits for, and they may be gone.
+                let world = self.world.clone();
+                world.threads.iter().for_each(|other| {
+                    other.run_errands();
+                });
             }
         }
     }
@@ -201,7 +243,7 @@ impl Load {
         let peer = Peer(self.me, Counted::new(Kind::Value));
         let (ctx, guard) = self.world.server.with_value(peer).with_cancel();
         Connection {
-            ctx,
+            ctx: ctx.with_grace(GRACE),
             guard,
             requests: 0,
         }
@@ -232,13 +274,28 @@ impl Load {
             _ => None,
         };
         let ctx = connection.with_value(RequestId(number, Counted::new(Kind::Value)));
-        let (ctx, guard) = match deadline {
-            None => ctx.with_cancel(),
-            Some(deadline) if self.random.one_in(4) => {
-                ctx.with_deadline_cause(deadline, Ended::cause(DeadlineExceeded))
+        let plain = |(ctx, guard)| (ctx, Guard::Plain(guard));
+        let (ctx, guard) = match (deadline, self.random.below(4)) {
+            (_, 0) => {
+                // Set some times, and then as it is to stay for a while.
+                let (ctx, guard) = ctx.with_movable_deadline(Some(self.world.never));
+                let mut moves = usize::from(guard.take_away());
+                moves += usize::from(guard.set(self.world.never + self.random.micros(1_000_000)));
+                moves += usize::from(guard.extend(self.random.micros(1_000_000)));
+                moves += usize::from(match deadline {
+                    Some(deadline) => guard.set(deadline),
+                    None => guard.take_away(),
+                });
+                self.world.figures.moves.add(moves);
+                (ctx, Guard::Moves(guard))
             }
-            Some(deadline) => ctx.with_deadline(deadline),
+            (None, _) => plain(ctx.with_cancel()),
+            (Some(deadline), 1) => {
+                plain(ctx.with_deadline_cause(deadline, Ended::cause(DeadlineExceeded)))
+            }
+            (Some(deadline), _) => plain(ctx.with_deadline(deadline)),
         };
+        let group = self.random.one_in(4).then(|| Group::new(&ctx));
         let mut request = Request {
             facts: Arc::new(Facts {
                 number,
@@ -247,6 +304,7 @@ impl Load {
             }),
             ctx,
             guard: Some(guard),
+            group,
             ends: None,
             tokens: Vec::new(),
             tasks: Vec::new(),
@@ -292,6 +350,13 @@ impl Load {
     }
 
     fn add_waiter(&mut self, request: &mut Request) {
+        if let Some(group) = request.group.as_ref().filter(|_| self.random.one_in(2)) {
+            match Task::of_group(group, &request.facts) {
+                Some(task) => request.tasks.push(task),
+                None => self.world.figures.tasks.add(1),
+            }
+            return;
+        }
         let watched = self.watched(request);
         match self.random.below(16) {
             0..9 => match Task::new(watched, &request.facts) {
@@ -349,8 +414,9 @@ impl Load {
     }
 
     fn change(&mut self, request: &mut Request) {
-        match self.random.below(8) {
+        match self.random.below(9) {
             0 => self.add_tokens(request),
+            8 => self.move_deadline(request),
             1 | 2 => self.add_waiter(request),
             3 => {
                 let keep = self.random.below(request.tokens.len() + 1);
@@ -387,11 +453,36 @@ impl Load {
         }
     }
 
+    /// Not that by which the request is to end.
+    fn move_deadline(&mut self, request: &mut Request) {
+        let Some(Guard::Moves(guard)) = &request.guard else {
+            return;
+        };
+        if request.facts.end == End::Deadline {
+            return;
+        }
+        let moved = match (request.facts.deadline, self.random.below(3)) {
+            (None, _) => guard.extend(self.random.micros(1_000)),
+            (Some(_), 0) => guard.take_away(),
+            (Some(deadline), 1) => guard.set(deadline),
+            (Some(_), _) => guard.extend(self.random.micros(1_000)),
+        };
+        if moved {
+            self.world.figures.moves.add(1);
+        } else if !request.ctx.is_done() {
+            fail(&format!(
+                "{}: it lives, and its deadline was not moved",
+                request.facts
+            ));
+        }
+    }
+
     fn end(&mut self, request: &mut Request) {
         request.ends = Some(Instant::now());
         let Some(guard) = request.guard.take() else {
             return;
         };
+        let guard = guard.into_plain();
         let end = request.facts.end;
         match end {
             End::CancelOfConnection => return guard.detach(),
@@ -476,7 +567,62 @@ impl Load {
         }
     }
 
+    /// Groups that are to be empty, and shields that are to be over.
+    fn look_after_rests(&mut self) {
+        let figures = &self.world.figures;
+        self.rests.retain(|(rest, facts, since)| {
+            let is_over = match rest {
+                Rest::Group(group) => {
+                    let cx = &mut task::Context::from_waker(Waker::noop());
+                    match pin!(group.join()).poll(cx) {
+                        Poll::Pending => false,
+                        Poll::Ready(Ok(())) => true,
+                        // Handed back by a task that was told.
+                        Poll::Ready(Err(cause)) => {
+                            let own = group.context().cause().map(|own| own.kind());
+                            if Some(cause.kind()) != own {
+                                fail(&format!("{facts}: its group says {cause:?}"));
+                            }
+                            true
+                        }
+                    }
+                }
+                Rest::Shield(shield) => shield.cause().is_some_and(|cause| {
+                    if cause.find::<GraceOver>().is_none() {
+                        fail(&format!("{facts}: its shield was cancelled by {cause:?}"));
+                    }
+                    true
+                }),
+            };
+            match rest {
+                Rest::Group(_) => figures.groups.add(usize::from(is_over)),
+                Rest::Shield(_) => figures.shields.add(usize::from(is_over)),
+            }
+            if !is_over && since.elapsed() > LIMIT {
+                let what = match rest {
+                    Rest::Group(group) => format!("its group has {} tasks", group.len()),
+                    Rest::Shield(_) => "its shield is not over".to_owned(),
+                };
+                fail(&format!("{facts}: {LIMIT:?} after its end {what}"));
+            }
+            !is_over
+        });
+    }
+
     fn finish(&mut self, mut request: Request) {
+        let now = Instant::now();
+        if self.random.one_in(8) {
+            let shield = request.ctx.shield();
+            if !shield.is_shielded() {
+                fail(&format!("{}: there is no shield", request.facts));
+            }
+            self.rests
+                .push((Rest::Shield(shield), request.facts.clone(), now));
+        }
+        if let Some(group) = request.group.take() {
+            self.rests
+                .push((Rest::Group(group), request.facts.clone(), now));
+        }
         while !request.callbacks.is_empty() {
             self.stop_one(&mut request);
         }

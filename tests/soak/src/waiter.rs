@@ -3,7 +3,7 @@
 use crate::counts::{Counted, Figures, Kind};
 use crate::fail;
 use crate::load::{End, World};
-use cancel_tree::{CancellationToken, Cause, Context, ContextError};
+use cancel_tree::{CancellationToken, Cause, Context, ContextError, Group};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -138,6 +138,22 @@ impl Task {
                 }
             },
             watched,
+            alarm: Alarm::new(),
+        };
+        (!task.is_ready(request)).then_some(task)
+    }
+
+    /// One of the request's group. None: it was ready at once, or the group takes none any more.
+    pub fn of_group(group: &Group, request: &Facts) -> Option<Task> {
+        let counted = Counted::new(Kind::Value);
+        let tracked = group.track_with(|ctx| async move {
+            let _counted = counted;
+            // Handed back, it is no error.
+            Err::<(), _>(ctx.done().await)
+        });
+        let mut task = Task {
+            watched: Watched::Context(group.context().clone()),
+            future: Box::pin(tracked.ok()?),
             alarm: Alarm::new(),
         };
         (!task.is_ready(request)).then_some(task)

@@ -1,0 +1,261 @@
+//! Deadlines that move, idle timeouts, grace and shields.
+
+use super::{Ctx, Limit, Right, When, World};
+use arbitrary::Arbitrary;
+use cancel_tree_fuzz::clock;
+use cancel_tree_fuzz::oracle::{earlier, Span};
+use cancel_tree_fuzz::probes::over;
+use std::time::{Duration, Instant};
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Move {
+    Set(When),
+    SetTimeout(When),
+    /// By so many ticks, times a power.
+    Extend(u8, u8),
+    TakeAway,
+}
+
+/// How long a grace is: the real clock counts, so nothing in between.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Period {
+    Nothing,
+    Ages,
+    NoEnd,
+}
+
+impl Period {
+    const AGES: Duration = Duration::from_secs(300 * 365 * 24 * 3600);
+
+    fn as_duration(self) -> Option<Duration> {
+        match self {
+            Period::Nothing => Some(Duration::ZERO),
+            Period::Ages => Some(Period::AGES),
+            Period::NoEnd => None,
+        }
+    }
+}
+
+/// The grace that a context is under.
+#[derive(Clone, Copy)]
+pub struct Under {
+    pub hard: usize,
+    pub soft: usize,
+    pub period: Option<Duration>,
+    pub is_shielded: bool,
+}
+
+fn exactly(at: Instant) -> Option<Span> {
+    Some((at, at)).filter(|at| clock::is_for_the_timer(at.1))
+}
+
+impl World {
+    pub(super) fn movable(&mut self, i: usize, when: Option<When>) {
+        let from = self.contexts[i].clone();
+        let deadline = when.map(|when| self.instant(when));
+        let (ctx, guard) = from.ctx.with_movable_deadline(deadline);
+        let fact = self.fact(Vec::from_iter(from.fact));
+        let limit = if self.oracle.is_cancelled(fact) {
+            Limit::Fixed(self.deadline_of(&from))
+        } else {
+            self.oracle.make_movable(fact);
+            if let Some(deadline) = deadline {
+                self.set(fact, deadline);
+            }
+            Limit::Asked
+        };
+        let shown = from.shown.then("with_moving_deadline");
+        self.push(Some(&from), Some(fact), limit, shown, ctx);
+        self.rights.push((fact, Right::Deadline(guard)));
+    }
+
+    /// What is set to the past is done at once, and a worker does the rest.
+    fn set(&mut self, fact: usize, deadline: Instant) {
+        self.oracle.move_to(fact, exactly(deadline));
+        if deadline <= Instant::now() {
+            self.oracle.expire_and_leave_the_rest(fact, 1);
+        }
+    }
+
+    pub(super) fn idle(&mut self, i: usize, ticks: u8, power: u8) {
+        let from = self.contexts[i].clone();
+        let timeout = super::ticks_long(u64::from(ticks) << (6 * (power % 5)));
+        let before = Instant::now();
+        let (ctx, guard) = from.ctx.with_idle_timeout(timeout);
+        let touched = (before, Instant::now());
+        let fact = self.fact(Vec::from_iter(from.fact));
+        let limit = if self.oracle.is_cancelled(fact) {
+            Limit::Fixed(self.deadline_of(&from))
+        } else {
+            self.oracle.make_idle(fact, timeout, touched);
+            Limit::Asked
+        };
+        let shown = from.shown.then("with_moving_deadline");
+        self.push(Some(&from), Some(fact), limit, shown, ctx);
+        self.rights.push((fact, Right::Idle(guard)));
+    }
+
+    fn right(&self, n: u8, is_it: impl Fn(&Right) -> bool) -> Option<usize> {
+        let those = self.rights.iter().enumerate();
+        let those: Vec<usize> = those.filter(|(_, r)| is_it(&r.1)).map(|r| r.0).collect();
+        super::pick(those.len(), n).map(|i| those[i])
+    }
+
+    pub(super) fn move_deadline(&mut self, n: u8, how: Move) {
+        let Some(i) = self.right(n, |right| matches!(right, Right::Deadline(_))) else {
+            return;
+        };
+        let fact = self.rights[i].0;
+        let in_time = !self.oracle.is_cancelled(fact);
+        let when = match how {
+            Move::Set(when) | Move::SetTimeout(when) => Some(self.instant(when)),
+            _ => None,
+        };
+        let Right::Deadline(guard) = &self.rights[i].1 else {
+            return;
+        };
+        let answer = match how {
+            Move::Set(_) => guard.set(when.unwrap()),
+            Move::SetTimeout(_) => {
+                let before = Instant::now();
+                let timeout = match when.unwrap().checked_duration_since(before) {
+                    Some(timeout) if timeout > Duration::ZERO => timeout,
+                    // No deadline.
+                    _ => Duration::MAX,
+                };
+                let answer = guard.set_timeout(timeout);
+                if in_time {
+                    let span = before.checked_add(timeout);
+                    let span = span.map(|from| (from, Instant::now() + timeout));
+                    self.oracle.move_to(fact, span);
+                }
+                answer
+            }
+            Move::Extend(ticks, power) => {
+                let by = super::ticks_long(u64::from(ticks) << (6 * (power % 6)));
+                let answer = guard.extend(by);
+                if in_time {
+                    let later = self.oracle.moving(fact).map(|at| (at.0 + by, at.1 + by));
+                    self.oracle.move_to(fact, later);
+                }
+                answer
+            }
+            Move::TakeAway => {
+                let answer = guard.take_away();
+                if in_time {
+                    self.oracle.move_to(fact, None);
+                }
+                answer
+            }
+        };
+        assert_eq!(answer, in_time, "{how:?}");
+        if let (Move::Set(_), Some(deadline), true) = (how, when, in_time) {
+            self.set(fact, deadline);
+        }
+    }
+
+    pub(super) fn touch(&mut self, n: u8, when: When) {
+        let Some(i) = self.right(n, |right| matches!(right, Right::Idle(_))) else {
+            return;
+        };
+        let fact = self.rights[i].0;
+        let at = self.instant(when).min(self.now);
+        // What is done already shows the time of its last touch, whether or not that has helped.
+        if self.oracle.is_cancelled(fact) {
+            return;
+        }
+        if let Right::Idle(guard) = &self.rights[i].1 {
+            guard.touch_at(at);
+            self.oracle.touch(fact, at);
+        }
+    }
+
+    // ----- grace ------------------------------------------------------------------------------
+
+    pub(super) fn with_grace(&mut self, i: usize, period: Period) {
+        let from = self.contexts[i].clone();
+        let is_done = from.fact.is_some_and(|fact| self.oracle.is_cancelled(fact));
+        let ctx = from
+            .ctx
+            .with_grace(period.as_duration().unwrap_or(Duration::MAX));
+        let period = period.as_duration();
+        let hard = self.fact(Vec::from_iter(from.under.map(|under| under.hard)));
+        let hard_is_done = self.oracle.is_cancelled(hard);
+        if !hard_is_done {
+            self.oracle.make_movable(hard);
+        }
+        // Where one of them is done, the soft one is a plain child, and takes over what has been.
+        let mut parents = vec![hard];
+        if !is_done && !hard_is_done {
+            parents.extend(from.fact);
+        }
+        let has_two = parents.len() > 1;
+        let soft = self.fact(parents);
+        // As an `any_of`.
+        self.loses_callbacks[soft] |= has_two;
+        let grace = self.oracle.add_grace(hard, soft, period);
+        if let (true, false, Some(fact)) = (is_done, hard_is_done, from.fact) {
+            let because = self.oracle.verdict(fact).collect();
+            self.oracle.cancel_because(soft, &because);
+            self.oracle.begin_grace(grace, &because);
+        }
+        let limit = self.limit_below(&from, soft);
+        let shown = from.shown.anew(Some("with_grace"));
+        self.push(Some(&from), Some(soft), limit, shown, ctx);
+        let made = self.contexts.last_mut().unwrap();
+        made.keeps.push(grace);
+        made.under = Some(Under {
+            hard,
+            soft,
+            period,
+            is_shielded: from.under.is_some_and(|under| under.is_shielded),
+        });
+    }
+
+    pub(super) fn shield(&mut self, i: usize) {
+        let from = self.contexts[i].clone();
+        let before = Instant::now();
+        let ctx = from.ctx.shield();
+        let after = Instant::now();
+        let (Some(fact), Some(under)) = (from.fact, from.under) else {
+            let fact = from.fact.map(|fact| self.fact(vec![fact]));
+            let limit = fact.map_or(from.limit, |fact| self.limit_below(&from, fact));
+            let shown = from.shown.then("with_cancel");
+            return self.push(Some(&from), fact, limit, shown, ctx);
+        };
+        let shield = self.fact(vec![under.hard]);
+        let of_hard = self.oracle.deadline(under.hard).0;
+        let mut limit = match self.oracle.is_cancelled(shield) {
+            true => Limit::Fixed(of_hard),
+            false => Limit::Asked,
+        };
+        let mut shown = from.shown.anew(Some("shield"));
+        let mut made = shield;
+        let has_begun = self.oracle.is_cancelled(under.soft) || of_hard.is_some();
+        let is_done = self.oracle.is_cancelled(fact);
+        if is_done && !has_begun && !self.oracle.is_cancelled(shield) {
+            // Cancelled by itself: as long as the grace would be, from now.
+            made = self.fact(vec![shield]);
+            let because = self.oracle.verdict(fact).map(over).collect::<Vec<_>>();
+            match under.period {
+                None => shown = shown.then("with_cancel"),
+                Some(period) => {
+                    shown = shown.then("with_deadline");
+                    let own = (before + period, after + period);
+                    if period.is_zero() {
+                        self.oracle.expire_at_birth(made, own, because);
+                        limit = Limit::Fixed(earlier(self.oracle.deadline(shield).0, Some(own)));
+                    } else {
+                        self.oracle.set_deadline(made, own, because);
+                    }
+                }
+            }
+        }
+        self.push(Some(&from), Some(made), limit, shown, ctx);
+        let made: &mut Ctx = self.contexts.last_mut().unwrap();
+        made.under = Some(Under {
+            is_shielded: true,
+            ..under
+        });
+    }
+}
