@@ -676,8 +676,9 @@ fn a_shutdown_cancels_who_is_late_and_names_who_does_not_stop() {
         .unwrap();
     let (limit, _guard) = soon();
     let begin = Instant::now();
-    let report = block_on(group.shutdown_with(&limit, Duration::from_millis(30)));
-    assert!(begin.elapsed() >= Duration::from_millis(50));
+    // Long enough for a thread to end on a busy machine.
+    let report = block_on(group.shutdown_with(&limit, Duration::from_secs(1)));
+    assert!(begin.elapsed() >= Duration::from_secs(1));
     assert_eq!((report.done, report.cancelled, report.forced), (0, 1, 1));
     let [deaf] = &report.stuck[..] else {
         panic!("{report}");

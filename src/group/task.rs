@@ -127,24 +127,15 @@ pub(super) fn is_inside(body: NonNull<Body>) -> bool {
 pub struct Tracked<F> {
     /// None when it is through.
     member: Option<Member>,
-    /// Pinned when this is.
-    future: Option<F>,
+    /// Pinned when this is. There as long as the member is.
+    future: ManuallyDrop<F>,
 }
 
 impl<F> Tracked<F> {
     pub(super) fn new(member: Member, future: F) -> Tracked<F> {
         Tracked {
             member: Some(member),
-            future: Some(future),
-        }
-    }
-
-    fn parts(self: Pin<&mut Self>) -> (&mut Option<Member>, Pin<&mut Option<F>>) {
-        // SAFETY: `future` is pinned with `self`, never moved out, and dropped in place; `Tracked` is Unpin only where
-        // `F` is. `member` is not pinned.
-        unsafe {
-            let this = self.get_unchecked_mut();
-            (&mut this.member, Pin::new_unchecked(&mut this.future))
+            future: ManuallyDrop::new(future),
         }
     }
 }
@@ -153,25 +144,32 @@ impl<F: Future<Output: Outcome>> Future for Tracked<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
-        let (member, mut future) = self.parts();
+        // SAFETY: `future` is pinned with `self`, never moved out, and dropped in place; `Tracked` is Unpin only where
+        // `F` is. `member` is not pinned.
+        let Tracked { member, future } = unsafe { self.get_unchecked_mut() };
         let Some(at) = member else {
             return Poll::Ready(());
         };
         let mut answer = Poll::Pending;
         let panicked = inside(at.place(), || {
+            let mut is_there = true;
             let step = || {
-                answer = match future.as_mut().as_pin_mut() {
-                    Some(future) => future.poll(cx).map(Outcome::into_result),
-                    None => Poll::Ready(Ok(())),
-                };
+                // SAFETY: as above; and it is there, as the member is.
+                let future_now = unsafe { Pin::new_unchecked(&mut **future) };
+                answer = future_now.poll(cx).map(Outcome::into_result);
                 if answer.is_ready() {
-                    future.set(None);
+                    is_there = false;
+                    // SAFETY: once: the member goes too, below.
+                    unsafe { ManuallyDrop::drop(future) };
                 }
             };
             // AssertUnwindSafe: after a panic the future is only dropped.
             let payload = catch_unwind(AssertUnwindSafe(step)).err()?;
             let mut later = Panics::default();
-            later.catch(|| future.set(None));
+            if is_there {
+                // SAFETY: as above.
+                later.catch(|| unsafe { ManuallyDrop::drop(future) });
+            }
             later.swallow();
             Some(payload)
         });
@@ -200,13 +198,13 @@ impl<F: Future<Output: Outcome>> Future for Tracked<F> {
 
 impl<F> Drop for Tracked<F> {
     fn drop(&mut self) {
-        // SAFETY: not moved after this.
-        let (member, mut future) = unsafe { Pin::new_unchecked(self) }.parts();
-        let Some(member) = member.take() else {
+        let Some(member) = self.member.take() else {
             return;
         };
         // AssertUnwindSafe: it is not used after this.
-        let dropped = catch_unwind(AssertUnwindSafe(|| future.set(None)));
+        // SAFETY: there, as the member was; pinned until now, and dropped in place, once.
+        let drop = AssertUnwindSafe(|| unsafe { ManuallyDrop::drop(&mut self.future) });
+        let dropped = catch_unwind(drop);
         match dropped {
             Ok(()) => member.end(End::Dropped),
             Err(payload) => member.settle(Err(payload)),
