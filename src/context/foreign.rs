@@ -131,7 +131,7 @@ impl DoneSignal {
         self.0.cancel(cause.into())
     }
 
-    /// For contexts that have a future instead of callbacks: when it is ready, its output is the cause.
+    /// Drives a future, for contexts that have one instead of callbacks: when it is ready, its output is the cause.
     /// The return value is what [`ForeignContext::on_done`] has to return; dropping it drops the future.
     ///
     /// No task runs it: it is polled here once, and then on a worker thread of this crate, once for each time that it
@@ -154,7 +154,7 @@ impl DoneSignal {
         Box::new(driven)
     }
 
-    /// [`when_ready`](Self::when_ready) for a future that is never woken unless it is ready: to be woken cancels, with
+    /// Like [`when_ready`](Self::when_ready), for a future that is never woken unless it is ready: to be woken cancels, with
     /// [`ContextError::Cancelled`].
     ///
     /// When the call that wakes it returns, the context is done, and so is everything below. That takes no poll, and runs no

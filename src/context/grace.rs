@@ -62,7 +62,7 @@ fn over(first: Cause) -> Cause {
 
 /// # Graces and shields
 impl Context {
-    /// A context that is done when this one is, but whose [shields](Self::shield) then have so long to clean up: the
+    /// Creates a context that is done when this one is, but whose [shields](Self::shield) then have so long to clean up: the
     /// cancel has two phases. First it is *soft*: everything below is done, as ever. It is *hard* when the grace is over: then
     /// shields are done too, with the cause [`GraceOver`]. A grace above is the bound of those below: when the outer one
     /// is over, the inner ones are.
@@ -145,7 +145,7 @@ impl Context {
         }
     }
 
-    /// A context with the values of this one for what has to be done after the cancel: it is done when the
+    /// Creates a context with the values of this one for what has to be done after the cancel: it is done when the
     /// [grace](Self::with_grace) that this one is under is over. However many there are, one after the other, they share what is
     /// left of it. A cancel of its own counts: `ctx.shield().with_cancel()` has a guard.
     ///
@@ -199,7 +199,7 @@ impl Context {
         }
     }
 
-    /// Whether the context, or one above, is a [shield](Self::shield) from the soft cancel.
+    /// Returns `true` if the context, or one above, is a [shield](Self::shield) from the soft cancel.
     #[must_use]
     pub fn is_shielded(&self) -> bool {
         self.grace().is_some_and(|grace| grace.is_shielded)
@@ -260,7 +260,7 @@ pub struct GraceOver {
 }
 
 impl GraceOver {
-    /// Why the soft cancel came.
+    /// Returns why the soft cancel came.
     pub fn first(&self) -> &Cause {
         &self.first
     }

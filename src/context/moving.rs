@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// # Deadlines that move
 impl Context {
-    /// A context below this one whose deadline can be set, extended and taken away by its guard, as long as it has not
+    /// Creates a context below this one whose deadline can be set, extended and taken away by its guard, as long as it has not
     /// passed. `None`: it has none at first.
     ///
     /// Contexts below ask it: their [`deadline`](Self::deadline) is the earliest at the moment, and one that was given
@@ -50,7 +50,7 @@ impl Context {
         (ctx, guard)
     }
 
-    /// A context below this one that is done when its guard has not been [touched](IdleGuard::touch) for so long: the
+    /// Creates a context below this one that is done when its guard has not been [touched](IdleGuard::touch) for so long: the
     /// connection on which nothing comes. Its cause is [`IdleTimeout`]. Time counts from this call.
     ///
     /// ```
@@ -106,7 +106,7 @@ pub struct DeadlineGuard {
 }
 
 impl DeadlineGuard {
-    /// The deadline is this one, whatever it was. One that has passed ends the context now.
+    /// Sets the deadline, whatever it was. One that has passed ends the context now.
     ///
     /// Cost: 1 RMW; if it is earlier than the one before, 1 more and perhaps a wake-up of the timer's thread.
     pub fn set(&self, deadline: Instant) -> bool {
@@ -119,7 +119,7 @@ impl DeadlineGuard {
         in_time
     }
 
-    /// [`set`](Self::set), a while from now. What the clock cannot express, as [`Duration::MAX`], is no deadline.
+    /// Sets the deadline to a while from now. What the clock cannot express, as [`Duration::MAX`], is no deadline.
     pub fn set_timeout(&self, timeout: Duration) -> bool {
         match now(&self.clock).checked_add(timeout) {
             Some(deadline) => self.set(deadline),
@@ -127,19 +127,19 @@ impl DeadlineGuard {
         }
     }
 
-    /// The deadline is so much later than it was; where there was none there is none.
+    /// Makes the deadline so much later than it was; where there was none there is none.
     pub fn extend(&self, by: Duration) -> bool {
         let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         let later = |deadline: Option<u64>| deadline?.checked_add(by);
         self.guard.handle().move_deadline(later)
     }
 
-    /// There is no deadline any more, but those above.
+    /// Takes the deadline away: what is left are those above.
     pub fn take_away(&self) -> bool {
         self.guard.handle().move_deadline(|_| None)
     }
 
-    /// The right to cancel, alone; the deadline stays what it is.
+    /// Returns the right to cancel, alone; the deadline stays what it is.
     pub fn into_guard(self) -> CancelGuard {
         self.guard
     }
@@ -174,7 +174,7 @@ impl core::panic::UnwindSafe for IdleGuard {}
 impl core::panic::RefUnwindSafe for IdleGuard {}
 
 impl IdleGuard {
-    /// The context is in use: its time counts from now. After the timeout it does nothing.
+    /// Tells that the context is in use: its time counts from now. After the timeout it does nothing.
     ///
     /// A touch that comes as the timeout passes may be too late; [`Context::is_done`] tells.
     ///
@@ -185,13 +185,13 @@ impl IdleGuard {
         self.moving.touch(self.moving.now());
     }
 
-    /// The same, by who has looked at the clock already. A later touch counts, whichever comes first.
+    /// Like [`touch`](Self::touch), for code that has looked at the clock already. A later touch counts, whichever comes first.
     #[inline]
     pub fn touch_at(&self, now: Instant) {
         self.moving.touch(clock::nanos(now));
     }
 
-    /// The right to cancel, alone; nobody keeps the context from its timeout any more.
+    /// Returns the right to cancel, alone; nobody keeps the context from its timeout any more.
     pub fn into_guard(self) -> CancelGuard {
         self.guard
     }
@@ -220,7 +220,7 @@ pub struct IdleTimeout {
 }
 
 impl IdleTimeout {
-    /// How long nothing has come.
+    /// Returns how long nothing has come.
     #[must_use]
     pub fn timeout(&self) -> Duration {
         self.timeout

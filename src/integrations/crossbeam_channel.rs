@@ -82,7 +82,7 @@ impl DoneReceiver {
         }))
     }
 
-    /// The receiver: for `select!`, `Select`, `recv`. It never has a message. Its error says that the context is done.
+    /// Returns the receiver: for `select!`, `Select`, `recv`. It never has a message. Its error says that the context is done.
     ///
     /// A clone of the receiver itself is lent for as long as this is. So none can outlive the channel's other end, and take
     /// its end for a cancel:
@@ -127,7 +127,7 @@ impl core::panic::RefUnwindSafe for DoneReceiver {}
 
 /// # For `select!` of crossbeam-channel
 impl Context {
-    /// A receiver that disconnects when the context is done, before the call that cancels it returns: see
+    /// Creates a receiver that disconnects when the context is done, before the call that cancels it returns: see
     /// [`integrations::crossbeam_channel`](crate::integrations::crossbeam_channel).
     ///
     /// Cost: two allocations for this crate's part, one for the channel, those of [`on_cancel`](Self::on_cancel). The
@@ -140,7 +140,7 @@ impl Context {
 
 /// # For `select!` of crossbeam-channel
 impl CancellationToken {
-    /// A receiver that disconnects when the token is cancelled: as [`Context::done_receiver`].
+    /// Creates a receiver that disconnects when the token is cancelled, as [`Context::done_receiver`].
     #[must_use]
     pub fn done_receiver(&self) -> DoneReceiver {
         DoneReceiver::new(|slot| self.on_cancel(move || slot.disconnect()))

@@ -76,7 +76,7 @@ impl fmt::Debug for DoneFd {
 
 /// # For `poll`, epoll, kqueue, mio
 impl Context {
-    /// A descriptor that is readable once the context is done, before the call that cancels it returns: see
+    /// Creates a descriptor that is readable once the context is done, before the call that cancels it returns: see
     /// [`integrations::fd`](crate::integrations::fd).
     ///
     /// One descriptor on Linux (an eventfd), two elsewhere (a pair of sockets). At a deadline it is the timer that makes it
@@ -93,7 +93,7 @@ impl Context {
 
 /// # For `poll`, epoll, kqueue, mio
 impl CancellationToken {
-    /// A descriptor that is readable once the token is cancelled: as [`Context::done_fd`].
+    /// Creates a descriptor that is readable once the token is cancelled, as [`Context::done_fd`].
     ///
     /// # Errors
     ///

@@ -87,7 +87,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Whether the child has ended by itself, successfully.
+    /// Returns `true` if the child has ended by itself, successfully.
     #[must_use]
     pub fn success(&self) -> bool {
         self.stopped.is_none() && self.status.success()
@@ -95,7 +95,7 @@ impl Ended {
 }
 
 impl Supervised {
-    /// The command, in a process group of its own.
+    /// Takes a command, to be run in a process group of its own.
     pub fn new(mut command: Command) -> Supervised {
         command.process_group(0);
         let limits = Limits {
@@ -106,19 +106,19 @@ impl Supervised {
         Supervised { command, limits }
     }
 
-    /// What the group gets first: SIGTERM if nothing else is said.
+    /// Sets what the group gets first: SIGTERM if nothing else is said.
     pub fn signal(mut self, signal: i32) -> Supervised {
         self.limits.signal = signal;
         self
     }
 
-    /// How long the child has after the signal: 5 seconds if nothing else is said. Zero: it is killed at once.
+    /// Sets how long the child has after the signal: 5 seconds if nothing else is said. Zero: it is killed at once.
     pub fn grace(mut self, grace: Duration) -> Supervised {
         self.limits.grace = grace;
         self
     }
 
-    /// For how long pipes are read that others hold after the child's end: 1 second if nothing else is said.
+    /// Sets for how long pipes are read that others hold after the child's end: 1 second if nothing else is said.
     pub fn pipe_delay(mut self, delay: Duration) -> Supervised {
         self.limits.pipe_delay = delay;
         self
@@ -135,7 +135,7 @@ impl Supervised {
         self.spawn(ctx)?.wait()
     }
 
-    /// [`run`](Self::run) with stdout and stderr piped, and no stdin.
+    /// Like [`run`](Self::run), with stdout and stderr piped, and no stdin.
     ///
     /// # Errors
     ///
@@ -178,7 +178,7 @@ impl Supervised {
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "process", feature = "tokio"))))]
 impl Supervised {
-    /// [`run`](Self::run) for tasks of tokio, on one of the runtime's threads for what blocks.
+    /// Like [`run`](Self::run), for tasks of tokio, on one of the runtime's threads for what blocks.
     ///
     /// # Errors
     ///
@@ -202,7 +202,7 @@ impl Supervised {
         }
     }
 
-    /// [`output`](Self::output) for tasks of tokio.
+    /// Like [`output`](Self::output), for tasks of tokio.
     ///
     /// # Errors
     ///
@@ -235,13 +235,13 @@ pub struct Running {
 }
 
 impl Running {
-    /// The child's number, which is its group's.
+    /// Returns the child's number, which is its group's.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The pipe to the child's stdin, if the command has one, once. [`wait`](Self::wait) closes one that was not taken.
+    /// Takes the pipe to the child's stdin, if the command has one, once. [`wait`](Self::wait) closes one that was not taken.
     #[must_use]
     pub fn stdin(&mut self) -> Option<ChildStdin> {
         self.child.stdin.take()

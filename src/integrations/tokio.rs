@@ -108,7 +108,7 @@ impl Spawner {
         spawn(self, None, Location::caller(), f)
     }
 
-    /// The same as [`spawn`](Self::spawn), which never waits for room.
+    /// Does the same as [`spawn`](Self::spawn), which never waits for room.
     ///
     /// # Errors
     ///
@@ -162,7 +162,7 @@ impl Spawner {
 
 /// # Starting tasks on tokio, on the runtime of the caller
 impl<'a> Named<'a> {
-    /// As [`Spawner::spawn`].
+    /// Like [`Spawner::spawn`].
     ///
     /// # Errors
     ///
@@ -177,7 +177,7 @@ impl<'a> Named<'a> {
         spawn(spawner, Some(name), Location::caller(), f)
     }
 
-    /// As [`Spawner::spawn_blocking`].
+    /// Like [`Spawner::spawn_blocking`].
     ///
     /// # Errors
     ///
@@ -192,7 +192,7 @@ impl<'a> Named<'a> {
         spawn_blocking(spawner, Some(name), Location::caller(), f)
     }
 
-    /// As [`Spawner::spawn_when`].
+    /// Like [`Spawner::spawn_when`].
     ///
     /// # Errors
     ///

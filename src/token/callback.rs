@@ -340,7 +340,7 @@ impl Registration {
         }
     }
 
-    /// A guard that unregisters the callback when it is dropped, as [`stop`](Self::stop).
+    /// Makes a guard of it that unregisters the callback when it is dropped, as [`stop`](Self::stop).
     ///
     /// Locals are dropped in the reverse order of their declaration: one that is declared before a
     /// guard that cancels goes after it, when the callback has run.
@@ -348,7 +348,7 @@ impl Registration {
         StopOnDrop { registration: self }
     }
 
-    /// A guard that unregisters the callback when it is dropped, and if it is running blocks until it is over, as
+    /// Makes a guard of it that unregisters the callback when it is dropped, and if it is running blocks until it is over, as
     /// [`stop_and_wait`](Self::stop_and_wait). After the guard's scope nothing runs that the callback uses. (C++'s
     /// `std::stop_callback`.)
     ///

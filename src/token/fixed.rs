@@ -53,7 +53,7 @@ impl core::panic::RefUnwindSafe for StaticToken {}
 
 impl StaticToken {
     const_where_possible! {
-        /// A token, not cancelled, with nothing above it. It allocates nothing.
+        /// Creates a token that is not cancelled, with nothing above it. It allocates nothing.
         #[must_use]
         #[allow(clippy::new_without_default)]
         pub fn new() -> StaticToken {
@@ -63,14 +63,14 @@ impl StaticToken {
         }
     }
 
-    /// Whether the token is cancelled.
+    /// Returns `true` if the token is cancelled.
     #[inline]
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.fixed.is_cancelled()
     }
 
-    /// The token. It is the same for every call, and lives as long as the program.
+    /// Returns the token. It is the same for every call, and lives as long as the program.
     ///
     /// ```
     /// # use cancel_tree::{CancellationToken, StaticToken};

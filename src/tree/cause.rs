@@ -215,7 +215,7 @@ enum Inner {
 }
 
 impl Cause {
-    /// A cause that carries `error`.
+    /// Creates a cause that carries `error`.
     ///
     /// It is of kind [`ContextError::Cancelled`], unless `error` or one of its sources is a [`ContextError`] or a
     /// `Cause`: then [of that one's kind](Cause#the-kind-stays). A `Cause` in a box is the same cause again, and a
@@ -236,7 +236,7 @@ impl Cause {
         Cause::of(None, error)
     }
 
-    /// A cause of the given kind that carries `error`, whatever that is.
+    /// Creates a cause of the given kind that carries `error`, whatever that is.
     ///
     /// ```
     /// use cancel_tree::{Cause, ContextError};
@@ -302,7 +302,7 @@ impl Cause {
         }
     }
 
-    /// Which of the two kinds of cancellation this is; every cause answers to one.
+    /// Returns which of the two kinds of cancellation this is; every cause answers to one.
     ///
     /// To compare, there is `cause == ContextError::DeadlineExceeded` too: it asks for the kind, whatever
     /// the error inside.
