@@ -170,7 +170,11 @@ fn from_others() {
     assert_eq!(linked.any_of_source(), Some(0));
     // ThrowIfCancellationRequested, ensureActive
     let ctx = source.context();
-    assert!((|| -> Result<(), ContextError> { ctx.check() })().is_err());
+    let stops = || {
+        ctx.check()?;
+        Ok::<(), ContextError>(())
+    };
+    assert_eq!(stops(), Err(ContextError::Cancelled));
     // Job, SupervisorJob, coroutineScope, nursery
     let group = Group::new(&Context::background());
     let child = group.child("db").keep_going();
