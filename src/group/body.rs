@@ -9,6 +9,7 @@ use super::task::Panicked;
 use crate::context::{Canceller, Context};
 use crate::sync::{
     AcqRel, Acquire, AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, OfUser, Panics, Relaxed,
+    Release,
 };
 use crate::tree::Cause;
 use alloc::borrow::Cow;
@@ -471,10 +472,10 @@ impl Body {
     ) {
         let cause = panicked(&*payload, place);
         let payload = Box::into_raw(Box::new(OfUser::new(payload)));
-        // AcqRel: pairs with `take_payload`.
+        // Relaxed: it is taken out when all are gone, and the end of the place hands it on.
         let first = self
             .payload
-            .compare_exchange(ptr::null_mut(), payload, AcqRel, Relaxed);
+            .compare_exchange(ptr::null_mut(), payload, Relaxed, Relaxed);
         if first.is_err() {
             // SAFETY: made above, and not shared.
             panics.catch(|| drop(unsafe { Box::from_raw(payload) }));
@@ -523,8 +524,8 @@ impl Body {
     /// What came of it all, when all are gone. Re-raises a panic, once.
     pub(super) fn verdict(&self) -> Result<(), Cause> {
         if !std::thread::panicking() {
-            // AcqRel: pairs with `panicked`. The later of two finds nothing.
-            let payload = self.payload.swap(ptr::null_mut(), AcqRel);
+            // Relaxed: all are gone, and their ends have handed it on. The later of two finds nothing.
+            let payload = self.payload.swap(ptr::null_mut(), Relaxed);
             if !payload.is_null() {
                 // SAFETY: taken out once.
                 let payload = unsafe { Box::from_raw(payload) };
@@ -542,8 +543,8 @@ impl Body {
 /// Keeps it where there is none yet.
 fn keep_first(kept: &AtomicPtr<Cause>, cause: Cause, panics: &mut Panics) {
     let cause = Box::into_raw(Box::new(cause));
-    // AcqRel: the release half pairs with all reads of it, the acquire half with who was first.
-    let first = kept.compare_exchange(ptr::null_mut(), cause, AcqRel, Acquire);
+    // Release: pairs with all reads of it. Relaxed: who was not first reads it by a load.
+    let first = kept.compare_exchange(ptr::null_mut(), cause, Release, Relaxed);
     if first.is_err() {
         // SAFETY: made above, and not shared.
         panics.catch(|| drop(unsafe { Box::from_raw(cause) }));

@@ -7,7 +7,7 @@
 
 use crate::sync::{
     AcqRel, Acquire, Arc, AtomicPtr, AtomicU64, AtomicU8, AtomicUsize, OneWaiter, Panics, Relaxed,
-    UnsafeCell,
+    Release, UnsafeCell,
 };
 use core::ptr;
 use core::task::{Poll, Waker};
@@ -146,9 +146,9 @@ impl Limit {
 
     /// Gives a permit back, which goes to whoever waits first.
     pub(super) fn give_back(&self, panics: &mut Panics) {
-        // AcqRel: the release half pairs with `try_take` and with the turn that hands the permit on. Of this step and that
-        // by which a waiter counts itself, the later sees the earlier.
-        let seen = self.word.fetch_sub(PERMIT, AcqRel);
+        // Release: pairs with `try_take` and with the turn that hands the permit on. Of this step and that by which a waiter
+        // counts itself, the later sees the earlier.
+        let seen = self.word.fetch_sub(PERMIT, Release);
         if seen & WAITERS != 0 {
             self.take_turns(panics);
         }
@@ -156,8 +156,8 @@ impl Limit {
 
     /// Nobody gets a permit any more.
     pub(super) fn close(&self, panics: &mut Panics) {
-        // AcqRel: as above.
-        self.word.fetch_or(CLOSED, AcqRel);
+        // Relaxed: it is about the bit alone, which the turn that follows sees.
+        self.word.fetch_or(CLOSED, Relaxed);
         self.take_turns(panics);
     }
 
@@ -167,8 +167,9 @@ impl Limit {
         loop {
             // Relaxed: published by the CAS below.
             link.store(seen, Relaxed);
-            // AcqRel: the release half pairs with the turn's swap; the acquire half hands on, with it, what is linked to.
-            match stack.compare_exchange_weak(seen, waiting, AcqRel, Relaxed) {
+            // Release: pairs with the turn's swap. What is linked to comes with it, by the release sequence: all steps on a
+            // stack are RMWs.
+            match stack.compare_exchange_weak(seen, waiting, Release, Relaxed) {
                 Ok(_) => return,
                 Err(now) => seen = now,
             }
@@ -242,7 +243,7 @@ impl Limit {
             let queue = unsafe { &mut *queue };
             // Those that gave up first: each had arrived before, so it is in the queue when the arrivals have been
             // taken in. Acquire: pairs with `push`.
-            let mut gone = self.given_up.swap(ptr::null_mut(), AcqRel);
+            let mut gone = self.given_up.swap(ptr::null_mut(), Acquire);
             self.take_in(queue);
             while !gone.is_null() {
                 // SAFETY: the count of whoever gave up came with the stack.
@@ -261,8 +262,8 @@ impl Limit {
     }
 
     fn take_in(&self, queue: &mut Queue) {
-        // AcqRel: the acquire half pairs with `push`.
-        let mut newest = self.arrived.swap(ptr::null_mut(), AcqRel);
+        // Acquire: pairs with `push`.
+        let mut newest = self.arrived.swap(ptr::null_mut(), Acquire);
         let mut oldest: *mut Waiting = ptr::null_mut();
         while !newest.is_null() {
             // SAFETY: the queue's count of each came with the stack.

@@ -8,7 +8,7 @@ use super::refused::Refused;
 use super::report::TaskInfo;
 use super::spawner::{block_on, start_thread, Member, Spawner};
 use crate::context::Context;
-use crate::sync::{AcqRel, Acquire, Arc, AtomicPtr, AtomicU64, OneWaiter, Relaxed};
+use crate::sync::{Acquire, Arc, AtomicPtr, AtomicU64, OneWaiter, Relaxed, Release};
 use crate::tree::Cause;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -101,8 +101,8 @@ impl<T> Sender<T> {
     }
 
     fn is_through(queue: &Queue<T>) {
-        // AcqRel: the release half pairs with the load in `poll_next`: who finds nobody missing finds what was pushed.
-        queue.missing.fetch_sub(1, AcqRel);
+        // Release: pairs with the load in `poll_next`: who finds nobody missing finds what was pushed.
+        queue.missing.fetch_sub(1, Release);
         crate::sync::unless_unwinding(|| queue.waiter.wake());
     }
 
@@ -117,10 +117,11 @@ impl<T> Sender<T> {
         loop {
             // SAFETY: made above, and not shared yet.
             unsafe { (*node).next = seen };
-            // AcqRel: the release half pairs with the swap in `take`, the acquire half hands on what is linked to.
+            // Release: pairs with the swap in `take`. What is linked to comes with it, by the release sequence: all steps on
+            // `newest` are RMWs.
             match queue
                 .newest
-                .compare_exchange_weak(seen, node, AcqRel, Relaxed)
+                .compare_exchange_weak(seen, node, Release, Relaxed)
             {
                 Ok(_) => break,
                 Err(now) => seen = now,
@@ -350,8 +351,8 @@ impl<T: Send + 'static> Outcomes<T> {
 
     fn take(&mut self) -> Option<Result<T, Cause>> {
         if self.ready.is_null() {
-            // AcqRel: the acquire half pairs with `push`.
-            let mut newest = self.queue.newest.swap(ptr::null_mut(), AcqRel);
+            // Acquire: pairs with `push`.
+            let mut newest = self.queue.newest.swap(ptr::null_mut(), Acquire);
             while !newest.is_null() {
                 // SAFETY: the list is ours now.
                 let next = unsafe { (*newest).next };

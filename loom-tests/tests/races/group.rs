@@ -1,12 +1,28 @@
 //! Groups: a task's end against who joins, closes, cancels, looks; the limit; the last handle.
 
 use cancel_tree::{Cause, Context, Group, Member};
-use cancel_tree_loom::{block_on, model, poll, spawn, Data, Probe, Reason, UNBOUNDED, USUAL};
-use std::pin::pin;
+use cancel_tree_loom::{
+    at_once, block_on, model, model_in_all_orders, poll, spawn, Data, Probe, Reason, UNBOUNDED,
+    USUAL,
+};
+use std::future::Future;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::pin::{pin, Pin};
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 fn group() -> Group {
     Group::new(&Context::background())
+}
+
+/// One look, by nobody who would be woken.
+fn look<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.poll(&mut cx) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
 }
 
 fn number(cause: &Cause) -> bool {
@@ -297,22 +313,98 @@ fn panic_vs_two_joins() {
         let group = std::sync::Arc::new(group());
         let member = group.enter().unwrap();
         let other = group.clone();
-        let raised = |group: &Group| {
-            use std::panic::{catch_unwind, AssertUnwindSafe};
-            match catch_unwind(AssertUnwindSafe(|| block_on(group.join()))) {
-                Err(payload) => {
-                    assert_eq!(payload.downcast_ref::<&str>(), Some(&"oh no"));
-                    1
-                }
-                Ok(answer) => {
-                    assert!(answer.is_err());
-                    0
-                }
+        let raised = |group: &Group| match catch_unwind(AssertUnwindSafe(|| block_on(group.join())))
+        {
+            Err(payload) => {
+                assert_eq!(payload.downcast_ref::<&str>(), Some(&"oh no"));
+                1
+            }
+            Ok(answer) => {
+                assert!(answer.is_err());
+                0
             }
         };
         let joiner = spawn(move || raised(&other));
         member.run(|_ctx| -> () { std::panic::resume_unwind(Box::new("oh no")) });
         assert_eq!(raised(&group) + joiner.join().unwrap(), 1);
+    });
+}
+
+/// One is first, and the other one's is not left lying about.
+#[test]
+fn first_error_vs_first_error_at_once() {
+    model(Some(2), || {
+        let group = group();
+        let (a, b) = (group.enter().unwrap(), group.enter().unwrap());
+        let thread = spawn(move || at_once(|| a.run(|_ctx| Err::<(), _>(Reason::cause(1)))));
+        b.run(|_ctx| Err::<(), _>(Reason::cause(2)));
+        thread.join().unwrap();
+        assert!(number(&block_on(group.join()).unwrap_err()));
+    });
+}
+
+/// Who looks while tasks are still there has the error's content by nothing else than the error.
+#[test]
+fn first_error_vs_report() {
+    // Too many executions at 2: bound 1.
+    model(Some(1), || {
+        let group = group();
+        let member = group.enter().unwrap();
+        let limit = Context::background().with_cancel();
+        limit.1.cancel();
+        let thread = spawn(move || member.run(|_ctx| Err::<(), _>(Reason::cause(1))));
+        let report = block_on(group.shutdown_with(&limit.0, Duration::ZERO));
+        if let Some(cause) = report.cause {
+            assert_eq!(cause.downcast_ref::<Reason>().unwrap().number(), 1);
+        }
+        thread.join().unwrap();
+    });
+}
+
+/// One payload is raised, and the other one goes.
+#[test]
+fn panic_vs_panic() {
+    model(Some(2), || {
+        let group = group();
+        let (a, b) = (group.enter().unwrap(), group.enter().unwrap());
+        let panics = |member: Member, number| {
+            let payload = Box::new(Reason::new(number));
+            member.run(move |_ctx| -> () { std::panic::resume_unwind(payload) });
+        };
+        let thread = spawn(move || at_once(|| panics(a, 1)));
+        panics(b, 2);
+        let raised = catch_unwind(AssertUnwindSafe(|| block_on(group.join()))).unwrap_err();
+        assert!((1..=2).contains(&raised.downcast_ref::<Reason>().unwrap().number()));
+        thread.join().unwrap();
+    });
+}
+
+/// Each is counted.
+#[test]
+fn task_gone_vs_task_gone_in_a_report() {
+    model(Some(2), || {
+        let group = group();
+        let (a, b) = (group.enter().unwrap(), group.enter().unwrap());
+        let limit = Context::background();
+        let mut end = Box::pin(group.shutdown(&limit));
+        assert!(!poll(&mut end, std::task::Waker::noop()));
+        let thread = spawn(move || at_once(|| a.run(|_ctx| ())));
+        b.run(|_ctx| ());
+        assert_eq!(block_on(end).done, 2);
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn handle_cloned_vs_handle_cloned() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = group();
+        let spawner = group.spawner();
+        let thread = spawn(move || (spawner.clone(), spawner));
+        let mine = group.spawner();
+        let others = thread.join().unwrap();
+        drop((group, others));
+        assert!(mine.is_empty());
     });
 }
 
@@ -535,7 +627,92 @@ fn wait_for_room_vs_a_higher_limit() {
     });
 }
 
+/// A group for one task at a time, with a task in it, and a place beside the task's: so that it is the limit alone by which
+/// the next one learns what this one did.
+fn group_for_one(data: &Data) -> (Group, impl FnOnce() + Send + use<>) {
+    let group = group();
+    let members = [group.enter().unwrap(), group.enter().unwrap()];
+    let [mine, beside] = members;
+    drop((mine, beside));
+    let group = group.limit(1);
+    let (member, written) = (group.enter().unwrap(), data.clone());
+    let end = move || {
+        written.write();
+        drop(written);
+        drop(member);
+    };
+    (group, end)
+}
+
+/// Who comes after a task sees what it did.
+#[test]
+fn data_vs_next_task() {
+    model(USUAL, || {
+        let data = Data::new();
+        let (group, end) = group_for_one(&data);
+        let thread = spawn(end);
+        if let Ok(next) = group.enter() {
+            data.read();
+            drop(next);
+        }
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn data_vs_wait_for_room() {
+    model(Some(2), || {
+        let data = Data::new();
+        let (group, end) = group_for_one(&data);
+        let ctx = Context::background();
+        let mut wait = Box::pin(group.enter_when(&ctx));
+        assert!(!poll(&mut wait, std::task::Waker::noop()));
+        let thread = spawn(end);
+        if let Some(next) = look(wait.as_mut()) {
+            data.read();
+            drop(next);
+        }
+        thread.join().unwrap();
+    });
+}
+
 // ----- typed outcomes -------------------------------------------------------------------------
+
+/// What came of a task is whole for who takes it, by nothing else than the list.
+#[test]
+fn data_of_an_outcome_vs_one_look() {
+    model(USUAL, || {
+        let group = group();
+        let mut outcomes = group.outcomes::<Reason>();
+        let task = async { Ok::<_, Cause>(Reason::new(7)) };
+        let task = outcomes.track(task).unwrap();
+        let thread = spawn(move || block_on(pin!(task)));
+        match look(pin!(outcomes.next())) {
+            Some(Some(outcome)) => assert_eq!(outcome.unwrap().number(), 7),
+            Some(None) => panic!("an outcome that is missed"),
+            None => {}
+        }
+        thread.join().unwrap();
+    });
+}
+
+/// How many are missing is right, whoever comes and goes.
+#[test]
+fn outcome_vs_next_task() {
+    model(USUAL, || {
+        let group = group();
+        let mut outcomes = group.outcomes::<usize>();
+        let task = outcomes.track(async { Ok::<_, Cause>(1) }).unwrap();
+        let thread = spawn(move || block_on(pin!(task)));
+        let task = outcomes.track(async { Ok::<_, Cause>(2) }).unwrap();
+        thread.join().unwrap();
+        assert!(block_on(outcomes.next()).is_some());
+        assert!(look(pin!(outcomes.next())).is_none());
+        block_on(pin!(task));
+        assert!(block_on(outcomes.next()).is_some());
+        assert!(block_on(outcomes.next()).is_none());
+    });
+}
 
 #[test]
 fn outcome_vs_who_waits_for_the_next() {
