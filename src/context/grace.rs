@@ -187,9 +187,11 @@ impl Context {
             ),
             chain: Chain::new(Step::Shield),
         };
+        // The cause first: who has it from above finds the soft token cancelled after that.
+        let cause = self.cause();
         let has_begun =
             grace.soft.is_cancelled() || grace.hard.deadline(&grace.hard.clock()).0.is_some();
-        match self.cause() {
+        match cause {
             Some(first) if !has_begun && !shield.is_done() => {
                 let (bounded, guard) = shield.with_timeout_cause(grace.period, over(first));
                 guard.detach();

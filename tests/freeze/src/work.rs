@@ -9,7 +9,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 /// The kinds of operation, in whose names lateness is reported.
-pub const KINDS: [&str; 9] = [
+pub const KINDS: [&str; 12] = [
     "create and drop",
     "clone and drop",
     "cancel",
@@ -19,6 +19,9 @@ pub const KINDS: [&str; 9] = [
     "be told of a deadline",
     "callbacks",
     "drop what another thread made",
+    "tasks of a group",
+    "touch",
+    "move a deadline",
 ];
 pub const CREATE: usize = 0;
 pub const CLONE: usize = 1;
@@ -29,6 +32,9 @@ pub const DEADLINE: usize = 5;
 pub const TOLD: usize = 6;
 pub const CALLBACK: usize = 7;
 pub const HANDED: usize = 8;
+pub const GROUP: usize = 9;
+pub const TOUCH: usize = 10;
+pub const MOVE: usize = 11;
 
 /// Where one thread leaves something for another.
 pub struct Mailbox<T>(AtomicPtr<T>);
@@ -77,7 +83,14 @@ pub struct Ours {
     tokens: [Mailbox<cancel_tree::CancellationToken>; PLACES],
     contexts: [Mailbox<(cancel_tree::Context, cancel_tree::CancelGuard)>; PLACES],
     garbage: [Mailbox<Vec<cancel_tree::CancellationToken>>; PLACES],
+    group: cancel_tree::Group,
+    members: [Mailbox<cancel_tree::Member>; PLACES],
+    idle: (cancel_tree::Context, cancel_tree::IdleGuard),
+    moving: (cancel_tree::Context, cancel_tree::DeadlineGuard),
 }
+
+/// Neither passes while this runs.
+const LONG: Duration = Duration::from_secs(3600);
 
 impl Ours {
     /// A token that others have as well: one that was left here, or a new one.
@@ -98,15 +111,20 @@ fn poll_once<F: std::future::Future + Unpin>(future: &mut F) {
 
 impl Tree for Ours {
     const KINDS: &'static [usize] = &[
-        CREATE, CLONE, CANCEL, PARK, POLL, DEADLINE, TOLD, CALLBACK, HANDED,
+        CREATE, CLONE, CANCEL, PARK, POLL, DEADLINE, TOLD, CALLBACK, HANDED, GROUP, TOUCH, MOVE,
     ];
 
     fn new() -> Ours {
+        let background = cancel_tree::Context::background();
         Ours {
             root: cancel_tree::CancellationToken::new(),
             tokens: [const { Mailbox::new() }; PLACES],
             contexts: [const { Mailbox::new() }; PLACES],
             garbage: [const { Mailbox::new() }; PLACES],
+            group: cancel_tree::Group::new(&background),
+            members: [const { Mailbox::new() }; PLACES],
+            idle: background.with_idle_timeout(LONG),
+            moving: background.with_movable_deadline(None),
         }
     }
 
@@ -193,6 +211,45 @@ impl Tree for Ours {
                 later.stop();
                 two.stop();
             }
+            GROUP => {
+                // Tasks that end, that are dropped, and that another thread ends; and a look for who is there.
+                let through = self.group.track(async {}).expect("it is open");
+                let mut through = Box::pin(through);
+                poll_once(&mut through);
+                let ctx = token.context();
+                let pending = self.group.track_with(|own| async move {
+                    ctx.done().await;
+                    drop(own);
+                });
+                let mut pending = Box::pin(pending.expect("it is open"));
+                poll_once(&mut pending);
+                drop(pending);
+                let member = match dice.roll(2) {
+                    0 => self.group.enter(),
+                    _ => self.group.named("task").enter(),
+                };
+                let place = &self.members[dice.roll(PLACES as u64) as usize];
+                drop(place.swap(member.ok()));
+                // It joins its own, and waits for nobody but those of the whole.
+                let own = cancel_tree::Group::new(self.group.context());
+                let task = own.enter();
+                drop(task);
+                assert!(is_ready(own.join()), "all are gone, and it is not joined");
+                let _ = is_ready(self.group.wait_idle());
+            }
+            TOUCH => {
+                for _ in 0..16 {
+                    self.idle.1.touch();
+                }
+                assert!(!self.idle.0.is_done());
+            }
+            MOVE => {
+                let guard = &self.moving.1;
+                let timeout = LONG + Duration::from_micros(dice.roll(1 << 30));
+                assert!(guard.set_timeout(timeout) && guard.extend(LONG));
+                assert!(dice.roll(4) != 0 || guard.take_away());
+                assert!(!self.moving.0.is_done());
+            }
             _ => {
                 let place = &self.garbage[dice.roll(PLACES as u64) as usize];
                 let mine = (0..8).map(|_| token.child_token()).collect();
@@ -201,6 +258,14 @@ impl Tree for Ours {
         }
         clock.micros_since(start)
     }
+}
+
+/// By one poll.
+fn is_ready<F: std::future::Future>(future: F) -> bool {
+    let future = std::pin::pin!(future);
+    future
+        .poll(&mut Context::from_waker(Waker::noop()))
+        .is_ready()
 }
 
 /// A future in a vector that is not moved any more.

@@ -231,6 +231,10 @@ impl Turns {
         self.begun.get().0
     }
 
+    pub fn how_many_ended(&self) -> usize {
+        self.ended.get().0
+    }
+
     /// The time of the last turn that has begun.
     pub fn begun_at(&self) -> u64 {
         self.begun.get().1

@@ -82,7 +82,7 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "phases",
         threads: 5,
-        steps: 4000,
+        steps: 6000,
         run: moving::phases,
     },
 ];

@@ -52,6 +52,8 @@ struct Hand {
     known: Shelf,
     tasks: Vec<Task>,
     never: Context,
+    /// The errors of a group inside are its own: none is made there.
+    is_inside: bool,
 }
 
 impl Hand {
@@ -110,7 +112,12 @@ impl Hand {
     fn start(&mut self, tracked: bool) {
         let may = self.may();
         if tracked {
-            let (known, how) = (self.known.clone(), draw(3 + usize::from(draw(4) != 0) * 3));
+            let how = match draw(8) {
+                0 if !self.is_inside => 1,
+                1 => 0,
+                _ => 2,
+            };
+            let known = self.known.clone();
             let counted = Counted::new();
             let started = self
                 .spawner
@@ -176,7 +183,7 @@ impl Hand {
         let task = self.tasks.swap_remove(i);
         self.known.with(|known| known.there -= 1);
         match task {
-            Task::Member(member) if draw(8) == 0 => {
+            Task::Member(member) if !self.is_inside && draw(8) == 0 => {
                 self.known.with(|known| known.errors += 1);
                 member.run(|_ctx| Err::<(), _>("a member's"));
             }
@@ -212,15 +219,14 @@ pub fn run() {
     let threads: Vec<_> = (0..THREADS)
         .map(|i| {
             // Those of the group inside count here too; its limit is none.
-            let spawner = match &inside {
-                Some(inside) if i == 0 && limit.is_none() => inside.spawner(),
-                _ => group.spawner(),
-            };
+            let inside = inside.as_ref().filter(|_| i == 0 && limit.is_none());
+            let spawner = inside.map_or(group.spawner(), |inside| inside.spawner());
             let mut hand = Hand {
                 spawner,
                 known: known.clone(),
                 tasks: Vec::new(),
                 never: Context::background(),
+                is_inside: inside.is_some(),
             };
             thread::spawn(move || {
                 for _ in 0..OPERATIONS {

@@ -51,7 +51,8 @@ pub fn run() {
                     assert!(!is_over, "moved what was over");
                     deadline = to;
                 } else {
-                    // About to be done, at least.
+                    // About to be done, at least; where there was no deadline, by this one, which passed at once.
+                    deadline = deadline.or(to);
                     is_over = true;
                 }
                 let is_done = ctx.is_done();
@@ -126,7 +127,7 @@ pub fn run() {
     drop(service);
 }
 
-/// What has been done of a soft cancel, and how many turns had begun when it began.
+/// What has been done of a soft cancel, and how many turns had ended when it began.
 #[derive(Default)]
 struct Soft {
     begun: Option<usize>,
@@ -150,7 +151,7 @@ pub fn phases() {
                 thread::yield_now();
             }
             operation();
-            soft.with(|soft| soft.begun = Some(turns.how_many_begun()));
+            soft.with(|soft| soft.begun = Some(turns.how_many_ended()));
             shutdown.cancel_with("soft");
             soft.with(|soft| soft.has_returned = true);
         })
