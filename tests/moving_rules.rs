@@ -95,6 +95,22 @@ fn set_to_the_past_it_is_done() {
 }
 
 #[test]
+fn it_is_kept_to_the_nanosecond() {
+    let (ctx, guard) = Context::background().with_movable_deadline(None);
+    let hour = Instant::now() + Duration::from_secs(3600);
+    // Where seconds turn over, and up to a hundred years away.
+    let turns = (0..20).map(|n| Duration::from_nanos(n * 99_999_999));
+    let far = (0..62).flat_map(|bit| [(1 << bit) - 1, 1 << bit, (1 << bit) + 1]);
+    for after in turns.chain(far.map(Duration::from_nanos)) {
+        let Some(deadline) = hour.checked_add(after) else {
+            continue;
+        };
+        assert!(guard.set(deadline));
+        assert_eq!(ctx.deadline(), Some(deadline), "{after:?} later");
+    }
+}
+
+#[test]
 fn taken_away_it_does_not_pass() {
     let (ctx, guard) = Context::background().with_movable_deadline(Instant::now() + ms(20));
     assert!(guard.take_away());

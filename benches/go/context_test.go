@@ -43,6 +43,9 @@ func BenchmarkOne(b *testing.B) {
 		{"ctx_value", value},
 		{"ctx_value_miss", valueMiss},
 		{"ctx_with_value", withValue},
+
+		{"task", task},
+		{"task_on_tokio", taskInGroup},
 	})
 }
 
@@ -54,6 +57,7 @@ func BenchmarkTwo(b *testing.B) {
 		{"create_drop_two_threads", createDropTwoThreads},
 		{"create_drop_beside_cancels", createDropBesideCancels},
 		{"cancel_beside_reads", cancelBesideReads},
+		{"task_two_threads", taskTwoThreads},
 		{"wake_across", func(b *testing.B) { pingPong(b, threads) }},
 	})
 }
@@ -67,6 +71,7 @@ func BenchmarkMillion(b *testing.B) {
 		{"cancel_ten_ary", func(b *testing.B) { cancel(b, tenAry) }},
 		{"build_cold", buildCold},
 		{"drop_children", dropChildren},
+		{"join_100k", join100k},
 	})
 }
 

@@ -78,11 +78,18 @@ func createDropBesideCancels(b *testing.B) {
 	})
 }
 
-// The time of one goroutine for one child while another does the same, as the mean of the two: RunParallel would give
-// half of it.
+// The time of one goroutine for one child while another does the same.
 func createDropTwoThreads(b *testing.B) {
 	ctx, stop := root()
 	defer stop()
+	twoAtOnce(b, func() {
+		_, cancel := context.WithCancel(ctx)
+		cancel()
+	})
+}
+
+// As the mean of the two: RunParallel would give half of it.
+func twoAtOnce(b *testing.B, run func()) {
 	var arrived atomic.Int32
 	work := func() time.Duration {
 		// A barrier that spins, so that both start at once.
@@ -90,8 +97,7 @@ func createDropTwoThreads(b *testing.B) {
 		}
 		start := time.Now()
 		for i := 0; i < b.N; i++ {
-			_, cancel := context.WithCancel(ctx)
-			cancel()
+			run()
 		}
 		return time.Since(start)
 	}

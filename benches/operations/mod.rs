@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod contexts;
+pub mod groups;
 pub mod tokens;
 
 /// An operation on something that threads share.

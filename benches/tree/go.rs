@@ -57,6 +57,19 @@ const LACKS: &[(&[&str], &str)] = &[
         "who waits is a goroutine that blocks: there is no future to poll, to keep or to drop",
     ),
     (
+        &["touch", "touch_at", "extend"],
+        "a context's deadline stays what it is; who wants one that moves has a timer, and a context to cancel",
+    ),
+    (
+        &[
+            "ctx_err_in_group",
+            "ctx_timeout_drop_in_group",
+            "ctx_err_movable",
+            "ctx_timeout_drop_movable",
+        ],
+        "they are our own contexts beside each other",
+    ),
+    (
         &["drop_all"],
         "nothing is dropped: once all children are cancelled, the parent is left to the collector",
     ),

@@ -1,5 +1,7 @@
-//! Groups beside tokio-util's `TaskTracker` with a child token for each task, and beside tokio's own `spawn` and `JoinSet`.
+//! Groups beside tokio-util's `TaskTracker` with a child token for each task, and beside tokio's own `spawn` and `JoinSet`;
+//! deadlines that move, and contexts below them or in a group, beside ones that are not.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::hint::black_box;
 use std::pin::pin;
@@ -22,6 +24,8 @@ pub fn all(c: &mut Criterion) {
     }
     task_on_tokio(c);
     join_100k(c);
+    moving(c);
+    contexts(c);
 }
 
 fn run(task: impl Future<Output = ()>) {
@@ -30,13 +34,18 @@ fn run(task: impl Future<Output = ()>) {
 }
 
 fn ours(group: &Group) {
-    let task = group.track_with(|ctx| async move { drop(black_box(ctx)) });
+    // What it has is looked at where it is, as in `context`: to move it costs as much as a step of either side.
+    let task = group.track_with(|ctx| async move {
+        black_box(&ctx);
+    });
     run(task.unwrap());
 }
 
 fn theirs(tracker: &TaskTracker, token: &CancellationToken) {
     let token = token.child_token();
-    run(tracker.track_future(async move { drop(black_box(token)) }));
+    run(tracker.track_future(async move {
+        black_box(&token);
+    }));
 }
 
 /// A task that ends at once, made and gone, without a runtime.
@@ -83,7 +92,7 @@ fn task_on_tokio(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .expect("a runtime");
-    let mut each = |name: &str, spawn: &dyn Fn()| {
+    let mut each = |name: &str, spawn: &dyn Fn(), after: &dyn Fn()| {
         bench.bench_function(name, |b| {
             b.iter_custom(|iters| {
                 runtime.block_on(async {
@@ -96,6 +105,7 @@ fn task_on_tokio(c: &mut Criterion) {
                         (0..now).for_each(|_| spawn());
                         // The queue is first in, first out.
                         tokio::spawn(async {}).await.expect("a task");
+                        after();
                         took += begin.elapsed();
                     }
                     took
@@ -103,16 +113,32 @@ fn task_on_tokio(c: &mut Criterion) {
             });
         });
     };
-    each("floor", &|| drop(tokio::spawn(async {})));
+    each("floor", &|| drop(tokio::spawn(async {})), &|| ());
     let group = Group::new(&Context::background());
-    each("cancel_tree", &|| {
-        group.spawn(|_ctx| async {}).expect("an open group");
-    });
+    each(
+        "cancel_tree",
+        &|| group.spawn(|_ctx| async {}).expect("an open group"),
+        &|| (),
+    );
     let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
-    each("task_tracker", &|| {
-        let token = token.child_token();
-        drop(tracker.spawn(async move { drop(token) }));
-    });
+    each(
+        "task_tracker",
+        &|| {
+            let token = token.child_token();
+            drop(tracker.spawn(async move { drop(token) }));
+        },
+        &|| (),
+    );
+    let set = RefCell::new(JoinSet::new());
+    each(
+        "join_set",
+        &|| {
+            let token = token.child_token();
+            set.borrow_mut().spawn(async move { drop(token) });
+        },
+        // What has ended is there until it is taken.
+        &|| while set.borrow_mut().try_join_next().is_some() {},
+    );
     bench.finish();
 }
 
@@ -186,4 +212,55 @@ fn join_100k(c: &mut Criterion) {
         });
     });
     bench.finish();
+}
+
+/// The limit of a request.
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn moving(c: &mut Criterion) {
+    let (_ctx, idle) = Context::background().with_idle_timeout(LIMIT);
+    let mut bench = open(c, "touch");
+    bench.bench_function("floor", |b| b.iter(|| black_box(Instant::now())));
+    bench.bench_function("cancel_tree", |b| b.iter(|| black_box(&idle).touch()));
+    bench.finish();
+
+    let now = Instant::now();
+    let mut bench = open(c, "touch_at");
+    bench.bench_function("cancel_tree", |b| {
+        b.iter(|| black_box(&idle).touch_at(black_box(now)));
+    });
+    bench.finish();
+
+    let (_ctx, guard) = Context::background().with_movable_deadline(now + LIMIT);
+    let mut bench = open(c, "extend");
+    bench.bench_function("cancel_tree", |b| {
+        b.iter(|| black_box(&guard).extend(Duration::from_nanos(1)));
+    });
+    bench.finish();
+}
+
+/// In a group and below a movable deadline, beside the same without.
+fn contexts(c: &mut Criterion) {
+    let (plain, _plain) = Context::background().with_timeout(10 * LIMIT);
+    let group = Group::new(&plain);
+    let (movable, _movable) =
+        Context::background().with_movable_deadline(Instant::now() + 10 * LIMIT);
+    for (where_, above) in [("in_group", group.context()), ("movable", &movable)] {
+        let mut bench = open(c, &format!("ctx_err_{where_}"));
+        for (name, above) in [("floor", &plain), ("cancel_tree", above)] {
+            let (ctx, _guard) = above.with_timeout(LIMIT);
+            bench.bench_function(name, |b| b.iter(|| black_box(&ctx).err()));
+        }
+        bench.finish();
+        let mut bench = open(c, &format!("ctx_timeout_drop_{where_}"));
+        for (name, above) in [("floor", &plain), ("cancel_tree", above)] {
+            bench.bench_function(name, |b| {
+                b.iter(|| {
+                    let pair = black_box(above).with_timeout(LIMIT);
+                    black_box(&pair);
+                });
+            });
+        }
+        bench.finish();
+    }
 }

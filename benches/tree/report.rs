@@ -3,6 +3,7 @@
 mod aims;
 mod contenders;
 mod contexts;
+mod groups;
 
 use crate::context::Lateness;
 use crate::figures::Figures;
@@ -80,6 +81,7 @@ pub fn tables(
     if let Some(lateness) = lateness {
         tables += &contexts::table(figures, &lateness);
     }
+    tables += &groups::table(figures);
     if !cores::has_two() {
         tables += "\nSKIPPED: what two threads do at once, for there is one core\n";
     }

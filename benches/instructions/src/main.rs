@@ -18,7 +18,7 @@ use std::env;
 use std::process::ExitCode;
 
 use contenders::{cancel_tree, mutex_tree, tokio_util, CancelTree};
-use operations::{contexts, tokens, Visitor};
+use operations::{contexts, groups, tokens, Visitor};
 
 const CHILDREN: usize = 1000;
 
@@ -89,5 +89,13 @@ fn each(visitor: &mut impl Visitor) {
         contexts::Value;
         contexts::ValueMiss;
         contexts::WithValue;
+        groups::Track;
+        groups::TrackNamed;
+        groups::Touch;
+        groups::TouchAt;
+        groups::Extend;
+        groups::ErrMovable;
+        groups::TimeoutMovable;
+        groups::TimeoutInGroup;
     }
 }
