@@ -170,7 +170,8 @@ fn from_others() {
     assert_eq!(linked.any_of_source(), Some(0));
     // ThrowIfCancellationRequested, ensureActive
     let ctx = source.context();
-    assert!((|| -> Result<(), ContextError> { ctx.check() })().is_err());
+    assert_eq!(ctx.check(), Err(ContextError::Cancelled));
+    assert!(ctx.check_cause().is_err());
     // Job, SupervisorJob, coroutineScope, nursery
     let group = Group::new(&Context::background());
     let child = group.child("db").keep_going();
