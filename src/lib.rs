@@ -105,3 +105,8 @@ pub mod guide {}
 #[cfg(all(doc, not(doctest), feature = "std"))]
 #[doc = include_str!("../docs/RECIPES.md")]
 pub mod recipes {}
+
+// Compiled and run by the package tests/servers, which has what they need.
+#[cfg(all(doc, not(doctest), feature = "tower"))]
+#[doc = include_str!("../docs/SERVERS.md")]
+pub mod servers {}
