@@ -16,6 +16,7 @@ mod release;
 mod room;
 mod service;
 mod shard;
+mod spawned;
 mod visibility;
 mod wait;
 mod weak;
