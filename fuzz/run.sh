@@ -15,7 +15,7 @@ SHORT=20
 RACES=5000
 seconds=${1:-$SHORT}
 [ $# -eq 0 ] || shift
-targets=${*:-tokens contexts threads}
+targets=${*:-tokens contexts threads headers}
 
 missing() {
     echo "fuzz: SKIPPED, $1 is missing (FUZZ_INSTALL=1 installs it)"

@@ -106,6 +106,52 @@ const _: () = {
     handle::<Shutdown>();
 };
 
+#[cfg(feature = "tower")]
+const _: () = {
+    use crate::integrations::tower::*;
+    use core::convert::Infallible;
+    use core::future::Ready;
+    // Cloned for each connection.
+    const fn layer<T: Clone + Send + Sync + Unpin + 'static>() {}
+    layer::<ContextLayer>();
+    layer::<SpawnedLayer>();
+    layer::<PropagateLayer>();
+    layer::<UploadLayer>();
+    layer::<ContextService<()>>();
+    layer::<SpawnedService<()>>();
+    layer::<PropagateService<()>>();
+    layer::<UploadService<()>>();
+    layer::<UpgradeGuard>();
+    layer::<DeadlineHeader>();
+    layer::<Carried>();
+
+    // What a connection's task holds, which may go from one thread to another.
+    const fn held<T: Send + Unpin + 'static>() {}
+    held::<ResponseFuture<Ready<()>>>();
+    held::<SpawnedFuture<(), Infallible>>();
+    held::<CallFuture<Ready<()>>>();
+    held::<HandlerTask>();
+    held::<ContextBody<()>>();
+    held::<CallBody<()>>();
+    held::<UploadBody<()>>();
+    // If what they wrap is.
+    const fn shared<T: Sync>() {}
+    shared::<ContextBody<()>>();
+    shared::<CallBody<()>>();
+    shared::<UploadBody<()>>();
+
+    error::<Completed>();
+    error::<ClientGone>();
+    error::<HandlerFailed>();
+    error::<Shutdown>();
+    error::<DeadlineReached>();
+    error::<UploadCut>();
+    error::<grpc_timeout::MalformedTimeout>();
+    copied::<Mode>();
+    copied::<Malformed>();
+    copied::<Counts>();
+};
+
 #[cfg(feature = "std")]
 const _: () = {
     handle::<Context>();
@@ -734,3 +780,53 @@ fn tracked() {}
 /// ```
 #[cfg(feature = "std")]
 fn scope() {}
+
+/// A handler that is a task goes to another thread, and so does its answer.
+///
+/// ```compile_fail,E0277
+/// # use cancel_tree::{integrations::tower::{ContextLayer, Mode}, Context, Group};
+/// # use {http::{Request, Response}, tower_layer::Layer, tower_service::Service};
+/// # struct Never;
+/// # impl Service<Request<()>> for Never {
+/// #     type Response = Response<Body>;
+/// #     type Error = std::convert::Infallible;
+/// #     type Future = std::future::Pending<Result<Response<Body>, Self::Error>>;
+/// #     fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> { todo!() }
+/// #     fn call(&mut self, _: Request<()>) -> Self::Future { todo!() }
+/// # }
+/// # impl http_body::Body for Body {
+/// #     type Data = &'static [u8];
+/// #     type Error = std::convert::Infallible;
+/// #     fn poll_frame(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>)
+/// #         -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> { todo!() }
+/// # }
+/// struct Body(std::rc::Rc<u8>);
+/// fn check(_: impl Service<Request<()>>) {}
+/// let group = Group::new(&Context::background());
+/// check(ContextLayer::new(&Context::background()).spawned(&group, Mode::Detached, drop).layer(Never));
+/// ```
+///
+/// ```
+/// # use cancel_tree::{integrations::tower::{ContextLayer, Mode}, Context, Group};
+/// # use {http::{Request, Response}, tower_layer::Layer, tower_service::Service};
+/// # struct Never;
+/// # impl Service<Request<()>> for Never {
+/// #     type Response = Response<Body>;
+/// #     type Error = std::convert::Infallible;
+/// #     type Future = std::future::Pending<Result<Response<Body>, Self::Error>>;
+/// #     fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> { todo!() }
+/// #     fn call(&mut self, _: Request<()>) -> Self::Future { todo!() }
+/// # }
+/// # impl http_body::Body for Body {
+/// #     type Data = &'static [u8];
+/// #     type Error = std::convert::Infallible;
+/// #     fn poll_frame(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>)
+/// #         -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> { todo!() }
+/// # }
+/// struct Body(std::sync::Arc<u8>);
+/// fn check(_: impl Service<Request<()>>) {}
+/// let group = Group::new(&Context::background());
+/// check(ContextLayer::new(&Context::background()).spawned(&group, Mode::Detached, drop).layer(Never));
+/// ```
+#[cfg(feature = "tower")]
+fn spawned_handlers() {}

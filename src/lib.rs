@@ -126,3 +126,8 @@ pub mod guide {}
 /// Whole programs beside axum, hyper, crossbeam, rayon, a database, anyhow and a paused clock.
 #[doc = include_str!("../docs/RECIPES.md")]
 pub mod recipes {}
+
+// Compiled and run by the package tests/servers, which has what they need.
+#[cfg(all(doc, not(doctest), feature = "tower"))]
+#[doc = include_str!("../docs/SERVERS.md")]
+pub mod servers {}

@@ -17,6 +17,7 @@ mod room;
 mod service;
 mod shard;
 mod signals;
+mod spawned;
 mod visibility;
 mod wait;
 mod weak;

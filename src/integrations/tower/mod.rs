@@ -2,7 +2,8 @@
 //!
 //! [`ContextLayer`] around any HTTP or gRPC service gives each request a [`Context`](crate::Context) in its extensions: axum's
 //! `Extension<Context>` reads it, and tonic's `request.extensions().get::<Context>()`. It ends when the response's body has ended, and so does all that the
-//! handler has started below it. docs/SERVERS.md has the tables: headers, defaults, what is trusted at the edge, what is answered.
+//! handler has started below it. [The page on servers](crate::servers) has the tables: headers, defaults, what is trusted at the edge, what is answered; and
+//! whole programs with axum, tonic and hyper.
 //!
 //! [`PropagateLayer`] around a client sends what is left of the time along, and runs the call under the context.
 //!

@@ -1,6 +1,6 @@
 //! From a handler that is a task of its own to who waits for its answer. Either may be the first to go.
 
-use crate::sync::{AcqRel, Acquire, Arc, AtomicPtr, OneWaiter};
+use crate::sync::{Acquire, Arc, AtomicPtr, OneWaiter, Relaxed, Release};
 use alloc::boxed::Box;
 use core::marker::PhantomData;
 use core::ptr;
@@ -72,10 +72,10 @@ impl<T> Drop for Sender<T> {
 impl<T> Slot<T> {
     /// Err: the receiver is gone.
     fn put(&self, sent: *mut Sent<T>) -> Result<(), ()> {
-        // AcqRel: the release half pairs with the receiver's swap. Acquire on failure: for whoever is told that it is gone.
+        // Release: pairs with the receiver's swap. Relaxed where it is gone: nothing of it is read.
         let put = self
             .word
-            .compare_exchange(ptr::null_mut(), sent, AcqRel, Acquire);
+            .compare_exchange(ptr::null_mut(), sent, Release, Relaxed);
         if put.is_err() {
             return Err(());
         }
@@ -85,8 +85,8 @@ impl<T> Slot<T> {
 
     /// What the receiver finds when it goes.
     fn take(&self) -> Option<T> {
-        // AcqRel: the acquire half pairs with the sender's exchange; the release half tells it.
-        let sent = self.word.swap(mark(GONE), AcqRel);
+        // Acquire: pairs with the sender's exchange.
+        let sent = self.word.swap(mark(GONE), Acquire);
         let is_mark = sent.is_null() || sent == mark(LOST) || sent == mark(GONE);
         // SAFETY: made by `send`, and taken out of the word once.
         (!is_mark).then(|| unsafe { Box::from_raw(sent) }.0)
@@ -97,11 +97,11 @@ impl<T> Receiver<T> {
     /// Ready once. None: it was not sent, and never will be.
     pub(super) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<T>> {
         let slot = &self.0;
-        // Acquire: only for the order of reads; what is sent is taken by the swap.
-        if slot.word.load(Acquire).is_null() {
+        // Relaxed, both: what was sent is taken by the swap.
+        if slot.word.load(Relaxed).is_null() {
             slot.waiter.register(cx.waker());
             // Once more: the sender wakes after its exchange, and the waiter's handshake orders the two.
-            if slot.word.load(Acquire).is_null() {
+            if slot.word.load(Relaxed).is_null() {
                 return Poll::Pending;
             }
         }

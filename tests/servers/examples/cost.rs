@@ -1,7 +1,7 @@
 //! What the layer adds to a request, without a network: `cargo run --release --example cost`. Nanoseconds (the best of ten rounds) and allocations.
 
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::{Request, Response, StatusCode};
 use cancel_tree::integrations::tower::{ContextLayer, DeadlineHeader};
 use cancel_tree::Context;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{self, Poll, Waker};
 use std::time::{Duration, Instant};
 use tower::{service_fn, Layer, Service};
+use tower_http::timeout::TimeoutLayer;
 
 struct Counting;
 
@@ -79,6 +80,12 @@ fn main() {
     let plain = ContextLayer::new(&server);
     let believing = plain.clone().deadline_from([DeadlineHeader::CONNECT]);
     let limited = plain.clone().max(Duration::from_secs(30));
+    // Beside: their timer is an entry in a runtime's wheel, and its handler's future is boxed by nobody either.
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_time().build().unwrap();
+    let _inside = runtime.enter();
+    let limit = Duration::from_secs(30);
+    let theirs = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limit);
     let rows = [
         ("bare", measure(bare, "")),
         ("no deadline", measure(plain.layer(bare), "")),
@@ -89,6 +96,10 @@ fn main() {
         ("bare, with a header", measure(bare, "5000")),
         ("header believed", measure(believing.layer(bare), "5000")),
         ("a most of 30 s", measure(limited.layer(bare), "")),
+        (
+            "tower-http's timeout, 30 s",
+            measure(theirs.layer(bare), ""),
+        ),
     ];
     for (name, (nanos, allocations)) in rows {
         println!("{name:30} {nanos:7.0} ns {allocations:6.2} allocations");

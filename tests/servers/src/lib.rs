@@ -2,6 +2,11 @@
 
 pub mod grpc;
 
+/// The stories of docs/SERVERS.md.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/SERVERS.md")]
+pub mod stories {}
+
 use axum::body::Body;
 use axum::Router;
 use cancel_tree::{Cause, Context};
