@@ -44,7 +44,7 @@
 //!
 //! It calls what was there before, counts by atomics, and writes a byte into a pipe; or ends the process by `_exit`, which runs nothing. A thread of this
 //! crate reads the pipe, runs no user code, and so is never held up; what is woken and runs at the cancels is on
-//! worker threads, as with [`Context::after_func`].
+//! worker threads, as with [`Context::after_func`]. (If no thread is to be had at that moment, they run as soon as one is.)
 //!
 //! # Windows
 //!
