@@ -1,7 +1,7 @@
 //! Signals: the handler, the drop of the guard, and the dispatcher, around one word and one letter.
 
 use cancel_tree::integrations::signals::models::{dispatch, Inbox, Letter, Received, Word};
-use cancel_tree_loom::{model, spawn, UNBOUNDED, USUAL};
+use cancel_tree_loom::{model, spawn, Data, UNBOUNDED, USUAL};
 use loom::sync::{Arc, Notify};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -46,7 +46,31 @@ fn three_signals_at_once() {
     });
 }
 
-/// What was set up before the guard is there for whoever counts a signal, and what a signal says for whoever looks.
+/// One guard at a time, and each comes after what the one before did.
+#[test]
+fn open_vs_open() {
+    model(UNBOUNDED, || {
+        let word = Arc::new(Word::new());
+        let data = Data::new();
+        let guard = {
+            let (word, data) = (word.clone(), data.clone());
+            move || {
+                let epoch = word.open(3);
+                if epoch.is_some() {
+                    data.write();
+                    word.close();
+                }
+                epoch
+            }
+        };
+        let other = spawn(guard.clone());
+        let (mine, other) = (guard(), other.join().unwrap());
+        assert!(mine.is_some() || other.is_some());
+        assert_ne!(mine, other);
+    });
+}
+
+/// The letter is told, and what it holds was written before.
 #[test]
 fn signal_vs_dispatcher() {
     model(USUAL, || {
@@ -56,11 +80,12 @@ fn signal_vs_dispatcher() {
         let dispatcher = spawn({
             let (word, inbox, woken) = (word.clone(), inbox.clone(), woken.clone());
             move || {
-                let mut letter = None;
+                let mut letter: Option<Box<Letter<Data>>> = None;
                 loop {
                     woken.wait();
                     if let Some((to, [Some(signal), _])) = dispatch(&word, &inbox, &mut letter) {
-                        return (*to, signal);
+                        to.read();
+                        return signal;
                     }
                 }
             }
@@ -74,10 +99,36 @@ fn signal_vs_dispatcher() {
                 woken.notify();
             }
         });
-        inbox.put(Letter { epoch, to: 7 });
+        let to = Data::new();
+        to.write();
+        inbox.put(Letter { epoch, to });
         woken.notify();
         handler.join().unwrap();
-        assert_eq!(dispatcher.join().unwrap(), (7, TERM));
+        assert_eq!(dispatcher.join().unwrap(), TERM);
+    });
+}
+
+/// A letter is taken, or replaced: never both.
+#[test]
+fn letter_vs_letter() {
+    struct Counted(std::sync::Arc<AtomicUsize>);
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+    model(UNBOUNDED, || {
+        let inbox = Arc::new(Inbox::new());
+        let gone = std::sync::Arc::new(AtomicUsize::new(0));
+        inbox.put(Counted(gone.clone()));
+        let reader = spawn({
+            let inbox = inbox.clone();
+            move || usize::from(inbox.take().is_some())
+        });
+        inbox.put(Counted(gone.clone()));
+        let taken = reader.join().unwrap() + usize::from(inbox.take().is_some());
+        assert!(taken >= 1);
+        assert_eq!(gone.load(Relaxed), 2);
     });
 }
 

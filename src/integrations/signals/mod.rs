@@ -44,7 +44,7 @@
 //!
 //! It calls what was there before, counts by atomics, and writes a byte into a pipe; or ends the process by `_exit`, which runs nothing. A thread of this
 //! crate reads the pipe, runs no user code, and so is never held up; what is woken and runs at the cancels is on
-//! worker threads, as with [`Context::after_func`].
+//! worker threads, as with [`Context::after_func`]. (If no thread is to be had at that moment, they run as soon as one is.)
 //!
 //! # Windows
 //!
@@ -61,18 +61,18 @@ use core::error::Error;
 use core::fmt;
 use std::io;
 
+mod received;
 #[cfg_attr(unix, path = "unix.rs")]
 #[cfg_attr(windows, path = "windows.rs")]
 mod system;
-mod word;
 
-use word::{Inbox, Letter, Received, Word};
+use received::{Inbox, Letter, Received, Word};
 
 /// For models.
 #[cfg(cancel_tree_loom)]
 #[doc(hidden)]
 pub mod models {
-    pub use super::word::{dispatch, Inbox, Letter, Received, Word};
+    pub use super::received::{dispatch, Inbox, Letter, Received, Word};
 }
 
 crate::sync::global! {
@@ -314,7 +314,7 @@ fn run(mut sleep: system::Sleep) {
     let mut letter: Option<Box<Letter<Told>>> = None;
     loop {
         sleep.sleep();
-        if let Some((told, signals)) = word::dispatch(&WORD, &INBOX, &mut letter) {
+        if let Some((told, signals)) = received::dispatch(&WORD, &INBOX, &mut letter) {
             for (token, signal) in told.iter().zip(signals) {
                 if let Some(signal) = signal {
                     token.cancel_with(Signal(signal));

@@ -1,6 +1,6 @@
 //! `sigaction`, and a pair of sockets as a pipe.
 
-use super::word::Received;
+use super::received::Received;
 use super::{receive, Signal};
 use alloc::boxed::Box;
 use core::ffi::{c_int, c_void};

@@ -1,6 +1,6 @@
 //! The console's events. The system calls the handler on a thread of its own, so what it does need not be async-signal-safe.
 
-use super::word::Received;
+use super::received::Received;
 use super::{receive, Signal};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::io;

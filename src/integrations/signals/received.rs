@@ -7,9 +7,9 @@
 //! | close | the guard's drop | not ACTIVE; the answer says what had come |
 //!
 //! All are RMWs, so of a signal and the drop of the guard the later sees the earlier: a signal is told by the dispatcher or by the drop,
-//! or is left to what was there before us.
+//! or is left to what was there before us. The word says all that there is to say of a signal, so counting one orders nothing.
 
-use crate::sync::{AcqRel, Acquire, AtomicPtr, AtomicU64, Relaxed};
+use crate::sync::{Acquire, AtomicPtr, AtomicU64, Relaxed, Release};
 use alloc::boxed::Box;
 use core::ptr;
 
@@ -79,13 +79,13 @@ impl Word {
 
     /// Begins an epoch, and returns it; `None` if one has not ended.
     pub fn open(&self, ends_at: u8) -> Option<u32> {
-        // Acquire: from the `close` before, so that whoever opens comes after what the other did.
-        let mut seen = Seen(self.0.load(Acquire));
+        // Relaxed: a guess, which the CAS below checks.
+        let mut seen = Seen(self.0.load(Relaxed));
         while !seen.is_active() {
             let epoch = (seen.0 & !(EPOCH - 1)).wrapping_add(EPOCH);
             let new = epoch | ACTIVE | u64::from(ends_at) << ENDS_AT;
-            // AcqRel: the acquire half as above; the release half is for `receive`, which comes after what was set up.
-            match self.0.compare_exchange_weak(seen.0, new, AcqRel, Acquire) {
+            // Acquire: from `close`, so that whoever opens comes after what the other did.
+            match self.0.compare_exchange_weak(seen.0, new, Acquire, Relaxed) {
                 Ok(_) => return Some(Seen(new).epoch()),
                 Err(now) => seen = Seen(now),
             }
@@ -111,8 +111,8 @@ impl Word {
                 _ => 0,
             };
             let new = (seen.0 - u64::from(seen.byte(0)) + u64::from(count)) | number;
-            // AcqRel: the release half is for `look` and `close`; the acquire half reads from `open`, and hands it on to them.
-            match self.0.compare_exchange_weak(seen.0, new, AcqRel, Relaxed) {
+            // Relaxed: the word says it all; who is to look at it is woken after this.
+            match self.0.compare_exchange_weak(seen.0, new, Relaxed, Relaxed) {
                 Ok(_) => return Received::Counted,
                 Err(now) => seen = Seen(now),
             }
@@ -121,14 +121,14 @@ impl Word {
 
     /// Ends the epoch.
     pub fn close(&self) -> Seen {
-        // AcqRel: the acquire half is for what `receive` has counted, the release half for the next `open`.
-        Seen(self.0.fetch_and(!ACTIVE, AcqRel))
+        // Release: to the next `open`.
+        Seen(self.0.fetch_and(!ACTIVE, Release))
     }
 
     /// For the dispatcher, when it has been woken.
     pub fn look(&self) -> Option<Seen> {
-        // Acquire: from `receive`.
-        let seen = Seen(self.0.load(Acquire));
+        // Relaxed: ordered by the wake that comes after `receive`.
+        let seen = Seen(self.0.load(Relaxed));
         seen.is_active().then_some(seen)
     }
 }
@@ -137,7 +137,7 @@ impl Word {
 #[derive(Debug)]
 pub struct Inbox<T>(AtomicPtr<T>);
 
-impl<T> Inbox<T> {
+impl<T: Send> Inbox<T> {
     crate::sync::const_where_possible! {
         /// Empty.
         pub fn new() -> Inbox<T> {
@@ -145,27 +145,32 @@ impl<T> Inbox<T> {
         }
     }
 
-    fn swap(&self, letter: *mut T) -> Option<Box<T>> {
-        // AcqRel: the release half hands over the letter, the acquire half is for who takes it.
-        let old = self.0.swap(letter, AcqRel);
-        // SAFETY: not null, so of `put`'s Box; the swap makes it ours.
-        (!old.is_null()).then(|| unsafe { Box::from_raw(old) })
-    }
-
-    /// In the place of one that nobody has read. Wake the reader after it.
+    /// In the place of one that nobody has read. By who has the epoch; wake the reader after it.
     pub fn put(&self, letter: T) {
-        drop(self.swap(Box::into_raw(Box::new(letter))));
+        // Release: to `take`. What is replaced is of an epoch before, and so comes before this.
+        let old = self.0.swap(Box::into_raw(Box::new(letter)), Release);
+        drop(Inbox::owned(old));
     }
 
     /// By the reader.
     pub fn take(&self) -> Option<Box<T>> {
-        self.swap(ptr::null_mut())
+        // Acquire: from `put`.
+        Inbox::owned(self.0.swap(ptr::null_mut(), Acquire))
+    }
+}
+
+impl<T> Inbox<T> {
+    /// What a swap has returned, so that it is the caller's.
+    fn owned(letter: *mut T) -> Option<Box<T>> {
+        // SAFETY: not null, so of `put`'s Box.
+        (!letter.is_null()).then(|| unsafe { Box::from_raw(letter) })
     }
 }
 
 impl<T> Drop for Inbox<T> {
     fn drop(&mut self) {
-        drop(self.take());
+        // Relaxed: nobody else has it.
+        drop(Inbox::owned(self.0.load(Relaxed)));
     }
 }
 
@@ -179,13 +184,13 @@ pub struct Letter<T> {
 }
 
 /// The dispatcher's step, when it has been woken: the letter that is to be told, and what.
-pub fn dispatch<'a, T>(
+pub fn dispatch<'a, T: Send>(
     word: &Word,
     inbox: &Inbox<Letter<T>>,
     current: &'a mut Option<Box<Letter<T>>>,
 ) -> Option<(&'a T, [Option<u8>; 2])> {
     let seen = word.look()?;
-    // After the look: the letter may be of a later epoch than what was seen, but then its own wake is yet to come.
+    // It may be of a later epoch than what was seen: then its own wake is yet to come.
     if let Some(letter) = inbox.take() {
         *current = Some(letter);
     }
