@@ -614,6 +614,29 @@ fn a_future_is_run_from_one_deadline_to_the_next() {
 }
 
 #[test]
+fn a_future_that_yields_is_polled_before_the_time_goes_on() {
+    let (clock, root) = under();
+    let begin = clock.now();
+    let _ctx = after(&root, SECOND);
+    clock.block_on(async {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        let mut polls = 0;
+        std::future::poll_fn(|cx| {
+            polls += 1;
+            cx.waker().wake_by_ref();
+            match polls {
+                10 => task::Poll::Ready(()),
+                _ => task::Poll::Pending,
+            }
+        })
+        .await;
+    });
+    assert_eq!(clock.now(), begin);
+}
+
+#[test]
 fn a_future_that_waits_for_others_is_waited_for() {
     let (clock, root) = under();
     let (say, hear) = futures::channel::oneshot::channel();

@@ -262,18 +262,12 @@ impl Context {
             drop(cause);
         } else {
             let cause = cause.map(|cause| cause.of_kind(ContextError::DeadlineExceeded));
-            let clock = self.clock();
-            let has_passed = own <= now()
-                || clock.as_ref().is_some_and(|clock| {
-                    // Time may move on meanwhile.
-                    !token.set_deadline_by(clock.clone(), own, cause.clone())
-                });
-            if has_passed {
+            if own <= now() {
                 let cause = cause.unwrap_or(ContextError::DeadlineExceeded.into());
                 token.expire_at_birth(cause);
                 token.note_deadline(own);
-            } else if clock.is_some() {
-                token.note_deadline(own);
+            } else if let Some(clock) = self.clock() {
+                token.set_deadline_by(clock, own, cause);
             } else {
                 let deadline = clock::at_or_after(own);
                 match cause {
@@ -432,6 +426,9 @@ impl Context {
     pub(super) fn child_pair(&self) -> (Handle, Handle) {
         match &self.token {
             Some(token) => token.handle().child_pair(),
+            #[cfg(not(feature = "testing"))]
+            None => Handle::root_pair(),
+            #[cfg(feature = "testing")]
             None => {
                 let pair = Handle::root_pair();
                 if let Some(clock) = self.clock() {

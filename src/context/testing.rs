@@ -2,10 +2,11 @@
 
 use super::limit::Limit;
 use super::Context;
-use crate::sync::{park, waker_of, AcqRel, Arc, AtomicBool, Wake};
+use crate::sync::{park, waker_of, Acquire, Arc, AtomicBool, Release, Wake};
 use crate::timer::testing::Clock;
 use core::fmt;
 use core::future::Future;
+use core::mem;
 use core::pin::pin;
 use core::task::{self, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -208,7 +209,7 @@ impl TestClock {
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         let mut output = None;
-        let mut woken = None;
+        let (mut woken, mut is_new) = (None, true);
         park::until(None, |sleeper| {
             let woken = woken.get_or_insert_with(|| {
                 Arc::new(Woken {
@@ -218,16 +219,16 @@ impl TestClock {
             });
             let waker = waker_of(woken.clone());
             loop {
+                // Acquire: pairs with the swaps of all who have woken it.
+                while !mem::take(&mut is_new) && !woken.is_woken.swap(false, Acquire) {
+                    if self.advance_to_next().is_none() {
+                        return false;
+                    }
+                }
                 let poll = future.as_mut().poll(&mut task::Context::from_waker(&waker));
                 if let Poll::Ready(ready) = poll {
                     output = Some(ready);
                     return true;
-                }
-                // AcqRel: pairs with the swap of who wakes.
-                while !woken.is_woken.swap(false, AcqRel) {
-                    if self.advance_to_next().is_none() {
-                        return false;
-                    }
                 }
             }
         });
@@ -246,8 +247,9 @@ struct Woken {
 
 impl Wake for Woken {
     fn wake(this: &Arc<Woken>) {
-        // AcqRel: pairs with the swap of who polls. Before the sleeper is told, who then looks.
-        this.is_woken.swap(true, AcqRel);
+        // Release: pairs with the swap before the next poll. An RMW, so that what an earlier one has released goes on with
+        // it. Before the sleeper is told, who then looks.
+        this.is_woken.swap(true, Release);
         this.sleeper.wake_by_ref();
     }
 }

@@ -125,11 +125,10 @@ pub(crate) fn until_cancelled(token: &CancellationToken, deadline: Option<Instan
 #[cold]
 pub(crate) fn until_cancelled_by(token: &Handle, clock: Clock, deadline: Option<Instant>) -> bool {
     let nap = token.child();
-    let is_to_come =
-        deadline.is_none_or(|at| nap.is_cancelled() || nap.set_deadline_by(clock, at, None));
-    if is_to_come {
-        until_cancelled(&nap.into(), None);
+    if let Some(deadline) = deadline {
+        nap.set_deadline_by(clock, deadline, None);
     }
+    until_cancelled(&nap.into(), None);
     token.is_cancelled()
 }
 

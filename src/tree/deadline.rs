@@ -585,23 +585,33 @@ impl Handle {
         None
     }
 
-    /// `set_deadline`, and `set_deadline_because`, by a clock of tests. False: it has passed.
+    /// Has a clock of tests cancel the token at that time. One that has passed by now, for the time may have moved on since the
+    /// caller looked at it, is as one that has passed at birth. The token is new, or cancelled.
     #[cold]
-    pub(crate) fn set_deadline_by(&self, clock: Clock, at: Instant, cause: Option<Cause>) -> bool {
+    pub(crate) fn set_deadline_by(&self, clock: Clock, at: Instant, cause: Option<Cause>) {
+        if self.is_cancelled() {
+            return;
+        }
         let extension = self.put_extension_apart(clock);
         // SAFETY: the token's extension, which it has as long as it is held.
         let timing = unsafe { &extension.as_ref().timing };
-        if let Some(cause) = cause {
-            // SAFETY: neither is shared yet, nor is the deadline armed.
-            unsafe { timing.set_cause(cause) };
-        }
         let nanos = clock::nanos(at);
-        let Some(alarm) = timing.alarm().filter(|_| clock::moment_of(nanos) < NEVER) else {
-            return true;
-        };
-        // SAFETY: new, and the pointer is to all of the extension. The last owner settles the trigger before the node goes,
-        // and then takes the entry out of the clock.
-        unsafe { alarm.arm(extension.cast(), self.0.as_ptr().cast(), nanos) }
+        if let Some(cause) = &cause {
+            // SAFETY: neither is shared yet, nor is the deadline armed.
+            unsafe { timing.set_cause(cause.clone()) };
+        }
+        self.note_deadline(at);
+        let alarm = timing.alarm();
+        let is_armed = alarm
+            .filter(|_| clock::moment_of(nanos) < NEVER)
+            // SAFETY: new, and the pointer is to all of the extension. The last owner settles the trigger before the node
+            // goes, and then takes the entry out of the clock.
+            .is_none_or(|alarm| unsafe {
+                alarm.arm(extension.cast(), self.0.as_ptr().cast(), nanos)
+            });
+        if !is_armed {
+            self.expire_at_birth(cause.unwrap_or(ContextError::DeadlineExceeded.into()));
+        }
     }
 
     /// A root below a parent of another kind: `subscribe` is given the signal by which that cancels the

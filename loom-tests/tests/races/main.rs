@@ -5,6 +5,7 @@ mod any_of;
 mod callback;
 mod cancel;
 mod cause;
+mod clock;
 mod create;
 mod deadline;
 mod foreign;
