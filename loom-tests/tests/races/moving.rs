@@ -293,23 +293,6 @@ fn soft_vs_shield() {
     });
 }
 
-/// One that finds the soft cancel on its way is not taken for a shield of what was cancelled by itself, which would be over
-/// at once here.
-#[test]
-fn soft_vs_shield_of_a_grace_without_time() {
-    // Too many executions at 2: bound 1.
-    model(Some(1), || {
-        let (parent, shutdown) = background().with_cancel();
-        let ctx = parent.with_grace(std::time::Duration::ZERO);
-        let thread = spawn(move || shutdown.cancel_with(Reason::cause(1)));
-        let shield = ctx.shield();
-        assert!(!shield.is_done());
-        thread.join().unwrap();
-        drop((ctx, shield));
-        drop(Service::new());
-    });
-}
-
 #[test]
 fn shield_vs_the_end_of_the_grace() {
     model(Some(2), || {
