@@ -45,8 +45,8 @@ const ROWS: &[Row] = &[
     ("…", "join_100k/cancel_tree", "join_100k/join_set", SET, Of::Ratio, 1.0),
     ("…", "join_100k/cancel_tree", "join_100k/go", ERRGROUP, Of::Ratio, NO_AIM),
     ("`touch()`, beside a reading of the clock", "touch/cancel_tree", "touch/floor", "the clock", Of::Difference, 2.0),
-    ("`err()` in a group", "ctx_err_in_group/cancel_tree", "ctx_err_in_group/floor", "outside of it", Of::Ratio, 1.0),
-    ("… below a movable deadline", "ctx_err_movable/cancel_tree", "ctx_err_movable/floor", "below a fixed one", Of::Ratio, 1.0),
+    ("`err()` in a group", "ctx_err_in_group/cancel_tree", "ctx_err_in_group/floor", "outside of it", Of::Ratio, 1.05),
+    ("… below a movable deadline", "ctx_err_movable/cancel_tree", "ctx_err_movable/floor", "below a fixed one", Of::Ratio, 1.05),
     ("`with_timeout` in a group", "ctx_timeout_drop_in_group/cancel_tree", "ctx_timeout_drop_in_group/floor", "outside of it", Of::Ratio, 1.05),
     ("… below a movable deadline", "ctx_timeout_drop_movable/cancel_tree", "ctx_timeout_drop_movable/floor", "below a fixed one", Of::Ratio, 1.05),
 ];
