@@ -77,6 +77,14 @@ const _: () = {
     owned::<Supervised>();
 };
 
+#[cfg(feature = "testing")]
+const _: () = {
+    use crate::TestClock;
+    handle::<TestClock>();
+    owned::<TestClock>();
+    cloned::<TestClock>();
+};
+
 #[cfg(feature = "std")]
 const _: () = {
     handle::<Context>();
