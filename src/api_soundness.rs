@@ -152,6 +152,14 @@ const _: () = {
     copied::<Counts>();
 };
 
+#[cfg(feature = "testing")]
+const _: () = {
+    use crate::TestClock;
+    handle::<TestClock>();
+    owned::<TestClock>();
+    cloned::<TestClock>();
+};
+
 #[cfg(feature = "std")]
 const _: () = {
     handle::<Context>();
