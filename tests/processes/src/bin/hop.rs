@@ -9,7 +9,7 @@ use axum::{Extension, Router};
 use cancel_tree::integrations::serve::Serve;
 use cancel_tree::integrations::signals::Signals;
 use cancel_tree::integrations::tower::{ContextLayer, DeadlineHeader, PropagateLayer};
-use cancel_tree::{Context, ContextError};
+use cancel_tree::{Cause, Context, ContextError};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use processes::{say, since_epoch, BUDGET, RESERVE};
@@ -90,14 +90,18 @@ async fn ask(ctx: &Context, next: &str, path: &str) -> Result<(StatusCode, Strin
     *request.uri_mut() = format!("http://127.0.0.1:{next}{path}").parse().unwrap();
     request.extensions_mut().insert(ctx.clone());
     let out_of_time = "ran out of time";
-    let response = layer
-        .layer(client)
-        .oneshot(request)
-        .await
-        .map_err(|error| match ctx.err() {
-            Some(ContextError::DeadlineExceeded) => format!("the caller {out_of_time}"),
-            _ => error.to_string(),
-        })?;
+    let response = match layer.layer(client).oneshot(request).await {
+        Ok(response) => response,
+        // What was sent along is over before our own time is, by the reserve.
+        Err(error) if is_deadline(&*error) && !ctx.is_done() => {
+            return Ok((
+                StatusCode::GATEWAY_TIMEOUT,
+                format!("the next {out_of_time}"),
+            ));
+        }
+        Err(error) if is_deadline(&*error) => return Err(format!("the caller {out_of_time}")),
+        Err(error) => return Err(error.to_string()),
+    };
     let (head, body) = response.into_parts();
     if head.headers.contains_key("x-deadline-expired") {
         return Ok((head.status, format!("the next {out_of_time}")));
@@ -105,4 +109,9 @@ async fn ask(ctx: &Context, next: &str, path: &str) -> Result<(StatusCode, Strin
     let bytes = to_bytes(Body::new(body), 1 << 16).await;
     let bytes = bytes.map_err(|error| error.to_string())?;
     Ok((head.status, String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn is_deadline(error: &(dyn std::error::Error + 'static)) -> bool {
+    let cause = error.downcast_ref::<Cause>();
+    cause.is_some_and(|cause| cause.kind() == ContextError::DeadlineExceeded)
 }
