@@ -219,6 +219,14 @@ pub struct SpawnedFuture<R, E> {
     answer: Option<(Answer, Protocol)>,
 }
 
+// What runs handlers is called where nothing is held, and an answer is taken over whole: a panic leaves nothing half done.
+impl core::panic::UnwindSafe for SpawnedLayer {}
+impl core::panic::RefUnwindSafe for SpawnedLayer {}
+impl<S: core::panic::UnwindSafe> core::panic::UnwindSafe for SpawnedService<S> {}
+impl<S: core::panic::RefUnwindSafe> core::panic::RefUnwindSafe for SpawnedService<S> {}
+impl<R, E> core::panic::UnwindSafe for SpawnedFuture<R, E> {}
+impl<R, E> core::panic::RefUnwindSafe for SpawnedFuture<R, E> {}
+
 impl<R, E> SpawnedFuture<R, E> {
     fn answer(answer: Answer, protocol: Protocol) -> SpawnedFuture<R, E> {
         SpawnedFuture {

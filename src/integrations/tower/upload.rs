@@ -72,6 +72,10 @@ pub struct UploadCut {
     error: BoxError,
 }
 
+// An error that is boxed is only read.
+impl core::panic::UnwindSafe for UploadCut {}
+impl core::panic::RefUnwindSafe for UploadCut {}
+
 impl UploadCut {
     /// What the body said.
     #[must_use]
