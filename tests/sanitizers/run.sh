@@ -17,6 +17,8 @@ target_dir=${CARGO_TARGET_DIR:-target}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 summary=()
+# With all that have tests of their own.
+features=crossbeam-channel,process,tokio-util,tokio,tower,serve,testing
 
 say() {
     summary+=("$*")
@@ -59,7 +61,7 @@ address() {
     LSAN_OPTIONS="suppressions=$PWD/tests/sanitizers/lsan.supp ${LSAN_OPTIONS:-}" \
     RUSTFLAGS=-Zsanitizer=address run_tests address \
         cargo "+$nightly" test "${build_std[@]}" --target "$host" --target-dir "$target_dir/address" \
-        --test '*' --features tokio-util --no-fail-fast -- --skip depth
+        --test '*' --features "$features" --no-fail-fast -- --skip depth
     seeds
 }
 
@@ -96,7 +98,7 @@ thread() {
     TSAN_OPTIONS="suppressions=$PWD/tests/sanitizers/tsan.supp ${TSAN_OPTIONS:-}" \
     RUSTFLAGS=-Zsanitizer=thread run_tests thread \
         cargo "+$nightly" test -Zbuild-std --target "$host" --target-dir "$target_dir/thread" \
-        --test '*' --features tokio-util --no-fail-fast -- --skip depth
+        --test '*' --features "$features" --no-fail-fast -- --skip depth
 }
 
 if [ $# -eq 0 ]; then set -- address valgrind thread; fi
