@@ -1,0 +1,280 @@
+//! HTTP: what people and programs ask.
+
+use crate::log::{self, REQUEST_ID};
+use crate::metrics::Metrics;
+use crate::query::{Query, LONGEST};
+use crate::search::{Ended, Hit, Search, Sources, Why};
+use crate::tracker::Tracker;
+use axum::extract::{RawQuery, Request, State};
+use axum::http::{header, HeaderMap, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use axum::{Extension, Router};
+use cancel_tree::integrations::serve::ServerHandle;
+use cancel_tree::integrations::tower::ContextLayer;
+use cancel_tree::Context;
+use futures_util::stream::{self, Stream};
+use serde_json::{json, Value};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// All that the routes have in common.
+pub struct Front {
+    pub sources: Sources,
+    pub server: ServerHandle,
+    pub metrics: Arc<Metrics>,
+    pub tracker: Arc<Tracker>,
+}
+
+type Shared = State<(Arc<Front>, ContextLayer)>;
+
+/// The routes. `/debug/cancel`, the tree of what works now, joins those that are not requests of this layer when the library has its
+/// feature `inspect`.
+pub fn router(front: Front, root: &Context) -> Router {
+    let layer = ContextLayer::new(root)
+        .in_group(front.server.requests())
+        .named()
+        // A search has a limit of its own, and answers then; this is for what does not come to its end, as an answer that nobody reads.
+        .max(LONGEST + Duration::from_secs(5))
+        .carry([REQUEST_ID]);
+    Router::new()
+        .route("/search", get(search))
+        .layer(layer.clone())
+        .route("/", get(|| async { Html(include_str!("page.html")) }))
+        .route("/healthz", get(health))
+        .route("/metrics", get(metrics))
+        .layer(middleware::from_fn(request_id))
+        .with_state((Arc::new(front), layer))
+}
+
+/// Every request has an id, before anything else looks at it; the answer says which.
+async fn request_id(mut request: Request, next: Next) -> Response {
+    let id = log::id_or_new(request.headers().get(REQUEST_ID));
+    request.headers_mut().insert(REQUEST_ID, id.clone());
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// For the load balancer.
+async fn health(State((front, _)): Shared) -> (StatusCode, &'static str) {
+    match &front.sources {
+        _ if !front.server.is_ready() => (StatusCode::SERVICE_UNAVAILABLE, "the server ends\n"),
+        Sources::Here(files) if files.is_closed() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the files are gone\n")
+        }
+        _ => (StatusCode::OK, "ok\n"),
+    }
+}
+
+async fn metrics(State((front, layer)): Shared) -> String {
+    let (tasks, events) = (front.server.requests().len(), front.tracker.len());
+    front.metrics.text(layer.counts(), tasks, events)
+}
+
+/// How the answer is wanted.
+#[derive(Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Events,
+}
+
+/// From `Accept`: events if they are named, JSON if it or anything is taken.
+fn form(headers: &HeaderMap) -> Option<Form> {
+    let all = headers.get_all(header::ACCEPT);
+    let ranges: Vec<String> = all
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let name = parts.next()?.to_ascii_lowercase();
+            let refused = parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
+            (!refused && !name.is_empty()).then_some(name)
+        })
+        .collect();
+    let has = |name: &str| ranges.iter().any(|range| range == name);
+    if has("text/event-stream") {
+        Some(Form::Events)
+    } else if all.iter().next().is_none()
+        || has("application/json")
+        || has("application/*")
+        || has("*/*")
+    {
+        Some(Form::Json)
+    } else {
+        None
+    }
+}
+
+async fn search(
+    State((front, _)): Shared,
+    Extension(ctx): Extension<Context>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let sentence = |status: StatusCode, text: String| {
+        log::line(&ctx, &format!("{}: {text}", status.as_u16()));
+        (status, text + "\n").into_response()
+    };
+    let query = match Query::parse(query.as_deref().unwrap_or("")) {
+        Ok(query) => query,
+        Err(text) => return sentence(StatusCode::BAD_REQUEST, text),
+    };
+    let Some(form) = form(&headers) else {
+        let text = "An answer is application/json or text/event-stream.".into();
+        return sentence(StatusCode::NOT_ACCEPTABLE, text);
+    };
+    let began = Instant::now();
+    let on_end = {
+        let (ctx, query, tracker) = (ctx.clone(), query.clone(), front.tracker.clone());
+        move |ended: &Ended| {
+            let (why, stop) = (ended.why.label(), ended.stop);
+            let (text, hits, took) = (&query.text, ended.hits, ended.took);
+            log::line(
+                &ctx,
+                &format!("search {text:?}: {why}, {hits} hits, {took:.1?}, stop {stop:.1?}"),
+            );
+            let id = log::request_id(&ctx);
+            let event = json!({
+                "id": id,
+                "query": &*query.text,
+                "ended": why,
+                "hits": hits,
+                "took_us": micros(took),
+                "stop_us": stop.map(micros),
+            });
+            tracker.event(id, event.to_string());
+        }
+    };
+    let keepers = front.server.requests();
+    let search = Search::begin(
+        &ctx,
+        &query,
+        &front.sources,
+        keepers,
+        &front.metrics,
+        on_end,
+    );
+    let search = match search {
+        Ok(search) => search,
+        Err(_) => return sentence(StatusCode::SERVICE_UNAVAILABLE, "The server ends.".into()),
+    };
+    match form {
+        Form::Json => whole(&ctx, search, &query, began).await,
+        Form::Events => {
+            let stream = events(search, query, began);
+            Sse::new(stream)
+                .keep_alive(KeepAlive::default())
+                .into_response()
+        }
+    }
+}
+
+/// What was found, when it is over.
+async fn whole(ctx: &Context, mut search: Search, query: &Query, began: Instant) -> Response {
+    let mut hits = Vec::new();
+    while let Some(hit) = search.next().await {
+        hits.push(of_hit(hit));
+    }
+    let why = search.why();
+    let status = match why {
+        Why::Backend(_) => StatusCode::BAD_GATEWAY,
+        Why::FilesGone | Why::Shutdown => StatusCode::SERVICE_UNAVAILABLE,
+        Why::Other(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::OK,
+    };
+    let mut answer = of_end(&why, query, hits.len(), began);
+    answer["request_id"] = log::request_id(ctx).into();
+    answer["query"] = (*query.text).into();
+    answer["hits"] = hits.into();
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    (status, json, answer.to_string() + "\n").into_response()
+}
+
+/// Hits as they come: `hit`…, `end`, `stopped`.
+fn events(
+    search: Search,
+    query: Query,
+    began: Instant,
+) -> impl Stream<Item = Result<Event, Infallible>> {
+    enum At {
+        Hits(Search, Query, usize),
+        End(Search),
+        Stopped,
+    }
+    stream::unfold(At::Hits(search, query, 0), move |at| async move {
+        let event = |name: &str, data: Value| Event::default().event(name).data(data.to_string());
+        let (event, at) = match at {
+            At::Hits(mut search, query, count) => match search.next().await {
+                Some(hit) => (
+                    event("hit", of_hit(hit)),
+                    At::Hits(search, query, count + 1),
+                ),
+                None => {
+                    let end = of_end(&search.why(), &query, count, began);
+                    (event("end", end), At::End(search))
+                }
+            },
+            At::End(mut search) => {
+                let said = match search.stopped().await {
+                    Ok(ended) => json!({ "stop_us": ended.stop.map(micros) }),
+                    Err(missing) => json!({ "missing": missing }),
+                };
+                (event("stopped", said), At::Stopped)
+            }
+            At::Stopped => return None,
+        };
+        Some((Ok(event), at))
+    })
+}
+
+fn of_hit(hit: Hit) -> Value {
+    json!({ "path": hit.path, "line": hit.line, "text": hit.text })
+}
+
+fn of_end(why: &Why, query: &Query, count: usize, began: Instant) -> Value {
+    json!({
+        "complete": matches!(why, Why::Complete),
+        "ended": why.label(),
+        "says": why.sentence(query),
+        "count": count,
+        "took_us": micros(began.elapsed()),
+    })
+}
+
+fn micros(took: Duration) -> u64 {
+    took.as_micros() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{form, Form};
+    use axum::http::{header::ACCEPT, HeaderMap, HeaderValue};
+
+    #[test]
+    fn the_form_that_is_wanted() {
+        for (accept, wanted) in [
+            (None, Some(Form::Json)),
+            (Some("*/*"), Some(Form::Json)),
+            (Some("application/json"), Some(Form::Json)),
+            (Some("text/html, application/*;q=0.5"), Some(Form::Json)),
+            (Some("text/event-stream"), Some(Form::Events)),
+            (
+                Some("application/json, Text/Event-Stream;q=0.9"),
+                Some(Form::Events),
+            ),
+            (Some("text/event-stream;q=0, */*"), Some(Form::Json)),
+            (Some("image/png"), None),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(accept) = accept {
+                headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            }
+            assert_eq!(form(&headers), wanted, "{accept:?}");
+        }
+    }
+}
