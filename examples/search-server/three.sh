@@ -7,6 +7,8 @@ cd "$(dirname "$0")"
 cargo build --release
 server=${CARGO_TARGET_DIR:-target}/release/search-server
 said=$(mktemp -d)
+# In sessions of their own: the terminal's Ctrl-C is for this script to answer.
+own=$(command -v setsid || true)
 backends=()
 front=
 # The backends last: the front may still be waiting for them.
@@ -20,8 +22,8 @@ trap end EXIT
 trap 'exit 130' INT TERM
 
 for number in 1 2 3; do
-    # In a session of their own: the terminal's Ctrl-C is the front's to answer.
-    setsid "$server" serve-backend --share $number/3 ${ROOT:+--root "$ROOT"} ${SLOW:+--slow "$SLOW"} >"$said/$number" &
+
+    $own "$server" serve-backend --share $number/3 ${ROOT:+--root "$ROOT"} ${SLOW:+--slow "$SLOW"} >"$said/$number" &
     backends+=($!)
 done
 addresses=()
@@ -32,6 +34,6 @@ for number in 1 2 3; do
     done
     addresses+=("$(sed -n 's|^listening on http://||p' "$said/$number")")
 done
-setsid "$server" --backends "$(IFS=,; echo "${addresses[*]}")" --lame-duck 0s "$@" &
+$own "$server" --backends "$(IFS=,; echo "${addresses[*]}")" --lame-duck 0s "$@" &
 front=$!
 wait "$front"
