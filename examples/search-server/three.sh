@@ -22,7 +22,6 @@ trap end EXIT
 trap 'exit 130' INT TERM
 
 for number in 1 2 3; do
-
     $own "$server" serve-backend --share $number/3 ${ROOT:+--root "$ROOT"} ${SLOW:+--slow "$SLOW"} >"$said/$number" &
     backends+=($!)
 done

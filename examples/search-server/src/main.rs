@@ -66,8 +66,21 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let sources = sources(&options, &signals, &metrics)?;
     let tracker = match options.is_backend {
         true => None,
-        false => Some(Arc::new(Tracker::new(options.events.as_deref())?)),
+        false => {
+            let file = options.events.as_deref();
+            let tracker = Tracker::new(file).map_err(|error| {
+                let file = file.map(|file| file.display().to_string());
+                format!(
+                    "cannot write events to {}: {error}",
+                    file.unwrap_or_default()
+                )
+            })?;
+            Some(Arc::new(tracker))
+        }
     };
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
     let end = {
         let once = Mutex::new(());
         let tracker = tracker.clone();
@@ -94,9 +107,6 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
             move |report| end(&report)
         })
         .start()?;
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
     say(&format!("listening on http://{}", listener.local_addr()?));
     let report = match tracker {
         None => back(server, sources, &root, metrics, listener).await,

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 
-const NOW: [&str; 4] = ["--lame-duck", "0s", "--graceful", "15s"];
+const NOW: [&str; 4] = ["--lame-duck", "0s", "--graceful", "100h"];
 
 fn tea() -> Dir {
     Dir::new(&[("a.txt", "tea")])
@@ -154,7 +154,7 @@ fn an_event_that_cannot_be_written_is_named() {
         .custom_flags(libc::O_NONBLOCK)
         .open(&pipe)
         .unwrap();
-    while full.write(&[b'x']).is_ok() {}
+    while full.write(b"x").is_ok() {}
     let args = ["--lame-duck", "0s", "--events", pipe.to_str().unwrap()];
     let server = Server::alone(&dir, &args);
     let answer = server.get("/search?q=tea&timeout=30s", "X-Request-Id: the-last\r\n");

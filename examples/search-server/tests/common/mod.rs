@@ -51,7 +51,7 @@ impl Drop for Dir {
 pub struct Server {
     child: Child,
     lines: Receiver<String>,
-    /// What it has said to both outputs, as far as it was waited for.
+    /// What it has said to both outputs, but for what was waited for.
     pub said: Vec<String>,
     pub address: SocketAddr,
 }
@@ -105,18 +105,16 @@ impl Server {
         Server::start(&[&front, args].concat())
     }
 
-    /// The next line that has it.
+    /// The first line that has it, of those that have not been waited for yet. The outputs come mixed, so it may have come before.
     pub fn wait_for(&mut self, text: &str) -> String {
         let until = Instant::now() + BUSY;
         loop {
+            if let Some(at) = self.said.iter().position(|line| line.contains(text)) {
+                return self.said.remove(at);
+            }
             let left = until.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
-                Ok(line) => {
-                    self.said.push(line.clone());
-                    if line.contains(text) {
-                        return line;
-                    }
-                }
+                Ok(line) => self.said.push(line),
                 Err(error) => panic!("no {text:?} ({error}), but {:#?}", self.said),
             }
         }
