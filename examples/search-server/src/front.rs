@@ -132,20 +132,15 @@ async fn search(
     let on_end = {
         let (ctx, query, tracker) = (ctx.clone(), query.clone(), front.tracker.clone());
         move |ended: &Ended| {
-            let (why, stop) = (ended.why.label(), ended.stop);
-            let (text, hits, took) = (&query.text, ended.hits, ended.took);
-            log::line(
-                &ctx,
-                &format!("search {text:?}: {why}, {hits} hits, {took:.1?}, stop {stop:.1?}"),
-            );
+            log::line(&ctx, &format!("search {:?}: {ended}", query.text));
             let id = log::request_id(&ctx);
             let event = json!({
                 "id": id,
                 "query": &*query.text,
-                "ended": why,
-                "hits": hits,
-                "took_us": micros(took),
-                "stop_us": stop.map(micros),
+                "ended": ended.why.label(),
+                "hits": ended.hits,
+                "took_us": micros(ended.took),
+                "stop_us": ended.stop.map(micros),
             });
             tracker.event(id, event.to_string());
         }

@@ -11,6 +11,7 @@ mod remote;
 mod search;
 mod tracker;
 
+use axum::serve::ListenerExt;
 use cancel_tree::integrations::serve::{Serve, Server, ServerReport};
 use cancel_tree::integrations::signals::{Signal, SignalGuard, Signals};
 use cancel_tree::Context;
@@ -118,6 +119,8 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
                 tracker,
             };
             let app = front::router(front, &root);
+            // Hits are small, and go at once.
+            let listener = listener.tap_io(|stream| _ = stream.set_nodelay(true));
             let graceful = server.graceful();
             let serve = axum::serve(listener, app).with_graceful_shutdown(graceful);
             server

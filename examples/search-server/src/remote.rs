@@ -3,7 +3,7 @@
 use crate::log::{self, REQUEST_ID};
 use crate::metrics::Metrics;
 use crate::query::{Query, LONGEST};
-use crate::search::{Hit, Search, Sources, Why};
+use crate::search::{Ended, Hit, Search, Sources, Why};
 use axum::http::{self, uri::PathAndQuery};
 use cancel_tree::integrations::serve::ServerHandle;
 use cancel_tree::integrations::tower::{
@@ -185,14 +185,7 @@ impl Backend {
         };
         let on_end = {
             let (ctx, query) = (ctx.clone(), query.clone());
-            move |ended: &crate::search::Ended| {
-                let (why, stop) = (ended.why.label(), ended.stop);
-                let (text, hits, took) = (&query.text, ended.hits, ended.took);
-                log::line(
-                    &ctx,
-                    &format!("asked for {text:?}: {why}, {hits} hits, {took:.1?}, stop {stop:.1?}"),
-                );
-            }
+            move |ended: &Ended| log::line(&ctx, &format!("asked for {:?}: {ended}", query.text))
         };
         let keepers = self.server.requests();
         let search = Search::begin(&ctx, &query, &self.sources, keepers, &self.metrics, on_end);

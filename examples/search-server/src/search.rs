@@ -140,6 +140,18 @@ pub struct Ended {
     pub stop: Option<Duration>,
 }
 
+/// For the log.
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (why, hits, took) = (self.why.label(), self.hits, self.took);
+        write!(f, "{why}, {hits} hits, {took:.1?}")?;
+        match self.stop {
+            Some(stop) => write!(f, ", all stopped in {stop:.1?}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A search that was begun.
 pub struct Search {
     hits: mpsc::Receiver<Hit>,
