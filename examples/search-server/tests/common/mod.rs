@@ -120,6 +120,10 @@ impl Server {
         }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: i32) {
         // SAFETY: no memory is passed; it was not waited for, so the number is its own.
         unsafe { libc::kill(self.child.id() as i32, signal) };
