@@ -114,7 +114,7 @@ fn parse_share(text: &str) -> Result<Share, &'static str> {
         let (this, of): (u64, u64) = (this.parse().ok()?, of.parse().ok()?);
         (1..=of)
             .contains(&this)
-            .then_some(Share { this: this - 1, of })
+            .then(|| Share { this: this - 1, of })
     });
     share.ok_or("no I/N, as 1/3 is")
 }
