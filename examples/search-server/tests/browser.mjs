@@ -101,7 +101,7 @@ const test = async () => {
     // By keyboard alone: the text has the focus, and Enter searches.
     await type("tea(<b>");
     await key("Enter", 13, "\r");
-    await eventually("that all stopped", () => run("document.body.textContent.includes('all stopped')"));
+    await eventually("that all stopped", () => run("document.getElementById('facts').textContent.includes('all stopped')"));
     assert.equal(await run("document.querySelectorAll('#hits li').length"), 12);
     assert.equal(await run("document.querySelectorAll('#hits mark').length"), 12);
     // What is found is text, whatever it looks like.
