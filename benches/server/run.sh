@@ -1,66 +1,40 @@
 #!/usr/bin/env bash
-# The search server with the library, and the same with it taken out: with tokio's timeout, and with tokio-util's token by hand.
+# The search server with the library, and the same with it taken out: with tokio's timeout, with tokio-util's token by hand, and in Go.
 #
-#     benches/server/run.sh [DIR]        what is searched; by default the sources that Cargo keeps
+#     benches/server/run.sh [DIR]           what is searched; by default the sources that Cargo keeps. Ten minutes; the table is put into docs/WORTH.md
+#     benches/server/run.sh --quick [DIR]   tries it all out, in debug builds; the table goes to the output
 #
-# For each: requests a second and their latency under load (wrk, where it is), CPU seconds for searches whose client has gone, memory, and
-# how long the end takes after a SIGTERM with searches under way.
+# What a machine has not got (wrk, Go) is said to be SKIPPED. GO names the `go`, if it is not in the path.
 set -euo pipefail
+quick=
+[ "${1:-}" != --quick ] || { quick=--quick; shift; }
+dir=$(cd "${1:-${CARGO_HOME:-$HOME/.cargo}/registry/src}" && pwd)
 cd "$(dirname "$0")"
-dir=${1:-${CARGO_HOME:-$HOME/.cargo}/registry/src}
-target=$PWD/../../target/server-bench
-(cd ../../examples/search-server && cargo build --quiet --release --target-dir "$target")
-cargo build --quiet --release --target-dir "$target"
-said=$(mktemp)
-server=
-trap '[ -z "$server" ] || kill -KILL "$server" 2>/dev/null || true; rm -f "$said"' EXIT
-
-ticks=$(getconf CLK_TCK)
-# User and system time, in ms.
-cpu() { awk -v ticks="$ticks" '{ sub(/.*\) /, ""); print int(($12 + $13) * 1000 / ticks) }' "/proc/$server/stat"; }
-memory() { awk '/^VmRSS/ { print $2 }' "/proc/$server/status"; }
-now() { date +%s%3N; }
-value() { curl -s "$at/metrics" | awk -v name="$1" '$1 == name { print $2 }'; }
-# Nobody searches.
-idle() { until [ "$(value search_working)" = 0 ]; do sleep 0.05; done; }
-
-measure() {
-    local name=$1 before begin
-    shift
-    "$@" >"$said" 2>/dev/null &
-    server=$!
-    until grep -q '^listening on ' "$said"; do kill -0 $server; sleep 0.05; done
-    at=$(sed -n 's/^listening on //p' "$said" | head -1)
-    echo "== $name"
-    # All of it once: the files are in memory.
-    curl -s -o /dev/null "$at/search?q=no+such+text+at+all&timeout=60s"
-    if command -v wrk >/dev/null; then
-        wrk -t2 -c16 -d10s --latency "$at/search?q=unsafe&timeout=50ms&n=20" | grep -E '50%|99%|Requests/sec|Non-2xx' || true
-        echo "with a limit that is met, of 50 ms:"
-        wrk -t2 -c8 -d10s --latency "$at/search?q=no+such+text+at+all&timeout=50ms" | grep -E '50%|99%|Requests/sec|Non-2xx' || true
-    else
-        echo "SKIPPED: requests a second, for there is no wrk here"
-    fi
-    idle
-    before=$(cpu)
-    for _ in $(seq 20); do
-        curl -s -o /dev/null --max-time 0.05 "$at/search?q=no+such+text+at+all&timeout=30s" || true
-    done
-    begin=$(now)
-    idle
-    echo "20 clients that go after 50 ms: $(($(cpu) - before)) ms of CPU; the last work ends $(($(now) - begin)) ms after the last has gone"
-    echo "memory: $(memory) KiB"
-    for _ in $(seq 4); do
-        curl -s -o /dev/null --max-time 60 "$at/search?q=no+such+text+at+all&timeout=30s" &
-    done
-    sleep 0.3
-    begin=$(now)
-    kill -TERM $server
-    wait $server || true
-    server=
-    echo "from SIGTERM to the end, with 4 searches under way: $(($(now) - begin)) ms"
-}
-
-measure "with the library" "$target/release/search-server" --listen 127.0.0.1:0 --root "$dir" --lame-duck 0s --graceful 100ms --events /dev/null
-measure "tokio's timeout" "$target/release/server-without" timeout "$dir" 127.0.0.1:0
-measure "tokio-util's token by hand" "$target/release/server-without" token "$dir" 127.0.0.1:0
+target=$(cd ../.. && pwd)/target/search-server
+profile=release
+[ -z "$quick" ] || profile=debug
+for package in ../../examples/search-server .; do
+    (cd $package && cargo build --quiet --locked $([ -n "$quick" ] || echo --release) --target-dir "$target")
+done
+go=()
+if command -v "${GO:-go}" >/dev/null; then
+    (cd go && "${GO:-go}" build -o "$target/$profile/search-go" .)
+    go=("$target/$profile/search-go")
+else
+    echo "SKIPPED: the server in Go, for there is no Go here" >&2
+fi
+measure() { "$target/$profile/measure-server" $quick "$dir" "$target/$profile/search-server" "$target/$profile/server-without" "${go[@]}"; }
+[ -z "$quick" ] || { measure; exit; }
+load=$(cut -d ' ' -f 1 /proc/loadavg)
+table=$(measure)
+made=$(mktemp)
+{
+    sed '/^<!-- measured -->$/q' ../../docs/WORTH.md
+    printf '\n%s, commit %s, %s cores of %s, load average %s at the start; %s files with %s; %s%s.\n\n%s\n\n' \
+        "$(date -u '+%Y-%m-%d %H:%M UTC')" "$(git describe --always --dirty --exclude='*')" "$(nproc)" \
+        "$(lscpu | sed -n 's/^Model name: *//p')" "$load" "$(find "$dir" -type f | wc -l)" "$(du -sh "$dir" | cut -f 1)" \
+        "$(rustc --version | cut -d ' ' -f 1,2)" "$([ ${#go[@]} = 0 ] || echo ", $("${GO:-go}" version | cut -d ' ' -f 3)")" "$table"
+    sed -n '/^<!-- end -->$/,$p' ../../docs/WORTH.md
+} >"$made"
+cat "$made" >../../docs/WORTH.md
+rm "$made"

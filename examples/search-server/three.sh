@@ -4,8 +4,9 @@
 #     ./three.sh [FRONT'S OPTIONS]         ROOT=dir and SLOW=10ms are for the backends
 set -euo pipefail
 cd "$(dirname "$0")"
-cargo build --release
-server=${CARGO_TARGET_DIR:-target}/release/search-server
+# SERVER=file is a server that is built already.
+[ -n "${SERVER:-}" ] || cargo build --release
+server=${SERVER:-${CARGO_TARGET_DIR:-target}/release/search-server}
 said=$(mktemp -d)
 # In sessions of their own: the terminal's Ctrl-C is for this script to answer.
 own=$(command -v setsid || true)
@@ -15,14 +16,15 @@ front=
 end() {
     trap '' INT TERM
     [ -z "$front" ] || { kill -TERM "$front" 2>/dev/null; wait "$front" || true; }
-    for backend in "${backends[@]}"; do kill -INT "$backend" 2>/dev/null && wait "$backend" || true; done
+    for backend in "${backends[@]}"; do kill -INT "$backend" 2>/dev/null || true; done
+    wait
     rm -r "$said"
 }
 trap end EXIT
 trap 'exit 130' INT TERM
 
 for number in 1 2 3; do
-    $own "$server" serve-backend --share $number/3 ${ROOT:+--root "$ROOT"} ${SLOW:+--slow "$SLOW"} >"$said/$number" &
+    $own "$server" serve-backend --share $number/3 --lame-duck 0s ${ROOT:+--root "$ROOT"} ${SLOW:+--slow "$SLOW"} >"$said/$number" &
     backends+=($!)
 done
 addresses=()

@@ -1,10 +1,11 @@
-//! The front of `examples/search-server` that searches by itself, without the library: the same files, the same threads, the same JSON.
+//! The front of `examples/search-server` that searches by itself, without the library: the same files, the same threads, the same JSON, a line of the
+//! log and an event for each search.
 //!
-//!     server-without timeout|token DIR ADDR:PORT
+//!     server-without timeout|token DIR ADDR:PORT EVENTS
 //!
 //! `timeout`: tokio's `timeout` around the search, and what axum does when a client goes, which is to drop the handler. A thread that searches
-//! notices neither, until it wants to hand over a hit. `token`: a token of tokio-util's for each search beside that, which the handler's end cancels, and
-//! which the threads ask before each file.
+//! notices neither, until it wants to hand over a hit. `token`: beside that a token of tokio-util's for each search below one of the server's, which
+//! the handler's end cancels, which a signal cancels when the time to finish is over, and which the threads ask before each file.
 
 #[path = "../../../examples/search-server/src/duration.rs"]
 #[allow(dead_code)]
@@ -14,7 +15,7 @@ mod duration;
 mod query;
 
 use axum::extract::{RawQuery, State};
-use axum::http::{header, StatusCode};
+use axum::http::{header, HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::Router;
@@ -22,18 +23,21 @@ use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter, memrchr};
 use query::Query;
 use serde_json::{json, Value};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::future::IntoFuture;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 const LONGEST_FILE: u64 = 4 << 20;
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// For so long a search may go on after the signal.
+const FINISH: Duration = Duration::from_millis(100);
 
 struct Files {
     root: PathBuf,
@@ -41,14 +45,16 @@ struct Files {
     threads: Arc<Semaphore>,
     each: usize,
     has_token: bool,
-    working: AtomicU64,
-    files: AtomicU64,
+    /// Above each search's.
+    token: CancellationToken,
+    events: File,
+    last: AtomicU64,
 }
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [mode, root, listen] = args.as_slice() else {
-        eprintln!("server-without timeout|token DIR ADDR:PORT");
+    let [mode, root, listen, events] = args.as_slice() else {
+        eprintln!("server-without timeout|token DIR ADDR:PORT EVENTS");
         std::process::exit(2);
     };
     let has_token = match mode.as_str() {
@@ -63,8 +69,13 @@ fn main() {
         threads: Arc::new(Semaphore::new(2 * each)),
         each,
         has_token,
-        working: AtomicU64::new(0),
-        files: AtomicU64::new(0),
+        token: CancellationToken::new(),
+        events: OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(events)
+            .unwrap(),
+        last: AtomicU64::new(0),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -75,12 +86,17 @@ fn main() {
         println!("listening on http://{}", listener.local_addr().unwrap());
         let app = Router::new()
             .route("/search", get(search))
-            .route("/metrics", get(metrics))
-            .with_state(files);
+            .with_state(files.clone());
         let mut term =
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
         let serve = axum::serve(listener, app).with_graceful_shutdown(async move {
             term.recv().await;
+            if files.has_token {
+                tokio::spawn(async move {
+                    tokio::time::sleep(FINISH).await;
+                    files.token.cancel();
+                });
+            }
         });
         serve.into_future().await.unwrap();
     });
@@ -107,21 +123,29 @@ fn list(root: &Path) -> Vec<PathBuf> {
     paths
 }
 
-async fn metrics(State(files): State<Arc<Files>>) -> String {
-    let (working, searched) = (files.working.load(Relaxed), files.files.load(Relaxed));
-    format!("search_working {working}\nsearch_files_total {searched}\n")
-}
-
-async fn search(State(files): State<Arc<Files>>, RawQuery(query): RawQuery) -> Response {
+async fn search(
+    State(files): State<Arc<Files>>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
     let query = match Query::parse(query.as_deref().unwrap_or("")) {
         Ok(query) => query,
         Err(text) => return (StatusCode::BAD_REQUEST, text + "\n").into_response(),
     };
     let began = Instant::now();
-    let token = CancellationToken::new();
+    let id = headers.get("x-request-id").and_then(|id| id.to_str().ok());
+    let id = id.map(str::to_owned).unwrap_or_else(|| {
+        let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        format!(
+            "{:x}-{}",
+            began.as_micros(),
+            files.last.fetch_add(1, Relaxed)
+        )
+    });
+    let token = files.token.child_token();
     let _guard = files.has_token.then(|| token.clone().drop_guard());
     let (found, mut hits) = mpsc::channel(64);
-    tokio::spawn(start(files.clone(), query.clone(), token, found));
+    tokio::spawn(start(files.clone(), query.clone(), token.clone(), found));
     let mut all = Vec::new();
     let collect = async {
         while let Some(hit) = hits.recv().await {
@@ -130,19 +154,40 @@ async fn search(State(files): State<Arc<Files>>, RawQuery(query): RawQuery) -> R
                 return "enough";
             }
         }
-        "complete"
+        if token.is_cancelled() {
+            "shutdown"
+        } else {
+            "complete"
+        }
     };
     let ended = tokio::time::timeout(query.timeout, collect).await;
     let ended = ended.unwrap_or("limit");
+    let (took, hits) = (began.elapsed(), all.len());
+    eprintln!(
+        "[{id}] search {:?}: {ended}, {hits} hits, {took:.1?}",
+        query.text
+    );
+    let took = took.as_micros() as u64;
     let answer = json!({
         "complete": ended == "complete",
         "ended": ended,
-        "count": all.len(),
-        "took_us": began.elapsed().as_micros() as u64,
+        "count": hits,
+        "took_us": took,
+        "request_id": id,
         "query": &*query.text,
         "hits": all,
     });
-    let json = [(header::CONTENT_TYPE, "application/json")];
+    let json = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        ),
+        (X_REQUEST_ID, HeaderValue::try_from(&id).unwrap()),
+    ];
+    tokio::task::spawn_blocking(move || {
+        let event = json!({ "id": id, "query": &*query.text, "ended": ended, "hits": hits, "took_us": took });
+        let _ = { &files.events }.write_all(format!("{event}\n").as_bytes());
+    });
     (json, answer.to_string() + "\n").into_response()
 }
 
@@ -162,9 +207,7 @@ async fn start(
         let (token, found) = (token.clone(), found.clone());
         tokio::task::spawn_blocking(move || {
             let _place = place;
-            files.working.fetch_add(1, Relaxed);
             files.work(&query.text, &token, &next, &found);
-            files.working.fetch_sub(1, Relaxed);
         });
     }
 }
@@ -186,7 +229,6 @@ impl Files {
             if !self.read(path, &mut bytes).unwrap_or(false) {
                 continue;
             }
-            self.files.fetch_add(1, Relaxed);
             let (mut at, mut number) = (0, 1);
             while let Some(offset) = finder.find(&bytes[at..]) {
                 let hit = at + offset;

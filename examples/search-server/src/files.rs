@@ -2,6 +2,7 @@
 
 use crate::metrics::Metrics;
 use crate::search::{FilesGone, Hit};
+use crate::work::Worker;
 use cancel_tree::{Cause, Context, Group, Spawner};
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter, memrchr};
@@ -110,6 +111,16 @@ impl Files {
         self.paths.len()
     }
 
+    /// How many threads one search may have.
+    pub fn threads(&self) -> usize {
+        self.each
+    }
+
+    /// Of the file with that number.
+    pub fn name(&self, number: usize) -> Option<String> {
+        Some(self.paths.get(number)?.display().to_string())
+    }
+
     /// Whether they are there no more.
     pub fn is_closed(&self) -> bool {
         self.closed.is_cancelled()
@@ -122,11 +133,12 @@ impl Files {
         ctx: Context,
         text: Arc<str>,
         hits: mpsc::Sender<Hit>,
+        workers: Arc<[Worker]>,
     ) -> Result<(), Cause> {
         // Over when the request is, and when the files are gone: a context of another crate is a parent as any other.
         let ctx = Context::any_of([&ctx, &Context::below(self.closed.clone())]);
         let next = Arc::new(AtomicUsize::new(0));
-        for _ in 0..self.each {
+        for number in 0..workers.len() {
             let place = match self.threads.enter_when(&ctx).await {
                 Ok(place) => place,
                 Err(refused) => return Err(self.over(refused.cause().clone())),
@@ -136,11 +148,12 @@ impl Files {
             }
             let (files, ctx, text) = (self.clone(), ctx.clone(), text.clone());
             let (next, hits) = (next.clone(), hits.clone());
+            let (name, workers) = (workers[number].name.clone(), workers.clone());
             let work = move |_ctx| {
                 let _place = place;
-                files.work(&ctx, &text, &next, &hits)
+                files.work(&ctx, &text, &next, &hits, &workers[number])
             };
-            let started = group.named("files").spawn_blocking(work);
+            let started = group.named(name).spawn_blocking(work);
             started.map_err(|refused| refused.cause().clone())?;
         }
         Ok(())
@@ -153,20 +166,29 @@ impl Files {
         text: &str,
         next: &AtomicUsize,
         hits: &mpsc::Sender<Hit>,
+        worker: &Worker,
     ) -> Result<(), Cause> {
+        worker.begin();
         let _working = self.metrics.work();
         let finder = Finder::new(text);
         let mut bytes = Vec::new();
-        // Relaxed: it hands out numbers, and nothing else.
-        while let Some(path) = self.paths.get(next.fetch_add(1, Relaxed)) {
+        loop {
+            // Relaxed: it hands out numbers, and nothing else.
+            let number = next.fetch_add(1, Relaxed);
+            let Some(path) = self.paths.get(number) else {
+                return Ok(());
+            };
+            worker.at_file(number);
             if !self.slow.is_zero() {
                 let _ = ctx.blocking_sleep(self.slow);
             }
             // A load, asked before each file.
             ctx.check_cause().map_err(|cause| self.over(cause))?;
-            match self.read(path, &mut bytes) {
+            match self.read(ctx, path, &mut bytes) {
                 Ok(true) => {}
                 Ok(false) => continue,
+                // Perhaps it was this that ended the reading.
+                Err(_) if ctx.is_done() => ctx.check_cause().map_err(|cause| self.over(cause))?,
                 Err(_) if !self.root.is_dir() => {
                     self.closed.cancel();
                     return Err(Cause::new(FilesGone));
@@ -180,14 +202,13 @@ impl Files {
             for hit in lines(&bytes, &finder, path) {
                 // The generator that does not leak: it waits for room and for the end, and whichever comes first is what it goes on with.
                 match ctx.block_on(hits.send(hit)) {
-                    Ok(Ok(())) => {}
+                    Ok(Ok(())) => worker.hit(),
                     // Nobody takes hits any more.
                     Ok(Err(_)) => return Ok(()),
                     Err(error) => return Err(self.over(error.into())),
                 }
             }
         }
-        Ok(())
     }
 
     /// Why it is over: a token of tokio-util's has no cause of its own.
@@ -198,10 +219,17 @@ impl Files {
         }
     }
 
-    /// Whether it is text.
-    fn read(&self, path: &Path, bytes: &mut Vec<u8>) -> io::Result<bool> {
+    /// Whether it is text. An error also when the context is done in the middle: a slow disk keeps nobody.
+    fn read(&self, ctx: &Context, path: &Path, bytes: &mut Vec<u8>) -> io::Result<bool> {
+        struct Looking<'a>(&'a Context, File);
+        impl Read for Looking<'_> {
+            fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+                self.0.check().map_err(io::Error::other)?;
+                self.1.read(bytes)
+            }
+        }
         bytes.clear();
-        let file = File::open(self.root.join(path))?;
+        let file = Looking(ctx, File::open(self.root.join(path))?);
         // The length that is said may be wrong, as in /proc; so the bound is that of what is read.
         file.take(LONGEST_FILE + 1).read_to_end(bytes)?;
         // As grep does it: a zero byte near the start means that this is no text.

@@ -5,6 +5,7 @@ use crate::metrics::Metrics;
 use crate::query::{Query, LONGEST};
 use crate::search::{Ended, Hit, Search, Sources, Why};
 use crate::tracker::Tracker;
+use crate::work::{Row, State as Of};
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{header, HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
@@ -21,6 +22,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How often it is said who works.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// For so long it is waited until those who were told to stop have stopped; then they are named.
+const STOP: Duration = Duration::from_secs(1);
+
 /// All that the routes have in common.
 pub struct Front {
     pub sources: Sources,
@@ -31,8 +38,6 @@ pub struct Front {
 
 type Shared = State<(Arc<Front>, ContextLayer)>;
 
-/// The routes. `/debug/cancel`, the tree of what works now, joins those that are not requests of this layer when the library has its
-/// feature `inspect`.
 pub fn router(front: Front, root: &Context) -> Router {
     let layer = ContextLayer::new(root)
         .in_group(front.server.requests())
@@ -46,6 +51,7 @@ pub fn router(front: Front, root: &Context) -> Router {
         .route("/", get(|| async { Html(include_str!("page.html")) }))
         .route("/healthz", get(health))
         .route("/metrics", get(metrics))
+        .route("/debug/cancel", get(debug))
         .layer(middleware::from_fn(request_id))
         .with_state((Arc::new(front), layer))
 }
@@ -73,6 +79,11 @@ async fn health(State((front, _)): Shared) -> (StatusCode, &'static str) {
 async fn metrics(State((front, layer)): Shared) -> String {
     let (tasks, events) = (front.server.requests().len(), front.tracker.len());
     front.metrics.text(layer.counts(), tasks, events)
+}
+
+/// What works now, and for whom: for people.
+async fn debug(State((front, _)): Shared) -> String {
+    front.metrics.searches.to_string()
 }
 
 /// How the answer is wanted.
@@ -190,45 +201,101 @@ async fn whole(ctx: &Context, mut search: Search, query: &Query, began: Instant)
     (status, json, answer.to_string() + "\n").into_response()
 }
 
-/// Hits as they come: `hit`…, `end`, `stopped`.
+/// Hits as they come, and who works meanwhile: `hit` and `work`…, `end`, `work`…, `stopped`.
 fn events(
     search: Search,
     query: Query,
     began: Instant,
 ) -> impl Stream<Item = Result<Event, Infallible>> {
-    enum At {
-        Hits(Search, Query, usize),
-        End(Search),
-        Stopped,
-    }
-    stream::unfold(At::Hits(search, query, 0), move |at| async move {
-        let event = |name: &str, data: Value| Event::default().event(name).data(data.to_string());
-        let (event, at) = match at {
-            At::Hits(mut search, query, count) => match search.next().await {
-                Some(hit) => (
-                    event("hit", of_hit(hit)),
-                    At::Hits(search, query, count + 1),
-                ),
-                None => {
-                    let end = of_end(&search.why(), &query, count, began);
-                    (event("end", end), At::End(search))
-                }
-            },
-            At::End(mut search) => {
-                let said = match search.stopped().await {
-                    Ok(ended) => json!({ "stop_us": ended.stop.map(micros) }),
-                    Err(missing) => json!({ "missing": missing }),
-                };
-                (event("stopped", said), At::Stopped)
-            }
-            At::Stopped => return None,
-        };
-        Some((Ok(event), at))
+    let events = Events {
+        search,
+        query,
+        began,
+        count: 0,
+        look: Instant::now() + LOOK,
+        step: Step::Hits,
+    };
+    stream::unfold(events, |mut events| async {
+        let (name, data) = events.next().await?;
+        let event = Event::default().event(name).data(data.to_string());
+        Some((Ok(event), events))
     })
+}
+
+struct Events {
+    search: Search,
+    query: Query,
+    began: Instant,
+    count: usize,
+    /// When it is said next who works.
+    look: Instant,
+    step: Step,
+}
+
+enum Step {
+    Hits,
+    /// It is over; until then it is waited for those that work.
+    Stop(Instant),
+    /// What is said of that.
+    Last(Value),
+    Over,
+}
+
+impl Events {
+    async fn next(&mut self) -> Option<(&'static str, Value)> {
+        let now = Instant::now();
+        let (limit, _guard) = Context::background().with_deadline(self.look);
+        match &self.step {
+            Step::Over => return None,
+            Step::Last(said) => {
+                let said = ("stopped", said.clone());
+                self.step = Step::Over;
+                return Some(said);
+            }
+            // Also where hits come so fast that nobody would wait for them.
+            _ if now >= self.look => {}
+            Step::Hits => match limit.run(self.search.next()).await {
+                Ok(Some(hit)) => {
+                    self.count += 1;
+                    return Some(("hit", of_hit(hit)));
+                }
+                Ok(None) => {
+                    self.step = Step::Stop(Instant::now() + STOP);
+                    let why = self.search.why();
+                    return Some(("end", of_end(&why, &self.query, self.count, self.began)));
+                }
+                Err(_) => {}
+            },
+            Step::Stop(until) => match self.search.stopped(&limit).await {
+                Ok(ended) => self.step = Step::Last(json!({ "stop_us": ended.stop.map(micros) })),
+                Err(missing) if now >= *until => {
+                    self.step = Step::Last(json!({ "missing": missing }));
+                }
+                Err(_) => {}
+            },
+        }
+        self.look = Instant::now() + LOOK;
+        let rows = self.search.work().rows().into_iter().map(of_row);
+        Some(("work", rows.collect()))
+    }
 }
 
 fn of_hit(hit: Hit) -> Value {
     json!({ "path": hit.path, "line": hit.line, "text": hit.text })
+}
+
+fn of_row(row: Row) -> Value {
+    json!({
+        "name": row.name,
+        "state": match row.state {
+            Of::Waits => "waits",
+            Of::Works => "works",
+            Of::Gone => "gone",
+        },
+        "for_us": row.lasts.map(micros),
+        "hits": row.hits,
+        "at": row.at,
+    })
 }
 
 fn of_end(why: &Why, query: &Query, count: usize, began: Instant) -> Value {

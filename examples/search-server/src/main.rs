@@ -10,6 +10,7 @@ mod query;
 mod remote;
 mod search;
 mod tracker;
+mod work;
 
 use axum::serve::ListenerExt;
 use cancel_tree::integrations::serve::{Serve, Server, ServerReport};
@@ -79,17 +80,23 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
             Some(Arc::new(tracker))
         }
     };
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
+    let listener = TcpListener::bind(options.listen).await.map_err(|error| {
+        format!(
+            "cannot listen on {}: {error}; --listen takes another",
+            options.listen
+        )
+    })?;
     let end = {
         let once = Mutex::new(());
-        let tracker = tracker.clone();
+        let (tracker, metrics) = (tracker.clone(), metrics.clone());
         Arc::new(move |report: &ServerReport| -> ! {
             // Whoever comes second waits here for the end of the process.
             let _once = once.lock();
             let code = report.exit_code();
             log::plain(&report.to_string());
+            if !metrics.searches.is_empty() {
+                log::plain(&metrics.searches.to_string());
+            }
             let (limit, _guard) = Context::background().with_timeout(EVENTS);
             let events = tracker.as_ref().map(|tracker| tracker.shutdown(&limit));
             let lost = events.is_some_and(|events| {

@@ -1,14 +1,17 @@
 //! What is counted, for `GET /metrics`.
 
 use crate::search::Ended;
+use crate::work::Searches;
 use cancel_tree::integrations::tower::Counts;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Numbers only: nothing is published with them, so all is Relaxed.
+/// Numbers, but for one: nothing is published with them, so all is Relaxed.
 #[derive(Default)]
 pub struct Metrics {
+    /// Those that are there.
+    pub searches: Searches,
     /// Threads that search files now.
     pub working: AtomicU64,
     /// Files that were searched.

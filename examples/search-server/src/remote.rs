@@ -4,6 +4,7 @@ use crate::log::{self, REQUEST_ID};
 use crate::metrics::Metrics;
 use crate::query::{Query, LONGEST};
 use crate::search::{Ended, Hit, Search, Sources, Why};
+use crate::work::Worker;
 use axum::http::{self, uri::PathAndQuery};
 use cancel_tree::integrations::serve::ServerHandle;
 use cancel_tree::integrations::tower::{
@@ -28,6 +29,9 @@ const FIND: &str = "/search.Search/Find";
 
 /// What is kept of the time for the way back and for the answer.
 const RESERVE: Duration = Duration::from_millis(2);
+
+/// A backend that says nothing for so long is connected to anew.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// The question.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -71,7 +75,10 @@ impl Remote {
     pub fn new(address: &str) -> Result<Remote, String> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"));
         let endpoint = endpoint.map_err(|error| format!("{address:?} is no HOST:PORT: {error}"))?;
-        let channel = endpoint.tcp_nodelay(true).connect_lazy();
+        let endpoint = endpoint.tcp_nodelay(true).connect_timeout(SILENCE);
+        // Who is asked and gone without a word keeps the searches to their limits, but not for good.
+        let endpoint = { endpoint }.http2_keep_alive_interval(SILENCE);
+        let channel = endpoint.keep_alive_timeout(SILENCE).connect_lazy();
         let layer = PropagateLayer::new(DeadlineHeader::GRPC).reserve(RESERVE);
         Ok(Remote {
             name: format!("backend {address}"),
@@ -89,8 +96,10 @@ impl Remote {
         ctx: &Context,
         query: &Query,
         hits: &mpsc::Sender<Hit>,
+        worker: &Worker,
     ) -> Result<(), Cause> {
-        match self.ask(ctx, query, hits).await {
+        worker.begin();
+        match self.ask(ctx, query, hits, worker).await {
             // Its time is ours less the reserve. What it has found is here; the rest of our time the others may have.
             Err(status) if status.code() == Code::DeadlineExceeded => {
                 ctx.done().await;
@@ -110,6 +119,7 @@ impl Remote {
         ctx: &Context,
         query: &Query,
         hits: &mpsc::Sender<Hit>,
+        worker: &Worker,
     ) -> Result<(), Status> {
         let mut client = self.client.clone();
         let over = |error: ContextError| match error {
@@ -133,6 +143,7 @@ impl Remote {
             if sent.is_err() {
                 break;
             }
+            worker.hit();
         }
         Ok(())
     }

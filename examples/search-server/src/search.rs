@@ -5,11 +5,12 @@ use crate::log;
 use crate::metrics::Metrics;
 use crate::query::Query;
 use crate::remote::Remote;
+use crate::work::{State, Work, Worker};
 use cancel_tree::integrations::tower::{ClientGone, Shutdown};
-use cancel_tree::{Canceller, Cause, Context, ContextError, Group, Refused, Spawner};
+use cancel_tree::{Canceller, Cause, Context, ContextError, Refused, Spawner};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
@@ -155,13 +156,11 @@ impl fmt::Display for Ended {
 /// A search that was begun.
 pub struct Search {
     hits: mpsc::Receiver<Hit>,
-    /// The group's: done when the search is over, unless all was searched.
-    ctx: Context,
+    work: Arc<Work>,
     taken: Arc<AtomicUsize>,
     most: usize,
     /// The right to end it. All that work for it have a context, by which they are only told.
     enough: Canceller,
-    group: Arc<Group>,
     ended: oneshot::Receiver<Arc<Ended>>,
     /// Goes with the answer.
     _answering: oneshot::Sender<()>,
@@ -184,56 +183,60 @@ impl Search {
         metrics: &Arc<Metrics>,
         on_end: impl FnOnce(&Ended) + Send + 'static,
     ) -> Result<Search, Refused<()>> {
-        let began = Instant::now();
-        let name = format!("search {} {:?}", log::request_id(ctx), query.text);
-        let keeper = keepers.named(name).enter()?;
+        let id = log::request_id(ctx);
+        let keeper = keepers.named(format!("search {id} {:?}", query.text));
+        let keeper = keeper.enter()?;
         metrics.begun();
         let (ctx, guard) = ctx.with_timeout(query.timeout);
         let enough = guard.canceller();
-        let group = Arc::new(Group::new(&ctx));
-        let ctx = group.context().clone();
-        let told = Arc::new(OnceLock::new());
-        drop(ctx.on_cancel({
-            let told = told.clone();
-            move || _ = told.set(Instant::now())
-        }));
+        let text = query.text.clone();
         let (found, hits) = mpsc::channel(ROOM);
-        match sources {
+        let work = match sources {
             Sources::Here(files) => {
-                let (files, spawner) = (files.clone(), group.spawner());
-                let (text, found) = (query.text.clone(), found.clone());
-                let search = |ctx| files.search(spawner, ctx, text, found);
+                let workers = (1..=files.threads()).map(|number| format!("thread {number}"));
+                let workers: Arc<[Worker]> = workers.map(Worker::new).collect();
+                let there = Some(files.clone());
+                let work = Work::new(id.into(), text.clone(), &ctx, workers.clone(), there);
+                let (files, spawner) = (files.clone(), work.group.spawner());
+                let found = found.clone();
+                let search = |ctx| files.search(spawner, ctx, text, found, workers);
                 // Refused is what comes after the end.
-                _ = group.named("files").spawn(search);
+                _ = work.group.named("files").spawn(search);
+                work
             }
             Sources::Remote(backends) => {
-                for backend in backends {
-                    let (name, backend) = (backend.name().to_owned(), backend.clone());
+                let workers = backends.iter().map(|backend| backend.name().to_owned());
+                let workers: Arc<[Worker]> = workers.map(Worker::new).collect();
+                let work = Work::new(id.into(), text, &ctx, workers.clone(), None);
+                for (number, backend) in backends.iter().enumerate() {
+                    let (backend, workers) = (backend.clone(), workers.clone());
                     let (query, found) = (query.clone(), found.clone());
-                    let search = |ctx| async move { backend.search(&ctx, &query, &found).await };
-                    _ = group.named(name).spawn(search);
+                    let name = workers[number].name.clone();
+                    let search = move |ctx| async move {
+                        let worker = &workers[number];
+                        backend.search(&ctx, &query, &found, worker).await
+                    };
+                    _ = work.group.named(name).spawn(search);
                 }
+                work
             }
-        }
+        };
+        let work = Arc::new(work);
+        let listed = metrics.searches.enter(work.clone());
         let taken = Arc::new(AtomicUsize::new(0));
         let (end, ended) = oneshot::channel();
         let (answering, answered) = oneshot::channel();
         let keep = {
-            let (group, ctx) = (group.clone(), ctx.clone());
-            let (taken, metrics) = (taken.clone(), metrics.clone());
+            let (work, taken, metrics) = (work.clone(), taken.clone(), metrics.clone());
             async move {
                 // Empty once is empty for good: who starts one is there itself.
-                group.wait_idle().await;
+                work.group.wait_idle().await;
                 let gone = Instant::now();
-                let cause = ctx.cause();
-                let said = cause.as_ref().map(|cause| match ctx.deadline() {
-                    Some(deadline) if cause.kind() == ContextError::DeadlineExceeded => deadline,
-                    _ => *told.get().unwrap_or(&gone),
-                });
+                let said = work.said();
                 let ended = Ended {
-                    why: Why::of(cause.as_ref()),
+                    why: Why::of(work.context().cause().as_ref()),
                     hits: 0,
-                    took: gone - began,
+                    took: gone - work.began,
                     stop: said.map(|said| gone.saturating_duration_since(said)),
                 };
                 let _ = end.send(Arc::new(ended.clone()));
@@ -244,6 +247,7 @@ impl Search {
                 drop(guard);
                 let hits = taken.load(Relaxed);
                 let ended = Ended { hits, ..ended };
+                metrics.searches.leave(listed);
                 metrics.ended(&ended);
                 on_end(&ended);
             }
@@ -251,11 +255,10 @@ impl Search {
         tokio::spawn(keeper.track(keep));
         Ok(Search {
             hits,
-            ctx,
+            work,
             taken,
             most: query.most,
             enough,
-            group,
             ended,
             _answering: answering,
         })
@@ -266,7 +269,7 @@ impl Search {
         if self.taken.load(Relaxed) == self.most {
             return None;
         }
-        let hit = match self.ctx.run(self.hits.recv()).await {
+        let hit = match self.work.context().run(self.hits.recv()).await {
             Ok(hit) => hit?,
             Err(_) => self.hits.try_recv().ok()?,
         };
@@ -278,24 +281,27 @@ impl Search {
 
     /// Why it is over.
     pub fn why(&self) -> Why {
-        Why::of(self.ctx.cause().as_ref())
+        Why::of(self.work.context().cause().as_ref())
     }
 
-    /// Waits until nobody works for it, but not for long.
+    /// Who works for it, waits to, or did.
+    pub fn work(&self) -> &Work {
+        &self.work
+    }
+
+    /// Waits until nobody works for it, or until `limit`.
     ///
     /// # Errors
     ///
     /// Who still does.
-    pub async fn stopped(&mut self) -> Result<Arc<Ended>, Vec<String>> {
-        let (limit, _guard) = Context::background().with_timeout(Duration::from_secs(1));
+    pub async fn stopped(&mut self, limit: &Context) -> Result<Arc<Ended>, Vec<String>> {
         match limit.run(&mut self.ended).await {
             Ok(Ok(ended)) => Ok(ended),
-            _ => Err(self
-                .group
-                .running()
-                .iter()
-                .map(ToString::to_string)
-                .collect()),
+            _ => {
+                let rows = self.work.rows().into_iter();
+                let works = rows.filter(|row| row.state == State::Works);
+                Err(works.map(|row| row.to_string()).collect())
+            }
         }
     }
 }

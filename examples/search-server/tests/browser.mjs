@@ -2,7 +2,7 @@
 //
 //     node browser.mjs BROWSER SERVER [PICTURE]
 
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { mkdtempSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -64,11 +64,11 @@ const browse = () => {
   });
 };
 
-const open = async (say, url, width) => {
+const open = async (say, url, width, height = 800) => {
   const { targetId } = await say("Target.createTarget", { url: "about:blank" });
   const { sessionId } = await say("Target.attachToTarget", { targetId, flatten: true });
   const page = (method, params) => say(method, params, sessionId);
-  await page("Emulation.setDeviceMetricsOverride", { width, height: 800, deviceScaleFactor: 1, mobile: width < 500 });
+  await page("Emulation.setDeviceMetricsOverride", { width, height, deviceScaleFactor: 1, mobile: width < 500 });
   await page("Page.enable");
   await page("Page.navigate", { url });
   const run = async (expression) => {
@@ -97,7 +97,7 @@ const test = async () => {
   const say = browse();
 
   for (const width of [1000, 360]) {
-    const { page, run, key, type, close } = await open(say, quick, width);
+    const { run, key, type, close } = await open(say, quick, width);
     // By keyboard alone: the text has the focus, and Enter searches.
     await type("tea(<b>");
     await key("Enter", 13, "\r");
@@ -109,10 +109,9 @@ const test = async () => {
     assert.equal(await run("document.getElementById('state').textContent"), "All has been searched.");
     assert.equal(await run("document.documentElement.scrollWidth <= innerWidth"), true, "as wide as the window");
     assert.equal(await run("performance.getEntriesByType('resource').every((one) => one.name.startsWith(location.origin) || one.name.startsWith('data:'))"), true);
-    if (picture && width === 1000) {
-      const { data } = await page("Page.captureScreenshot", { format: "png" });
-      writeFileSync(picture, Buffer.from(data, "base64"));
-    }
+    const tree = await run("document.getElementById('tree').textContent");
+    assert.match(tree, /^search “tea\(<b>” limit 500ms; nobody at workthread 1 /);
+    assert.doesNotMatch(tree, /works/);
     // A bad question: the sentence is there.
     await run("document.getElementById('timeout').value = 'soon'; document.getElementById('q').focus()");
     await key("Enter", 13, "\r");
@@ -127,6 +126,7 @@ const test = async () => {
     await type("tea");
     await key("Enter", 13, "\r");
     await eventually("work", async () => (await metric(slow, "search_working")) > 0);
+    await eventually("who works", () => run("document.querySelectorAll('#tree li.works').length > 0"));
     if (end === "Esc") {
       await key("Escape", 27);
       await eventually("the word on it", () => run("document.getElementById('state').textContent.startsWith('Stopped here')"));
@@ -136,6 +136,36 @@ const test = async () => {
     await eventually(`the end of the work by ${end}`, async () => (await metric(slow, "search_working")) === 0);
     await eventually("the count of it", async () => (await metric(slow, 'search_ended_total{by="client_gone"}')) === number + 1);
   }
+
+  // A file that cannot be opened to the end: who does not stop is named, and what it reads.
+  const stuck = join(files, "leaf-7.rs");
+  rmSync(stuck);
+  execFileSync("mkfifo", [stuck]);
+  const { run, key, type, close } = await open(say, quick, 1000);
+  await type("tea");
+  await key("Enter", 13, "\r");
+  await eventually("that somebody has not stopped", () => run("document.getElementById('facts').textContent.includes('still at work')"));
+  assert.match(await run("document.querySelector('#tree li.late').textContent"), /^thread \d told to stop, still works, for .*, reads leaf-7\.rs$/);
+  await close();
+  if (picture) await paint(say);
+};
+
+// Three backends with the sources that Cargo keeps, on a disk that is not fast, and a limit that is met.
+const paint = async (say) => {
+  const backends = [];
+  for (const number of [1, 2, 3]) backends.push((await serve("serve-backend", "--share", number + "/3", "--slow", "1ms")).slice("http://".length));
+  const { page, run, key, type } = await open(say, await serve("--listen", "127.0.0.1:0", "--backends", backends.join()), 900, 560);
+  const search = async (limit) => {
+    await run(`document.getElementById('timeout').value = '${limit}'; document.getElementById('q').value = ''; document.getElementById('q').focus()`);
+    await type("unsafe impl Send");
+    await key("Enter", 13, "\r");
+    await eventually("that all stopped", () => run("document.getElementById('facts').textContent.includes('all stopped')"));
+  };
+  // The first connects.
+  await search("100ms");
+  await search("500ms");
+  const { data } = await page("Page.captureScreenshot", { format: "png" });
+  writeFileSync(picture, Buffer.from(data, "base64"));
 };
 
 try {

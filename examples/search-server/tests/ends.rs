@@ -4,10 +4,8 @@ mod common;
 
 use common::{events_in, eventually, Answer, Dir, Server};
 use libc::{SIGINT, SIGTERM};
-use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 
 const NOW: [&str; 4] = ["--lame-duck", "0s", "--graceful", "100h"];
@@ -142,10 +140,7 @@ fn no_event_is_lost_by_a_signal_in_the_middle() {
 #[test]
 fn an_event_that_cannot_be_written_is_named() {
     let (dir, out) = (tea(), Dir::new(&[]));
-    let pipe = out.file("pipe");
-    let name = CString::new(pipe.as_os_str().as_bytes()).unwrap();
-    // SAFETY: the name ends with a zero, and is there during the call.
-    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let pipe = out.pipe("pipe");
     // A pipe that somebody could read, but does not; it is full to the last byte.
     let mut options = OpenOptions::new();
     let mut full = options

@@ -228,6 +228,30 @@ fn a_backend_comes_back() {
 }
 
 #[test]
+fn a_backend_that_freezes_goes_on() {
+    let (dir, other) = (tea(), tea());
+    let (quick, frozen) = (Server::backend(&dir, &[]), Server::backend(&other, &[]));
+    let front = Server::front(&[quick.address, frozen.address], &[]);
+    assert_eq!(
+        front.get("/search?q=tea&timeout=30s", "").json()["count"],
+        4
+    );
+    frozen.signal(libc::SIGSTOP);
+    let json = front.get("/search?q=tea&timeout=500ms", "").json();
+    assert_eq!(
+        (&json["ended"], &json["count"]),
+        (&"limit".into(), &2.into())
+    );
+    // Nobody waits for it.
+    front.wait_until("search_tasks", |count| count == 0);
+    frozen.signal(libc::SIGCONT);
+    common::eventually("all of it", || {
+        let json = front.get("/search?q=tea&timeout=30s", "").json();
+        (json["count"] == 4).then_some(())
+    });
+}
+
+#[test]
 fn a_foreign_context() {
     let dir = tea();
     let outer = Dir::new(&[]);

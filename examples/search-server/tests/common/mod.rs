@@ -1,9 +1,11 @@
 //! The server as a process, and a client by hand.
 #![allow(dead_code)] // each test file takes what it needs
 
+use std::ffi::CString;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,6 +38,16 @@ impl Dir {
         self.0.join(name)
     }
 
+    /// In the place of what has that name, if there is something.
+    pub fn pipe(&self, name: &str) -> PathBuf {
+        let path = self.file(name);
+        let _ = fs::remove_file(&path);
+        let name = CString::new(path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: the name ends with a zero, and is there during the call.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        path
+    }
+
     pub fn path(&self) -> &str {
         self.0.to_str().unwrap()
     }
@@ -58,8 +70,14 @@ pub struct Server {
 
 impl Server {
     pub fn start(args: &[&str]) -> Server {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_search-server"))
-            .args(args)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_search-server"));
+        command.args(args);
+        Server::of(command)
+    }
+
+    /// What listens in the end, as a server does.
+    pub fn of(mut command: Command) -> Server {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
