@@ -1,0 +1,188 @@
+//! How it ends: signals, bounds, and the events that must not be lost.
+
+mod common;
+
+use common::{events_in, eventually, Answer, Dir, Server};
+use libc::{SIGINT, SIGTERM};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+
+const NOW: [&str; 4] = ["--lame-duck", "0s", "--graceful", "100h"];
+
+fn tea() -> Dir {
+    Dir::new(&[("a.txt", "tea")])
+}
+
+#[test]
+fn a_lame_duck_still_searches() {
+    let dir = tea();
+    let server = Server::alone(&dir, &["--lame-duck", "100h"]);
+    assert_eq!(server.get("/healthz", "").status, 200);
+    server.signal(SIGTERM);
+    eventually("a no of /healthz", || {
+        let answer = server.get("/healthz", "");
+        (answer.status == 503).then(|| assert_eq!(answer.body, "the server ends\n"))
+    });
+    assert_eq!(server.get("/search?q=tea&timeout=30s", "").status, 200);
+    // The second signal goes on to the end.
+    server.signal(SIGTERM);
+    let (code, said) = server.ended();
+    assert_eq!(code, Some(0), "{said:#?}");
+    assert!(
+        said.iter().any(|line| line.contains("SIGTERM")),
+        "{said:#?}"
+    );
+}
+
+#[test]
+fn what_is_under_way_may_finish() {
+    let dir = tea();
+    let server = Server::alone(&dir, &[&NEVER_QUITE[..], &NOW].concat());
+    let search = server.send("/search?q=tea&timeout=60s", "");
+    server.wait_until("search_working", |count| count > 0);
+    server.signal(SIGTERM);
+    let answer = Answer::read(search);
+    assert_eq!(
+        (answer.status, &answer.json()["ended"]),
+        (200, &"complete".into())
+    );
+    assert_eq!(server.ended().0, Some(0));
+}
+
+/// Long enough to be met in the middle.
+const NEVER_QUITE: [&str; 2] = ["--slow", "2s"];
+
+#[test]
+fn what_does_not_finish_is_told() {
+    let dir = tea();
+    let args = ["--slow", "100h", "--lame-duck", "0s", "--graceful", "100ms"];
+    let server = Server::alone(&dir, &args);
+    let mut page = server.events("/search?q=tea&timeout=60s");
+    let program = server.send("/search?q=tea&timeout=60s", "");
+    server.wait_until("search_tasks", |count| count >= 4);
+    server.signal(SIGINT);
+    let end = page.wait_for("end");
+    assert_eq!(end["ended"], "shutdown");
+    assert_eq!(
+        end["says"],
+        "The server ends: this is what was found until then."
+    );
+    assert!(page.wait_for("stopped")["stop_us"].is_u64());
+    let answer = Answer::read(program);
+    assert_eq!(
+        (answer.status, &answer.json()["ended"]),
+        (503, &"shutdown".into())
+    );
+    let (code, said) = server.ended();
+    assert_eq!(code, Some(0), "{said:#?}");
+    let events = said
+        .iter()
+        .filter(|line| line.contains("\"ended\":\"shutdown\""));
+    assert_eq!(events.count(), 2, "{said:#?}");
+}
+
+#[test]
+fn no_event_is_lost_by_a_signal_in_the_middle() {
+    let (dir, out) = (tea(), Dir::new(&[]));
+    let file = out.file("events");
+    let args = ["--lame-duck", "0s", "--events", file.to_str().unwrap()];
+    let server = Server::alone(&dir, &args);
+    let address = server.address;
+    let askers = [0, 1, 2, 3].map(|asker| {
+        std::thread::spawn(move || {
+            let mut answered = Vec::new();
+            // Until nobody listens any more.
+            for number in 0.. {
+                let id = format!("{asker}-{number}");
+                let Ok(mut stream) = std::net::TcpStream::connect(address) else {
+                    break;
+                };
+                let head = format!(
+                    "GET /search?q=tea&timeout=30s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Request-Id: {id}\r\n\r\n"
+                );
+                if stream.write_all(head.as_bytes()).is_err() {
+                    break;
+                }
+                if Answer::read(stream).status == 200 {
+                    answered.push(id);
+                }
+            }
+            answered
+        })
+    });
+    server.wait_until("search_ended_total{by=\"complete\"}", |count| count > 100);
+    server.signal(SIGTERM);
+    let answered: Vec<_> = askers
+        .into_iter()
+        .flat_map(|asker| asker.join().unwrap())
+        .collect();
+    let (code, said) = server.ended();
+    assert_eq!(code, Some(0), "{said:#?}");
+    let mut written: Vec<_> = events_in(&file)
+        .iter()
+        .map(|event| event["id"].as_str().unwrap().to_owned())
+        .collect();
+    written.sort_unstable();
+    let all = written.len();
+    written.dedup();
+    assert_eq!(written.len(), all, "written twice");
+    for id in &answered {
+        assert!(
+            written.binary_search(id).is_ok(),
+            "{id} of {} is lost",
+            answered.len()
+        );
+    }
+    assert!(answered.len() > 50, "{}", answered.len());
+}
+
+#[test]
+fn an_event_that_cannot_be_written_is_named() {
+    let (dir, out) = (tea(), Dir::new(&[]));
+    let pipe = out.pipe("pipe");
+    // A pipe that somebody could read, but does not; it is full to the last byte.
+    let mut options = OpenOptions::new();
+    let mut full = options
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&pipe)
+        .unwrap();
+    while full.write(b"x").is_ok() {}
+    let args = ["--lame-duck", "0s", "--events", pipe.to_str().unwrap()];
+    let server = Server::alone(&dir, &args);
+    let answer = server.get("/search?q=tea&timeout=30s", "X-Request-Id: the-last\r\n");
+    // The answer does not wait for it.
+    assert_eq!(answer.status, 200);
+    server.wait_until("search_events", |count| count == 1);
+    server.signal(SIGTERM);
+    let (code, said) = server.ended();
+    assert_eq!(code, Some(1), "{said:#?}");
+    assert!(
+        said.iter()
+            .any(|line| line.contains("stuck: event the-last")),
+        "{said:#?}"
+    );
+}
+
+#[test]
+fn a_backend_ends_well_too() {
+    let dir = tea();
+    let mut backend = Server::backend(
+        &dir,
+        &["--slow", "100h", "--lame-duck", "0s", "--graceful", "100ms"],
+    );
+    let front = Server::front(&[backend.address], &[]);
+    let search = front.send("/search?q=tea&timeout=60s", "X-Request-Id: late\r\n");
+    // It is asked when it holds the request; its log says no more than that it is over.
+    eventually("a task", || {
+        (front.metric("search_tasks") > 0).then_some(())
+    });
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    backend.signal(SIGTERM);
+    let answer = Answer::read(search);
+    assert_eq!(answer.status, 502, "{answer:?}");
+    backend.wait_for("SIGTERM");
+    assert_eq!(backend.ended().0, Some(0));
+}
