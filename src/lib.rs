@@ -1,3 +1,6 @@
+// The README's picture, within the page: the first definition of a link is the one that counts, and the page's has no
+// folder beside it.
+#![doc = include_str!("../docs/picture.md")]
 #![doc = include_str!("../README.md")]
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The page in a real browser: it searches, shows hits, closes, and the server's counters show that the work has ended. SKIPPED, and
-# said to be so, where there is no Chromium or no Node. `tests/browser.sh PICTURE` keeps a picture of the page, too.
+# said to be so, where there is no Chromium or no Node. `tests/browser.sh PICTURE` keeps a picture of the page, too
+# (the README's is in `docs/plots`, and as a link to itself in `docs/picture.md`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 skipped() { echo "SKIPPED: the page in a browser, for there is no $1 here"; exit 0; }
