@@ -897,6 +897,9 @@ fn deadlines_can_be_waited_for() {
     let thread = thread::spawn(move || drop(after(&ctx, HOUR).on_cancel(|| ())));
     clock.blocking_wait_for_deadlines(1);
     thread.join().unwrap();
+    // The callback that was left keeps its context until then.
+    clock.advance(HOUR);
+    assert_eq!(clock.deadlines(), 0);
 }
 
 #[test]
