@@ -34,6 +34,9 @@ made=$(mktemp)
         "$(date -u '+%Y-%m-%d %H:%M UTC')" "$(git describe --always --dirty --exclude='*')" "$(nproc)" \
         "$(lscpu | sed -n 's/^Model name: *//p')" "$load" "$(find "$dir" -type f | wc -l)" "$(du -sh "$dir" | cut -f 1)" \
         "$(rustc --version | cut -d ' ' -f 1,2)" "$([ ${#go[@]} = 0 ] || echo ", $("${GO:-go}" version | cut -d ' ' -f 3)")" "$table"
+    case $load in 0.*) ;; *)
+        printf '**The machine was busy with something else when this was measured: CPU time and answers are to be trusted, the rest beside its neighbours only.**\n\n' ;;
+    esac
     sed -n '/^<!-- end -->$/,$p' ../../docs/WORTH.md
 } >"$made"
 cat "$made" >../../docs/WORTH.md

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log"
 	"net"
 	"net/http"
@@ -56,15 +55,26 @@ func main() {
 	each := runtime.NumCPU()
 	ended, end := context.WithCancelCause(context.Background())
 	s := &server{root: os.Args[1], each: each, places: make(chan struct{}, 2*each), ended: ended}
-	// What cannot be read does not keep the rest from being searched.
-	filepath.WalkDir(s.root, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.Type().IsRegular() {
-			if path, err = filepath.Rel(s.root, path); err == nil {
+	// In the order of the others: as the directories have them, the last directory first.
+	for directories := []string{""}; len(directories) > 0; {
+		directory := directories[len(directories)-1]
+		directories = directories[:len(directories)-1]
+		opened, err := os.Open(filepath.Join(s.root, directory))
+		if err != nil {
+			continue
+		}
+		// What cannot be read does not keep the rest from being searched.
+		entries, _ := opened.ReadDir(-1)
+		opened.Close()
+		for _, entry := range entries {
+			path := filepath.Join(directory, entry.Name())
+			if entry.IsDir() {
+				directories = append(directories, path)
+			} else if entry.Type().IsRegular() {
 				s.paths = append(s.paths, path)
 			}
 		}
-		return nil
-	})
+	}
 	var err error
 	if s.events, err = os.OpenFile(os.Args[3], os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644); err != nil {
 		log.Fatal(err)

@@ -10,6 +10,8 @@ pub const LONGEST: Duration = Duration::from_secs(60);
 const DEFAULT: Duration = Duration::from_secs(1);
 /// How many bytes the text may have.
 const TEXT: usize = 200;
+/// How many bytes all of the question may have: what is wrong with it is said in the answer and in the log.
+const QUESTION: usize = 1000;
 /// How many hits may be asked for.
 const MOST: usize = 1000;
 
@@ -30,6 +32,12 @@ impl Query {
     ///
     /// A sentence for who has asked.
     pub fn parse(query: &str) -> Result<Query, String> {
+        if query.len() > QUESTION {
+            return Err(format!(
+                "A question may have {QUESTION} bytes, this one has {}.",
+                query.len()
+            ));
+        }
         let (mut text, mut timeout, mut most) = (None, None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -132,6 +140,7 @@ mod tests {
     #[test]
     fn each_mistake_has_a_sentence() {
         let long = format!("q={}", "x".repeat(201));
+        let longer = format!("q=a&{}", "x".repeat(1000));
         for (query, says) in [
             ("", "What is to be found?"),
             ("timeout=1s", "What is to be found?"),
@@ -151,6 +160,7 @@ mod tests {
             ("q=a&n=1001", "no number from 1 to 1000"),
             ("q=a&n=x", "no number from 1 to 1000"),
             (&long, "200 bytes"),
+            (&longer, "1000 bytes"),
         ] {
             let error = Query::parse(query).unwrap_err();
             assert!(
