@@ -55,6 +55,9 @@ use std::time::{Duration, Instant};
 /// A callback may use the clock. A deadline that it sets is met on the way, if it lies there. What it advances comes on top: each call moves
 /// the time on by what it says, also where several are at it at once, on whatever threads.
 ///
+/// A callback whose registration was dropped keeps its context until it has run. If the last handle of the clock is dropped before, nobody can
+/// advance it any more, and they are never freed: advance it beyond, or cancel.
+///
 /// A deadline that is set to a time that has passed, by [`DeadlineGuard::set`](crate::DeadlineGuard::set), is met on the thread that sets it.
 ///
 /// # When to advance it
