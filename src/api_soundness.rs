@@ -704,7 +704,7 @@ struct BorrowedOfContexts;
 /// ```
 struct Rights;
 
-/// Who has a context can listen, and nothing else.
+/// A context can be listened to, and nothing else.
 ///
 /// ```compile_fail,E0599
 /// let (ctx, guard) = cancel_tree::Context::background().with_cancel();

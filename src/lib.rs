@@ -120,7 +120,7 @@ pub mod models {
 }
 
 #[cfg(all(any(doc, doctest), feature = "std"))]
-/// Stories of what goes wrong and what to write instead; tables for those who come from Go, tokio-util and others; pitfalls.
+/// Stories of what goes wrong and what to write instead; tables for readers who come from Go, tokio-util and others; pitfalls.
 #[doc = include_str!("../docs/GUIDE.md")]
 pub mod guide {}
 

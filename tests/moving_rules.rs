@@ -2,7 +2,7 @@
 
 use cancel_tree::{CancellationToken, Context, ContextError, GraceOver, Group, IdleTimeout};
 use std::error::Error;
-use std::sync::mpsc;
+use std::sync::{mpsc, Arc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -655,4 +655,124 @@ fn a_grace_of_what_is_done_changes_no_deadline() {
     let below = ctx.with_grace(ms(1));
     assert_eq!((ctx.deadline(), below.deadline()), (Some(end), Some(end)));
     assert!(below.shield().deadline().unwrap() < end);
+}
+
+/// The end of the grace is the shields', and no deadline of what was done before.
+#[test]
+fn a_soft_cancel_changes_no_deadline() {
+    let end = Instant::now() + LONG;
+    let (above, guard) = Context::background().with_movable_deadline(end);
+    let ctx = above.with_grace(ms(1));
+    let (below, _below) = ctx.with_cancel();
+    let group = Group::new(&ctx);
+    let inner = group.context().with_grace(ms(1));
+    guard.cancel();
+    let shield = below.shield();
+    assert!(shield.deadline().unwrap() < end);
+    for ctx in [&ctx, &below, group.context(), &inner] {
+        assert!(ctx.is_done());
+        assert_eq!(ctx.deadline(), Some(end), "{ctx:?}");
+    }
+    assert_eq!(comes(&shield), ContextError::DeadlineExceeded);
+    assert_eq!(below.deadline(), Some(end));
+}
+
+/// What is above a context's token is what it was derived from, whatever there is beside for shields.
+#[test]
+fn a_grace_stands_in_no_way() {
+    let token = CancellationToken::new().child_token().child_token();
+    let ctx = token.context().with_grace(LONG);
+    let below = ctx.child_token();
+    assert!(below.is_below(&token));
+    assert_eq!(below.depth(), token.depth() + 2);
+    let group = Group::new(&ctx);
+    assert_eq!(group.context().child_token().depth(), token.depth() + 3);
+    drop((ctx, group));
+    assert!(!below.is_cancelled());
+    token.cancel();
+    assert!(below.is_cancelled());
+}
+
+/// As below a context without a grace: it goes when nobody is left who could cancel.
+#[test]
+fn a_callback_that_is_left_under_a_grace_goes_with_the_last_who_could_cancel() {
+    let (above, guard) = Context::background().with_cancel();
+    let ctx = above.with_grace(LONG);
+    let kept = Arc::new(());
+    let seen = Arc::downgrade(&kept);
+    drop(ctx.on_cancel(move || drop(kept)));
+    drop(ctx);
+    assert!(seen.upgrade().is_some(), "the guard is there");
+    guard.detach();
+    drop(above);
+    assert!(seen.upgrade().is_none());
+}
+
+#[test]
+fn a_callback_that_is_left_under_a_grace_runs() {
+    let (above, guard) = Context::background().with_cancel();
+    let (say, hear) = mpsc::channel();
+    drop(
+        above
+            .with_grace(LONG)
+            .on_cancel(move || say.send(()).unwrap()),
+    );
+    guard.cancel();
+    hear.try_recv().unwrap();
+}
+
+/// By the timer, and by a thread that waits.
+#[test]
+fn touched_after_the_timeout_it_shows_what_has_passed() {
+    for waits in [false, true] {
+        let start = Instant::now();
+        let (ctx, guard) = Context::background().with_idle_timeout(ms(20));
+        guard.touch();
+        if waits {
+            comes(&ctx);
+        } else {
+            let (say, hear) = mpsc::channel();
+            let _registration = ctx.on_cancel(move || say.send(()).unwrap());
+            hear.recv_timeout(Duration::from_secs(20)).unwrap();
+        }
+        let shown = ctx.deadline().unwrap();
+        assert!(shown >= start + ms(20) && shown <= Instant::now());
+        guard.touch();
+        guard.touch_at(Instant::now() + LONG);
+        assert_eq!(ctx.deadline(), Some(shown));
+        assert_eq!(ctx.with_cancel().0.deadline(), Some(shown));
+    }
+}
+
+/// The one thing that a touch does after a cancel. To ask for the cancel would cost every touch.
+#[test]
+fn touched_after_a_cancel_it_shows_so() {
+    let (ctx, guard) = Context::background().with_idle_timeout(LONG);
+    guard.cancel();
+    let later = Instant::now() + LONG;
+    guard.touch_at(later);
+    assert_eq!(ctx.deadline(), Some(later + LONG));
+    assert_eq!(ctx.err(), CANCELLED);
+}
+
+/// The timer counts 584 years. What is later is shown where it is said, and none where it is moved.
+#[test]
+fn a_deadline_in_a_thousand_years() {
+    let Some(far) = Instant::now().checked_add(Duration::from_secs(1000 * 365 * 24 * 3600)) else {
+        return; // A clock that does not get so far.
+    };
+    let (above, moves) = Context::background().with_movable_deadline(None);
+    let (ctx, _guard) = above.with_deadline(far);
+    let (with_cause, _guard) = above.with_deadline_cause(far, "the sun");
+    let tokens = ctx.child_token().context();
+    let soon = Instant::now() + LONG;
+    for ctx in [&ctx, &with_cause, &tokens] {
+        assert_eq!(ctx.deadline(), Some(far));
+        assert!(moves.set(soon));
+        assert_eq!(ctx.deadline(), Some(soon));
+        assert!(moves.set(far));
+        assert_eq!((ctx.deadline(), above.deadline()), (Some(far), None));
+    }
+    let (fixed, _guard) = Context::background().with_deadline(far);
+    assert_eq!(fixed.child_token().context().deadline(), Some(far));
 }

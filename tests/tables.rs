@@ -1,9 +1,11 @@
 //! The tables of the guide, row by row: what stands in the right column is there, and does what the left one does.
 
 use cancel_tree::{
-    CancellationToken, Cause, Context, ContextError, Group, IdleTimeout, StaticToken,
+    CancellationToken, Cause, Context, ContextError, DoneSignal, ForeignContext, Group,
+    IdleTimeout, StaticToken,
 };
-use std::sync::mpsc;
+use std::any::{Any, TypeId};
+use std::sync::{mpsc, Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -99,6 +101,109 @@ fn from_go_contexts() {
     assert!(both.to_string().contains("any_of"));
 }
 
+/// A context of another kind: done when its owner says so.
+#[derive(Clone, Default)]
+struct Theirs {
+    told: Arc<Mutex<Vec<DoneSignal>>>,
+    user: &'static str,
+}
+
+impl ForeignContext for Theirs {
+    fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+        self.told.lock().unwrap().push(signal);
+        Box::new(())
+    }
+
+    fn value(&self, key: TypeId) -> Option<&(dyn Any + Send + Sync)> {
+        (key == TypeId::of::<&str>()).then_some(&self.user)
+    }
+}
+
+#[test]
+fn from_go_interfaces() {
+    // Implementing Context
+    let theirs = Theirs {
+        user: "ada",
+        ..Theirs::default()
+    };
+    let (ctx, _guard) = Context::below(theirs.clone()).with_cancel();
+    assert_eq!((ctx.value(), ctx.err()), (Some(&"ada"), None));
+    for signal in theirs.told.lock().unwrap().drain(..) {
+        assert!(signal.cancel_with(Cause::new(Refusal)));
+    }
+    assert_eq!(ctx.cause().unwrap().find::<Refusal>(), Some(&Refusal));
+}
+
+/// A goroutine that selects on a channel and `ctx.Done()`
+#[cfg(feature = "crossbeam-channel")]
+#[test]
+fn from_go_select() {
+    use crossbeam_channel::{never, select};
+    let (ctx, guard) = Context::background().with_cancel();
+    let done = ctx.done_receiver();
+    guard.cancel();
+    select! {
+        recv(never::<()>()) -> _ => unreachable!("nobody sends"),
+        recv(done.receiver()) -> end => assert!(end.is_err()),
+    }
+}
+
+/// `SetReadDeadline` in `AfterFunc`
+#[cfg(all(unix, feature = "fd"))]
+#[test]
+fn from_go_read_deadlines() {
+    use std::os::fd::{AsFd, AsRawFd};
+    let (ctx, guard) = Context::background().with_cancel();
+    let done = ctx.done_fd().unwrap();
+    let (read, _write) = std::os::unix::net::UnixStream::pair().unwrap();
+    let readable = || {
+        let mut both = [read.as_raw_fd(), done.as_fd().as_raw_fd()].map(|fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        });
+        // SAFETY: two entries, as is said.
+        let ready = unsafe { libc::poll(both.as_mut_ptr(), 2, 0) };
+        (ready, both[1].revents == libc::POLLIN)
+    };
+    assert_eq!(readable(), (0, false));
+    guard.cancel();
+    assert_eq!(readable(), (1, true));
+}
+
+/// `exec.CommandContext`, `cmd.Cancel`, `cmd.WaitDelay`
+#[cfg(all(unix, feature = "process"))]
+#[test]
+fn from_go_exec() {
+    use cancel_tree::integrations::process::Supervised;
+    let sh = |script| {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", script]);
+        Supervised::new(command)
+    };
+    let root = Context::background();
+    assert!(sh("exit 0").run(&root).unwrap().success());
+    let (ctx, _guard) = root.with_timeout_cause(Duration::from_millis(50), "took too long");
+    let told = sh("exec sleep 3600").signal(libc::SIGINT).grace(MINUTE);
+    let ended = told.pipe_delay(MINUTE).run(&ctx).unwrap();
+    assert_eq!(ended.stopped.unwrap().to_string(), "took too long");
+}
+
+/// `signal.NotifyContext`
+#[cfg(all(unix, feature = "signals"))]
+#[test]
+fn from_go_signals() {
+    use cancel_tree::integrations::signals::{Signal, Signals};
+    let signals = Signals::new().install(&Context::background()).unwrap();
+    let ctx = signals.context().clone();
+    assert!(!ctx.is_done());
+    // SAFETY: no memory is passed, and there is a handler.
+    assert_eq!(unsafe { libc::raise(libc::SIGTERM) }, 0);
+    assert!(ctx.blocking_wait_timeout(MINUTE).is_some());
+    assert_eq!(ctx.cause().unwrap().find(), Some(&Signal::TERM));
+    assert!(!signals.forced().is_done());
+}
+
 #[test]
 fn from_go_groups() {
     let (limit, _guard) = Context::background().with_timeout(MINUTE);
@@ -150,6 +255,38 @@ fn from_task_tracker() {
     outcomes.spawn_thread(|_ctx| Ok::<_, Cause>(1)).unwrap();
     assert_eq!(now(outcomes.next()).unwrap().unwrap(), 1);
     assert!(now(outcomes.next()).is_none());
+}
+
+/// `tracker.spawn`, `JoinSet::spawn`, on tokio
+#[cfg(feature = "tokio")]
+#[tokio::test]
+async fn from_task_tracker_on_tokio() {
+    let (limit, _guard) = Context::background().with_timeout(MINUTE);
+    let group = Group::new(&limit).limit(2);
+    let gone = |ctx: Context| async move { ctx.done().await };
+    group
+        .spawn(move |ctx| async move { drop(gone(ctx).await) })
+        .unwrap();
+    group
+        .spawn_blocking(|ctx| drop(ctx.blocking_wait()))
+        .unwrap();
+    let refused = group.try_spawn(|_ctx| async {}).unwrap_err();
+    assert!(refused.is_full());
+    group.set_limit(3);
+    let third = group.spawn_when(&limit, |_ctx| async {}).await;
+    assert!(third.is_ok());
+    group.cancel();
+    let report = group.shutdown(&limit).await;
+    assert!(
+        report.done + report.cancelled == 3 && report.stuck.is_empty(),
+        "{report}"
+    );
+    assert!(group.spawn(|_ctx| async {}).is_err());
+    // JoinSet
+    let group = Group::new(&limit);
+    let mut outcomes = group.outcomes::<u8>();
+    outcomes.spawn(|_ctx| async { Ok::<_, Cause>(1) }).unwrap();
+    assert_eq!(outcomes.next().await.unwrap().unwrap(), 1);
 }
 
 #[test]

@@ -507,7 +507,7 @@ impl Context {
         deadline.is_some_and(|deadline| expire_if_past(token, deadline))
     }
 
-    /// The deadline, for who sleeps until then: of a clock of tests there is none, for it wakes who waits.
+    /// The deadline, for a thread that sleeps until then: of a clock of tests there is none, for that wakes what waits.
     #[inline]
     pub(crate) fn waited_deadline(&self) -> Option<Instant> {
         match self.clock() {
@@ -600,7 +600,7 @@ impl Context {
     /// Returns when the context will be done at the latest. A cancel does not change it.
     ///
     /// Below a [movable deadline](Self::with_movable_deadline), an [idle timeout](Self::with_idle_timeout) and in a
-    /// [shield](Self::shield) it is what those above say at the moment.
+    /// [shield](Self::shield) it is what those above say at the moment, also when this one is done and they are not.
     ///
     /// Cost: none; there, a climb to the root.
     #[doc(alias = "Deadline")]

@@ -1,9 +1,12 @@
 //! Two phases of a cancel: what is below is told softly, and has a while to clean up; then it is over.
 //!
-//! It takes no new state in the tree: a *hard* token, and a *soft* one below it that is below the outer context too. The soft
+//! It takes no new state in the tree: a *hard* token of its own, and a *soft* one, a child of the outer context's. The soft
 //! one has a waker in its slot from the beginning, which sets the deadline of the hard one. A shield is a child of the hard
 //! token. Which that is stands among the values, where every derived context finds it, also one that was derived when
 //! all is cancelled already and so has no token above it.
+//!
+//! The soft token need not be below the hard one: that is cancelled by the deadline that the soft cancel has set, or by what is
+//! above it, the hard token of an outer grace, and then the outer context is done already.
 
 use super::chain::{Chain, Step};
 use super::limit::Limit;
@@ -27,8 +30,7 @@ struct Grace {
     is_shielded: bool,
 }
 
-/// What is woken by the soft cancel, and starts the clock of the hard one. It keeps neither token: what has it is below one
-/// of them.
+/// What is woken by the soft cancel, and starts the clock of the hard one. It keeps neither token: the soft one has it.
 struct Start {
     hard: Weak,
     soft: Weak,
@@ -103,31 +105,18 @@ impl Context {
             hard.make_movable(Moving::new(self.clock()), None);
         }
         let soft = match &self.token {
-            None => Some(hard.child()),
-            Some(above) => hard.below_both(above.handle()),
+            None => hard.child(),
+            Some(above) => above.handle().child(),
         };
-        let soft = match soft {
-            Some(soft) => {
-                let waker = waker_of(Arc::new(Start {
-                    hard: hard.downgrade(),
-                    soft: soft.downgrade(),
-                    period: grace,
-                }));
-                if let Err(refused) = soft.put_waker(waker) {
-                    refused.wake();
-                }
-                soft
-            }
-            None => {
-                // The outer one is done already: so this one begins with its grace.
-                let soft = hard.child();
-                if let Some(first) = self.cause() {
-                    soft.cancel_with(first.clone());
-                    start(&hard, grace, first);
-                }
-                soft
-            }
-        };
+        let waker = waker_of(Arc::new(Start {
+            hard: hard.downgrade(),
+            soft: soft.downgrade(),
+            period: grace,
+        }));
+        if let Err(refused) = soft.put_waker(waker) {
+            // The outer one is done already: so this one begins with its grace.
+            refused.wake();
+        }
         Context {
             // What is done already has nothing above it that could be asked.
             limit: self.limit_below(&soft),
@@ -187,7 +176,7 @@ impl Context {
             ),
             chain: Chain::new(Step::Shield),
         };
-        // The cause first: who has it from above finds the soft token cancelled after that.
+        // The cause first: if it came from above, the soft token is found cancelled after that.
         let cause = self.cause();
         let has_begun =
             grace.soft.is_cancelled() || grace.hard.deadline(&grace.hard.clock()).0.is_some();
@@ -215,7 +204,7 @@ impl Context {
         self.values.with(Under(Some(grace)), chain)
     }
 
-    /// For who is never done, and so has no grace.
+    /// For a context that is never done, and so has no grace.
     pub(super) fn without_grace(self) -> Context {
         if self.grace().is_none() {
             return self;
@@ -233,7 +222,7 @@ impl Context {
             return self.with_cancel();
         };
         let (hard, guard) = grace.hard.child_pair();
-        let Some(soft) = hard.below_both(above.handle()) else {
+        let Some(soft) = above.handle().below_both(&hard) else {
             // Done already, and its shields are those of this one.
             drop((hard, guard));
             return self.with_cancel();

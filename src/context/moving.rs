@@ -106,7 +106,7 @@ pub struct DeadlineGuard {
 }
 
 impl DeadlineGuard {
-    /// Sets the deadline, whatever it was. One that has passed ends the context now.
+    /// Sets the deadline, whatever it was. One that has passed ends the context now; one that is more than 584 years away is none.
     ///
     /// Cost: 1 RMW; if it is earlier than the one before, 1 more and perhaps a wake-up of the timer's thread.
     pub fn set(&self, deadline: Instant) -> bool {
@@ -174,11 +174,12 @@ impl core::panic::UnwindSafe for IdleGuard {}
 impl core::panic::RefUnwindSafe for IdleGuard {}
 
 impl IdleGuard {
-    /// Tells that the context is in use: its time counts from now. After the timeout it does nothing.
+    /// Tells that the context is in use: its time counts from now. After the timeout it does nothing; after a cancel it still
+    /// moves the [deadline](Context::deadline) that is shown, and nothing else.
     ///
     /// A touch that comes as the timeout passes may be too late; [`Context::is_done`] tells.
     ///
-    /// Cost: a reading of the clock and a store, on a line that is written by those who touch alone. No RMW, but for the
+    /// Cost: a reading of the clock and a store, on a line that only touches write. No RMW, but for the
     /// fourth thread and later ones that touch the same guard: then one.
     #[inline]
     pub fn touch(&self) {

@@ -222,7 +222,7 @@ impl TestClock {
             });
             let waker = waker_of(woken.clone());
             loop {
-                // Acquire: pairs with the swaps of all who have woken it.
+                // Acquire: pairs with the swaps of all that have woken it.
                 while !mem::take(&mut is_new) && !woken.is_woken.swap(false, Acquire) {
                     if self.advance_to_next().is_none() {
                         return false;
@@ -251,7 +251,7 @@ struct Woken {
 impl Wake for Woken {
     fn wake(this: &Arc<Woken>) {
         // Release: pairs with the swap before the next poll. An RMW, so that what an earlier one has released goes on with
-        // it. Before the sleeper is told, who then looks.
+        // it. Before the sleeper is told, which then looks.
         this.is_woken.swap(true, Release);
         this.sleeper.wake_by_ref();
     }

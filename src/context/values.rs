@@ -183,7 +183,7 @@ fn place(table: &[*const Layer], key: TypeId) -> Option<usize> {
     let mut place = hash(key) & mask;
     loop {
         let layer = table[place];
-        // SAFETY: the layers of a table are kept by who has the table. An empty place ends the loop.
+        // SAFETY: the layers of a table are kept by what has the table. An empty place ends the loop.
         if layer.is_null() || unsafe { (*layer).key } == key {
             return Some(place);
         }

@@ -28,7 +28,7 @@ pub(super) struct Body {
     pub(super) keeps_going: AtomicBool,
     places: Places,
     tally: Tally,
-    /// How often the tally has come to 0: whether who waits has to look again.
+    /// How often the tally has come to 0: it tells a waiter to look again.
     pub(super) zeros: AtomicUsize,
     pub(super) seats: Seats,
     pub(super) limit: Limit,
@@ -58,7 +58,7 @@ unsafe impl Sync for Body {}
 // SAFETY: as above.
 unsafe impl Send for Body {}
 
-/// What one look around says to who waits until all are gone.
+/// What one look around says to a waiter for the end of all tasks.
 pub(super) enum Look {
     Nobody,
     /// Things have changed meanwhile.
@@ -118,7 +118,7 @@ impl Body {
     // ----- its life ---------------------------------------------------------------------------
 
     pub(super) fn add_handle(&self) {
-        // Relaxed: who makes a handle has one.
+        // Relaxed: a handle is made from another one.
         if self.handles.fetch_add(1, Relaxed) > u64::MAX / 2 {
             crate::sync::abort_on_overflow();
         }
@@ -171,14 +171,14 @@ impl Body {
     }
 
     /// # Safety
-    /// As the tally has told the caller, who does not use the body any more if it has no handle.
+    /// As the tally has told the caller, which does not use the body any more if it has no handle.
     unsafe fn then(this: NonNull<Body>, then: Then, panics: &mut Panics) -> bool {
         let is_zero = then != Then::Nothing;
         let mut free = then == Then::Free;
         if then == Then::Wake {
-            // SAFETY: who wakes is in the tally.
+            // SAFETY: a thread that wakes is in the tally.
             let body = unsafe { this.as_ref() };
-            // Relaxed: who is woken sees it by way of the wake-up, and who looks by itself has left its waker before.
+            // Relaxed: a waiter that is woken sees it by way of the wake-up, and one that looks by itself has left its waker before.
             body.zeros.fetch_add(1, Relaxed);
             body.seats.wake_all(panics);
             free = body.tally.woken() == Then::Free;
@@ -192,7 +192,7 @@ impl Body {
 
     // ----- places -----------------------------------------------------------------------------
 
-    /// A place for a task without a name, where there is nothing to ask for but an empty place. None says nothing.
+    /// A place for a task without a name, where there is nothing to ask for but an empty place. `None` does not say that there is none.
     ///
     /// # Safety
     /// `this` is a body that the caller holds, as it was allocated.
@@ -323,7 +323,7 @@ impl Body {
     /// Gives a place up, and those around it.
     ///
     /// # Safety
-    /// The place is the caller's, who does not use it again.
+    /// The place is the caller's, and is not used again.
     pub(super) unsafe fn leave(place: NonNull<Place>, end: End, panics: &mut Panics) {
         let mut next = Some(place);
         while let Some(place) = next.take() {
@@ -350,16 +350,16 @@ impl Body {
         }
     }
 
-    /// Marks all who are here (G2).
+    /// Marks all tasks that are here (G2).
     fn watch(&self) -> Found {
         self.places.watch(
             |many| self.tally.count(many),
-            // Not the last: who looks is counted.
+            // Not the last: the look itself is counted.
             |many| _ = self.tally.count_off(many),
         )
     }
 
-    /// By who holds a handle, and has left its waker.
+    /// The caller holds a handle, and has left its waker.
     pub(super) fn look(this: NonNull<Body>, panics: &mut Panics) -> Look {
         // SAFETY: the caller has a handle.
         let body = unsafe { this.as_ref() };
@@ -497,7 +497,7 @@ impl Body {
     fn end_with(&self, cause: Cause, ends: bool, panics: &mut Panics) {
         keep_first(&self.first, cause, panics);
         if ends {
-            // Also by who was not first, in whose place it is then: so the group's cause is the first error.
+            // Also where another was first, and then in its place: so the group's cause is the first error.
             if let Some(first) = self.first() {
                 panics.catch(|| _ = self.canceller.cancel_with(first));
             }
@@ -542,7 +542,7 @@ impl Body {
 /// Keeps it where there is none yet.
 fn keep_first(kept: &AtomicPtr<Cause>, cause: Cause, panics: &mut Panics) {
     let cause = Box::into_raw(Box::new(cause));
-    // Release: pairs with all reads of it. Relaxed: who was not first reads it by a load.
+    // Release: pairs with all reads of it. Relaxed: a thread that was not first reads it by a load.
     let first = kept.compare_exchange(ptr::null_mut(), cause, Release, Relaxed);
     if first.is_err() {
         // SAFETY: made above, and not shared.

@@ -77,7 +77,7 @@ pub struct Group {
     spawner: Spawner,
 }
 
-/// What a report is about: who ends from here on.
+/// What a report is about: the tasks that end from here on.
 pub(crate) struct Since {
     begin: Instant,
     /// The background, under the clock by which it is reckoned.

@@ -84,7 +84,7 @@ struct Sender<T>(Option<Arc<Queue<T>>>);
 
 impl<T> Sender<T> {
     fn new(queue: &Arc<Queue<T>>) -> Sender<T> {
-        // Relaxed: who reads makes the senders, or has them made by a reference to what it has.
+        // Relaxed: the reader makes the senders, or has them made by a reference to what it has.
         queue.missing.fetch_add(1, Relaxed);
         Sender(Some(queue.clone()))
     }
@@ -101,7 +101,7 @@ impl<T> Sender<T> {
     }
 
     fn is_through(queue: &Queue<T>) {
-        // Release: pairs with the load in `poll_next`: who finds nobody missing finds what was pushed.
+        // Release: pairs with the load in `poll_next`: a reader that finds none missing finds what was pushed.
         queue.missing.fetch_sub(1, Release);
         crate::sync::unless_unwinding(|| queue.waiter.wake());
     }
@@ -340,7 +340,7 @@ impl<T: Send + 'static> Outcomes<T> {
             return Poll::Ready(Some(outcome));
         }
         self.queue.waiter.register(cx.waker());
-        // Acquire: pairs with `push`. Before the look: who is missing no more has been seen by it.
+        // Acquire: pairs with `push`. Before the look: what is missing no more has been seen by it.
         let nobody = self.queue.missing.load(Acquire) == 0;
         match self.take() {
             Some(outcome) => Poll::Ready(Some(outcome)),
@@ -372,7 +372,7 @@ impl<T: Send + 'static> Outcomes<T> {
     }
 }
 
-/// Tells who reads, and then the group. Dropped, it says that the task did not come to its end.
+/// Tells the reader, and then the group. Dropped, it says that the task did not come to its end.
 pub(crate) struct Teller<T> {
     sender: Sender<T>,
     /// In a race: what its first success ends.

@@ -142,7 +142,7 @@ fn close<T>(word: &AtomicPtr<T>) -> *mut T {
             return untagged(word.load(Acquire));
         }
         // AcqRel: the acquire half pairs with the push of what was there; the release half with whoever finds the tag,
-        // who may say that the group is closed.
+        // and may say that the group is closed.
         match word.compare_exchange(seen, seen.map_addr(|a| a | CLOSED), AcqRel, Relaxed) {
             Ok(_) => return seen,
             Err(now) => seen = now,
@@ -240,7 +240,7 @@ impl Shard {
             // SAFETY: made above, and not shared yet.
             unsafe { (*chunk).older.store(seen, Relaxed) };
             // Release: pairs with all loads of `chunks`. Failure: pairs with nothing, the chunk there is only linked to,
-            // and who follows the link has acquired this push and with it, by the release sequence, that one.
+            // and whoever follows the link has acquired this push and with it, by the release sequence, that one.
             match self.chunks.compare_exchange(seen, chunk, Release, Relaxed) {
                 Ok(_) => break,
                 Err(now) if is_closed(now) => {
@@ -348,7 +348,7 @@ impl Place {
         self.chunk().body
     }
 
-    /// By the task's maker: what can be read of it.
+    /// Writes down what can be read of the task. Called by its maker.
     #[inline]
     pub(super) fn describe(&self, from: &'static Location<'static>, label: Option<Box<Label>>) {
         if let Some(label) = label {
@@ -359,7 +359,7 @@ impl Place {
         self.from.store(ptr::from_ref(from).cast_mut(), Release);
     }
 
-    /// The task's place in the group around this one. By the task.
+    /// The task's place in the group around this one. Called by the task.
     pub(super) fn outer(&self) -> Option<NonNull<Place>> {
         // Relaxed, here and below: the task's own, and handed on with it.
         NonNull::new(self.outer.load(Relaxed))
@@ -376,7 +376,7 @@ impl Place {
         unsafe { self.from.load(Relaxed).as_ref() }
     }
 
-    /// The task's own name. By the task.
+    /// The task's own name. Called by the task.
     pub(super) fn name(&self) -> Option<&str> {
         // SAFETY: the task has the label while the place is taken.
         // Relaxed: the task's own, written by its maker.
@@ -414,14 +414,14 @@ impl Place {
             .is_ok()
     }
 
-    /// By a task that is about to go: where the chain of hints goes on after this place.
+    /// Writes down where the chain of hints goes on after this place. Called by a task that is about to go.
     #[inline]
     fn leave_hint(&self) -> &Shard {
         // SAFETY: shards are freed with the body.
         let shard = unsafe { &*self.chunk().shard };
         // Relaxed: released by the step on the word. A reader that still finds the old one may read it: it lives for ever.
         self.from.store(ptr::null_mut(), Relaxed);
-        // Before the place is given up: the body may go then. Acquire: pairs with the stores of hints, so that who reads
+        // Before the place is given up: the body may go then. Acquire: pairs with the stores of hints, so that whoever reads
         // `next` after us sees that place as it was made.
         let hint = shard.hint.load(Acquire);
         // The second of two tries leaves what the first has found.
@@ -432,7 +432,7 @@ impl Place {
     }
 
     /// Gives the place up. True: somebody watched, and the caller must count it off in the tally; otherwise the body may be
-    /// gone. If somebody watches, `count` is called before: who finds the place empty finds the task counted. (Perhaps
+    /// gone. If somebody watches, `count` is called before: a walk that finds the place empty finds the task counted. (Perhaps
     /// more than once.)
     ///
     /// # Safety
@@ -459,7 +459,7 @@ impl Place {
                 shard.hint.store(this.as_ptr(), Release);
             }
             // AcqRel: the release half pairs with the next claim, the walks that find the place empty, and the last
-            // reader; the acquire half with who has watched, closed or read.
+            // reader; the acquire half with what has watched, closed or read.
             match place.word.compare_exchange(seen.0, new, AcqRel, Relaxed) {
                 // SAFETY: CLEARING is ours.
                 Ok(_) if clears => return unsafe { Place::clear(this, count) },
@@ -537,7 +537,7 @@ impl Place {
             let is_last = seen.0 & State::READERS == State::READER;
             let clears = is_last && !seen.has(State::TAKEN);
             let new = (seen.0 - State::READER) | if clears { State::CLEARING } else { 0 };
-            // AcqRel: the release half pairs with who drops the label, the acquire half with the task and with
+            // AcqRel: the release half pairs with whatever drops the label, the acquire half with the task and with
             // other readers.
             match self.word.compare_exchange(seen.0, new, AcqRel, Relaxed) {
                 Ok(_) if clears => {
@@ -625,7 +625,7 @@ impl Places {
             }
         }
         // Places come back to the shard that they are of: a thread that lives on others' places is in their way, task after
-        // task. What others leave over is taken by who has a full chunk of its own already.
+        // task. What others leave over is taken by a thread that has a full chunk of its own already.
         // SAFETY: chunks are freed with the body, which the caller holds.
         let own = unsafe { chunks.as_ref() }.map_or(0, |newest| newest.places.len());
         if !ptr::eq(home, &self.first) && own == MAX_CHUNK {
@@ -654,7 +654,7 @@ impl Places {
         }
     }
 
-    /// Nobody comes in after this, and who came before is seen by the next walk (G3).
+    /// Nothing comes in after this, and what came before is seen by the next walk (G3).
     pub(super) fn close(&self) {
         close(&self.shards);
         for shard in self.all() {
@@ -681,21 +681,21 @@ impl Places {
         is_closed(self.shards.load(Relaxed))
     }
 
-    /// Marks all who are here; `count` is told of so many before any of them is marked, and `uncount` of those that were
+    /// Marks all tasks that are here; `count` is told of so many before any of them is marked, and `uncount` of those that were
     /// not (G2).
     pub(super) fn watch(&self, count: impl Fn(usize), uncount: impl Fn(usize)) -> Found {
         let mut found = Found::default();
         for chunk in self.all().flat_map(Shard::each_chunk) {
             let mut counted = 0;
             for place in &chunk.places {
-                // Acquire: pairs with `end`; who joins sees what the task did.
+                // Acquire: pairs with `end`; whoever joins sees what the task did.
                 let mut seen = State(place.word.load(Acquire));
                 while seen.is_living() && !seen.has(State::WATCHED) {
                     if counted == 0 {
                         counted = chunk.places.len();
                         count(counted);
                     }
-                    // AcqRel: the release half hands the count to who ends the task, the acquire half pairs with `end`.
+                    // AcqRel: the release half hands the count to the end of the task, the acquire half pairs with `end`.
                     match place.word.compare_exchange(
                         seen.0,
                         seen.0 | State::WATCHED,
@@ -718,7 +718,7 @@ impl Places {
         found
     }
 
-    /// Who is here, by loads.
+    /// What is here, by loads.
     pub(super) fn look(&self) -> Found {
         let mut found = Found::default();
         for place in self

@@ -592,7 +592,7 @@ impl Drop for Member {
 
 impl Member {
     /// # Safety
-    /// The place is the caller's, who does not use it again.
+    /// The place is the caller's, and is not used again.
     #[inline]
     pub(super) unsafe fn leave(place: NonNull<Place>, end: End) {
         // SAFETY: the caller's promise.

@@ -222,7 +222,7 @@ impl<F> Drop for Tracked<F> {
     }
 }
 
-/// A closure that has a place, for who may drop it unrun. What it owns goes before its place does.
+/// A closure that has a place, and may be dropped unrun. What it owns goes before its place does.
 pub(crate) struct Job<F> {
     parts: Option<(Member, F)>,
     /// If it is dropped.
@@ -237,7 +237,7 @@ impl<F> Job<F> {
         Job { parts, end }
     }
 
-    /// For who says so when it starts nothing.
+    /// For a caller that says so itself when nothing is started.
     pub(super) fn or_refused(member: Member, f: F) -> Job<F> {
         let (parts, end) = (Some((member, f)), End::Refused);
         Job { parts, end }

@@ -131,7 +131,7 @@ impl Context {
     /// [`integrations::crossbeam_channel`](crate::integrations::crossbeam_channel).
     ///
     /// Cost: two allocations for this crate's part, one for the channel, those of [`on_cancel`](Self::on_cancel). The
-    /// canceller takes the channel's own lock for as long as it takes to mark it, and to wake those who wait there.
+    /// canceller takes the channel's own lock for as long as it takes to mark it, and to wake what waits there.
     #[must_use]
     pub fn done_receiver(&self) -> DoneReceiver {
         DoneReceiver::new(|slot| self.on_cancel(move || slot.disconnect()))

@@ -113,7 +113,7 @@ mod event {
 
     impl Event {
         pub(super) fn new() -> io::Result<Event> {
-            // As a semaphore: who reads from it by mistake takes 1 of very many.
+            // As a semaphore: a read from it by mistake takes 1 of very many.
             let flags = libc::EFD_CLOEXEC | libc::EFD_NONBLOCK | libc::EFD_SEMAPHORE;
             // SAFETY: no memory is passed.
             let fd = unsafe { libc::eventfd(0, flags) };
@@ -125,7 +125,7 @@ mod event {
         }
 
         pub(super) fn fire(&self) {
-            // The greatest that it can hold. Never blocks: it is 0 before, and of two who find it full one has fired it.
+            // The greatest that it can hold. Never blocks: it is 0 before, and of two that find it full one has fired it.
             let count = u64::MAX - 1;
             loop {
                 // SAFETY: the 8 bytes are there, and the descriptor is ours.

@@ -33,7 +33,7 @@
 //!
 //! The child is reaped after the last signal, by the thread that sends it: until then its number, which is the group's, is
 //! nobody else's. A process whose children are reaped by others (SIGCHLD ignored, `waitpid(-1)` in another thread) has no
-//! such order: who finds that its child is gone gets an error, and sends nothing.
+//! such order: a call that finds its child gone gets an error, and sends nothing.
 //!
 //! One thread does it all, in `poll`: no thread for a pipe, and none is left behind. On Linux it is woken by the
 //! child's end (a pidfd); elsewhere it looks every few milliseconds.
@@ -377,7 +377,7 @@ impl Running {
     /// To the group, whose leader has not been reaped: nobody else's has its number.
     fn signal(&self, signal: i32) {
         if !self.reaped {
-            // Nobody there, or nobody who may be told: nothing to be done about it.
+            // There is no such process, or it may not be told: nothing to be done about it.
             // SAFETY: no memory is passed.
             let _ = unsafe { libc::killpg(self.child.id() as libc::pid_t, signal) };
         }
@@ -465,7 +465,7 @@ impl<R: Read + AsRawFd> Pipe<R> {
         self.from.is_none()
     }
 
-    /// What is there, up to a bound: one who never stops writing does not keep the context from being looked at.
+    /// What is there, up to a bound: a child that never stops writing does not keep the context from being looked at.
     fn read(&mut self) -> io::Result<()> {
         let Some(from) = &mut self.from else {
             return Ok(());

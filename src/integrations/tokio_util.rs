@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 impl ForeignContext for CancellationToken {
     fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
         let token = self.clone();
-        // Being woken means cancelled: in 0.7.0 and 0.7.1 `cancel` alone wakes from the list of those who wait, after it
+        // Being woken means cancelled: in 0.7.0 and 0.7.1 `cancel` alone wakes from the list of those that wait, after it
         // has set the state; from 0.7.2 on `cancel` alone calls `notify_waiters` of the token's `Notify`, after it has
         // set `is_cancelled`, and nobody calls `notify_one`. The future takes no part in tokio's budget for tasks. Up
         // to 0.7.19 wakers are called with locks of the tree held, also those of the token's parent: so nothing of

@@ -113,7 +113,7 @@ macro_rules! local {
 #[cfg(feature = "std")]
 pub(crate) use {global, local};
 
-/// Who makes statics and thread-locals anew.
+/// What makes statics and thread-locals anew.
 #[cfg(cancel_tree_loom)]
 pub(crate) use loom as model;
 #[cfg(cancel_tree_shuttle)]

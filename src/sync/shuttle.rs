@@ -200,7 +200,7 @@ std::thread_local! {
     static LIVE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A cell whose writers take their time: who comes meanwhile is reported.
+/// A cell whose writers take their time: an access meanwhile is reported.
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct UnsafeCell<T>(core::cell::UnsafeCell<T>);

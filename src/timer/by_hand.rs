@@ -99,7 +99,7 @@ pub struct Service(Box<Driver>);
 pub struct Due(Vec<Round>);
 
 impl Due {
-    /// Wakes who waits, then runs the callbacks; what the workers do.
+    /// Wakes what waits, then runs the callbacks: the workers' part.
     pub fn fire(self) {
         for round in &self.0 {
             while round.things().wake_one() {}
@@ -126,7 +126,7 @@ pub struct Shared(Arc<Round>);
 
 #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
 impl Shared {
-    /// What a worker does who is sent there.
+    /// The part of a worker that is sent there.
     pub fn serve(self) {
         Worker::new(Arc::new(Round::nothing())).serve(self.0);
     }

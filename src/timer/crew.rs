@@ -92,7 +92,7 @@ impl Crew {
         {
             return;
         }
-        // Who is on the way finds this round as well.
+        // A worker that is on the way finds this round as well.
         let mut coming = self.workers.iter().filter(|worker| worker.is_coming());
         if coming.next().is_none() && (urgent || self.workers.is_empty()) {
             self.start(1, now);
@@ -146,7 +146,7 @@ impl Crew {
         Some(PATIENCE)
     }
 
-    /// Who is at one thing for long does not keep what others have done since.
+    /// A thread that is at one thing for long does not keep what others have done since.
     fn lead_on(&self) {
         for worker in &self.workers {
             worker.lead_on(&self.first);

@@ -21,7 +21,7 @@
 use super::clock::{tick_of, Moment, Tick};
 use super::pool::Home;
 use super::trigger::{live, Trigger, ARMED, FIRING, LEFT, USER};
-use crate::sync::{AtomicPtr, AtomicU64, Relaxed};
+use crate::sync::{Acquire, AtomicPtr, AtomicU64, Relaxed, Release};
 use core::ptr::{self, NonNull};
 
 const LINKED: u64 = 1 << USER;
@@ -29,14 +29,14 @@ const QUEUED: u64 = 1 << (USER + 1);
 const OWNED: u64 = 1 << (USER + 2);
 const SHIFT: u32 = USER + 3;
 
-/// What is not before this moment is no deadline for the timer: 584 years from the start, and all that the clock can
-/// express beyond.
+/// From this moment on the timer has no deadlines: 584 years after its start, and whatever the clock can express
+/// beyond.
 pub(crate) const NEVER: Moment = Moment::MAX >> SHIFT;
 
 /// What its user does about an entry; `repr(C)` structs that begin with it, which these functions find by the pointer.
 pub(crate) struct Table {
-    /// The deadline has passed, and the entry is FIRING: sets the state of what it is about, and of what is below; about
-    /// so many things at most. True: it is through. Called by the timer's thread until then; runs no user code.
+    /// The deadline has passed, and the entry is FIRING: sets the state of what it is about, and of what is below; at
+    /// most about `budget` things. True: it is through. Called by the timer's thread until then; runs no user code.
     pub(crate) mark: unsafe fn(NonNull<Entry>, budget: usize) -> bool,
     /// Once, after `mark`: wakes tasks and threads. On a worker, and may panic.
     pub(crate) wake: unsafe fn(NonNull<Entry>),
@@ -76,7 +76,7 @@ const PASSED: usize = 1;
 /// The list's number has that many bits in `place`.
 const LIST: u32 = 11;
 
-/// What an entry's word says to who wants to move its deadline.
+/// What an entry's word says to a mover of its deadline.
 #[derive(Clone, Copy)]
 pub(crate) struct Seen(u64);
 
@@ -96,7 +96,7 @@ impl Seen {
     }
 }
 
-/// What is left to do for who has armed an entry.
+/// What is left to do after an entry was armed.
 pub(super) enum Arming {
     /// Nothing: the timer looks at it in time.
     InTime,
@@ -149,28 +149,29 @@ impl Entry {
         self.owner.load(Relaxed).map_addr(|a| a & !PASSED)
     }
 
-    /// For one that nobody else has, and that is not armed yet.
+    /// The entry is the caller's alone, and not armed yet.
     pub(crate) fn set_owner(&self, owner: *mut ()) {
         // Relaxed: published with what it is about.
         self.owner.store(owner, Relaxed);
     }
 
-    /// What it is about is cancelled because its deadline has passed: noted before that. By who keeps it.
+    /// What it is about is cancelled because its deadline has passed: noted before that. The caller keeps it.
     pub(crate) fn note_passed(&self) {
-        // Relaxed: published by the cancel. More than one may be at it, with the same word.
+        // Relaxed: more than one may be at it, with the same word.
         let owner = self.owner.load(Relaxed);
-        self.owner.store(owner.map_addr(|a| a | PASSED), Relaxed);
+        // Release: pairs with `has_passed`, for what its user has noted before. And it is published by the cancel.
+        self.owner.store(owner.map_addr(|a| a | PASSED), Release);
     }
 
-    /// Whether that was noted. For who keeps what it is about.
+    /// Whether that was noted. The caller keeps what it is about.
     pub(crate) fn has_passed(&self) -> bool {
-        // Relaxed: see `note_passed`.
-        self.owner.load(Relaxed).addr() & PASSED != 0
+        // Acquire: pairs with `note_passed`.
+        self.owner.load(Acquire).addr() & PASSED != 0
     }
 
-    /// A word for who fires it, from `mark` to `call`; nothing when it is armed.
+    /// A word that is the firer's, from `mark` to `call`; nothing when it is armed.
     pub(crate) fn notes(&self) -> *mut () {
-        // Relaxed, here and below: the firer's, who hands the entry on.
+        // Relaxed, here and below: the firer's, which hands the entry on.
         self.prev.load(Relaxed).cast()
     }
 
@@ -220,7 +221,7 @@ impl Entry {
     }
 
     /// Moves the deadline, or takes it away, if the word still is what was seen. Of this and the firer's step one is
-    /// first, for both are on that word. By who keeps what it is about.
+    /// first, for both are on that word. The caller keeps what it is about.
     ///
     /// Unlike `arm`, others may be here too, so it is the word alone that decides: while an entry is in the wheel and not in
     /// the inbox, the timer looks at it at the word's deadline at the latest.
@@ -242,13 +243,13 @@ impl Entry {
         Ok(then)
     }
 
-    /// Another one than the timer takes it to fire it, if the word still is what was seen. The timer drops it from its
-    /// lists when it comes by.
+    /// Takes it to fire it, on a thread other than the timer's, if the word still is what was seen. The timer drops it from
+    /// its lists when it comes by.
     pub(crate) fn begin(&self, seen: Seen) -> bool {
         seen.is_armed() && self.trigger.begin(seen.0, 0).is_ok()
     }
 
-    /// The owner, who has disarmed it, gives it up. The answer says what is left to it: to free it, to push it, or
+    /// The owner has disarmed it, and gives it up. The answer says what is left to do: to free it, to push it, or
     /// nothing.
     pub(super) fn abandon(&self) -> Abandoned {
         let mut seen = self.trigger.load();
@@ -284,7 +285,7 @@ impl Entry {
     /// The step to `new` after which it is in that tick's place.
     fn place_at(&self, tick: Tick, seen: u64, new: u64) -> Result<(), u64> {
         let before = self.place.load(Relaxed);
-        // Relaxed: released by the RMW. An owner who sees it although that fails pushes the entry for nothing.
+        // Relaxed: released by the RMW. An owner that sees it although that fails pushes the entry for nothing.
         self.place.store(tick << LIST, Relaxed);
         self.trigger.replace(seen, new).inspect_err(|_| {
             self.place.store(before, Relaxed);
@@ -359,7 +360,7 @@ impl Entry {
         let (this, deadline) = unsafe { (this.as_ref(), (this.as_ref().table.put_off)(this)?) };
         let seen = this.trigger.load();
         if seen & LEFT != 0 {
-            // Its last owner is gone, and nobody is left who could see when it ends.
+            // Its last owner is gone, and nothing is left that could see when it ends.
             return None;
         }
         let tick = tick_of(deadline);
@@ -428,7 +429,7 @@ impl Entry {
     }
 }
 
-/// What is left to do for who has abandoned an entry.
+/// What is left to do after an entry was abandoned.
 pub(super) enum Abandoned {
     ToFree,
     ToPush,

@@ -90,7 +90,7 @@ pub(crate) unsafe fn move_to(
 #[cold]
 fn wake_before(deadline: Moment) {
     thread::start();
-    // Relaxed: see `push`. Who finds the entry in the inbox already knows of that push.
+    // Relaxed: see `push`. A thread that finds the entry in the inbox already knows of that push.
     if tick_of(deadline) < INBOX.sleeps_until.load(Relaxed) {
         thread::wake();
     }
@@ -145,7 +145,7 @@ pub(super) fn take_jobs() -> *mut Job {
     INBOX.jobs.swap(ptr::null_mut(), AcqRel)
 }
 
-/// The last look before the thread sleeps until `tick`, if it finds nothing: who pushes
+/// The last look before the thread sleeps until `tick`, if it finds nothing: a thread that pushes
 /// after this look knows until when, and wakes the thread if that is too long.
 pub(super) fn take_before_sleep(tick: Tick) -> Taken {
     // Relaxed: published by the swaps.
@@ -158,6 +158,6 @@ pub(super) fn take_before_sleep(tick: Tick) -> Taken {
 
 /// The thread does not sleep any more, and will look again before it does.
 pub(super) fn note_awake() {
-    // Relaxed: who pushes and does not see it wakes a thread that is awake.
+    // Relaxed: a thread that pushes and does not see it wakes one that is awake.
     INBOX.sleeps_until.store(0, Relaxed);
 }

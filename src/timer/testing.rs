@@ -4,11 +4,11 @@
 //! An entry is armed, fires and is settled by the same word and the same steps as one of the timer's; but for the timer it does not
 //! exist, for it is neither LINKED nor QUEUED. In place of the wheel there is a map under a lock. All that puts an entry into it,
 //! moves it or takes it out has the lock; an entry leaves it before its node goes (`give_up`), so what is in it may be used
-//! by who has the lock.
+//! by the thread that has the lock.
 //!
 //! **Under the lock no user code runs.** Marking runs none. What is marked is woken and called when the lock is given back,
 //! and wakers are cloned before and dropped after it. The time moves under the lock too, and not before all that is due by
-//! then is marked: so who arms a deadline finds that it has passed, or is found by who moves the time.
+//! then is marked: so a thread that arms a deadline finds that it has passed, or is found by the one that moves the time.
 
 use super::clock;
 use super::entry::{Entry, Seen};
@@ -34,7 +34,7 @@ const END: u64 = i64::MAX as u64;
 pub(crate) struct Clock(Arc<Shared>);
 
 struct Shared {
-    /// In nanoseconds, as `clock::nanos` counts them. Written by who has the lock.
+    /// In nanoseconds, as `clock::nanos` counts them. Written under the lock.
     now: AtomicU64,
     state: Mutex<State>,
 }
@@ -55,20 +55,20 @@ struct Registered {
     alarm: NonNull<Alarm>,
 }
 
-// SAFETY: who has the lock may use what is registered, on whatever thread.
+// SAFETY: a thread that has the lock may use what is registered.
 unsafe impl Send for State {}
 
 /// Beside the entry of a token that is under a clock: that clock, and where the entry is in it.
 pub(crate) struct Alarm {
     clock: Clock,
-    /// Used by who has the lock.
+    /// Used under the lock.
     key: UnsafeCell<Option<Key>>,
 }
 
 /// Where a token keeps its alarm: empty if it is not known to be under a clock.
 pub(crate) struct AlarmCell(UnsafeCell<Option<Box<Alarm>>>);
 
-/// One who waits for so many deadlines to be set.
+/// One that waits for so many deadlines to be set.
 struct Watcher {
     number: u64,
     least: usize,
@@ -93,7 +93,7 @@ impl Clock {
     }
 
     pub(crate) fn nanos(&self) -> u64 {
-        // Acquire: pairs with `set_now`. Who sees the time sees what it has cancelled.
+        // Acquire: pairs with `set_now`. Whoever sees the time sees what it has cancelled.
         self.0.now.load(Acquire)
     }
 
@@ -118,13 +118,13 @@ impl Clock {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// By who has the lock.
+    /// The caller has the lock.
     fn set_now(&self, now: u64) {
         // Release: pairs with `nanos`.
         self.0.now.store(now, Release);
     }
 
-    // ----- who advances it ------------------------------------------------------------------------
+    // ----- advancing it ---------------------------------------------------------------------------
 
     /// Moves the time on by so many nanoseconds, from one deadline to the next: what is due at one instant is marked, woken and
     /// called before the time moves on. All that others move it meanwhile, callbacks included, comes on top.
@@ -221,7 +221,7 @@ impl State {
         // SAFETY: registered, or about to be, and the lock is ours.
         let alarm = unsafe { registered.alarm.as_ref() };
         let new = at.map(|at| (at, self.number()));
-        // SAFETY: by who has the lock.
+        // SAFETY: under the lock.
         let old = alarm
             .key
             .with_mut(|key| unsafe { mem::replace(&mut *key, new) });
@@ -261,7 +261,7 @@ impl State {
         self.alarms.iter().filter(needed).count()
     }
 
-    /// Takes out those who have waited for as many deadlines as there are now.
+    /// Takes out those that have waited for as many deadlines as there are now.
     fn take_content(&mut self) -> Vec<Watcher> {
         if self.watchers.is_empty() {
             return Vec::new();
@@ -411,7 +411,7 @@ impl AlarmCell {
 impl Alarm {
     fn leave(&self) {
         let mut state = self.clock.lock();
-        // SAFETY: by who has the lock.
+        // SAFETY: under the lock.
         if let Some(key) = self.key.with_mut(|key| unsafe { (*key).take() }) {
             state.alarms.remove(&key);
         }

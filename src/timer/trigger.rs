@@ -2,7 +2,7 @@
 //! its game; what it is about is its user's.
 //!
 //! A context that waits for its deadline may go before; so a trigger does not count as a handle, and
-//! the two ends have to agree on who is last. The firer takes the trigger (ARMED to FIRING) before it
+//! the two ends have to agree on which is last. The firer takes the trigger (ARMED to FIRING) before it
 //! touches the node. The node's last owner takes it out of the game (ARMED to nothing); if the firer was
 //! faster, it leaves it a handle instead (LEFT), which the firer gives up when it is through. Nobody
 //! waits. The edges of `any_of.rs` play the same game with a slot of the tree.
@@ -16,7 +16,7 @@
 //! | FIRING | the last owner: `settle` | FIRING, LEFT |
 //! | FIRING | the firer: `finish` | nothing |
 //! | FIRING, LEFT | the firer: `finish`, and releases the handle | nothing |
-//! | ARMED or nothing | who moves a deadline: `Entry::move_to` | ARMED or nothing |
+//! | ARMED or nothing | a mover of the deadline: `Entry::move_to` | ARMED or nothing |
 //! | FIRING | the timer, of a deadline that has been put off: `Entry::put_off` | ARMED |
 
 use crate::sync::{AcqRel, Acquire, AtomicU64, Relaxed};

@@ -190,7 +190,7 @@ impl Worker {
             if self.mail.load(Relaxed) != IDLE {
                 return self.take_mail(EMPTY);
             }
-            // Relaxed: it decides who is first, this or `send_if_idle`, and hands nothing on.
+            // Relaxed: it decides which is first, this or `send_if_idle`, and hands nothing on.
             if waited
                 && self
                     .mail

@@ -1,5 +1,6 @@
 //! What is above a token, and which token it is.
 
+use super::extension::AnyOf;
 use super::{Handle, Node};
 use crate::tree::word::State;
 use alloc::collections::BTreeSet;
@@ -95,6 +96,8 @@ impl Handle {
                 return;
             }
             let extension = node.link.extension();
+            // Of `below_both` the other is not a way up.
+            let extension = extension.filter(|e| !matches!(e.any_of, AnyOf::No));
             let edges = extension.map_or(&[][..], |extension| &extension.edges);
             if edges.is_empty() || forks.insert(node) {
                 // SAFETY: held, or above what is held.

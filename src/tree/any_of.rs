@@ -5,7 +5,7 @@
 //! the slot and cancels the edge's target.
 //!
 //! An edge does not count as a handle of its target: a token that only waits to be cancelled by
-//! its sources may go. So the two ends have to agree on who is last. A canceller who comes by has a
+//! its sources may go. So the two ends have to agree on which is last. A canceller that comes by has a
 //! handle of the edge's node until it is through; the first takes the edge out of the slot, others come along,
 //! because their calls too must not return before the target is cancelled. The target's last owner takes
 //! the edges out of their slots. Where cancellers were faster, it leaves them a handle of the target (`LEFT`),
@@ -54,7 +54,8 @@ impl Handle {
         Handle::any_of_as(sources, |number| AnyOf::Below(Number::new(number)))
     }
 
-    /// A token below both that does not say which of them it is cancelled by; none if one of them is already.
+    /// A token below this one that the other cancels as well, and that does not say which of them it was. What is above the
+    /// other one is not above this token; its deadlines, for one, are not. None if one of them is cancelled already.
     #[cfg(feature = "std")]
     pub(crate) fn below_both(&self, other: &Handle) -> Option<Handle> {
         if self.is_cancelled() || other.is_cancelled() {
@@ -262,8 +263,8 @@ impl FiredEdges {
         self.incomplete
     }
 
-    /// An edge's node, which has been marked: takes the edge, or comes along with whoever has taken it. `origin`: who
-    /// has the cause; null: somebody above the walk's `top`.
+    /// An edge's node, which has been marked: takes the edge, or comes along with whoever has taken it. `origin`: the
+    /// node with the cause; null: somebody above the walk's `top`.
     pub(super) fn meet(&mut self, node: &Node, origin: *const Node, top: &Node) {
         let mut state = node.word.load();
         while state.has_any(State::EDGE) {

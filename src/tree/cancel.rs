@@ -372,7 +372,7 @@ impl Below {
         }
     }
 
-    /// It is not known who waits there.
+    /// It is not known what waits there.
     fn add_unknown(&mut self) {
         self.add(Below(Below::TASKS.0 | Below::CALLS.0));
     }

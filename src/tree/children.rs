@@ -30,7 +30,7 @@ const MAX_CLASS: usize = if SMALL { 1 } else { 6 };
 /// alignment scatters them, and a walk over many small families takes twice as long.
 const ALIGNED_CLASS: usize = 6;
 
-/// So many free nodes at most survive the death of their parent, for its next occupant: enough for a
+/// At most this many free nodes survive the death of their parent, for its next occupant: enough for a
 /// request's few children, in chunks of 4, 2 and 1.
 pub(super) const KEPT_NODES: usize = if SMALL { 1 } else { 7 };
 
@@ -45,10 +45,10 @@ const OWN_CLASSES: usize = if SMALL { 0 } else { 2 };
 /// Waiters are children as long as the newest chunk is of a smaller class: in 1, 2 and 4 nodes.
 const FEW_CLASS: usize = if SMALL { 0 } else { 2 };
 
-/// At least so many nodes are looked at before a list grows.
+/// At least this many nodes are looked at before a list grows.
 const LOOK: usize = if SMALL { 2 } else { 8 };
 
-/// So many times as many where there are shards: several threads make children, and drop each other's, so hints get lost.
+/// This many times more where there are shards: several threads make children, and drop each other's, so hints get lost.
 const LOOK_FURTHER: usize = if SMALL { 1 } else { 8 };
 
 /// The low bits of `sibling` hold the class of the chunk plus one, in its first node.
@@ -115,7 +115,7 @@ pub(super) unsafe fn nodes_of<'a>(
 /// written for each child, are on different ones.
 const ROOT_OFFSET: usize = 32;
 
-/// What the allocator aligns to anyway: it is much faster than for more. So there is room to move the
+/// What the allocator aligns to anyway, for asking for more is much slower. There is room to move the
 /// root to where it should be.
 const ROOT_ALIGN: usize = align_of::<Node>();
 
@@ -183,7 +183,7 @@ impl Node {
     #[inline(always)]
     pub(super) fn sibling(&self) -> *mut Node {
         // SAFETY: fixed once linked (I1), and the caller found this node linked; rewritten only
-        // by who has the parent DEAD, and is then the only one in the list (I2).
+        // by the thread that has the parent DEAD, and is then alone in the list (I2).
         self.sibling
             .with(|s| unsafe { *s })
             .map_addr(|a| a & !CLASS_BITS)
@@ -233,7 +233,7 @@ impl Node {
     /// parent may be gone.
     #[inline]
     pub(super) fn offer_to(&self, parent: &Node) {
-        // Acquire: who gets the older hint from us may rely on it being announced (I6), as we may.
+        // Acquire: whoever gets the older hint from this store may rely on it being announced (I6), as this thread may.
         self.link.set_next(parent.hint.load(Acquire));
         // Release: pairs with `claim_hinted`, for the link's sake.
         parent.hint.store(ptr::from_ref(self).cast_mut(), Release);
@@ -299,7 +299,7 @@ impl Node {
             if !unsafe { candidate.as_ref() }.word.looks_claimable() {
                 continue;
             }
-            // A node found by walking may have been linked by a creator who has not announced
+            // A node found by walking may have been linked by a creator that has not announced
             // it yet, and a canceller could miss it: announce it in the creator's place (I6).
             if !mem::replace(&mut announced, true) && self.word.announce_children().is_cancelled() {
                 return Search::Cancelled;
@@ -448,7 +448,7 @@ impl Node {
     }
 }
 
-/// For models, which come to what they are about sooner: what two threads that meet bring about, and how many rooms they
+/// For models, which get to the point sooner so: what two threads that meet bring about, and how many rooms they
 /// have made.
 #[cfg(cancel_tree_loom)]
 impl Handle {
@@ -486,7 +486,7 @@ enum Search {
     Nothing { look_on: *mut Node },
 }
 
-/// Makes a child with so many handles, of which the caller gets the pointer.
+/// Makes a child with that many handles. They are the caller's; what it gets is the pointer.
 #[inline]
 pub(super) fn create(parent: &Node, handles: Bits) -> NonNull<Node> {
     let state = parent.word.load();
@@ -541,7 +541,7 @@ fn refused(parent: &Node, handles: Bits) -> NonNull<Node> {
     with_handles(Handle::born_cancelled(cause, AnyOf::No), handles)
 }
 
-/// Makes one handle into so many.
+/// Makes one handle into that many.
 fn with_handles(handle: Handle, handles: Bits) -> NonNull<Node> {
     if handles > 1 {
         handle.node().word.add_handles(handles as usize - 1);
@@ -610,7 +610,7 @@ fn create_slowly<'a>(
     let next = child.link.take_next();
     if seen.is_cancelled() {
         // The canceller may have passed before the push. Nobody will claim the other nodes:
-        // who finds them asks the parent first (I6).
+        // a thread that finds them asks the parent first (I6).
         child.word.mark(seen.only(State::DEADLINE));
     } else {
         let next = if next.is_null() { last.as_ptr() } else { next };

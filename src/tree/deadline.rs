@@ -27,7 +27,7 @@ use std::time::Instant;
 #[repr(C)]
 pub(super) struct Timing {
     pub(super) entry: Entry,
-    /// The deadline's cause. Written before the deadline is armed, read by who notices that it has passed.
+    /// The deadline's cause. Written before the deadline is armed, read by whatever notices that it has passed.
     cause: UnsafeCell<Option<Cause>>,
     /// When that is, as its user has said it. Written by the creator of the node.
     exact: UnsafeCell<Option<Instant>>,
@@ -58,7 +58,7 @@ struct Target {
     node: NonNull<Node>,
 }
 
-// SAFETY: the trigger says who may use the node, on whatever thread.
+// SAFETY: the trigger decides which thread may use the node.
 unsafe impl Send for Target {}
 // SAFETY: as above.
 unsafe impl Sync for Target {}
@@ -119,8 +119,17 @@ impl Timing {
     /// # Safety
     /// The deadline is not armed, and nobody else arms it.
     pub(super) unsafe fn set_cause(&self, cause: Cause) {
-        // SAFETY: who reads it does so when the deadline has passed.
+        // SAFETY: it is read only when the deadline has passed.
         self.cause.with_mut(|c| unsafe { *c = Some(cause) });
+    }
+
+    /// The deadline passes, and was not later than that moment. Called by what has made the entry FIRING.
+    #[inline]
+    fn note_due(&self, latest: Moment) {
+        // A clock of tests has noted it when it looked.
+        if let Some(moving) = self.moving().filter(|_| self.alarm().is_none()) {
+            moving.note_due(latest);
+        }
     }
 
     /// Armed for that moment or an earlier one, or about to fire: the moment.
@@ -150,7 +159,7 @@ impl Timing {
         self.entry.trigger().disarm()
     }
 
-    /// The last owner's way: false if a firer is at it, who has got a handle of the node.
+    /// The last owner's way: false if a firer is at it, which has been left a handle of the node.
     pub(super) fn settle(&self, node: &Node) -> bool {
         let settle = |trigger: &Trigger| {
             trigger.settle(|| node.word.add_handle(), || node.word.return_handles(1))
@@ -198,6 +207,9 @@ unsafe fn mark(entry: NonNull<Entry>, budget: usize) -> bool {
     let (this, node) = unsafe { (entry.as_ref(), node_of(entry)) };
     let notes = this.notes();
     let mut cancel = if notes.is_null() {
+        if let Some(timing) = node.link.extension().map(|extension| &extension.timing) {
+            timing.note_due(this.look().deadline());
+        }
         note_passed(node, this);
         // SAFETY: as above. The extension keeps the cause.
         unsafe { Cancel::begin(NonNull::from(node), deadline_cause(node)) }
@@ -392,10 +404,9 @@ impl Handle {
             true => self.node().link.extension_raw(),
             false => None,
         };
-        let extension = extension.unwrap_or_else(|| self.put_extension());
+        let extension = extension.unwrap_or_else(|| self.put_extension_unarmed());
         // SAFETY: the token's extension, which it has as long as it is held.
         let entry = unsafe { &extension.as_ref().timing.entry };
-        entry.set_owner(ptr::null_mut());
         entry.note_passed();
         self.cancel_with(cause);
     }
@@ -425,7 +436,7 @@ impl Handle {
     #[inline]
     fn arm(&self, extension: NonNull<Extension>, deadline: Moment) {
         let node = self.0.as_ptr().cast();
-        // SAFETY: out of the pool, or new. The pointer is to all of the extension, for who frees it. The last owner
+        // SAFETY: out of the pool, or new. The pointer is to all of the extension, so that it can be freed through it. The last owner
         // settles the trigger before the node goes.
         unsafe { timer::arm(extension.cast(), node, deadline) };
     }
@@ -443,7 +454,7 @@ impl Handle {
             }
             true
         });
-        let Some((_, node)) = first else { return };
+        let Some((due, node)) = first else { return };
         let Some(timing) = node.link.extension().map(|extension| &extension.timing) else {
             return;
         };
@@ -461,6 +472,7 @@ impl Handle {
                     return;
                 }
                 if timing.entry.begin(seen) {
+                    timing.note_due(due);
                     moves = Some(NonNull::from(node));
                     break;
                 }
@@ -505,11 +517,22 @@ impl Handle {
     /// When the deadline is that was set, to be asked for by those below. The token is new, as for `set_deadline`.
     #[inline]
     pub(crate) fn note_deadline(&self, deadline: Instant) {
-        if let Some(extension) = self.node().link.extension() {
-            let exact = &extension.timing.exact;
-            // SAFETY: the node is not shared, and the timer does not look at this.
-            exact.with_mut(|exact| unsafe { *exact = Some(deadline) });
-        }
+        let extension = self.node().link.extension_raw();
+        let extension = extension.unwrap_or_else(|| self.put_extension_unarmed());
+        // SAFETY: the token's extension, which it has as long as it is held.
+        let exact = unsafe { &extension.as_ref().timing.exact };
+        // SAFETY: the node is not shared, and the timer does not look at this.
+        exact.with_mut(|exact| unsafe { *exact = Some(deadline) });
+    }
+
+    /// An extension for a new token whose deadline is none for the timer: it is too far away, or has passed.
+    #[cold]
+    fn put_extension_unarmed(&self) -> NonNull<Extension> {
+        let extension = self.put_extension();
+        // SAFETY: the token's extension, which it has as long as it is held.
+        let entry = unsafe { &extension.as_ref().timing.entry };
+        entry.set_owner(ptr::null_mut());
+        extension
     }
 
     /// The earliest of the deadlines that the token has, and those above it; and whether one of them can be moved. Of those of one
@@ -622,11 +645,11 @@ impl Handle {
     ) -> Handle {
         let handle = Handle::root();
         match deadline {
-            Some((deadline, exact)) if deadline < NEVER => {
+            Some((deadline, exact)) => {
                 handle.set_deadline(deadline);
                 handle.note_deadline(exact);
             }
-            _ => {
+            None => {
                 let extension = Extension::new(AnyOf::No, Box::default());
                 handle.node().link.put_extension_unshared(extension);
             }
@@ -678,7 +701,7 @@ impl Signal {
         first
     }
 
-    /// The trigger becomes FIRING, or the caller joins who has made it so. False: the token is gone, or cancelled by
+    /// The trigger becomes FIRING, or the caller joins the one that has made it so. False: the token is gone, or cancelled by
     /// this and through.
     pub(super) fn begin(&self) -> bool {
         self.0.trigger.begin_or_join()

@@ -65,7 +65,7 @@ impl Wake for Elsewhere {
             return;
         }
         // Another one comes along: its call too must not return before the token is cancelled, and where it lets go,
-        // user code may run. So it needs a job too. Relaxed: decides who has this one, and nothing passes by it.
+        // user code may run. So it needs a job too. Relaxed: decides which of them has this one, and nothing passes by it.
         let other = (this.used.swap(1, Relaxed) != 0).then(|| Elsewhere::new(this.signal.clone()));
         let this = other.as_ref().unwrap_or(this);
         // SAFETY: FIRING by the step above, until the job is through: that keeps the node.

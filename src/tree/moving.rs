@@ -1,4 +1,4 @@
-//! Deadlines that move: what is kept beside the timer's entry, and who may move it.
+//! Deadlines that move: what is kept beside the timer's entry, and how it is moved.
 //!
 //! The deadline itself is in the entry's word, and every step that sets, extends or takes it away is an RMW on that word,
 //! as is the firer's first: so one of them is first, and the other learns of it by its answer. The timer is told only of a
@@ -20,10 +20,11 @@ use std::time::{Duration, Instant};
 /// Nanoseconds that are no point in time.
 const NONE: u64 = u64::MAX;
 
-/// Shared by the node and by who moves its deadline.
+/// Shared by the node and the guard that moves its deadline.
 pub(crate) struct Moving {
     /// The deadline as its user said it, as the entry's is rounded. Written before the step that sets that: where several
-    /// threads set it at once this may be another one's, and then the entry's counts.
+    /// threads set it at once this may be another one's, and then the entry's counts. Of an idle timeout that has passed: the
+    /// deadline by which it has, whatever is touched afterwards.
     exact: AtomicU64,
     idle: Option<Idle>,
     clock: Option<Clock>,
@@ -100,15 +101,28 @@ impl Moving {
         (due > entry).then_some(due).filter(|due| *due < NEVER)
     }
 
+    /// The deadline passes, by a look that found it not later than that moment. A touch since then has come too late. Called by
+    /// what has made the entry FIRING.
+    pub(super) fn note_due(&self, latest: Moment) {
+        if let Some(idle) = &self.idle {
+            // Relaxed: published by `note_passed`.
+            let due = idle.due().min(clock::nanos_of(latest));
+            self.exact.store(due, Relaxed);
+        }
+    }
+
     /// When the deadline is, if there is one.
     pub(super) fn deadline(&self, entry: &Entry) -> Option<Instant> {
         self.nanos(entry, entry.look()).and_then(clock::instant_at)
     }
 
-    /// Of one that is put off by use.
+    /// Of one that is put off by use. If it passes, it is by this look: a clock's, which has its lock.
     #[cfg(feature = "testing")]
     pub(super) fn idle_due(&self) -> Option<u64> {
-        self.idle.as_ref().map(Idle::due)
+        let due = self.idle.as_ref()?.due();
+        // Relaxed: published by `note_passed`.
+        self.exact.store(due, Relaxed);
+        Some(due)
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -117,7 +131,12 @@ impl Moving {
 
     fn nanos(&self, entry: &Entry, seen: Seen) -> Option<u64> {
         if let Some(idle) = &self.idle {
-            return Some(idle.due()).filter(|due| *due < clock::nanos_of(NEVER));
+            let due = match entry.has_passed() {
+                // Relaxed: acquired with that.
+                true => self.exact.load(Relaxed),
+                false => idle.due(),
+            };
+            return Some(due).filter(|due| *due < clock::nanos_of(NEVER));
         }
         // Relaxed: see the field.
         let exact = self.exact.load(Relaxed);

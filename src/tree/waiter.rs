@@ -25,7 +25,7 @@ union Raw {
     edge: *const Edge,
 }
 
-/// Two words in every node. Who may touch them is decided on the state word (I8).
+/// Two words in every node. Which thread may touch them is decided on the state word (I8).
 #[repr(transparent)]
 pub(super) struct Slot(UnsafeCell<MaybeUninit<Raw>>);
 

@@ -32,7 +32,7 @@ pub(crate) struct Cell {
     node: UnsafeCell<NonNull<Node>>,
 }
 
-// SAFETY: the state says who may use the node, on whatever thread.
+// SAFETY: the state decides which thread may use the node.
 unsafe impl Send for Cell {}
 // SAFETY: as above.
 unsafe impl Sync for Cell {}

@@ -224,6 +224,48 @@ fn touch_vs_fire() {
     });
 }
 
+/// A touch that is too late moves nothing, not even what is shown.
+#[test]
+fn touch_vs_fire_by_what_is_shown() {
+    model_in_all_orders(USUAL, || {
+        set_thread_number(1);
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_idle_timeout(WHILE);
+        let begin = ctx.deadline();
+        service.turn(Service::at(0));
+        let timer = turn(service, 1);
+        guard.touch_at(Service::at(1));
+        let mut service = timer.join().unwrap();
+        service.turn(Service::at(1));
+        if ctx.is_done() {
+            // Kept as the timer counts, if the touch came while it looked.
+            let shown = ctx.deadline().unwrap();
+            assert!(Some(shown) >= begin && shown <= Service::at(1));
+            guard.touch_at(Service::at(2));
+            assert_eq!(ctx.deadline(), Some(shown));
+        }
+        guard.into_guard().detach();
+    });
+}
+
+/// Who finds that it has passed finds when.
+#[test]
+fn fire_of_one_that_was_put_off_vs_a_look_at_its_deadline() {
+    model(USUAL, || {
+        set_thread_number(1);
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_idle_timeout(WHILE);
+        service.turn(Service::at(0));
+        guard.touch_at(Service::at(1));
+        service.turn(Service::at(1));
+        let timer = turn(service, 3);
+        assert_eq!(ctx.deadline(), Some(Service::at(1) + WHILE));
+        drop(timer.join().unwrap());
+        assert!(ctx.is_done());
+        guard.into_guard().detach();
+    });
+}
+
 /// Two threads touch: the later touch counts.
 #[test]
 fn touch_vs_touch() {

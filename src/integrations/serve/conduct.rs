@@ -144,11 +144,11 @@ impl Conductor {
     }
 }
 
-/// Until the server's future has ended and no task is there after that. Also with a limit that is done, it looks once, so that who is there counts.
+/// Until the server's future has ended and no task is there after that. Also with a limit that is done, it looks once, so that what is there counts.
 fn wait(limit: &Context, shared: &Shared, group: &Group) -> bool {
     let mut both = pin!(async {
         {
-            // Those who are here are counted from now on.
+            // Those that are here are counted from now on.
             let mut idle = pin!(group.wait_idle());
             poll_fn(|cx| {
                 let _ = idle.as_mut().poll(cx);

@@ -29,7 +29,7 @@
 //! | [phase](Phase) | what | ends when | bound |
 //! | --- | --- | --- | --- |
 //! | `Serving` | all is as ever | a signal, or another of [`end_with`](Serve::end_with); the server's future ends | none |
-//! | `LameDuck` | not [ready](ServerHandle::is_ready) any more, so that nobody new is sent here; served are all who come. Not after a SIGINT | the server's future has ended | 5 s |
+//! | `LameDuck` | not [ready](ServerHandle::is_ready) any more, so that no new clients are sent here; all requests that come are served. Not after a SIGINT | the server's future has ended | 5 s |
 //! | `Graceful` | [`graceful`](Server::graceful) says so to the server, [`closing`](ServerHandle::closing) to routes without an end of their own | the future has ended and all tasks are gone | 15 s |
 //! | `Cancelled` | nothing new is taken; the requests' contexts are cancelled, with [`Shutdown`] as the cause | the same | 5 s |
 //! | `Dropped` | the server's future is dropped | the same | 1 s |
@@ -45,7 +45,7 @@
 //!   process, and nothing else will.
 //! - axum and tonic spawn their connections: dropping their future drops none of these. Their requests are told by their contexts, and named if they do not stop. A
 //!   connection that has no request has no name; where it held the server's future up (as an HTTP/2 connection without its preface does), the report
-//!   says that the future had to be dropped. Who accepts connections by himself gives each a name: `requests().named(peer).track(connection)`.
+//!   says that the future had to be dropped. Code that accepts its own connections gives each a name: `requests().named(peer).track(connection)`.
 //! - A runtime that is dropped may wait for its blocking threads for ever: end by `std::process::exit`, and not by a return from `main`.
 
 mod conduct;
@@ -256,7 +256,7 @@ impl Shared {
     fn advance(&self, phase: Phase) {
         let mut seen = self.phase.load(Acquire);
         while seen < phase as u8 {
-            // Release: to who reads it; what was done before that phase is seen in it.
+            // Release: pairs with the load of it; what was done before that phase is seen in it.
             match self
                 .phase
                 .compare_exchange(seen, phase as u8, Release, Acquire)

@@ -90,7 +90,7 @@ pub struct ServerReport {
     pub server: ServerFuture,
     /// The phases from the beginning of the end, and how long each took. What is not here was skipped.
     pub phases: Vec<(Phase, Duration)>,
-    /// The requests, and the other tasks of their group: who is stuck, by name. It counts those that were there when `Graceful` began, or were
+    /// The requests, and the other tasks of their group: those that are stuck, by name. It counts those that were there when `Graceful` began, or were
     /// met later.
     pub tasks: Report,
     /// From the beginning of the end.

@@ -2,7 +2,7 @@
 //!
 //! | step | by | on the word |
 //! | --- | --- | --- |
-//! | open | who installs | not ACTIVE, to ACTIVE, another epoch, no signals |
+//! | open | the installer | not ACTIVE, to ACTIVE, another epoch, no signals |
 //! | receive | the handler, on any thread | one signal more; refused if not ACTIVE |
 //! | close | the guard's drop | not ACTIVE; the answer says what had come |
 //!
@@ -111,7 +111,7 @@ impl Word {
                 _ => 0,
             };
             let new = (seen.0 - u64::from(seen.byte(0)) + u64::from(count)) | number;
-            // Relaxed: the word says it all; who is to look at it is woken after this.
+            // Relaxed: the word says it all; what is to look at it is woken after this.
             match self.0.compare_exchange_weak(seen.0, new, Relaxed, Relaxed) {
                 Ok(_) => return Received::Counted,
                 Err(now) => seen = Seen(now),
@@ -145,7 +145,7 @@ impl<T: Send> Inbox<T> {
         }
     }
 
-    /// In the place of one that nobody has read. By who has the epoch; wake the reader after it.
+    /// In the place of one that was not read. The caller has the epoch, and wakes the reader after it.
     pub fn put(&self, letter: T) {
         // Release: to `take`. What is replaced is of an epoch before, and so comes before this.
         let old = self.0.swap(Box::into_raw(Box::new(letter)), Release);
@@ -179,7 +179,7 @@ impl<T> Drop for Inbox<T> {
 pub struct Letter<T> {
     /// As [`Word::open`] has said.
     pub epoch: u32,
-    /// Who is told.
+    /// What is told.
     pub to: T,
 }
 

@@ -43,9 +43,9 @@ impl Sleep {
     }
 }
 
-/// Starts the dispatcher, once in a process. One caller at a time, who has the epoch.
+/// Starts the dispatcher, once in a process. One caller at a time, which has the epoch.
 pub(super) fn start(run: fn(Sleep)) -> io::Result<()> {
-    // Relaxed: set by a caller before this one, who had the epoch.
+    // Relaxed: set by a caller before this one, which had the epoch.
     if PROCESS.load(Ordering::Relaxed) == process() {
         return Ok(());
     }
@@ -103,7 +103,7 @@ fn flags(action: &sigaction) -> c_int {
 
 /// Notes what there was before.
 fn note(signal: Signal, was: sigaction) {
-    // Relaxed: one caller at a time, who has the epoch.
+    // Relaxed: one caller at a time, which has the epoch.
     let noted = before(signal).load(Ordering::Relaxed);
     // SAFETY: of the Box below, which is never freed.
     let is_same = unsafe { noted.as_ref() }.is_some_and(|noted| {
@@ -115,7 +115,7 @@ fn note(signal: Signal, was: sigaction) {
     }
 }
 
-/// By who has the epoch.
+/// The caller has the epoch.
 pub(super) fn install(signal: Signal) -> io::Result<()> {
     let number = signal.number();
     let was = current(number)?;

@@ -1,4 +1,4 @@
-//! From a handler that is a task of its own to who waits for its answer. Either may be the first to go.
+//! From a handler that is a task of its own to what waits for its answer. Either may be the first to go.
 
 use crate::sync::{Acquire, Arc, AtomicPtr, OneWaiter, Relaxed, Release};
 use alloc::boxed::Box;
@@ -48,7 +48,7 @@ pub(super) fn slot<T>() -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
-    /// Nothing comes back: who does not want it any more has it dropped here.
+    /// Nothing comes back: what is not wanted any more is dropped here.
     pub(super) fn send(mut self, value: T) {
         let Some(slot) = self.0.take() else {
             return;

@@ -66,7 +66,7 @@ pin_project! {
 
 /// The body of a request was cut off.
 ///
-/// What the body itself said is no [`source`](Error::source) of this one: who looks through those for a reset would take it for one.
+/// What the body itself said is no [`source`](Error::source) of this one: a search through those for a reset would take it for one.
 #[derive(Debug)]
 pub struct UploadCut {
     error: BoxError,
