@@ -13,7 +13,7 @@ use cancel_tree::integrations::tower::{
 };
 use cancel_tree::{Context, Service as Timer};
 use http::header::{HeaderMap, HeaderName, HeaderValue, CONTENT_TYPE};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame};
 use libfuzzer_sys::fuzz_target;
 use std::convert::Infallible;
@@ -180,6 +180,14 @@ fn request(input: &[u8]) {
     } else if has(b'c') {
         *request.method_mut() = Method::CONNECT;
     }
+    if has(b'2') {
+        *request.version_mut() = Version::HTTP_2;
+    }
+    // As from a layer around this one.
+    let (outer, _guard) = Context::background().with_cancel();
+    if has(b'o') {
+        request.extensions_mut().insert(outer.with_value(7_u8));
+    }
     if has(b'1') {
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     } else if has(b'0') {
@@ -290,6 +298,7 @@ fn request(input: &[u8]) {
         }
         let carried = ctx.value::<Carried>();
         assert_eq!(carried.is_some(), headers.contains_key("baggage"));
+        assert_eq!(ctx.value::<u8>().is_some(), has(b'o'));
         sent(ctx, &headers);
     }
 

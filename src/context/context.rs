@@ -202,7 +202,16 @@ impl Context {
     /// ```
     #[doc(alias("WithTimeout", "timeout"))]
     pub fn with_timeout(&self, timeout: Duration) -> (Context, CancelGuard) {
-        let now = self.now();
+        self.with_timeout_from(self.now(), timeout)
+    }
+
+    /// `timeout` after the moment that the caller knows to be now.
+    #[inline]
+    pub(crate) fn with_timeout_from(
+        &self,
+        now: Instant,
+        timeout: Duration,
+    ) -> (Context, CancelGuard) {
         self.at(now.checked_add(timeout), || now, None)
     }
 
@@ -443,6 +452,18 @@ impl Context {
     #[inline]
     pub(crate) fn clock(&self) -> Option<Clock> {
         self.values.clock()
+    }
+
+    /// Whether it has a deadline, or may be given one by what is above.
+    #[cfg(feature = "tower")]
+    pub(crate) fn may_have_deadline(&self) -> bool {
+        self.limit != Limit::Never
+    }
+
+    /// Whether both are done by the same: they differ in their values at most.
+    #[cfg(feature = "tower")]
+    pub(crate) fn is_done_with(&self, other: &Context) -> bool {
+        self.token == other.token
     }
 
     /// The same context, and what is derived from it, under that clock. Its own deadline stays what it is.

@@ -18,7 +18,7 @@ pin_project! {
     /// The body of a response under its request's context.
     ///
     /// The context ends with the last frame, whoever notices that it is the last one, or when this is dropped. At the deadline
-    /// the body ends with [`DeadlineReached`], or with trailers if this is gRPC.
+    /// the body ends with [`DeadlineReached`], or with trailers if this is gRPC; unless it has its last frame, or its end, ready then.
     pub struct ContextBody<B> {
         // None: the context has ended.
         lifetime: Option<Lifetime>,
@@ -29,6 +29,17 @@ pin_project! {
         inner: Option<B>,
         // The last to go.
         member: Option<Member>,
+    }
+
+    impl<B> PinnedDrop for ContextBody<B> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            // As it is to end if it is dropped.
+            drop(this.lifetime.take());
+            if this.inner.is_some() {
+                step(this.lifetime, this.member, || this.inner.set(None));
+            }
+        }
     }
 }
 
@@ -63,18 +74,25 @@ impl<B: Body> ContextBody<B> {
         let has_none = lifetime.is_head
             || status.is_informational()
             || status == StatusCode::NO_CONTENT
-            || status == StatusCode::NOT_MODIFIED
-            || is_at_end(response.body(), left);
-        let lifetime = if is_upgraded && lifetime.is_upgrade() {
-            lifetime.hand_over(member.take());
-            None
-        } else if has_none {
-            lifetime.end(Ending::Completed);
-            member = None;
-            None
-        } else {
+            || status == StatusCode::NOT_MODIFIED;
+        let mut lifetime = Some(lifetime);
+        let left_over = step(&mut lifetime, &member, || left_over(response.body(), left));
+        let lifetime = lifetime.and_then(|mut lifetime| {
+            if is_upgraded && lifetime.is_upgrade() {
+                lifetime.hand_over(member.take());
+                return None;
+            }
+            if !has_none && left_over == LeftOver::More {
+                return Some(lifetime);
+            }
+            if lifetime.ends_by_length || left_over == LeftOver::Nothing {
+                lifetime.end(Ending::Completed);
+                member = None;
+                return None;
+            }
+            lifetime.is_enough();
             Some(lifetime)
-        };
+        });
         response.map(|body| ContextBody {
             inner: Some(body),
             lifetime,
@@ -88,9 +106,22 @@ fn digits(text: &[u8]) -> Option<u64> {
     super::grpc_timeout::number(text, 19)
 }
 
-/// Whether nobody will ask for more.
-fn is_at_end<B: Body>(body: &B, left: Option<u64>) -> bool {
-    left == Some(0) || body.is_end_stream() || body.size_hint().exact() == Some(0)
+#[derive(PartialEq)]
+enum LeftOver {
+    More,
+    /// No data by what lengths say. HTTP/1 asks for no more then, HTTP/2 for trailers.
+    NoData,
+    Nothing,
+}
+
+fn left_over<B: Body>(body: &B, left: Option<u64>) -> LeftOver {
+    if body.is_end_stream() {
+        LeftOver::Nothing
+    } else if left == Some(0) || body.size_hint().exact() == Some(0) {
+        LeftOver::NoData
+    } else {
+        LeftOver::More
+    }
 }
 
 impl<B> Body for ContextBody<B>
@@ -105,44 +136,61 @@ where
         cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let mut this = self.project();
-        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
+        let Some(mut inner) = this.inner.as_mut().as_pin_mut() else {
             return Poll::Ready(None);
         };
-        // The deadline first: a body that always has a next frame would have no end.
-        if !this.lifetime.as_ref().is_some_and(Lifetime::is_past) {
-            match step(this.lifetime, this.member, || inner.poll_frame(cx)) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    if let (Some(left), Some(data)) = (this.left.as_mut(), frame.data_ref()) {
-                        *left = left.saturating_sub(data.remaining() as u64);
+        let is_past = this.lifetime.as_ref().is_some_and(Lifetime::is_past);
+        let left = this.left;
+        let next = step(this.lifetime, this.member, || {
+            inner.as_mut().poll_frame(cx).map_ok(|frame| {
+                if let (Some(left), Some(data)) = (left.as_mut(), frame.data_ref()) {
+                    *left = left.saturating_sub(data.remaining() as u64);
+                }
+                let left_over = match frame.is_trailers() {
+                    true => LeftOver::Nothing,
+                    false => left_over(inner.as_ref().get_ref(), *left),
+                };
+                (frame, left_over)
+            })
+        });
+        match next {
+            Poll::Ready(Some(Ok((frame, left_over)))) => {
+                let is_last = match (left_over, this.lifetime.as_mut()) {
+                    (LeftOver::Nothing, _) => true,
+                    (LeftOver::NoData, Some(lifetime)) if !lifetime.ends_by_length => {
+                        lifetime.is_enough();
+                        false
                     }
-                    let inner = this.inner.as_ref().get_ref().as_ref();
-                    let is_last = frame.is_trailers()
-                        || inner.is_none_or(|inner| is_at_end(inner, *this.left));
-                    if is_last {
-                        end(this.lifetime, Ending::Completed);
-                    }
+                    (left_over, _) => left_over == LeftOver::NoData,
+                };
+                if is_last {
+                    end(this.lifetime, Ending::Completed);
+                }
+                // A body that always has a next frame would have no end.
+                if is_last || !is_past {
                     return Poll::Ready(Some(Ok(frame)));
                 }
-                Poll::Ready(Some(Err(error))) => {
-                    end(this.lifetime, Ending::Failed);
-                    return Poll::Ready(Some(Err(error.into())));
-                }
-                Poll::Ready(None) => {
-                    end(this.lifetime, Ending::Completed);
-                    this.inner.set(None);
-                    *this.member = None;
-                    return Poll::Ready(None);
-                }
-                Poll::Pending => {
-                    let past = this.lifetime.as_mut().is_some_and(|at| at.poll_past(cx));
-                    if !past {
-                        return Poll::Pending;
-                    }
+            }
+            Poll::Ready(Some(Err(error))) if !is_past => {
+                end(this.lifetime, Ending::Failed);
+                return Poll::Ready(Some(Err(error.into())));
+            }
+            Poll::Ready(None) => {
+                end(this.lifetime, Ending::Completed);
+                step(this.lifetime, this.member, || this.inner.set(None));
+                *this.member = None;
+                return Poll::Ready(None);
+            }
+            Poll::Pending if !is_past => {
+                let past = this.lifetime.as_mut().is_some_and(|at| at.poll_past(cx));
+                if !past {
+                    return Poll::Pending;
                 }
             }
+            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
         }
         let protocol = end(this.lifetime, Ending::Deadline);
-        this.inner.set(None);
+        step(this.lifetime, this.member, || this.inner.set(None));
         *this.member = None;
         Poll::Ready(Some(Answer::Expired.last_frame(protocol, DeadlineReached)))
     }
@@ -172,7 +220,9 @@ impl<B: Default> Default for ContextBody<B> {
     fn default() -> ContextBody<B> {
         ContextBody {
             inner: Some(B::default()),
-            ..ContextBody::empty()
+            lifetime: None,
+            left: None,
+            member: None,
         }
     }
 }

@@ -29,6 +29,16 @@ pin_project! {
         // The last to go: then the handler is gone.
         member: Option<Member>,
     }
+
+    impl<F> PinnedDrop for ResponseFuture<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if this.future.is_some() {
+                end(this.lifetime, Ending::ClientGone);
+                step(this.lifetime, this.member, || this.future.set(None));
+            }
+        }
+    }
 }
 
 impl<F> ResponseFuture<F> {
@@ -66,24 +76,28 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Some(future) = this.future.as_mut().as_pin_mut() else {
+        let result = step(this.lifetime, this.member, || {
+            let future = this.future.as_mut().as_pin_mut();
+            let result = future.map(|future| future.poll(cx));
+            if matches!(result, Some(Poll::Ready(_))) {
+                this.future.set(None);
+            }
+            result
+        });
+        let Some(result) = result else {
             let Some((answer, protocol)) = this.answer.take() else {
                 panic!("polled after it was ready");
             };
             return Poll::Ready(Ok(ContextBody::without(answer.response(protocol))));
         };
-        match step(this.lifetime, this.member, || future.poll(cx)) {
+        match result {
             // Also if the deadline has passed meanwhile: what is ready is not replaced.
-            Poll::Ready(Ok(response)) => {
-                this.future.set(None);
-                Poll::Ready(Ok(match this.lifetime.take() {
-                    Some(lifetime) => ContextBody::around(lifetime, this.member.take(), response),
-                    None => unreachable!("it is taken with the future"),
-                }))
-            }
+            Poll::Ready(Ok(response)) => Poll::Ready(Ok(match this.lifetime.take() {
+                Some(lifetime) => ContextBody::around(lifetime, this.member.take(), response),
+                None => unreachable!("it is taken with the future"),
+            })),
             Poll::Ready(Err(error)) => {
                 end(this.lifetime, Ending::Failed);
-                this.future.set(None);
                 Poll::Ready(Err(error))
             }
             Poll::Pending => {
@@ -92,7 +106,7 @@ where
                     return Poll::Pending;
                 }
                 let protocol = end(this.lifetime, Ending::Deadline);
-                this.future.set(None);
+                step(this.lifetime, this.member, || this.future.set(None));
                 drop(this.member.take());
                 let answer = Answer::Expired.response(protocol);
                 Poll::Ready(Ok(ContextBody::without(answer)))

@@ -154,8 +154,11 @@ impl Carried {
     pub(super) fn of(names: &[HeaderName], headers: &HeaderMap) -> Option<Carried> {
         let mut carried = HeaderMap::new();
         for name in names {
+            if carried.contains_key(name) {
+                // It is among the names twice.
+                continue;
+            }
             for value in headers.get_all(name) {
-                // A map has a most; so had the one that these come from.
                 carried.append(name.clone(), value.clone());
             }
         }

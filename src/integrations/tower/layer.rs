@@ -16,7 +16,8 @@ use tower_layer::Layer;
 /// Gives each request a [`Context`] of its own, in its extensions, and ends it with the response.
 ///
 /// The context is a child of the server's. It is done when the body of the response has ended or is dropped, when the deadline passes, and when
-/// the server's is done; see [the module](super) for the causes, and for what is answered at the deadline.
+/// the server's is done; see [the module](super) for the causes, and for what is answered at the deadline. If the request has one already, as from
+/// another layer around this one, it is a child of that too, and has its values.
 ///
 /// The handler is dropped at the deadline and when the client goes, as axum and hyper do; what it has started is told by the context.
 ///
@@ -37,7 +38,8 @@ use tower_layer::Layer;
 ///
 /// # Cost
 ///
-/// A child context and its guard, and a value in the request's extensions; with a deadline, an entry of the timer and a reading of the clock at each poll.
+/// A child context and its guard, and a value in the request's extensions, which is the only allocation; with a deadline, an entry of the timer and a
+/// reading of the clock at each poll.
 #[derive(Clone)]
 #[must_use = "a layer does nothing unless it is put around a service"]
 pub struct ContextLayer {
@@ -53,10 +55,15 @@ impl ContextLayer {
     }
 
     /// Each request is a task of this group, from the call to the end of its context, and its context is below the
-    /// group's. So [`Group::shutdown`](crate::Group::shutdown) waits for it. A group that is closed or full takes none: 503, or gRPC's 14.
+    /// group's, whose values it has; it is done too when that of [`new`](Self::new) is. So [`Group::shutdown`](crate::Group::shutdown) waits for
+    /// it. A group that is closed or full takes none: 503, or gRPC's 14.
     #[track_caller]
     pub fn in_group(mut self, group: &Spawner) -> ContextLayer {
-        self.settings.ctx = group.context().clone();
+        let (own, ctx) = (&self.settings.ctx, group.context());
+        self.settings.ctx = match own.can_be_done() && !own.is_done_with(ctx) {
+            true => Context::any_of([ctx, own]),
+            false => ctx.clone(),
+        };
         self.settings.group = Some((group.clone(), Location::caller()));
         self
     }

@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::Pin;
 use core::task;
-use http::Method;
+use http::{Method, Request, Version};
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,17 +33,21 @@ pub(super) struct Lifetime {
     /// The response will have no body, for the request was a HEAD.
     pub(super) is_head: bool,
     pub(super) is_connect: bool,
+    /// Nobody asks for more of a body than its length says: HTTP/1.
+    pub(super) ends_by_length: bool,
+    /// How it has gone if it is dropped now.
     ending: Ending,
 }
 
 impl Lifetime {
-    pub(super) fn new(
+    pub(super) fn new<B>(
         (ctx, guard): (Context, CancelGuard),
         upgrade: Option<UpgradeGuard>,
         shared: Arc<Shared>,
         protocol: Protocol,
-        method: &Method,
+        request: &Request<B>,
     ) -> Lifetime {
+        let method = request.method();
         Lifetime {
             guards: Some(Guards {
                 request: guard,
@@ -55,6 +59,7 @@ impl Lifetime {
             protocol,
             is_head: method == Method::HEAD,
             is_connect: method == Method::CONNECT,
+            ends_by_length: request.version() < Version::HTTP_2,
             ending: Ending::ClientGone,
         }
     }
@@ -78,10 +83,29 @@ impl Lifetime {
 
     /// Whether the deadline has passed; the task is woken when it does.
     pub(super) fn poll_past(&mut self, cx: &mut task::Context<'_>) -> bool {
+        if !self.context().may_have_deadline() {
+            return false;
+        }
         // Only to be woken. A cancel from above tells the handler, and drops nothing, also where it was another's deadline: as
         // that of a group's `shutdown`.
-        let _ = Pin::new(&mut self.done).poll(cx);
+        if Pin::new(&mut self.done).poll(cx).is_ready() && !self.is_past() {
+            self.wait_on(cx);
+        }
         self.is_past()
+    }
+
+    /// The context is done, for it was cancelled from above, and wakes nobody any more. Its deadline still holds for who goes on: from here on
+    /// another context has it, below nobody.
+    #[cold]
+    fn wait_on(&mut self, cx: &mut task::Context<'_>) {
+        let ctx = self.done.context();
+        let (Some(deadline), Some(guards)) = (ctx.deadline(), &mut self.guards) else {
+            return;
+        };
+        let (ctx, guard) = ctx.without_cancel().with_deadline(deadline);
+        guards.request = guard;
+        self.done = ctx.done_owned();
+        let _ = Pin::new(&mut self.done).poll(cx);
     }
 
     pub(super) fn is_upgrade(&self) -> bool {
@@ -98,6 +122,11 @@ impl Lifetime {
 
     pub(super) fn end(mut self, ending: Ending) {
         self.ending = ending;
+    }
+
+    /// All of the response is taken, but for trailers perhaps: whoever drops it now has had enough.
+    pub(super) fn is_enough(&mut self) {
+        self.ending = Ending::Completed;
     }
 }
 

@@ -24,7 +24,8 @@ use tower_service::Service;
 /// [reserve](Self::reserve), is rounded up and written into the header, unless an earlier one is there. If no time is left, nothing is sent. Headers
 /// that [`ContextLayer::carry`](super::ContextLayer::carry) has kept go along, where the request has none of the name.
 ///
-/// When the context is done, the call and the response's body end with its [`Cause`] as the error; if this is gRPC, with `grpc-status` 4 or 1.
+/// When the context is done, the call and the response's body end with its [`Cause`] as the error; if this is gRPC, with `grpc-status` 4 or 1. A
+/// response, or the last frame of its body, that is ready then is not lost.
 /// What comes back as an error, a reset, a 504 with `x-deadline-expired` or a CANCELLED after our own deadline, or after that which was
 /// sent, *is* that deadline: whoever noticed it first, the clock decides.
 ///
@@ -174,7 +175,15 @@ struct Call {
 }
 
 impl Call {
-    /// Why the context is done, if its deadline has passed by our own clock.
+    /// Why the context is done, if it is.
+    fn done(&self) -> Option<Cause> {
+        match self.done.context().is_done() {
+            true => self.done.context().cause(),
+            false => self.past(),
+        }
+    }
+
+    /// The same, if its deadline has passed by our own clock.
     fn past(&self) -> Option<Cause> {
         let ctx = self.done.context();
         let is_past = ctx.deadline().is_some_and(|at| at <= ctx.now());
@@ -322,35 +331,39 @@ where
         cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let mut this = self.project();
-        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
+        let Some(mut inner) = this.inner.as_mut().as_pin_mut() else {
             return Poll::Ready(None);
         };
-        // The context first: a body that always has a next frame would have no end.
-        let mut cause = this.call.as_ref().and_then(Call::past);
-        if cause.is_none() {
-            match inner.poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => match frame.into_trailers() {
-                    Ok(mut trailers) => {
-                        let over = this.call.as_ref().and_then(Call::over);
-                        if over.is_some() && is_cancelled(&trailers) {
-                            trailers.insert(GRPC_STATUS, HeaderValue::from_static("4"));
-                        }
-                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        let mut cause = this.call.as_ref().and_then(Call::done);
+        match inner.as_mut().poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => match frame.into_trailers() {
+                Ok(mut trailers) => {
+                    let over = this.call.as_ref().and_then(Call::over);
+                    if over.is_some() && is_cancelled(&trailers) {
+                        trailers.insert(GRPC_STATUS, HeaderValue::from_static("4"));
                     }
-                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
-                },
-                Poll::Ready(None) => {
-                    this.inner.set(None);
-                    return Poll::Ready(None);
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }
-                Poll::Ready(Some(Err(error))) => {
-                    cause = this.call.as_ref().and_then(Call::over);
-                    if cause.is_none() {
-                        return Poll::Ready(Some(Err(error.into())));
-                    }
+                // A body that always has a next frame would have no end.
+                Err(frame) if cause.is_none() || inner.is_end_stream() => {
+                    return Poll::Ready(Some(Ok(frame)));
                 }
-                Poll::Pending => cause = this.call.as_mut().and_then(|call| call.poll_done(cx)),
+                Err(_) => {}
+            },
+            Poll::Ready(None) => {
+                this.inner.set(None);
+                return Poll::Ready(None);
             }
+            Poll::Ready(Some(Err(error))) => {
+                cause = cause.or_else(|| this.call.as_ref().and_then(Call::over));
+                if cause.is_none() {
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+            }
+            Poll::Pending if cause.is_none() => {
+                cause = this.call.as_mut().and_then(|call| call.poll_done(cx));
+            }
+            Poll::Pending => {}
         }
         let Some(cause) = cause else {
             return Poll::Pending;

@@ -46,7 +46,7 @@ pub(super) struct Begun {
     pub(super) lifetime: Lifetime,
     pub(super) member: Option<Member>,
     /// The context above the request's, if it is not the server's.
-    pub(super) with_values: Option<Context>,
+    pub(super) above: Option<Context>,
 }
 
 impl Settings {
@@ -128,34 +128,56 @@ impl Settings {
                 Some(member)
             }
         };
-        let carried = match self.carry.is_empty() {
-            true => None,
-            false => Carried::of(&self.carry, request.headers()),
-        };
-        let with_values = carried.map(|carried| self.ctx.with_value(carried));
-        let base = with_values.as_ref().unwrap_or(&self.ctx);
+        let mut above = request
+            .extensions()
+            .get()
+            .and_then(|of| self.below_both(of));
+        if !self.carry.is_empty() {
+            if let Some(carried) = Carried::of(&self.carry, request.headers()) {
+                above = Some(above.as_ref().unwrap_or(&self.ctx).with_value(carried));
+            }
+        }
+        let base = above.as_ref().unwrap_or(&self.ctx);
         // What the clock cannot express is no deadline.
-        let timeout = self.timeout(said);
-        let deadline = now
-            .zip(timeout)
-            .and_then(|(now, time)| now.checked_add(time));
-        let (ctx, guard) = match deadline {
-            Some(deadline) => base.with_deadline(deadline),
+        let pair = match now.zip(self.timeout(said)) {
+            Some((now, timeout)) => base.with_timeout_from(now, timeout),
             None => base.with_cancel(),
         };
-        let method = request.method();
-        let upgrades = *method == Method::CONNECT || request.headers().contains_key(UPGRADE);
+        let upgrades =
+            *request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
         let upgrade = upgrades.then(|| UpgradeGuard::new(self.shared.clone()));
         let shared = self.shared.clone();
-        let pair = (ctx, guard);
-        let lifetime = Lifetime::new(pair, upgrade.clone(), shared, protocol, method);
+        let lifetime = Lifetime::new(pair, upgrade.clone(), shared, protocol, request);
         if let Some(upgrade) = upgrade {
             request.extensions_mut().insert(upgrade);
         }
         Ok(Begun {
             lifetime,
             member,
-            with_values,
+            above,
         })
+    }
+
+    /// Of a request that has a context already, as that of a layer around this one.
+    #[cold]
+    fn below_both(&self, request: &Context) -> Option<Context> {
+        if !request.can_be_done() {
+            return None;
+        }
+        Some(
+            match self.ctx.can_be_done() && !request.is_done_with(&self.ctx) {
+                true => Context::any_of([request, &self.ctx]),
+                false => request.clone(),
+            },
+        )
+    }
+
+    /// With the values of what is above the request's context, but done with the server's only.
+    pub(super) fn detached(&self, above: Option<Context>) -> Context {
+        match above {
+            None => self.ctx.clone(),
+            Some(above) if above.is_done_with(&self.ctx) => above,
+            Some(above) => Context::any_of([&above.without_cancel(), &self.ctx]),
+        }
     }
 }

@@ -89,8 +89,7 @@ impl ContextLayer {
     ///
     /// # Cost
     ///
-    /// Beyond that of the layer: two allocations and what a task costs to spawn; another one for the answer. `Cooperative` has about 14 more for
-    /// the grace.
+    /// Beyond that of the layer: four allocations and what a task costs to spawn. `Cooperative` has 16 more for the grace.
     #[track_caller]
     pub fn spawned(
         self,
@@ -164,7 +163,7 @@ where
         let Begun {
             lifetime,
             member,
-            with_values,
+            above,
         } = begun;
         let Some(member) = member else {
             unreachable!("a layer that spawns has a group");
@@ -177,8 +176,7 @@ where
                 (ctx, (Some(over), None))
             }
             Mode::Detached => {
-                let base = with_values.as_ref().unwrap_or(layer.group.context());
-                let (ctx, guard) = base.with_cancel();
+                let (ctx, guard) = layer.settings.detached(above).with_cancel();
                 let guard = HandlerGuard::new(guard, shared.clone());
                 (ctx, (None, Some(guard)))
             }

@@ -43,6 +43,17 @@ pub fn raise_descriptors() -> u64 {
     }
 }
 
+/// No more than so many, from here on.
+pub fn limit_descriptors(most: u64) {
+    // SAFETY: the struct is there, and is written before it is read.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        limit.rlim_cur = most.min(limit.rlim_max);
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+    }
+}
+
 /// A process, and what it says. It is killed when this goes.
 pub struct Process {
     child: Child,

@@ -179,6 +179,12 @@ fn connections_without_a_request_are_nobody() {
     let silent = server.connect();
     let mut preface = server.connect();
     preface.write_all(b"PRI * HTTP/2.0\r\n").unwrap();
+    // All of it, and no settings.
+    let mut greeted = server.connect();
+    greeted
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .unwrap();
+    greeted.read_exact(&mut [0; 9]).unwrap();
     let mut half = server.connect();
     half.write_all(b"GET /deaf/9 HTTP/1.1\r\nHo").unwrap();
     let mut kept = server.request("/quick/1", "");
@@ -196,7 +202,88 @@ fn connections_without_a_request_are_nobody() {
             Some(143)
         }
     );
-    drop((silent, preface, half, kept));
+    drop((silent, preface, greeted, half, kept));
+}
+
+/// It cannot accept any more, for it has no descriptors left, and ends all the same.
+#[test]
+fn an_end_without_descriptors() {
+    let mut server = server(&["descriptors=40", "graceful=30000"]);
+    let slow = server.begin("/slow/300");
+    // More than there are: the system takes them, and the server cannot.
+    let streams: Vec<_> = (0..60)
+        .map(|n| server.request(&format!("/quick/{n}"), ""))
+        .collect();
+    for _ in 0..10 {
+        server.wait_for("started /quick/");
+    }
+    server.signal(TERM);
+    let ended = server.ended_within(millis(30_000));
+    assert_eq!(
+        (ended.code, ended.stuck()),
+        (Some(0), NOBODY.into()),
+        "{ended:?}"
+    );
+    assert_eq!(ended.all("server "), ["ended"]);
+    assert!(rest(slow).ends_with("done"));
+    // Whoever was begun with has its answer; the others were never accepted.
+    let begun = ended.all("started /quick/").len();
+    let whole = streams.into_iter().map(rest);
+    let whole = whole.filter(|answer| answer.ends_with("done")).count();
+    assert_eq!(whole, begun, "{ended:?}");
+    println!("{begun} of 60 were accepted");
+}
+
+/// Clients go on to come while it ends: each has its answer whole, or none at all, and none was begun with that has none.
+#[test]
+fn connections_that_come_while_it_ends() {
+    for signal in [TERM, INT] {
+        let server = server(&["lame_duck=50", "graceful=30000"]);
+        let port = server.port;
+        let clients: Vec<_> = (0..8)
+            .map(|client| {
+                thread::spawn(move || {
+                    let mut answered = Vec::new();
+                    for n in 0.. {
+                        let path = format!("/quick/{}", client * 1_000_000 + n);
+                        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
+                            break;
+                        };
+                        let request =
+                            format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+                        if stream.write_all(request.as_bytes()).is_err() {
+                            continue;
+                        }
+                        let answer = rest(stream);
+                        if answer.ends_with("done") {
+                            answered.push(path);
+                        } else {
+                            assert_eq!(answer, "");
+                        }
+                    }
+                    answered
+                })
+            })
+            .collect();
+        thread::sleep(millis(50));
+        server.signal(signal);
+        let ended = server.ended_within(millis(30_050));
+        assert_eq!(
+            (ended.code, ended.stuck()),
+            (Some(0), NOBODY.into()),
+            "{:?}",
+            ended.all("report ")
+        );
+        let mut answered: Vec<String> = clients
+            .into_iter()
+            .flat_map(|client| client.join().unwrap())
+            .collect();
+        let mut begun = ended.all("started ");
+        answered.sort_unstable();
+        begun.sort_unstable();
+        assert!(!begun.is_empty());
+        assert_eq!(begun, answered);
+    }
 }
 
 /// As many as there may be; up to 10,000.

@@ -66,7 +66,7 @@ pub type Upload = Result<usize, (usize, Code)>;
 
 /// `/test/unary`, `/test/server`, `/test/client`, `/test/bidi`.
 ///
-/// A unary message "wait" is answered when its context is done; what says how much time is left, as anything
+/// A unary message "wait" is never answered, "polite" when its context is done; what says how much time is left, as anything
 /// else is. The server's stream never ends; both others read to the end.
 #[derive(Clone)]
 pub struct Test {
@@ -94,6 +94,10 @@ impl Test {
         let said = request.into_inner();
         if said == b"wait" {
             std::future::pending::<()>().await;
+        }
+        if let Some(ctx) = ctx.as_ref().filter(|_| said == b"polite") {
+            ctx.done().await;
+            return Err(Status::unavailable(ctx.cause().unwrap().to_string()));
         }
         if said == b"missing" {
             return Err(Status::not_found("no such thing"));

@@ -203,6 +203,64 @@ async fn what_was_sent_counts_as_our_deadline() {
     assert_eq!(answer.headers()["grpc-status"], "1");
 }
 
+/// However the context ends, a body that always has a next frame ends with it; and what is the last one is not lost.
+#[tokio::test]
+async fn a_body_ends_with_the_context_unless_it_has_its_last_frame() {
+    use hyper::body::{Bytes, Frame};
+    use servers::Stream;
+    use std::task::Poll;
+
+    for grpc in [false, true] {
+        for by_deadline in [false, true] {
+            let client = PropagateLayer::new(DeadlineHeader::GRPC).layer(service_fn(
+                |_: Request<Body>| async {
+                    let always = Stream(|_: &mut std::task::Context<'_>| {
+                        Poll::Ready(Some(Ok::<_, Infallible>(Frame::data(Bytes::from("x")))))
+                    });
+                    Ok::<_, BoxError>(Response::new(http_body_util::StreamBody::new(always)))
+                },
+            ));
+            let (ctx, guard) = Context::background().with_timeout(millis(match by_deadline {
+                true => 100,
+                false => 3_600_000,
+            }));
+            let request = if grpc { grpc_under(&ctx) } else { under(&ctx) };
+            let mut body = client.oneshot(request).await.unwrap().into_body();
+            body.frame().await.unwrap().unwrap();
+            if by_deadline {
+                ctx.done().await;
+            } else {
+                guard.cancel();
+            }
+            let end = body.frame().await.unwrap();
+            match (grpc, by_deadline) {
+                (true, _) => {
+                    let trailers = end.unwrap().into_trailers().unwrap();
+                    assert_eq!(trailers["grpc-status"], if by_deadline { "4" } else { "1" });
+                }
+                (false, true) => assert_eq!(
+                    kind(&end.unwrap_err()),
+                    Some(ContextError::DeadlineExceeded)
+                ),
+                (false, false) => {
+                    assert_eq!(kind(&end.unwrap_err()), Some(ContextError::Cancelled));
+                }
+            }
+            assert!(body.frame().await.is_none());
+        }
+    }
+
+    let client =
+        PropagateLayer::new(DeadlineHeader::GRPC).layer(service_fn(|_: Request<Body>| async {
+            Ok::<_, BoxError>(Response::new(Body::from("whole")))
+        }));
+    let (ctx, guard) = Context::background().with_cancel();
+    let answer = client.oneshot(under(&ctx)).await.unwrap();
+    guard.cancel();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "whole");
+}
+
 /// Three hops: the time only shrinks, and the reserve of each is kept.
 #[tokio::test]
 async fn the_budget_shrinks_from_hop_to_hop() {

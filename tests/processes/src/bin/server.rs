@@ -1,6 +1,6 @@
 //! A server of handlers good and bad. It prints `listening PORT`, `started PATH` for each request, and its report.
 //!
-//!     server [lame_duck=MS] [graceful=MS] [cancelled=MS] [dropped=MS] [end_at=N] [current_thread] [start=MS]
+//!     server [lame_duck=MS] [graceful=MS] [cancelled=MS] [dropped=MS] [end_at=N] [current_thread] [start=MS] [descriptors=N]
 
 use axum::body::Body;
 use axum::extract::ws::{Message, WebSocketUpgrade};
@@ -16,7 +16,7 @@ use cancel_tree::integrations::tower::{ContextLayer, UpgradeGuard};
 use cancel_tree::Context;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
-use processes::{raise_descriptors, say};
+use processes::{limit_descriptors, raise_descriptors, say};
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +35,10 @@ fn bound(name: &str, default: u64) -> Duration {
 }
 
 fn main() {
-    raise_descriptors();
+    match arg("descriptors") {
+        Some(most) => limit_descriptors(most),
+        None => _ = raise_descriptors(),
+    }
     let signals = Signals::new().end_at(arg("end_at").unwrap_or(3) as u8);
     let signals = signals.install(&Context::background()).unwrap();
     let serve = Serve::new(&Context::background())

@@ -1,0 +1,761 @@
+//! When a request's context ends, and by what: the corners.
+
+use axum::body::Body;
+use axum::http::{header, Request, Response, StatusCode, Version};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use cancel_tree::integrations::tower::{
+    ClientGone, Completed, ContextBody, ContextLayer, DeadlineHeader, DeadlineReached,
+    HandlerFailed, Shutdown, UpgradeGuard,
+};
+use cancel_tree::{Cause, Context, ContextError, Group, Panicked};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::body::{Body as _, Bytes, Frame, SizeHint};
+use hyper::http::{HeaderMap, Method};
+use servers::{exchange, patience, serve, soon, Stream};
+use std::convert::Infallible;
+use std::future::{pending, poll_fn, ready, Future};
+use std::pin::{pin, Pin};
+use std::task::{self, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tower::{service_fn, BoxError, Layer, Service, ServiceExt};
+
+fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn background() -> ContextLayer {
+    ContextLayer::new(&Context::background())
+}
+
+fn request() -> Request<Body> {
+    Request::new(Body::empty())
+}
+
+fn context<B>(request: &Request<B>) -> Context {
+    request.extensions().get::<Context>().unwrap().clone()
+}
+
+fn is<T: std::error::Error + 'static>(ctx: &Context) -> bool {
+    ctx.cause()
+        .is_some_and(|cause| cause.downcast_ref::<T>().is_some())
+}
+
+/// Polls once, and it is not ready.
+fn is_pending<F: Future>(future: Pin<&mut F>) -> bool {
+    let mut cx = task::Context::from_waker(task::Waker::noop());
+    future.poll(&mut cx).is_pending()
+}
+
+/// The response of a service that answers `body`, and its context.
+async fn answered<B>(
+    layer: &ContextLayer,
+    request: Request<Body>,
+    response: Response<B>,
+) -> (Response<ContextBody<B>>, Context)
+where
+    B: hyper::body::Body + Send + 'static,
+{
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let mut response = Some(response);
+    let service = service_fn(move |request: Request<Body>| {
+        sender.send(context(&request)).unwrap();
+        ready(Ok::<_, Infallible>(response.take().unwrap()))
+    });
+    let response = layer.layer(service).oneshot(request).await.unwrap();
+    (response, seen.recv().await.unwrap())
+}
+
+async fn held_until_past(ctx: Context) {
+    // The thread is held, so that one poll finds the deadline past and all of this ready.
+    poll_fn(|_| {
+        while !ctx.remaining().unwrap().is_zero() {
+            std::thread::sleep(millis(1));
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// The server's end tells a handler, and takes nothing from it; nor does it give it more time than it had.
+#[tokio::test]
+async fn a_cancel_from_above_does_not_take_the_deadline_away() {
+    let never = service_fn(|_: Request<Body>| pending::<Result<Response<Body>, Infallible>>());
+    for in_group in [false, true] {
+        let (server, end) = Context::background().with_cancel();
+        let group = Group::new(&server);
+        let mut layer = ContextLayer::new(&server).max(millis(100));
+        if in_group {
+            layer = layer.in_group(&group);
+        }
+        let counts = layer.clone();
+        let all = [
+            layer.layer(never).boxed_clone(),
+            layer
+                .clone()
+                .cooperative(&group, Duration::from_secs(3600))
+                .layer(never)
+                .boxed_clone(),
+            layer.clone().detached(&group).layer(never).boxed_clone(),
+        ];
+        let calls: Vec<_> = all
+            .map(|service| tokio::spawn(service.oneshot(request())))
+            .into();
+        while counts.counts().received < 3 {
+            tokio::time::sleep(millis(1)).await;
+        }
+        end.cancel_with(Shutdown);
+        for call in calls {
+            let answer = soon(call).await.unwrap().unwrap();
+            assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);
+        }
+        assert_eq!(counts.counts().cut_by_deadline, 3);
+    }
+
+    // In the middle of a body too.
+    let (server, end) = Context::background().with_cancel();
+    let layer = ContextLayer::new(&server).max(millis(100));
+    type Next = Option<Result<Frame<Bytes>, Infallible>>;
+    let body = Stream(|_: &mut task::Context<'_>| Poll::<Next>::Pending);
+    let response = Response::new(StreamBody::new(body));
+    let (response, ctx) = answered(&layer, request(), response).await;
+    let mut body = response.into_body();
+    assert!(is_pending(pin!(body.frame())));
+    end.cancel_with(Shutdown);
+    let error = soon(body.frame()).await.unwrap().unwrap_err();
+    assert!(error.is::<DeadlineReached>());
+    assert!(is::<Shutdown>(&ctx));
+    assert!(body.frame().await.is_none());
+}
+
+/// As for heads: what is there, and is all that was missing, is not thrown away.
+#[tokio::test]
+async fn a_last_frame_or_an_end_that_is_ready_at_the_deadline_is_taken() {
+    for mode in ["none", "cooperative", "detached"] {
+        let group = Group::new(&Context::background());
+        let (sender, mut seen) = mpsc::unbounded_channel();
+        let handler = service_fn(move |request: Request<Body>| {
+            let sender = sender.clone();
+            async move {
+                let ctx = context(&request);
+                // Of a detached handler, it is the answer that has a deadline, and not the context.
+                match ctx.deadline() {
+                    Some(_) => held_until_past(ctx.clone()).await,
+                    None => std::thread::sleep(millis(80)),
+                }
+                sender.send(ctx).unwrap();
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("hello"))))
+            }
+        });
+        let layer = background().max(millis(50));
+        let counts = layer.clone();
+        let answer: Result<Response<ContextBody<Full<Bytes>>>, Infallible> = match mode {
+            "none" => layer.layer(handler).oneshot(request()).await,
+            // It is there when it is asked for.
+            "cooperative" => {
+                let mut service = layer.cooperative(&group, patience()).layer(handler);
+                let call = service.call(request());
+                drop(soon(seen.recv()).await.unwrap());
+                tokio::time::sleep(millis(30)).await;
+                call.await
+            }
+            _ => {
+                let mut service = layer.detached(&group).layer(handler);
+                let call = service.call(request());
+                drop(soon(seen.recv()).await.unwrap());
+                tokio::time::sleep(millis(30)).await;
+                call.await
+            }
+        };
+        let answer = answer.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{mode}");
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "hello", "{mode}");
+        assert_eq!(counts.counts().cut_by_deadline, 0, "{mode}");
+    }
+
+    // The end of a stream; but no frame that is not the last.
+    let mut frames = vec![None, Some("b"), Some("a")];
+    let layer = background().max(millis(30));
+    let body = Stream(move |_: &mut task::Context<'_>| {
+        let frame = frames.pop().unwrap();
+        Poll::Ready(frame.map(|frame| Ok::<_, Infallible>(Frame::data(Bytes::from(frame)))))
+    });
+    let (answer, ctx) = answered(&layer, request(), Response::new(StreamBody::new(body))).await;
+    let mut body = answer.into_body();
+    for frame in ["a", "b"] {
+        let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(data, frame);
+    }
+    held_until_past(ctx.clone()).await;
+    assert!(body.frame().await.is_none());
+    assert_eq!(layer.counts().cut_by_deadline, 0);
+}
+
+/// Trailers that are made when all data is there, by a future.
+fn with_trailers(
+    body: Full<Bytes>,
+    trailers: impl Future<Output = Option<Result<HeaderMap, Infallible>>> + Send + 'static,
+) -> impl hyper::body::Body<Data = Bytes, Error = Infallible> + Send + 'static {
+    body.with_trailers(Box::pin(trailers))
+}
+
+/// Over HTTP/2 a body that has no data left may have trailers, which are made under the context.
+#[tokio::test]
+async fn trailers_after_a_known_length_are_under_the_context() {
+    let layer = background().max(patience());
+    for (version, text) in [
+        (Version::HTTP_11, "hello"),
+        (Version::HTTP_2, "hello"),
+        (Version::HTTP_2, ""),
+    ] {
+        let (tell, told) = tokio::sync::oneshot::channel::<Context>();
+        let body = with_trailers(Full::new(Bytes::from(text)), async {
+            let ctx = told.await.unwrap();
+            Some(Ok(match ctx.is_done() {
+                true => HeaderMap::new(),
+                false => HeaderMap::from_iter([(header::ETAG, "x".parse().unwrap())]),
+            }))
+        });
+        let mut request = request();
+        *request.version_mut() = version;
+        let (response, ctx) = answered(&layer, request, Response::new(body)).await;
+        let mut body = response.into_body();
+        if !text.is_empty() {
+            assert!(!ctx.is_done());
+            let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(data, text);
+        }
+        // hyper asks for nothing more in HTTP/1.
+        assert_eq!(is::<Completed>(&ctx), version == Version::HTTP_11);
+        tell.send(ctx.clone()).unwrap();
+        let trailers = loop {
+            let frame = body.frame().await.unwrap().unwrap();
+            if let Ok(trailers) = frame.into_trailers() {
+                break trailers;
+            }
+        };
+        assert_eq!(trailers.len(), usize::from(version == Version::HTTP_2));
+        assert!(is::<Completed>(&ctx));
+        assert!(body.frame().await.is_none());
+    }
+
+    // Whoever drops it when it has all data has had enough; before that it is gone.
+    for (takes, cause) in [
+        (true, "the response is complete"),
+        (false, "the client is gone"),
+    ] {
+        let body = with_trailers(Full::new(Bytes::from("hello")), pending());
+        let mut request = request();
+        *request.version_mut() = Version::HTTP_2;
+        let (response, ctx) = answered(&layer, request, Response::new(body)).await;
+        let mut body = response.into_body();
+        if takes {
+            body.frame().await.unwrap().unwrap();
+        }
+        drop(body);
+        assert_eq!(ctx.cause().unwrap().to_string(), cause);
+    }
+
+    // Trailers that do not come are cut at the deadline.
+    let body = with_trailers(Full::new(Bytes::from("hello")), pending());
+    let mut request = request();
+    *request.version_mut() = Version::HTTP_2;
+    let layer = background().max(millis(30));
+    let (response, ctx) = answered(&layer, request, Response::new(body)).await;
+    let mut body = response.into_body();
+    soon(body.frame()).await.unwrap().unwrap();
+    let error = soon(body.frame()).await.unwrap().unwrap_err();
+    assert!(error.is::<DeadlineReached>());
+    assert!(ctx.cause().unwrap() == ContextError::DeadlineExceeded);
+}
+
+/// A body that never says that it has ended, and has no frame either.
+struct Silent(SizeHint);
+
+impl hyper::body::Body for Silent {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.clone()
+    }
+}
+
+#[tokio::test]
+async fn responses_without_a_body_end_with_their_heads() {
+    let silent = || Silent(SizeHint::default());
+    for (method, status, length) in [
+        ("GET", 204, None),
+        ("GET", 304, None),
+        ("GET", 304, Some("5")),
+        ("GET", 100, None),
+        // Nobody has asked for an upgrade.
+        ("GET", 101, None),
+        ("HEAD", 200, None),
+        ("HEAD", 200, Some("5")),
+        ("HEAD", 404, None),
+        ("GET", 200, Some("0")),
+        ("POST", 500, Some("000")),
+    ] {
+        let mut request = request();
+        *request.method_mut() = method.parse().unwrap();
+        let mut response = Response::new(silent());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        if let Some(length) = length {
+            let length = length.parse().unwrap();
+            response
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, length);
+        }
+        let (answer, ctx) = answered(&background(), request, response).await;
+        assert!(is::<Completed>(&ctx), "{method} {status} {length:?}");
+        drop(answer);
+    }
+    let exact = Silent(SizeHint::with_exact(0));
+    let (_answer, ctx) = answered(&background(), request(), Response::new(exact)).await;
+    assert!(is::<Completed>(&ctx));
+    // What is no length, or more than there is, says nothing.
+    for length in ["", "-0", "0,0", "0x0", "99999999999999999999999999", "5"] {
+        let mut response = Response::new(silent());
+        let length = length.parse().unwrap();
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, length);
+        let (answer, ctx) = answered(&background(), request(), response).await;
+        assert!(!ctx.is_done());
+        drop(answer);
+        assert!(is::<ClientGone>(&ctx));
+    }
+}
+
+/// hyper over HTTP/2 has no eye on lengths: it asks until the body says that it has ended.
+#[tokio::test]
+async fn a_head_over_http2_is_no_way_around_the_deadline() {
+    let layer = background().max(millis(50));
+    let mut request = request();
+    *request.method_mut() = Method::HEAD;
+    *request.version_mut() = Version::HTTP_2;
+    let response = Response::new(Silent(SizeHint::default()));
+    let (answer, ctx) = answered(&layer, request, response).await;
+    let error = soon(answer.into_body().frame()).await.unwrap().unwrap_err();
+    assert!(error.is::<DeadlineReached>());
+    assert!(ctx.is_done());
+}
+
+/// In each state; the counters say so once.
+#[tokio::test]
+async fn dropping_what_was_not_taken_whole() {
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let service = service_fn(move |request: Request<Body>| {
+        sender.send(context(&request)).unwrap();
+        async move {
+            if request.uri().path() == "/wait" {
+                pending::<()>().await;
+            }
+            let mut frames = 2;
+            let body = Stream(move |_: &mut task::Context<'_>| {
+                frames -= 1;
+                Poll::Ready(
+                    (frames >= 0).then(|| Ok::<_, Infallible>(Frame::data(Bytes::from("x")))),
+                )
+            });
+            Ok::<_, Infallible>(Response::new(StreamBody::new(body)))
+        }
+    });
+    let group = Group::new(&Context::background());
+    let layer = background().in_group(&group);
+    let mut service = layer.layer(service);
+    let mut gone = 0;
+    for state in ["unpolled", "polled", "head", "frame", "frames", "end"] {
+        let mut request = request();
+        if state == "polled" {
+            *request.uri_mut() = "/wait".parse().unwrap();
+        }
+        let mut call = Box::pin(service.call(request));
+        let ctx = seen.recv().await.unwrap();
+        match state {
+            "unpolled" => {}
+            "polled" => assert!(is_pending(call.as_mut())),
+            _ => {
+                let mut body = call.as_mut().await.unwrap().into_body();
+                let frames = match state {
+                    "head" => 0,
+                    "frame" => 1,
+                    _ => 2,
+                };
+                for _ in 0..frames {
+                    body.frame().await.unwrap().unwrap();
+                }
+                if state == "end" {
+                    assert!(body.frame().await.is_none());
+                    assert!(body.frame().await.is_none());
+                }
+                assert_eq!(group.len(), usize::from(state != "end"), "{state}");
+            }
+        }
+        drop(call);
+        match state {
+            "end" => assert!(is::<Completed>(&ctx)),
+            // A stream that was not asked whether there is more: nobody knows that it was the last.
+            _ => {
+                assert!(is::<ClientGone>(&ctx), "{state}");
+                gone += 1;
+            }
+        }
+        assert_eq!(group.len(), 0, "{state}");
+    }
+    let counts = layer.counts();
+    assert_eq!((counts.client_gone, counts.received), (gone, 6));
+    assert_eq!((counts.failed, counts.cut_by_deadline), (0, 0));
+}
+
+/// Panics where it is dropped, but not while another panic is under way.
+struct Fault;
+
+impl Drop for Fault {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("in the drop");
+        }
+    }
+}
+
+/// A body that panics where it is told to.
+struct Faulty(&'static str, #[allow(dead_code)] Option<Fault>);
+
+impl hyper::body::Body for Faulty {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.0 {
+            "frame" => panic!("in the frame"),
+            "late hint" => {
+                self.get_mut().0 = "hint";
+                Poll::Ready(Some(Ok(Frame::data(Bytes::from("x")))))
+            }
+            "end" => Poll::Ready(None),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.0 == "hint" {
+            panic!("in the hint");
+        }
+        SizeHint::default()
+    }
+}
+
+/// Wherever a handler or its body panics: the context ends, the group says so and goes on, and so does the panic.
+#[tokio::test]
+async fn a_panic_anywhere_ends_the_context_and_is_reported() {
+    // Where; what it says; by what the context has ended.
+    let failed = HandlerFailed.to_string();
+    let gone = ClientGone.to_string();
+    let late = ContextError::DeadlineExceeded.to_string();
+    let completed = Completed.to_string();
+    for (place, message, cause) in [
+        ("call", "in the call", &failed),
+        ("poll", "in the poll", &failed),
+        ("drop when ready", "in the drop", &failed),
+        ("drop at the deadline", "in the drop", &late),
+        ("drop when gone", "in the drop", &gone),
+        ("hint", "in the hint", &failed),
+        ("late hint", "in the hint", &failed),
+        ("frame", "in the frame", &failed),
+        ("end", "in the drop", &completed),
+        ("body at the deadline", "in the drop", &late),
+        ("body when gone", "in the drop", &gone),
+    ] {
+        let group = Group::new(&Context::background());
+        let layer = background()
+            .in_group(&group)
+            .max(match place.contains("deadline") {
+                true => millis(20),
+                false => patience(),
+            });
+        let (sender, mut seen) = mpsc::unbounded_channel();
+        let service = service_fn(move |request: Request<Body>| {
+            sender.send(context(&request)).unwrap();
+            assert!(place != "call", "in the call");
+            let fault = place.starts_with("drop").then(|| Fault);
+            async move {
+                let _fault = fault;
+                match place {
+                    "poll" => panic!("in the poll"),
+                    "drop at the deadline" | "drop when gone" => pending().await,
+                    _ => {}
+                }
+                let is_of_body = place == "end" || place.starts_with("body");
+                let body = Faulty(place, is_of_body.then(|| Fault));
+                Ok::<_, Infallible>(Response::new(body))
+            }
+        });
+        let service = layer.layer(service);
+        // A task of its own, as the connection is.
+        let task = tokio::spawn(async move {
+            let mut call = Box::pin(service.oneshot(request()));
+            if place == "drop when gone" {
+                assert!(is_pending(call.as_mut()));
+                return drop(call);
+            }
+            let mut body = call.await.unwrap().into_body();
+            if place != "body when gone" {
+                while let Some(frame) = body.frame().await {
+                    let _ = frame;
+                }
+            }
+        });
+        let error = soon(task).await.unwrap_err();
+        let said = error.into_panic();
+        let said = said.downcast_ref::<&str>().map(|said| said.to_string());
+        assert_eq!(said.as_deref(), Some(message), "{place}");
+        let ctx = seen.recv().await.unwrap();
+        assert_eq!(ctx.cause().unwrap().to_string(), *cause, "{place}");
+        assert!(group.is_empty(), "{place}");
+        let joined = soon(group.join()).await.unwrap_err();
+        let panicked = joined.downcast_ref::<Panicked>();
+        assert_eq!(panicked.unwrap().message, message, "{place}");
+    }
+}
+
+#[tokio::test]
+async fn times_of_nothing_and_times_without_end() {
+    let header = |name: &'static str| hyper::http::HeaderName::from_static(name);
+    let echo = service_fn(|request: Request<Body>| async move {
+        let ctx = context(&request);
+        Ok::<_, Infallible>(Response::new(match ctx.remaining() {
+            None => "none".to_owned(),
+            Some(left) => (left.as_secs() > 1 << 30).to_string(),
+        }))
+    });
+    let ask = async |layer: ContextLayer, name: &'static str, value: &str| {
+        let mut request = request();
+        if !name.is_empty() {
+            request.headers_mut().insert(name, value.parse().unwrap());
+            let grpc = "application/grpc".parse().unwrap();
+            request.headers_mut().insert(header::CONTENT_TYPE, grpc);
+        }
+        let answer = layer.layer(echo).oneshot(request).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(body.to_vec()).unwrap()
+    };
+    let all = || {
+        background().deadline_from([
+            DeadlineHeader::GRPC,
+            DeadlineHeader::millis(header("x-ms")),
+            DeadlineHeader::seconds(header("x-s")),
+        ])
+    };
+    assert_eq!(ask(all(), "", "").await, "none");
+    assert_eq!(ask(all().max(Duration::MAX), "", "").await, "none");
+    assert_eq!(
+        ask(all().default_timeout(Duration::MAX), "", "").await,
+        "none"
+    );
+    assert_eq!(ask(all(), "grpc-timeout", "99999999H").await, "true");
+    let greatest = u64::MAX.to_string();
+    assert_eq!(ask(all(), "x-ms", &greatest).await, "true");
+    assert_eq!(ask(all(), "x-s", &greatest).await, "none");
+    assert_eq!(ask(all(), "x-s", &"9".repeat(4000)).await, "none");
+    assert_eq!(ask(all(), "x-s", &"0".repeat(4000)).await, "");
+
+    // No time at all is the server's own choice: the handler is called, and told.
+    let none = background().max(Duration::ZERO);
+    let told = service_fn(|request: Request<Body>| async move {
+        assert_eq!(
+            context(&request).err(),
+            Some(ContextError::DeadlineExceeded)
+        );
+        if request.uri().path() == "/wait" {
+            pending::<()>().await;
+        }
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("late"))))
+    });
+    let answer = none.layer(told).oneshot(request()).await.unwrap();
+    assert_eq!(
+        answer.into_body().collect().await.unwrap().to_bytes(),
+        "late"
+    );
+    let mut wait = request();
+    *wait.uri_mut() = "/wait".parse().unwrap();
+    let answer = soon(none.layer(told).oneshot(wait)).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);
+}
+
+#[tokio::test]
+async fn a_service_that_cannot_be_ready() {
+    struct Failing;
+    impl Service<Request<Body>> for Failing {
+        type Response = Response<Body>;
+        type Error = &'static str;
+        type Future = std::future::Ready<Result<Response<Body>, &'static str>>;
+        fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), &'static str>> {
+            Poll::Ready(Err("never"))
+        }
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            unreachable!("it is not ready")
+        }
+    }
+    let group = Group::new(&Context::background());
+    let layer = background().in_group(&group);
+    assert_eq!(
+        layer.layer(Failing).oneshot(request()).await.unwrap_err(),
+        "never"
+    );
+    assert_eq!(layer.counts().received, 0);
+    // One that fails when it is called: the context has ended when the error is there.
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let service = service_fn(move |request: Request<Body>| {
+        sender.send(context(&request)).unwrap();
+        async { Err::<Response<Body>, _>("no") }
+    });
+    assert_eq!(
+        layer.layer(service).oneshot(request()).await.unwrap_err(),
+        "no"
+    );
+    assert!(is::<HandlerFailed>(&seen.recv().await.unwrap()));
+    assert_eq!(layer.counts().failed, 1);
+    assert!(group.is_empty());
+}
+
+/// A body that fails: its own error goes on, before the deadline.
+#[tokio::test]
+async fn a_body_that_fails() {
+    let layer = background().max(patience());
+    let body =
+        Stream(|_: &mut task::Context<'_>| Poll::Ready(Some(Err::<Frame<Bytes>, _>("torn"))));
+    let (answer, ctx) = answered(&layer, request(), Response::new(StreamBody::new(body))).await;
+    let error = answer.into_body().frame().await.unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "torn");
+    assert!(is::<HandlerFailed>(&ctx));
+}
+
+/// Nobody is told to go on with an upload that is refused; who is to be handled is, when its body is asked for.
+#[tokio::test]
+async fn expect_continue() {
+    let handler = |Extension(ctx): Extension<Context>, body: Body| async move {
+        let body = ctx.run(body.collect()).await;
+        body.map_or("cut".into(), |body| body.unwrap().to_bytes())
+    };
+    let layer = background().deadline_from([DeadlineHeader::CONNECT]);
+    let to = serve(Router::new().route("/", post(handler)).layer(layer)).await;
+    let head = "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n";
+    let answer = exchange(to, &format!("{head}connect-timeout-ms: 0\r\n\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
+
+    let mut stream = TcpStream::connect(to).await.unwrap();
+    let request = format!("{head}Connection: close\r\nconnect-timeout-ms: 30000\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut go_on = [0; 25];
+    soon(stream.read_exact(&mut go_on)).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"hello").await.unwrap();
+    let mut answer = String::new();
+    soon(stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.ends_with("hello"), "{answer}");
+
+    // It is told to go on, and does not: the deadline is over all the same.
+    let head = head.replace(
+        "\r\nHost",
+        "\r\nconnect-timeout-ms: 60\r\nConnection: close\r\nHost",
+    );
+    let answer = exchange(to, &format!("{head}\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 100"), "{answer}");
+    assert!(
+        answer.contains("HTTP/1.1 504") || answer.ends_with("cut"),
+        "{answer}"
+    );
+}
+
+/// Requests one after the other on one connection: each has its own context, and its own end.
+#[tokio::test]
+async fn pipelined_requests_on_one_connection() {
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let handler = move |Extension(ctx): Extension<Context>| async move {
+        sender.send(ctx).unwrap();
+        "x"
+    };
+    let layer = background();
+    let router = Router::new().route("/", get(handler)).layer(layer.clone());
+    let to = serve(router).await;
+    let one = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let last = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let answers = exchange(to, &format!("{one}{one}{last}")).await;
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 3);
+    for _ in 0..3 {
+        let ctx = soon(seen.recv()).await.unwrap();
+        soon(ctx.done()).await;
+        assert!(is::<Completed>(&ctx));
+    }
+    assert_eq!(layer.counts().received, 3);
+}
+
+/// A 101 whose guard nobody has taken, one whose client has gone before it, and an upgrade that is turned down.
+#[tokio::test]
+async fn upgrades_that_come_to_nothing() {
+    let group = Group::new(&Context::background());
+    let layer = background().in_group(&group);
+    let upgrade = |status: u16| {
+        let mut request = request();
+        request
+            .headers_mut()
+            .insert(header::UPGRADE, "x".parse().unwrap());
+        let mut response = Response::new(Empty::<Bytes>::new());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        (request, response)
+    };
+    for status in [101, 200] {
+        let (request, response) = upgrade(status);
+        let (_answer, ctx) = answered(&layer, request, response).await;
+        assert!(is::<Completed>(&ctx), "{status}");
+        assert!(group.is_empty());
+    }
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let service = service_fn(move |request: Request<Body>| {
+        let guard = request.extensions().get::<UpgradeGuard>().cloned();
+        sender.send((context(&request), guard)).unwrap();
+        pending::<Result<Response<Body>, Infallible>>()
+    });
+    let mut call = Box::pin(layer.layer(service).oneshot(upgrade(101).0));
+    assert!(is_pending(call.as_mut()));
+    let (ctx, guard) = seen.recv().await.unwrap();
+    drop(call);
+    assert!(is::<ClientGone>(&ctx));
+    // The guard has come to mean nothing.
+    drop(guard.unwrap());
+    assert!(group.is_empty());
+    let cause: Cause = ctx.cause().unwrap();
+    assert!(cause.downcast_ref::<ClientGone>().is_some());
+}
+
+/// `Body` of ours says what the inner one says of its length.
+#[tokio::test]
+async fn lengths_are_the_inner_ones() {
+    let (answer, _) = answered(
+        &background(),
+        request(),
+        Response::new(Full::<Bytes>::from("hello")),
+    )
+    .await;
+    let body = answer.into_body();
+    assert_eq!(body.size_hint().exact(), Some(5));
+    assert!(!body.is_end_stream());
+    assert!(ContextBody::<Full<Bytes>>::default().is_end_stream());
+    let _: Result<_, BoxError> = body.collect().await;
+}
