@@ -37,6 +37,8 @@ pub use group::{
     Closed, Full, Group, Member, Named, Outcome, Outcomes, Panicked, Partial, Refused, Report,
     Scope, Spawner, TaskInfo, Tracked, Unfinished,
 };
+#[cfg(feature = "inspect")]
+pub use group::{Progress, SinceCancel, Situation, Work};
 #[cfg(feature = "std")]
 pub use token::StopAndWaitOnDrop;
 pub use token::{
@@ -78,6 +80,11 @@ pub mod parking {
         crate::sync::park::until(None, done);
     }
 }
+
+/// For models: what `inspect` finds by, apart from what stands in it.
+#[cfg(cancel_tree_loom)]
+#[doc(hidden)]
+pub use context::registry::{Key, Number, Registry};
 
 /// For randomised schedules: how much memory the trees have.
 #[cfg(cancel_tree_shuttle)]

@@ -439,6 +439,23 @@ impl Context {
         }
     }
 
+    /// For a thread: what is looked up here, and in what is made of it, is noted.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn watched(self, looks: alloc::sync::Arc<super::Looks>) -> Context {
+        Context {
+            values: self.values.with_looks(looks, self.chain),
+            chain: Chain::none(),
+            ..self
+        }
+    }
+
+    /// Whether it is done, asked by nobody who was told to stop: that is not noted as a look.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn is_cancelled_by_now(&self) -> bool {
+        let token = self.token.as_ref();
+        token.is_some_and(CancellationToken::is_cancelled)
+    }
+
     /// The clock of tests that it is under.
     #[inline]
     pub(crate) fn clock(&self) -> Option<Clock> {
@@ -473,7 +490,12 @@ impl Context {
         let Some(token) = &self.token else {
             return false;
         };
-        token.is_cancelled() || self.has_expired_unseen(token.handle())
+        let is_done = token.is_cancelled() || self.has_expired_unseen(token.handle());
+        #[cfg(feature = "inspect")]
+        if is_done {
+            self.values.note_look();
+        }
+        is_done
     }
 
     /// Returns `true` if the context can be done at all, now or later. [`background`](Self::background),

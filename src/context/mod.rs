@@ -11,7 +11,12 @@ mod foreign;
 mod grace;
 mod guard;
 mod limit;
+#[cfg(feature = "inspect")]
+pub(crate) mod looks;
 mod moving;
+// What has a name stands in it from the feature `inspect` on; its models do without that.
+#[cfg(cancel_tree_loom)]
+pub(crate) mod registry;
 #[cfg(feature = "testing")]
 mod testing;
 mod values;
@@ -21,6 +26,8 @@ pub use done::{CancelledOwned, Done, DoneOwned};
 pub use foreign::{DoneSignal, ForeignContext};
 pub use grace::GraceOver;
 pub use guard::{CancelGuard, Canceller, CauseOnDrop, GuardedContext};
+#[cfg(feature = "inspect")]
+pub(crate) use looks::{Looks, Told};
 pub use moving::{DeadlineGuard, IdleGuard, IdleTimeout};
 #[cfg(feature = "testing")]
 pub use testing::TestClock;

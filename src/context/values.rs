@@ -7,6 +7,8 @@
 
 use super::chain::Chain;
 use super::ForeignContext;
+#[cfg(feature = "inspect")]
+use super::Looks;
 use crate::sync::OfUser;
 use crate::timer::testing::Clock;
 use alloc::boxed::Box;
@@ -33,6 +35,9 @@ pub(super) struct Layer {
     types: usize,
     /// The clock of tests that the context is under.
     clock: Option<Clock>,
+    /// Of the thread that the context was made for.
+    #[cfg(feature = "inspect")]
+    looks: Option<Arc<Looks>>,
     /// Asked last.
     foreign: Option<OfUser<Arc<dyn ForeignContext>>>,
 }
@@ -45,6 +50,10 @@ unsafe impl Sync for Layer {}
 /// The type of a layer that has no value, but a clock.
 #[cfg(feature = "testing")]
 struct OfClock;
+
+/// The type of a layer that has no value, but notes when a thread looks.
+#[cfg(feature = "inspect")]
+struct OfLooks;
 
 /// The type of the bottom layer of a context below a foreign one: it has no value.
 struct Bottom;
@@ -83,6 +92,23 @@ impl Values {
         match *clock {}
     }
 
+    #[cfg(feature = "inspect")]
+    pub(super) fn with_looks(&self, looks: Arc<Looks>, chain: Chain) -> Values {
+        let mut layer = Layer::on(self.clone(), OfLooks, chain);
+        layer.looks = Some(looks);
+        Values(Some(Arc::new(layer)))
+    }
+
+    /// Somebody has looked at a context that has these, and it is done.
+    #[cfg(feature = "inspect")]
+    #[inline]
+    pub(super) fn note_look(&self) {
+        let newest = self.0.as_deref();
+        if let Some(looks) = newest.and_then(|newest| newest.looks.as_deref()) {
+            looks.note();
+        }
+    }
+
     #[inline]
     pub(super) fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.get_by_id(TypeId::of::<T>())?.downcast_ref()
@@ -117,6 +143,8 @@ impl Layer {
                 .as_deref()
                 .and_then(|newest| newest.foreign.clone()),
             clock: before.clock(),
+            #[cfg(feature = "inspect")]
+            looks: before.0.as_deref().and_then(|newest| newest.looks.clone()),
             before,
             table,
             types,

@@ -3,6 +3,7 @@
 use super::limit::{Limit, NoRoom};
 use super::place::{End, Found, Label, Place, Places};
 use super::refused::{Closed, Full};
+use super::report::TaskInfo;
 use super::seats::Seats;
 use super::tally::{Tally, Then};
 use super::task::Panicked;
@@ -411,12 +412,16 @@ impl Body {
         self.places.look().living
     }
 
-    pub(super) fn read<R>(
-        &self,
-        read: impl FnMut(&'static Location<'static>, Option<&Label>) -> R,
-    ) -> alloc::vec::Vec<R> {
+    /// The tasks that are there.
+    pub(super) fn running(&self) -> alloc::vec::Vec<TaskInfo> {
+        #[cfg(feature = "inspect")]
+        let is_done = self.ctx.is_cancelled_by_now();
+        #[cfg(not(feature = "inspect"))]
+        let is_done = false;
         let mut panics = Panics::default();
-        let answer = self.places.read(&mut panics, read);
+        let answer = self.places.read(&mut panics, |from, label| {
+            TaskInfo::of(from, label, is_done)
+        });
         panics.resume();
         answer
     }

@@ -174,7 +174,7 @@ impl Group {
     /// Returns the tasks that are there.
     #[must_use]
     pub fn running(&self) -> Vec<TaskInfo> {
-        self.spawner.body().read(TaskInfo::of)
+        self.spawner.body().running()
     }
 }
 

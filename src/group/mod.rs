@@ -48,6 +48,8 @@ mod group;
 mod limit;
 mod outcomes;
 mod place;
+#[cfg(feature = "inspect")]
+mod probe;
 mod refused;
 mod report;
 mod scope;
@@ -58,6 +60,8 @@ mod task;
 
 pub use group::Group;
 pub use outcomes::{Outcomes, Partial};
+#[cfg(feature = "inspect")]
+pub use probe::{Progress, SinceCancel, Situation, Work};
 pub use refused::{Closed, Full, Refused};
 pub use report::{Report, TaskInfo, Unfinished};
 pub use scope::Scope;

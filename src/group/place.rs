@@ -59,6 +59,8 @@ impl State {
 pub(super) struct Label {
     pub(super) name: Cow<'static, str>,
     pub(super) since: Instant,
+    #[cfg(feature = "inspect")]
+    pub(super) probe: super::probe::Probe,
 }
 
 impl Label {
@@ -66,7 +68,12 @@ impl Label {
     pub(super) fn new(name: Option<Cow<'static, str>>) -> Option<Box<Label>> {
         name.map(|name| {
             let since = Instant::now();
-            Box::new(Label { name, since })
+            Box::new(Label {
+                name,
+                since,
+                #[cfg(feature = "inspect")]
+                probe: super::probe::Probe::new(),
+            })
         })
     }
 }
@@ -381,6 +388,14 @@ impl Place {
         // SAFETY: the task has the label while the place is taken.
         // Relaxed: the task's own, written by its maker.
         unsafe { self.label.load(Relaxed).as_ref() }.map(|label| &*label.name)
+    }
+
+    /// What is noted of the task, if it has a name. By the task.
+    #[cfg(feature = "inspect")]
+    #[inline]
+    pub(super) fn probe(&self) -> Option<&super::probe::Probe> {
+        // SAFETY, Relaxed: as in `name`.
+        unsafe { self.label.load(Relaxed).as_ref() }.map(|label| &label.probe)
     }
 
     pub(super) fn is_limited(&self) -> bool {

@@ -19,15 +19,33 @@ pub struct TaskInfo {
     pub spawned_at: &'static Location<'static>,
     /// Since when it is there, if it has a name.
     pub since: Option<Instant>,
+    /// What it does, if it has a name.
+    #[cfg(feature = "inspect")]
+    pub progress: Option<super::Progress>,
 }
 
 impl TaskInfo {
-    pub(super) fn of(spawned_at: &'static Location<'static>, label: Option<&Label>) -> TaskInfo {
+    /// `is_done`: whether its group is.
+    #[cfg_attr(not(feature = "inspect"), allow(unused_variables))]
+    pub(super) fn of(
+        spawned_at: &'static Location<'static>,
+        label: Option<&Label>,
+        is_done: bool,
+    ) -> TaskInfo {
         TaskInfo {
             name: label.map(|label| label.name.clone().into_owned()),
             spawned_at,
             since: label.map(|label| label.since),
+            #[cfg(feature = "inspect")]
+            progress: label.map(|label| label.probe.progress(is_done)),
         }
+    }
+
+    /// What it does, if it was told to stop, and has a name.
+    #[cfg(feature = "inspect")]
+    #[must_use]
+    pub fn situation(&self) -> Option<super::Situation> {
+        self.progress?.situation()
     }
 }
 
@@ -42,7 +60,12 @@ impl fmt::Display for TaskInfo {
         if let Some(since) = self.since {
             write!(f, ", for {:.1?}", since.elapsed())?;
         }
-        f.write_str(")")
+        f.write_str(")")?;
+        #[cfg(feature = "inspect")]
+        if let Some(progress) = &self.progress {
+            write!(f, ": {progress}")?;
+        }
+        Ok(())
     }
 }
 

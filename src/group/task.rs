@@ -133,6 +133,10 @@ pub struct Tracked<F> {
 
 impl<F> Tracked<F> {
     pub(super) fn new(member: Member, future: F) -> Tracked<F> {
+        #[cfg(feature = "inspect")]
+        if let Some(probe) = member.place().probe() {
+            probe.is_future();
+        }
         Tracked {
             member: Some(member),
             future: ManuallyDrop::new(future),
@@ -150,6 +154,12 @@ impl<F: Future<Output: Outcome>> Future for Tracked<F> {
         let Some(at) = member else {
             return Poll::Ready(());
         };
+        #[cfg(feature = "inspect")]
+        let probe = at.place().probe();
+        #[cfg(feature = "inspect")]
+        if let Some(probe) = probe {
+            probe.begin(at.body().ctx.is_cancelled_by_now());
+        }
         let mut answer = Poll::Pending;
         let panicked = inside(at.place(), || {
             let mut is_there = true;
@@ -173,6 +183,10 @@ impl<F: Future<Output: Outcome>> Future for Tracked<F> {
             later.swallow();
             Some(payload)
         });
+        #[cfg(feature = "inspect")]
+        if let Some(probe) = probe {
+            probe.end();
+        }
         // It is looked at where it lies: to move what was just written in parts costs as much as an RMW.
         match (&panicked, &answer) {
             (None, Poll::Pending) => return Poll::Pending,
@@ -267,11 +281,24 @@ impl Member {
     /// Runs `f` as the task of this place, on this thread, and gives the place up. An error or a panic goes to the group.
     pub fn run<R: Outcome>(self, f: impl FnOnce(Context) -> R) {
         let ctx = self.context();
+        #[cfg(feature = "inspect")]
+        let ctx = self.watched(ctx);
         let result = inside(self.place(), || {
             // AssertUnwindSafe: after a panic nothing of `f` is left.
             catch_unwind(AssertUnwindSafe(|| f(ctx).into_result()))
         });
         self.settle(result);
+    }
+
+    /// The context of a task that has a name, for this thread, which runs it.
+    #[cfg(feature = "inspect")]
+    fn watched(&self, ctx: Context) -> Context {
+        let Some(probe) = self.place().probe() else {
+            return ctx;
+        };
+        let looks = alloc::sync::Arc::new(crate::context::Looks::new());
+        probe.is_thread(looks.clone());
+        ctx.watched(looks)
     }
 
     /// The task is through, and so it went.
