@@ -1,37 +1,12 @@
 //! A deadline that is far away leaves nothing behind until then: memory follows the contexts that live, not
 //! those that were made. One test, for the count is the process's.
 
+mod counting;
+
 use cancel_tree::Context;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
-
-/// Counts the bytes in use, and their peak.
-struct Counting;
-
-static IN_USE: AtomicIsize = AtomicIsize::new(0);
-static PEAK: AtomicIsize = AtomicIsize::new(0);
-
-// SAFETY: the system's allocator does the work.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let bytes = layout.size() as isize;
-        PEAK.fetch_max(IN_USE.fetch_add(bytes, Relaxed) + bytes, Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size() as isize, Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// A node, its extension, and what they cost at most: several times over.
@@ -41,10 +16,7 @@ const ROOM: isize = (2 * 4096 + 2 * 512) * EACH;
 
 /// Fails if the peak during `f` is more than so many contexts' above what was in use before.
 fn takes_at_most(contexts: isize, what: &str, f: impl FnOnce()) {
-    let before = IN_USE.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    f();
-    let peak = PEAK.load(Relaxed) - before;
+    let ((), _, peak) = counting::grows(f);
     println!("{what}: {} KiB at the peak", peak / 1024);
     assert!(peak <= contexts * EACH + ROOM, "{what}: {peak} bytes");
 }

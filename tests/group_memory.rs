@@ -1,49 +1,12 @@
-//! What a group keeps of its tasks, counted by an allocator of this test's own: of one that lives a place and a node, of one
+//! What a group keeps of its tasks, counted: of one that lives a place and a node, of one
 //! that has ended nothing. One test, for the count is the process's.
 
+mod counting;
+
 use cancel_tree::{Context, Group};
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::future::{pending, Future};
 use std::pin::pin;
-use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
 use std::task::{self, Waker};
-
-/// Counts the bytes in use, and their peak.
-struct Counting;
-
-static IN_USE: AtomicIsize = AtomicIsize::new(0);
-static PEAK: AtomicIsize = AtomicIsize::new(0);
-
-// SAFETY: the system's allocator does the work.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let bytes = layout.size() as isize;
-        PEAK.fetch_max(IN_USE.fetch_add(bytes, Relaxed) + bytes, Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size() as isize, Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// How much is in use after `f`, and was at its peak, beyond what was before.
-fn grows<R>(f: impl FnOnce() -> R) -> (R, isize, isize) {
-    let before = IN_USE.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    let answer = f();
-    (
-        answer,
-        IN_USE.load(Relaxed) - before,
-        PEAK.load(Relaxed) - before,
-    )
-}
 
 fn ends_at_once(task: impl Future<Output = ()>) {
     let cx = &mut task::Context::from_waker(Waker::noop());
@@ -68,7 +31,7 @@ fn a_group_keeps_nothing_of_those_that_have_ended() {
     (0..100).for_each(|_| one(&group));
 
     let run = || (0..1_000_000).for_each(|_| one(&group));
-    let ((), left, peak) = grows(run);
+    let ((), left, peak) = counting::grows(run);
     assert_eq!((left, peak), (0, 0), "one after the other");
 
     let waits = |ctx: Context| async move {
@@ -76,7 +39,7 @@ fn a_group_keeps_nothing_of_those_that_have_ended() {
         pending::<()>().await;
     };
     let mut tasks = Vec::with_capacity(LIVING);
-    let ((), living, _) = grows(|| {
+    let ((), living, _) = counting::grows(|| {
         tasks.extend((0..LIVING).map(|_| group.track_with(waits).unwrap()));
     });
     let in_the_task = size_of_val(&tasks[0]) - of_the_future(waits);
@@ -86,7 +49,7 @@ fn a_group_keeps_nothing_of_those_that_have_ended() {
     assert_eq!(group.len(), LIVING);
 
     // As many again take the places of those that are gone.
-    let ((), left, peak) = grows(|| {
+    let ((), left, peak) = counting::grows(|| {
         tasks.clear();
         tasks.extend((0..LIVING).map(|_| group.track_with(waits).unwrap()));
     });

@@ -1,37 +1,14 @@
 //! tokio-util's tokens and our contexts, one below the other; tests/tokio_util/run.sh runs it with other versions of
 //! tokio-util.
 
+mod counting;
+
 use cancel_tree::integrations::tokio_util::tokio_token;
 use cancel_tree::{Context, ContextError};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
 use std::sync::{mpsc, Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
-
-/// Counts the bytes in use.
-struct Counting;
-
-static IN_USE: AtomicIsize = AtomicIsize::new(0);
-
-// SAFETY: the system's allocator does the work.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        IN_USE.fetch_add(layout.size() as isize, Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size() as isize, Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// One test at a time: what is counted is the process's.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -59,10 +36,10 @@ fn leaves_nothing(f: impl Fn()) {
     // What is made once and kept.
     (0..ROUNDS).for_each(|_| f());
     thread::sleep(Duration::from_millis(50));
-    let before = IN_USE.load(Relaxed);
+    let before = counting::in_use();
     (0..ROUNDS).for_each(|_| f());
     // The least that a round could leave is 16 bytes; the test runner has some of its own.
-    let left = || IN_USE.load(Relaxed) - before;
+    let left = || counting::in_use() - before;
     assert!(
         soon(|| left() < ROUNDS * 16),
         "{} bytes are left by {ROUNDS} rounds",

@@ -15,7 +15,6 @@ use crate::sync::{
 use crate::tree::Cause;
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
-use alloc::string::String;
 use core::any::Any;
 use core::panic::Location;
 use core::ptr::{self, NonNull};
@@ -558,15 +557,8 @@ fn keep_first(kept: &AtomicPtr<Cause>, cause: Cause, panics: &mut Panics) {
 
 /// What a panic said, as a cause.
 fn panicked(payload: &(dyn Any + Send), place: &Place) -> Cause {
-    let message = match payload.downcast_ref::<&'static str>() {
-        Some(text) => Cow::Borrowed(*text),
-        None => match payload.downcast_ref::<String>() {
-            Some(text) => Cow::Owned(text.clone()),
-            None => Cow::Borrowed("no text"),
-        },
-    };
     Cause::new(Panicked {
-        message,
+        message: Panicked::text(payload).unwrap_or("no text".into()),
         name: place.name().map(Into::into),
         spawned_at: place.where_from(),
     })

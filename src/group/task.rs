@@ -57,6 +57,16 @@ pub struct Panicked {
     pub spawned_at: Option<&'static Location<'static>>,
 }
 
+impl Panicked {
+    /// What a panic said, if it was a text.
+    pub(crate) fn text(payload: &(dyn Any + Send)) -> Option<Cow<'static, str>> {
+        match payload.downcast_ref::<&'static str>() {
+            Some(text) => Some(Cow::Borrowed(text)),
+            None => payload.downcast_ref::<String>().cloned().map(Cow::Owned),
+        }
+    }
+}
+
 impl fmt::Display for Panicked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a task panicked")?;

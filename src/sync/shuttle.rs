@@ -369,6 +369,8 @@ pub(crate) mod thread {
         usize::from(shuttle::current::me()) + 1
     }
 
+    pub(crate) const NOBODY: usize = 0;
+
     pub(crate) fn me() -> usize {
         number()
     }

@@ -10,8 +10,7 @@
 //! Where to find a free node is a matter of *hints*. A parent's `hint` points at a child: free, if
 //! it is the top of the chain that `link` makes of free nodes; or occupied, then it is
 //! where to look next, going round the list. Hints are written by plain stores, so two threads can lose
-//! each other's; no hint is ever trusted, and what they lose the next look around finds. It looks further if a child was
-//! dropped since the list grew: a hint to an occupied node says when none was (UNTOUCHED).
+//! each other's; no hint is ever trusted, and what they lose the next look around finds.
 
 use super::extension::{AnyOf, Extension};
 use super::room::{self, Room};
@@ -49,23 +48,8 @@ const FEW_CLASS: usize = if SMALL { 0 } else { 2 };
 /// At least so many nodes are looked at before a list grows.
 const LOOK: usize = if SMALL { 2 } else { 8 };
 
-/// So many times as many if a child was dropped since it grew last, for that one's node may be free and lost.
+/// So many times as many where there are shards: several threads make children, and drop each other's, so hints get lost.
 const LOOK_FURTHER: usize = if SMALL { 1 } else { 8 };
-
-/// In a hint: the node is occupied, and no child was dropped since the list grew. (The lower bits stand for other
-/// things where a hint is kept, in `link`.)
-const UNTOUCHED: usize = 8;
-
-const _: () = assert!(align_of::<Node>() > UNTOUCHED);
-
-/// The node that a hint leads to.
-fn node_of(hint: *mut Node) -> *mut Node {
-    hint.map_addr(|a| a & !UNTOUCHED)
-}
-
-fn untouched(node: *mut Node) -> *mut Node {
-    node.map_addr(|a| a | UNTOUCHED)
-}
 
 /// The low bits of `sibling` hold the class of the chunk plus one, in its first node.
 const CLASS_BITS: usize = 15;
@@ -250,7 +234,7 @@ impl Node {
     #[inline]
     pub(super) fn offer_to(&self, parent: &Node) {
         // Acquire: who gets the older hint from us may rely on it being announced (I6), as we may.
-        self.link.set_next(node_of(parent.hint.load(Acquire)));
+        self.link.set_next(parent.hint.load(Acquire));
         // Release: pairs with `claim_hinted`, for the link's sake.
         parent.hint.store(ptr::from_ref(self).cast_mut(), Release);
     }
@@ -268,11 +252,8 @@ impl Node {
     fn claim_hinted(&self, handles: Bits) -> Result<NonNull<Node>, Miss> {
         // Acquire: pairs with the stores of hints; what a hint leads to has been announced, so
         // no canceller can miss it (I6).
-        let hint = self.hint.load(Acquire);
-        match NonNull::new(hint) {
-            Some(node) if hint.addr() & UNTOUCHED == 0 => self.claim(node, handles),
-            _ => Err(Miss::Untouched),
-        }
+        let hint = NonNull::new(self.hint.load(Acquire)).ok_or(Miss::Occupied)?;
+        self.claim(hint, handles)
     }
 
     /// Moves into `node`, a child of this one, if it is free.
@@ -284,11 +265,7 @@ impl Node {
             Ok(()) => {
                 let next = child.link.take_next();
                 // The end of the chain: the next one looks on from here. Release: see `offer_to`.
-                let next = if next.is_null() {
-                    untouched(node.as_ptr())
-                } else {
-                    next
-                };
+                let next = if next.is_null() { node.as_ptr() } else { next };
                 self.hint.store(next, Release);
                 Ok(node)
             }
@@ -302,7 +279,7 @@ impl Node {
         // Acquire, both; the hint first: the head read after it is not older than the chunk that
         // the hint leads to, so every push before that one is behind us, and with it the nodes
         // that the siblings lead to.
-        let mut node = node_of(self.hint.load(Acquire));
+        let mut node = self.hint.load(Acquire);
         let head = self.children.load(Acquire);
         let mut announced = false;
         let mut wrapped = false;
@@ -496,13 +473,9 @@ pub(super) fn shards_of<'a>(first: NonNull<Node>) -> impl Iterator<Item = &'a No
     unsafe { nodes_of(first, SHARD_CLASS) }
 }
 
-/// Why there is no child by a hint.
+/// Why a hint led nowhere.
 enum Miss {
-    /// There was no hint, or one that says that all are occupied.
-    Untouched,
-    /// There are free ones, or have been since the list grew.
     Occupied,
-    /// Another thread was faster.
     Raced,
 }
 
@@ -581,7 +554,7 @@ fn with_handles(handle: Handle, handles: Bits) -> NonNull<Node> {
 fn create_slowly<'a>(
     parent: &'a Node,
     mut home: &'a Node,
-    mut miss: Miss,
+    miss: Miss,
     handles: Bits,
 ) -> NonNull<Node> {
     if matches!(miss, Miss::Raced) {
@@ -590,9 +563,8 @@ fn create_slowly<'a>(
             home = parent.home();
         }
         // The winner has moved the hint on.
-        match home.claim_hinted(handles) {
-            Ok(child) => return child,
-            Err(again) => miss = again,
+        if let Ok(child) = home.claim_hinted(handles) {
+            return child;
         }
     }
     // Acquire: pairs with the push, for the class of the newest chunk.
@@ -605,13 +577,14 @@ fn create_slowly<'a>(
     let mut look_on = ptr::null_mut();
     // As many are looked at as would be made: a list grows only past occupied nodes, and
     // a child pays for one look, or for a few.
-    let looks = LOOK.max(1 << class);
+    let further = if ptr::eq(home, parent) {
+        1
+    } else {
+        LOOK_FURTHER
+    };
+    let looks = further * LOOK.max(1 << class);
     if !newest.is_null() {
-        let further = match miss {
-            Miss::Untouched => 1,
-            Miss::Occupied | Miss::Raced => LOOK_FURTHER,
-        };
-        match home.claim_by_search(further * looks, handles) {
+        match home.claim_by_search(looks, handles) {
             Search::Found(child) => {
                 // A free node that no hint led to: another thread has overwritten the hint.
                 if ptr::eq(home, parent) && thread::contended() {
@@ -620,12 +593,12 @@ fn create_slowly<'a>(
                 return child;
             }
             Search::Cancelled => return refused(parent, handles),
-            Search::Nothing { look_on: node } => look_on = untouched(node),
+            Search::Nothing { look_on: node } => look_on = node,
         }
     }
     // A small list grows first: a thread that lives on the others' nodes would be in their way.
     if class > OWN_CLASSES {
-        match claim_elsewhere(parent, home, LOOK_FURTHER * looks, handles) {
+        match claim_elsewhere(parent, home, looks, handles) {
             Search::Found(child) => return child,
             Search::Cancelled => return refused(parent, handles),
             Search::Nothing { .. } => {}
@@ -640,11 +613,7 @@ fn create_slowly<'a>(
         // who finds them asks the parent first (I6).
         child.word.mark(seen.only(State::DEADLINE));
     } else {
-        let next = if next.is_null() {
-            untouched(last.as_ptr())
-        } else {
-            next
-        };
+        let next = if next.is_null() { last.as_ptr() } else { next };
         // Release: pairs with `claim_hinted`; the announcement above is behind this (I6).
         home.hint.store(next, Release);
     }
@@ -652,28 +621,15 @@ fn create_slowly<'a>(
 }
 
 /// A free node of another thread's shard, or from before there were shards: so a producer and a
-/// consumer of children do not make the tree grow, each on its side. One list is searched, at most `budget` nodes:
-/// the first whose hint shows that a child was dropped since it grew or was searched here.
-fn claim_elsewhere(parent: &Node, home: &Node, mut budget: usize, handles: Bits) -> Search {
-    for other in parent.other_homes(home) {
-        // Relaxed: only compared and stored again.
-        let hint = other.hint.load(Relaxed);
-        match other.claim_hinted(handles) {
-            Ok(child) => return Search::Found(child),
-            Err(Miss::Occupied) if budget > 0 => {}
-            Err(_) => continue,
-        }
-        match other.claim_by_search(mem::take(&mut budget), handles) {
-            // Release: as all stores of hints. A failure only means that there is a better one by now.
-            Search::Nothing { .. } => {
-                let _ = other
-                    .hint
-                    .compare_exchange(hint, untouched(hint), Release, Relaxed);
-            }
-            found => return found,
-        }
-    }
-    Search::Nothing {
-        look_on: ptr::null_mut(),
+/// consumer of children do not make the tree grow, each on its side. Those from before are also searched, at most `looks`
+/// of them, for nobody else does.
+fn claim_elsewhere(parent: &Node, home: &Node, looks: usize, handles: Bits) -> Search {
+    let mut others = parent.other_homes(home);
+    match others.find_map(|other| other.claim_hinted(handles).ok()) {
+        Some(child) => Search::Found(child),
+        None if ptr::eq(home, parent) => Search::Nothing {
+            look_on: ptr::null_mut(),
+        },
+        None => parent.claim_by_search(looks, handles),
     }
 }

@@ -545,10 +545,10 @@ fn rooms_when_full(crowd: &mut Crowd, probe: &Probe, seats: usize) -> usize {
     rooms(&crowd.token)
 }
 
-/// Both rooms are in the ring, and in the end all their seats are found.
-#[test]
-fn first_room_vs_first_room_and_all_are_found() {
-    model(Some(2), || {
+/// Two waiters make a room each, or enter the other's. Both rooms are in the ring, and in the end all their seats are found: those of
+/// `rooms`.
+fn two_rooms_and_all_are_found(crowd: fn(Token, &Probe) -> Crowd, rooms: usize) {
+    model(Some(2), move || {
         let first = Probe::new();
         let probe = Probe::new();
         let mut crowd = crowd(Token::new(), &first);
@@ -556,7 +556,7 @@ fn first_room_vs_first_room_and_all_are_found() {
         let task = spawn(move || waiting(&token, &waker));
         let mine = waiting(&crowd.token, &probe.waker());
         let other = task.join().unwrap();
-        assert_eq!(rooms_when_full(&mut crowd, &probe, 4), 3);
+        assert_eq!(rooms_when_full(&mut crowd, &probe, 4), rooms);
         crowd.token.cancel();
         assert_eq!(probe.woken(), 6);
         drop((mine, other));
@@ -564,20 +564,13 @@ fn first_room_vs_first_room_and_all_are_found() {
 }
 
 #[test]
+fn first_room_vs_first_room_and_all_are_found() {
+    two_rooms_and_all_are_found(crowd, 3);
+}
+
+#[test]
 fn next_room_vs_next_room_and_all_are_found() {
-    model(Some(2), || {
-        let first = Probe::new();
-        let probe = Probe::new();
-        let mut crowd = crowd_with_a_full_room(Token::new(), &first);
-        let (token, waker) = (crowd.token.clone(), probe.waker());
-        let task = spawn(move || waiting(&token, &waker));
-        let mine = waiting(&crowd.token, &probe.waker());
-        let other = task.join().unwrap();
-        assert_eq!(rooms_when_full(&mut crowd, &probe, 4), 4);
-        crowd.token.cancel();
-        assert_eq!(probe.woken(), 6);
-        drop((mine, other));
-    });
+    two_rooms_and_all_are_found(crowd_with_a_full_room, 4);
 }
 
 /// Who leaves says that its room is in the stack: that changes nothing else of its word.

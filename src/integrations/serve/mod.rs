@@ -61,7 +61,6 @@ use crate::sync::{Acquire, AtomicU8, OfUser, Panics, Release};
 use crate::token::CancellationToken;
 use crate::tree::Cause;
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use conduct::Conductor;
@@ -392,10 +391,8 @@ impl fmt::Debug for Server {
 }
 
 fn panicked(payload: &(dyn Any + Send)) -> Panicked {
-    let text = payload.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| payload.downcast_ref::<String>().map(|text| &**text));
     Panicked {
-        message: String::from(text.unwrap_or("not a text")).into(),
+        message: Panicked::text(payload).unwrap_or("not a text".into()),
         name: Some("the server's future".into()),
         spawned_at: None,
     }

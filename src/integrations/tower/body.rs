@@ -1,8 +1,8 @@
 //! The body of a response: the request's context ends with it.
 
 use super::answer::Answer;
-use super::headers::{DeadlineReached, Protocol};
-use super::lifetime::{step, Ending, Lifetime};
+use super::headers::DeadlineReached;
+use super::lifetime::{end, step, Ending, Lifetime};
 use super::BoxError;
 use crate::group::Member;
 use bytes::Buf;
@@ -141,9 +141,7 @@ where
                 }
             }
         }
-        let protocol = this.lifetime.as_ref().map(|lifetime| lifetime.protocol);
-        let protocol = protocol.unwrap_or(Protocol::Http);
-        end(this.lifetime, Ending::Deadline);
+        let protocol = end(this.lifetime, Ending::Deadline);
         this.inner.set(None);
         *this.member = None;
         Poll::Ready(Some(Answer::Expired.last_frame(protocol, DeadlineReached)))
@@ -167,12 +165,6 @@ pub(super) fn is_end_stream<B: Body>(body: &Option<B>) -> bool {
 pub(super) fn size_hint<B: Body>(body: &Option<B>) -> SizeHint {
     let hint = body.as_ref().map(Body::size_hint);
     hint.unwrap_or_else(|| SizeHint::with_exact(0))
-}
-
-fn end(lifetime: &mut Option<Lifetime>, ending: Ending) {
-    if let Some(lifetime) = lifetime.take() {
-        lifetime.end(ending);
-    }
 }
 
 impl<B: Default> Default for ContextBody<B> {

@@ -2,7 +2,7 @@
 
 use super::answer::Answer;
 use super::headers::Protocol;
-use super::lifetime::{step, Ending, Lifetime};
+use super::lifetime::{end, step, Ending, Lifetime};
 use super::ContextBody;
 use crate::group::Member;
 use core::fmt;
@@ -82,9 +82,7 @@ where
                 }))
             }
             Poll::Ready(Err(error)) => {
-                if let Some(lifetime) = this.lifetime.take() {
-                    lifetime.end(Ending::Failed);
-                }
+                end(this.lifetime, Ending::Failed);
                 this.future.set(None);
                 Poll::Ready(Err(error))
             }
@@ -93,13 +91,9 @@ where
                 if !past {
                     return Poll::Pending;
                 }
-                let protocol = this.lifetime.as_ref().map(|at| at.protocol);
-                if let Some(lifetime) = this.lifetime.take() {
-                    lifetime.end(Ending::Deadline);
-                }
+                let protocol = end(this.lifetime, Ending::Deadline);
                 this.future.set(None);
                 drop(this.member.take());
-                let protocol = protocol.unwrap_or(Protocol::Http);
                 let answer = Answer::Expired.response(protocol);
                 Poll::Ready(Ok(ContextBody::without(answer)))
             }

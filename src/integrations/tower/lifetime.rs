@@ -127,6 +127,16 @@ impl Drop for Lifetime {
     }
 }
 
+/// Ends the request, if that is still to be done. The answer is what it speaks.
+pub(super) fn end(lifetime: &mut Option<Lifetime>, ending: Ending) -> Protocol {
+    let Some(lifetime) = lifetime.take() else {
+        return Protocol::Http;
+    };
+    let protocol = lifetime.protocol;
+    lifetime.end(ending);
+    protocol
+}
+
 /// Does a step of the handler or of its body. If that panics, the context ends as failed, and the group says so.
 pub(super) fn step<R>(
     lifetime: &mut Option<Lifetime>,
@@ -137,9 +147,7 @@ pub(super) fn step<R>(
     match catch_unwind(AssertUnwindSafe(step)) {
         Ok(done) => done,
         Err(payload) => {
-            if let Some(lifetime) = lifetime.take() {
-                lifetime.end(Ending::Failed);
-            }
+            end(lifetime, Ending::Failed);
             if let Some(member) = member {
                 member.note_panic(&*payload);
             }

@@ -3,7 +3,7 @@
 use super::answer::Answer;
 use super::headers::Protocol;
 use super::layer::ContextLayer;
-use super::lifetime::{Ending, Lifetime};
+use super::lifetime::{end, Ending, Lifetime};
 use super::settings::{Begun, Settings};
 use super::shared::HandlerGuard;
 use super::slot::{slot, Receiver};
@@ -238,11 +238,7 @@ impl<R, E> SpawnedFuture<R, E> {
 
     /// Ends the request, with an answer in the place of the handler's.
     fn end(&mut self, ending: Ending, answer: Answer) -> Response<ContextBody<R>> {
-        let mut protocol = Protocol::Http;
-        if let Some(lifetime) = self.lifetime.take() {
-            protocol = lifetime.protocol;
-            lifetime.end(ending);
-        }
+        let protocol = end(&mut self.lifetime, ending);
         self.receiver = None;
         ContextBody::without(answer.response(protocol))
     }

@@ -74,6 +74,12 @@ pub async fn cause(seen: &mut mpsc::UnboundedReceiver<Context>) -> Cause {
     ctx.cause().unwrap()
 }
 
+/// Fails if the next context that was seen ends for another cause than a `T`.
+pub async fn ended_by<T: std::error::Error + 'static>(seen: &mut mpsc::UnboundedReceiver<Context>) {
+    let cause = cause(seen).await;
+    assert!(cause.downcast_ref::<T>().is_some(), "{cause}");
+}
+
 /// Frames that never end, one each millisecond.
 pub fn endless() -> Body {
     let mut tick = tokio::time::interval(Duration::from_millis(1));

@@ -10,7 +10,7 @@ use h2::client::SendRequest;
 use hyper::http;
 use hyper::HeaderMap;
 use servers::grpc::{channel, frame, serve, serve_tonic, upload, Around, Bytes, Test, SHORT};
-use servers::{cause, patience, soon, Seen};
+use servers::{cause, ended_by, patience, soon, Seen};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -66,10 +66,7 @@ async fn the_deadline_arrives_and_real_answers_are_untouched() {
         .parse()
         .unwrap();
     assert!(left > 20_000 && left <= 60_000, "{left}");
-    assert!(cause(&mut served.contexts)
-        .await
-        .downcast_ref::<Completed>()
-        .is_some());
+    ended_by::<Completed>(&mut served.contexts).await;
     let none = unary(&mut client, &Context::background(), "left")
         .await
         .unwrap();
@@ -136,10 +133,7 @@ async fn streams_of_the_server_end_with_trailers_at_the_deadline() {
     let mut messages = soon(stream).await.unwrap().into_inner();
     soon(messages.message()).await.unwrap().unwrap();
     drop(messages);
-    assert!(cause(&mut served.contexts)
-        .await
-        .downcast_ref::<ClientGone>()
-        .is_some());
+    ended_by::<ClientGone>(&mut served.contexts).await;
 }
 
 #[tokio::test]
@@ -152,10 +146,7 @@ async fn streams_both_ways() {
     let echo = soon(answer).await.unwrap().into_inner();
     let echo: Vec<_> = soon(echo.map(Result::unwrap).collect::<Vec<_>>()).await;
     assert_eq!(echo, [b"a", b"b"]);
-    assert!(cause(&mut served.contexts)
-        .await
-        .downcast_ref::<Completed>()
-        .is_some());
+    ended_by::<Completed>(&mut served.contexts).await;
 
     client.ready().await.unwrap();
     let (ctx, _guard) = Context::background().with_timeout(SHORT);

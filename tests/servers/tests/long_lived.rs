@@ -9,7 +9,7 @@ use cancel_tree::integrations::tower::{
     ClientGone, Completed, ContextLayer, Shutdown, UpgradeGuard,
 };
 use cancel_tree::{Context, Group};
-use servers::{cause, patience, soon, Seen, Stream};
+use servers::{ended_by, patience, soon, Seen, Stream};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -170,11 +170,9 @@ async fn at_shutdown_streams_and_sockets_end_because_their_contexts_do() {
 async fn a_client_that_leaves_ends_its_stream_and_its_socket() {
     let mut server = server().await;
     drop(open(server.to, EVENTS, "200").await);
-    let gone = cause(&mut server.contexts).await;
-    assert!(gone.downcast_ref::<ClientGone>().is_some());
+    ended_by::<ClientGone>(&mut server.contexts).await;
     drop(open(server.to, SOCKET, "101").await);
-    let gone = cause(&mut server.contexts).await;
-    assert!(gone.downcast_ref::<Completed>().is_some());
+    ended_by::<Completed>(&mut server.contexts).await;
     soon(server.group.join()).await.unwrap();
     assert_eq!(server.layer.counts().client_gone, 1);
 }

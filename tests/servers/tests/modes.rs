@@ -9,7 +9,7 @@ use cancel_tree::integrations::tower::{
 };
 use cancel_tree::{Context, Group, Panicked};
 use http_body_util::BodyExt;
-use servers::{cause, exchange, patience, serve, soon, Seen};
+use servers::{cause, ended_by, exchange, patience, serve, soon, Seen};
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
@@ -157,10 +157,7 @@ async fn a_detached_handler_has_no_deadline_and_its_answer_has_one() {
     assert_eq!(group.len(), 1);
     go.notify_one();
     soon(group.join()).await.unwrap();
-    assert!(cause(&mut contexts)
-        .await
-        .downcast_ref::<ClientGone>()
-        .is_some());
+    ended_by::<ClientGone>(&mut contexts).await;
 }
 
 #[tokio::test]
@@ -178,8 +175,7 @@ async fn what_was_taken_whole_is_completed_and_a_task_until_then() {
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, "hello");
         assert_eq!(group.len(), 0);
-        let cause = cause(&mut contexts).await;
-        assert!(cause.downcast_ref::<Completed>().is_some());
+        ended_by::<Completed>(&mut contexts).await;
     }
 }
 
@@ -207,8 +203,7 @@ async fn a_panic_is_the_groups_to_report_and_ends_nothing_else() {
 
     let answer = get("/detached").await;
     assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
-    let failed = cause(&mut contexts).await;
-    assert!(failed.downcast_ref::<HandlerFailed>().is_some());
+    ended_by::<HandlerFailed>(&mut contexts).await;
     // axum's connection goes with the panic.
     assert_eq!(get("/dropped").await, "");
     cause(&mut contexts).await;
@@ -283,8 +278,7 @@ async fn a_handler_that_nobody_runs_is_answered_for() {
         let answer = layer.layer(service.clone()).oneshot(request());
         let answer = soon(answer).await.unwrap();
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
-        let cause = cause(&mut contexts).await;
-        assert!(cause.downcast_ref::<HandlerFailed>().is_some());
+        ended_by::<HandlerFailed>(&mut contexts).await;
     }
     soon(group.join()).await.unwrap();
 }

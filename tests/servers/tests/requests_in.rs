@@ -11,7 +11,7 @@ use cancel_tree::integrations::tower::{
 use cancel_tree::{Context, ContextError, Group};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
-use servers::{cause, endless, exchange, serve, Seen, Stream};
+use servers::{cause, ended_by, endless, exchange, serve, Seen, Stream};
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -44,10 +44,7 @@ async fn a_response_taken_whole_completes_its_context() {
         let answer = exchange(to, &format!("{method} / HTTP/1.1\r\n{CLOSE}")).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         // A body of known length is never polled to its `None`; that of a HEAD not at all.
-        assert!(cause(&mut contexts)
-            .await
-            .downcast_ref::<Completed>()
-            .is_some());
+        ended_by::<Completed>(&mut contexts).await;
     }
 }
 
@@ -82,10 +79,7 @@ async fn a_client_that_goes_ends_handler_and_body() {
             tokio::time::sleep(millis(30)).await;
         }
         drop(stream);
-        assert!(cause(&mut contexts)
-            .await
-            .downcast_ref::<ClientGone>()
-            .is_some());
+        ended_by::<ClientGone>(&mut contexts).await;
     }
     assert_eq!(layer.counts().client_gone, 2);
 }
@@ -323,10 +317,7 @@ async fn a_panic_ends_the_context() {
     };
     let to = serve(Router::new().route("/", get(handler)).layer(background())).await;
     exchange(to, &format!("GET / HTTP/1.1\r\n{CLOSE}")).await;
-    assert!(cause(&mut contexts)
-        .await
-        .downcast_ref::<HandlerFailed>()
-        .is_some());
+    ended_by::<HandlerFailed>(&mut contexts).await;
 }
 
 #[tokio::test]
