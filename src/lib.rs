@@ -38,7 +38,7 @@ pub use group::{
     Scope, Spawner, TaskInfo, Tracked, Unfinished,
 };
 #[cfg(feature = "inspect")]
-pub use group::{Progress, SinceCancel, Situation, Work};
+pub use group::snapshot as inspect;
 #[cfg(feature = "std")]
 pub use token::StopAndWaitOnDrop;
 pub use token::{

@@ -1,6 +1,7 @@
 //! What does not stop, and what it does instead: each test builds one situation.
 
-use cancel_tree::{Context, Group, Situation, TaskInfo, Work};
+use cancel_tree::inspect::{Situation, Work};
+use cancel_tree::{Context, Group, TaskInfo};
 use std::future::{pending, poll_fn, Future};
 use std::pin::{pin, Pin};
 use std::sync::mpsc;

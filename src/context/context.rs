@@ -12,6 +12,7 @@ use crate::token::CancellationToken;
 use crate::token::Registration;
 use crate::tree::Handle;
 use crate::tree::{Cause, ContextError};
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::any::{Any, TypeId};
 use core::future::Future;
@@ -343,6 +344,48 @@ impl Context {
         }
     }
 
+    /// Creates a context below this one that has a name, for who asks what does not stop (feature `inspect`). Nobody can cancel
+    /// it but what is above.
+    ///
+    /// Without that feature it is a clone, and costs no more: so libraries give names, and the program decides whether they cost anything.
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// let (server, _guard) = Context::background().with_cancel();
+    /// let ingest = server.with_name("ingest");
+    /// # let _ = ingest;
+    /// ```
+    #[cfg_attr(feature = "inspect", track_caller)]
+    pub fn with_name(&self, name: impl Into<Cow<'static, str>>) -> Context {
+        #[cfg(not(feature = "inspect"))]
+        {
+            let _ = name;
+            self.clone()
+        }
+        #[cfg(feature = "inspect")]
+        {
+            let token = self.token.as_ref().map(CancellationToken::child_token);
+            let at = core::panic::Location::caller();
+            let record =
+                super::name::Record::new(name.into(), at, token.clone(), self.name_number());
+            Context {
+                limit: match &token {
+                    Some(token) => self.limit_below(token.handle()),
+                    None => self.limit,
+                },
+                token,
+                values: self.values.with_name(record, self.chain),
+                chain: Chain::none(),
+            }
+        }
+    }
+
+    /// Which record has the name that it was given, or one that it was derived from.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn name_number(&self) -> Option<super::registry::Number> {
+        self.values.name().map(super::name::Record::number)
+    }
+
     /// Creates a context with the values of this one, which is never done: for what has to be finished
     /// after the request. Deadline and cause do not reach it either. (Go's `WithoutCancel`.)
     #[doc(alias("WithoutCancel", "detach"))]
@@ -447,6 +490,12 @@ impl Context {
             chain: Chain::none(),
             ..self
         }
+    }
+
+    /// What it is done by; none: never.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn token(&self) -> Option<&CancellationToken> {
+        self.token.as_ref()
     }
 
     /// Whether it is done, asked by nobody who was told to stop: that is not noted as a look.

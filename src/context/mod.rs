@@ -14,8 +14,10 @@ mod limit;
 #[cfg(feature = "inspect")]
 pub(crate) mod looks;
 mod moving;
-// What has a name stands in it from the feature `inspect` on; its models do without that.
-#[cfg(cancel_tree_loom)]
+#[cfg(feature = "inspect")]
+pub(crate) mod name;
+// Its models do without the feature.
+#[cfg(any(feature = "inspect", cancel_tree_loom))]
 pub(crate) mod registry;
 #[cfg(feature = "testing")]
 mod testing;

@@ -54,11 +54,19 @@ struct Record<T> {
     chunk: *const Chunk<T>,
 }
 
-/// A record that was claimed: the duty to end it.
+/// A record that was claimed: the duty to end it, once.
 pub struct Key<T> {
     record: NonNull<Record<T>>,
     shard: usize,
 }
+
+impl<T> Clone for Key<T> {
+    fn clone(&self) -> Key<T> {
+        *self
+    }
+}
+
+impl<T> Copy for Key<T> {}
 
 // SAFETY: a pointer to what is shared by atomics; what is handed over by them is Send and Sync.
 unsafe impl<T: Send + Sync> Send for Key<T> {}
@@ -316,6 +324,10 @@ impl<T> Record<T> {
     }
 }
 
+fn number_of(place: usize, shard: usize) -> usize {
+    place * SHARDS + shard + 1
+}
+
 impl<T: Send + Sync> Registry<T> {
     /// None are there yet.
     #[cfg(not(any(cancel_tree_loom, cancel_tree_shuttle)))]
@@ -339,6 +351,21 @@ impl<T: Send + Sync> Registry<T> {
         let shard = thread::number() % SHARDS;
         let record = self.shards[shard].claim();
         Key { record, shard }
+    }
+
+    /// Which record it is. By who has it claimed.
+    pub fn number(&self, key: &Key<T>) -> Number {
+        // SAFETY: records go with the registry.
+        let record = unsafe { key.record.as_ref() };
+        // SAFETY: the chunk has the record.
+        let chunk = unsafe { &*record.chunk };
+        let first = chunk.records.as_ptr().addr();
+        let index = (ptr::from_ref(record).addr() - first) / size_of::<Record<T>>();
+        Number {
+            record: number_of(chunk.before + index, key.shard),
+            // Relaxed: it stays as long as the record is taken.
+            generation: record.word.load(Relaxed) / GENERATION,
+        }
     }
 
     /// What the record stands for from now on. Once.
@@ -378,7 +405,7 @@ impl<T: Send + Sync> Registry<T> {
                         continue;
                     };
                     let number = Number {
-                        record: (chunk.before + i) * SHARDS + s + 1,
+                        record: number_of(chunk.before + i, s),
                         generation,
                     };
                     // SAFETY: it stays while a reader is counted (P1).

@@ -8,7 +8,7 @@
 use super::chain::Chain;
 use super::ForeignContext;
 #[cfg(feature = "inspect")]
-use super::Looks;
+use super::{name, Looks};
 use crate::sync::OfUser;
 use crate::timer::testing::Clock;
 use alloc::boxed::Box;
@@ -38,6 +38,9 @@ pub(super) struct Layer {
     /// Of the thread that the context was made for.
     #[cfg(feature = "inspect")]
     looks: Option<Arc<Looks>>,
+    /// The nearest name that the context was given, or one that it was derived from.
+    #[cfg(feature = "inspect")]
+    name: Option<Arc<name::Record>>,
     /// Asked last.
     foreign: Option<OfUser<Arc<dyn ForeignContext>>>,
 }
@@ -54,6 +57,10 @@ struct OfClock;
 /// The type of a layer that has no value, but notes when a thread looks.
 #[cfg(feature = "inspect")]
 struct OfLooks;
+
+/// The type of a layer that has no value, but a name.
+#[cfg(feature = "inspect")]
+struct OfName;
 
 /// The type of the bottom layer of a context below a foreign one: it has no value.
 struct Bottom;
@@ -97,6 +104,18 @@ impl Values {
         let mut layer = Layer::on(self.clone(), OfLooks, chain);
         layer.looks = Some(looks);
         Values(Some(Arc::new(layer)))
+    }
+
+    #[cfg(feature = "inspect")]
+    pub(super) fn with_name(&self, name: name::Record, chain: Chain) -> Values {
+        let mut layer = Layer::on(self.clone(), OfName, chain);
+        layer.name = Some(Arc::new(name));
+        Values(Some(Arc::new(layer)))
+    }
+
+    #[cfg(feature = "inspect")]
+    pub(super) fn name(&self) -> Option<&name::Record> {
+        self.0.as_deref()?.name.as_deref()
     }
 
     /// Somebody has looked at a context that has these, and it is done.
@@ -145,6 +164,8 @@ impl Layer {
             clock: before.clock(),
             #[cfg(feature = "inspect")]
             looks: before.0.as_deref().and_then(|newest| newest.looks.clone()),
+            #[cfg(feature = "inspect")]
+            name: before.0.as_deref().and_then(|newest| newest.name.clone()),
             before,
             table,
             types,

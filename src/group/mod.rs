@@ -52,16 +52,20 @@ mod place;
 mod probe;
 mod refused;
 mod report;
+#[cfg(feature = "inspect")]
+mod roll;
 mod scope;
 mod seats;
+#[cfg(feature = "inspect")]
+pub mod snapshot;
 mod spawner;
 mod tally;
 mod task;
 
+use body::Body;
+
 pub use group::Group;
 pub use outcomes::{Outcomes, Partial};
-#[cfg(feature = "inspect")]
-pub use probe::{Progress, SinceCancel, Situation, Work};
 pub use refused::{Closed, Full, Refused};
 pub use report::{Report, TaskInfo, Unfinished};
 pub use scope::Scope;

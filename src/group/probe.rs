@@ -1,9 +1,12 @@
 //! What is noted of a task that has a name: its polls, or its thread's looks.
 
-use crate::context::{looks, Looks, Told};
+use crate::context::{looks, Context, Looks, Told};
 use crate::sync::{Acquire, AtomicPtr, AtomicU64, AtomicU8, Relaxed, Release};
+use crate::token::CancellationToken;
 use alloc::sync::Arc;
 use core::fmt;
+use core::mem::ManuallyDrop;
+use core::ops::Deref;
 use core::ptr;
 use std::time::Instant;
 
@@ -56,8 +59,10 @@ pub enum Situation {
     GoesOn,
     /// A thread that has not looked since the cancel.
     NotLooked,
-    /// It is done, and somebody still holds it.
+    /// It is done, nothing that is known is below it any more, and somebody still holds it.
     StillHeld,
+    /// Somebody waits at a context that nobody can cancel any more, and that has no deadline.
+    NeverWoken,
 }
 
 impl fmt::Display for Situation {
@@ -67,6 +72,7 @@ impl fmt::Display for Situation {
             Situation::GoesOn => "was told, and goes on",
             Situation::NotLooked => "has not looked since the cancel",
             Situation::StillHeld => "done, and still held",
+            Situation::NeverWoken => "waited for, and can never be woken any more",
         })
     }
 }
@@ -122,7 +128,55 @@ pub(super) struct Probe {
     last: AtomicU64,
     /// A count of what a thread's context notes, or null.
     looks: AtomicPtr<Looks>,
+    /// A handle of what tells it to stop, if that is not the group; or null.
+    own: AtomicPtr<()>,
+    /// What tells it to stop, where it has places in several groups: the innermost of these.
+    group: Option<CancellationToken>,
     work: AtomicU8,
+}
+
+/// Where it is.
+pub(super) enum Kept {
+    Here(Probe),
+    /// The task has places in groups around its own too.
+    Shared(Arc<Probe>),
+}
+
+impl Deref for Kept {
+    type Target = Probe;
+
+    #[inline]
+    fn deref(&self) -> &Probe {
+        match self {
+            Kept::Here(probe) => probe,
+            Kept::Shared(probe) => probe,
+        }
+    }
+}
+
+/// What all places of a task share.
+pub(super) struct Shared(Option<Arc<Probe>>);
+
+impl Shared {
+    /// It has one place.
+    #[inline]
+    pub(super) fn nothing() -> Shared {
+        Shared(None)
+    }
+
+    #[cold]
+    pub(super) fn of_group(ctx: &Context, is_named: bool) -> Shared {
+        let probe = || Arc::new(Probe::new(ctx.token().cloned()));
+        Shared(is_named.then(probe))
+    }
+
+    #[inline]
+    pub(super) fn keep(&self) -> Kept {
+        match &self.0 {
+            None => Kept::Here(Probe::new(None)),
+            Some(probe) => Kept::Shared(probe.clone()),
+        }
+    }
 }
 
 const HELD: u8 = 0;
@@ -130,13 +184,16 @@ const FUTURE: u8 = 1;
 const THREAD: u8 = 2;
 
 impl Probe {
-    pub(super) fn new() -> Probe {
+    #[inline]
+    fn new(group: Option<CancellationToken>) -> Probe {
         Probe {
             polls: AtomicU64::new(0),
             before: AtomicU64::new(0),
             first: AtomicU64::new(0),
             last: AtomicU64::new(0),
             looks: AtomicPtr::new(ptr::null_mut()),
+            own: AtomicPtr::new(ptr::null_mut()),
+            group,
             work: AtomicU8::new(HELD),
         }
     }
@@ -144,6 +201,37 @@ impl Probe {
     pub(super) fn is_future(&self) {
         // Relaxed: pairs with nothing; until it is seen the place is one that is held.
         self.work.store(FUTURE, Relaxed);
+    }
+
+    /// What was a future is a place that is held from now on.
+    #[cfg(feature = "tower")]
+    pub(super) fn is_held(&self) {
+        // Relaxed: as above.
+        self.work.store(HELD, Relaxed);
+    }
+
+    /// That context tells it to stop. By who has the place, once.
+    #[cfg(feature = "tower")]
+    pub(super) fn is_told_by(&self, ctx: &Context) {
+        if let Some(token) = ctx.token() {
+            // Release: pairs with `is_told`.
+            let raw = token.clone().into_raw().cast_mut();
+            self.own.store(raw, Release);
+        }
+    }
+
+    /// Whether it was told to stop. `is_done`: whether the group was, which says so if nothing else does.
+    #[inline]
+    pub(super) fn is_told(&self, is_done: bool) -> bool {
+        // Acquire: pairs with `is_told_by`.
+        let own = self.own.load(Acquire);
+        if !own.is_null() {
+            // SAFETY: a handle that goes with this, and stays where it is.
+            let own = ManuallyDrop::new(unsafe { CancellationToken::from_raw(own) });
+            return own.is_cancelled();
+        }
+        let group = self.group.as_ref();
+        group.map_or(is_done, CancellationToken::is_cancelled)
     }
 
     /// By the thread that runs the task, once.
@@ -159,7 +247,7 @@ impl Probe {
     pub(super) fn begin(&self, is_done: bool) {
         // Relaxed, here and below: whoever polls is alone, and hands on what it has written with the future.
         let polls = self.polls.load(Relaxed);
-        if is_done {
+        if self.is_told(is_done) {
             self.note(polls);
         }
         self.polls.store(polls + 1, Relaxed);
@@ -183,7 +271,7 @@ impl Probe {
         self.polls.store(self.polls.load(Relaxed) + 1, Relaxed);
     }
 
-    /// By who is counted as a reader of the place. Numbers that belong to moments close by.
+    /// By who is counted as a reader of the place; `is_done` as in `is_told`. Numbers that belong to moments close by.
     pub(super) fn progress(&self, is_done: bool) -> Progress {
         // Acquire: pairs with `is_thread`.
         // SAFETY: null, or a count that goes with this.
@@ -213,7 +301,7 @@ impl Probe {
             },
             polls: polls.div_ceil(2),
             is_polling: polls % 2 == 1,
-            since_cancel: is_done.then_some(SinceCancel {
+            since_cancel: self.is_told(is_done).then_some(SinceCancel {
                 times: told.times,
                 first: told.first,
                 last: told.last,
@@ -229,6 +317,11 @@ impl Drop for Probe {
         if !looks.is_null() {
             // SAFETY: of `into_raw`, in `is_thread`.
             drop(unsafe { Arc::from_raw(looks) });
+        }
+        let own = self.own.load(Relaxed);
+        if !own.is_null() {
+            // SAFETY: of `into_raw`, in `is_told_by`.
+            drop(unsafe { CancellationToken::from_raw(own) });
         }
     }
 }

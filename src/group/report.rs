@@ -21,7 +21,7 @@ pub struct TaskInfo {
     pub since: Option<Instant>,
     /// What it does, if it has a name.
     #[cfg(feature = "inspect")]
-    pub progress: Option<super::Progress>,
+    pub progress: Option<super::snapshot::Progress>,
 }
 
 impl TaskInfo {
@@ -44,7 +44,7 @@ impl TaskInfo {
     /// What it does, if it was told to stop, and has a name.
     #[cfg(feature = "inspect")]
     #[must_use]
-    pub fn situation(&self) -> Option<super::Situation> {
+    pub fn situation(&self) -> Option<super::snapshot::Situation> {
         self.progress?.situation()
     }
 }
@@ -87,6 +87,9 @@ pub struct Report {
     pub cause: Option<Cause>,
     /// From the call of `shutdown` to its return.
     pub took: Duration,
+    /// The group and all below it, if some are stuck.
+    #[cfg(feature = "inspect")]
+    pub tree: Option<super::snapshot::Snapshot>,
 }
 
 impl Report {
@@ -113,6 +116,12 @@ impl fmt::Display for Report {
         }
         for task in &self.stuck {
             write!(f, "\n  stuck: {task}")?;
+        }
+        #[cfg(feature = "inspect")]
+        if let Some(tree) = &self.tree {
+            for line in alloc::string::ToString::to_string(tree).lines() {
+                write!(f, "\n  | {line}")?;
+            }
         }
         Ok(())
     }

@@ -337,7 +337,48 @@ impl Member {
     /// Does a step of what runs at this place, which is no future of the group's own.
     #[cfg(feature = "tower")]
     pub(crate) fn step<R>(&self, step: impl FnOnce() -> R) -> R {
+        #[cfg(feature = "inspect")]
+        let _polling = self.polling();
         inside(self.place(), step)
+    }
+
+    /// What has the place is a future that this context tells to stop.
+    #[cfg(feature = "tower")]
+    #[cfg_attr(not(feature = "inspect"), allow(clippy::unused_self))]
+    pub(crate) fn is_future_under(&self, _ctx: &Context) {
+        #[cfg(feature = "inspect")]
+        if let Some(probe) = self.place().probe() {
+            probe.is_told_by(_ctx);
+            probe.is_future();
+        }
+    }
+
+    /// The future has ended, and something else keeps the place.
+    #[cfg(feature = "tower")]
+    #[cfg_attr(not(feature = "inspect"), allow(clippy::unused_self))]
+    pub(crate) fn is_held_on(&self) {
+        #[cfg(feature = "inspect")]
+        if let Some(probe) = self.place().probe() {
+            probe.is_held();
+        }
+    }
+
+    /// A poll of it begins, and ends with what is returned.
+    #[cfg(all(feature = "tower", feature = "inspect"))]
+    pub(crate) fn polling(&self) -> impl Drop + use<'_> {
+        struct Polling<'a>(Option<&'a super::probe::Probe>);
+        impl Drop for Polling<'_> {
+            fn drop(&mut self) {
+                if let Some(probe) = self.0 {
+                    probe.end();
+                }
+            }
+        }
+        let probe = self.place().probe();
+        if let Some(probe) = probe {
+            probe.begin(self.body().ctx.is_cancelled_by_now());
+        }
+        Polling(probe)
     }
 
     /// A step has panicked: the group says so, and goes on.
