@@ -62,8 +62,6 @@ mod spawner;
 mod tally;
 mod task;
 
-use body::Body;
-
 pub use group::Group;
 pub use outcomes::{Outcomes, Partial};
 pub use refused::{Closed, Full, Refused};

@@ -31,7 +31,7 @@ mod walk;
 pub use super::probe::{Progress, SinceCancel, Situation, Work};
 
 use super::place;
-use super::Body;
+use super::body::Body;
 use crate::context::registry;
 use crate::tree::{Cause, ContextError};
 use alloc::borrow::Cow;
