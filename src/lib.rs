@@ -32,13 +32,13 @@ pub use context::{
     CancelGuard, CancelledOwned, Canceller, CauseOnDrop, Context, DeadlineGuard, Done, DoneOwned,
     DoneSignal, ForeignContext, GraceOver, GuardedContext, IdleGuard, IdleTimeout,
 };
+#[cfg(feature = "inspect")]
+pub use group::snapshot as inspect;
 #[cfg(feature = "std")]
 pub use group::{
     Closed, Full, Group, Member, Named, Outcome, Outcomes, Panicked, Partial, Refused, Report,
     Scope, Spawner, TaskInfo, Tracked, Unfinished,
 };
-#[cfg(feature = "inspect")]
-pub use group::snapshot as inspect;
 #[cfg(feature = "std")]
 pub use token::StopAndWaitOnDrop;
 pub use token::{

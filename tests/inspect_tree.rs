@@ -140,7 +140,10 @@ fn a_context_that_is_done_and_held_says_so_if_nothing_is_below() {
     let held = snapshot();
     let below = |node: &&Node| held.above(node).is_some_and(|above| named(above, "e-ctx"));
     let below = held.nodes().iter().find(below).unwrap();
-    assert_eq!((below.kind, below.situation), (Kind::Group, Some(Situation::StillHeld)));
+    assert_eq!(
+        (below.kind, below.situation),
+        (Kind::Group, Some(Situation::StillHeld))
+    );
     drop(group);
     assert_eq!(situation("e-ctx"), Some(Situation::StillHeld));
     let derived = ctx.with_value("it is kept by what was derived from it");
@@ -181,7 +184,10 @@ fn a_report_shows_the_tree_below_its_group() {
     let tree = report.tree.as_ref().unwrap();
     assert_eq!(tree.nodes()[0].kind, Kind::Group);
     assert_eq!(tree.nodes().len(), 3);
-    assert_eq!(tree.above(find(tree, "g-part")).unwrap().id, tree.nodes()[0].id);
+    assert_eq!(
+        tree.above(find(tree, "g-part")).unwrap().id,
+        tree.nodes()[0].id
+    );
     assert!(report.to_string().contains("├─ g-task (task"), "{report}");
     drop(part);
 }
@@ -200,7 +206,10 @@ fn text_json_and_dot_show_names_and_causes_and_no_values() {
     assert!(text.contains("h \"quoted\" <b>\\ (context, "), "{text}");
     assert!(json.contains(r#""name":"h \"quoted\"\n<b>\\""#), "{json}");
     assert!(json.contains(r#""cause":"a \"cause\"\u0001""#), "{json}");
-    assert!(dot.contains(r#"[shape=ellipse, label="h \"quoted\"\n<b>\\\n"#), "{dot}");
+    assert!(
+        dot.contains(r#"[shape=ellipse, label="h \"quoted\"\n<b>\\\n"#),
+        "{dot}"
+    );
     for all in [text, json, dot] {
         assert!(!all.contains("secret") && !all.contains("Secret"));
     }
@@ -266,8 +275,13 @@ fn each_is_met_once_beside_churn() {
                 assert!(now.above(node).is_none_or(|above| met.contains(&above.id)));
                 assert!(node.name.as_deref() != Some("j-inner/j-goes"));
             }
-            let is_below = |node: &Node| now.above(node).is_some_and(|above| named(above, "j-home"));
-            assert!(now.nodes().iter().filter(|node| named(node, "j-ctx")).all(is_below));
+            let is_below =
+                |node: &Node| now.above(node).is_some_and(|above| named(above, "j-home"));
+            assert!(now
+                .nodes()
+                .iter()
+                .filter(|node| named(node, "j-ctx"))
+                .all(is_below));
             snapshots += 1;
         }
         stop.store(true, Relaxed);
@@ -293,7 +307,9 @@ fn a_thread_that_waits_where_nobody_can_cancel_can_never_be_woken() {
     assert_eq!(situation("k-lost"), None);
     // It ends with the process.
     thread::spawn(move || ctx.blocking_wait());
-    until("it waits", || situation("k-lost") == Some(Situation::NeverWoken));
+    until("it waits", || {
+        situation("k-lost") == Some(Situation::NeverWoken)
+    });
 }
 
 #[test]
@@ -390,11 +406,15 @@ async fn a_blocking_task_of_tokio_that_has_not_looked_says_so() {
             gone.recv().unwrap();
         })
     });
-    until("it runs", || find(&snapshot(), "p-blocking").kind == Kind::Thread);
+    until("it runs", || {
+        find(&snapshot(), "p-blocking").kind == Kind::Thread
+    });
     group.cancel();
     assert_eq!(situation("p-blocking"), Some(Situation::NotLooked));
     go.send(()).unwrap();
-    until("it looks", || situation("p-blocking") == Some(Situation::GoesOn));
+    until("it looks", || {
+        situation("p-blocking") == Some(Situation::GoesOn)
+    });
     go.send(()).unwrap();
     task.await.unwrap();
 }

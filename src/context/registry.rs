@@ -258,11 +258,9 @@ impl<T> Record<T> {
             if seen & TAKEN == 0 || seen & READERS == READERS {
                 return None;
             }
+            let new = seen + READER;
             // Acquire: pairs with what has freed the record, so that nothing older is read here.
-            match self
-                .word
-                .compare_exchange(seen, seen + READER, Acquire, Relaxed)
-            {
+            match self.word.compare_exchange(seen, new, Acquire, Relaxed) {
                 Ok(_) => break,
                 Err(now) => seen = now,
             }

@@ -48,11 +48,7 @@ pub(super) struct Record {
 
 impl Record {
     #[track_caller]
-    pub(super) fn new(
-        above: &Context,
-        outer: Option<registry::Number>,
-        ctx: &Context,
-    ) -> Record {
+    pub(super) fn new(above: &Context, outer: Option<registry::Number>, ctx: &Context) -> Record {
         let key = GROUPS.claim();
         Record {
             key,

@@ -27,7 +27,9 @@ fn best(rounds: usize, many: u32, mut work: impl FnMut()) -> f64 {
         }
         begin.elapsed().as_nanos() as f64 / f64::from(many)
     };
-    (0..rounds).map(|_| round(&mut work)).fold(f64::INFINITY, f64::min)
+    (0..rounds)
+        .map(|_| round(&mut work))
+        .fold(f64::INFINITY, f64::min)
 }
 
 fn print(what: &str, value: f64, unit: &str) {
@@ -42,7 +44,9 @@ fn main() {
     });
     print("a task without a name, made and dropped", make, "ns");
     let named = best(20, 20_000, || {
-        drop(black_box(group.named("flush").track(pending::<()>()).unwrap()));
+        drop(black_box(
+            group.named("flush").track(pending::<()>()).unwrap(),
+        ));
     });
     print("a task with a name, made and dropped", named, "ns");
     // In the room that the last ones have left.
@@ -61,7 +65,7 @@ fn main() {
         .fold(f64::INFINITY, f64::min);
     made.clear();
     print("  made only, 10,000 of them", only, "ns");
-    let clock = best(20, 100_000, || drop(black_box(Instant::now())));
+    let clock = best(20, 100_000, || _ = black_box(Instant::now()));
     print("  of which a reading of the clock", clock, "ns");
     let mut task = pin!(group.track(pending::<()>()).unwrap());
     let poll = best(20, 100_000, || {
@@ -105,12 +109,20 @@ fn snapshots() {
         })
         .collect();
     times.sort_by(f64::total_cmp);
-    print("a snapshot of 100,000 named tasks, on its processor: the median", times[7], "ms");
+    print(
+        "a snapshot of 100,000 named tasks, on its processor: the median",
+        times[7],
+        "ms",
+    );
     print("  the worst of 15", times[14], "ms");
     let snapshot = cancel_tree::inspect::snapshot();
     let begin = on_processor();
     let json = black_box(snapshot.json());
-    print("  and as JSON", (on_processor() - begin).as_secs_f64() * 1e3, "ms");
+    print(
+        "  and as JSON",
+        (on_processor() - begin).as_secs_f64() * 1e3,
+        "ms",
+    );
     print("  which is", json.len() as f64 / 1e6, "MB");
 
     // A thread that makes, polls and drops named tasks of that group, while another one takes one snapshot after the other, and
@@ -140,7 +152,12 @@ fn snapshots() {
                 let _ = black_box(task.as_mut().poll(cx));
             }
             let took = (on_processor() - begin).as_nanos() as f64 / 500_000.0;
-            if turn % 2 == 1 { &mut beside } else { &mut alone }.push(took);
+            if turn % 2 == 1 {
+                &mut beside
+            } else {
+                &mut alone
+            }
+            .push(took);
         }
         ends.store(true, Relaxed);
         walker.join().unwrap();

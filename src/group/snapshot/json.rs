@@ -39,10 +39,13 @@ fn write_node(snapshot: &Snapshot, node: &Node, mut out: Object) -> String {
     }
     if let Some(done) = &node.done {
         out.object("done", |out| {
-            out.text("kind", match done.kind {
-                crate::tree::ContextError::Cancelled => "cancelled",
-                crate::tree::ContextError::DeadlineExceeded => "deadline_exceeded",
-            });
+            out.text(
+                "kind",
+                match done.kind {
+                    crate::tree::ContextError::Cancelled => "cancelled",
+                    crate::tree::ContextError::DeadlineExceeded => "deadline_exceeded",
+                },
+            );
             if says_more(&done.cause) {
                 out.text("cause", &shown(&done.cause));
             }
@@ -61,7 +64,9 @@ fn write_node(snapshot: &Snapshot, node: &Node, mut out: Object) -> String {
             out.truth("is_polling", progress.is_polling);
         }
         if let Some(since) = &progress.since_cancel {
-            let told = snapshot.above(node).and_then(|group| group.done.as_ref()?.at);
+            let told = snapshot
+                .above(node)
+                .and_then(|group| group.done.as_ref()?.at);
             out.object("since_cancel", |out| {
                 let times = match progress.work {
                     super::Work::Thread => "looks",
@@ -78,13 +83,16 @@ fn write_node(snapshot: &Snapshot, node: &Node, mut out: Object) -> String {
         }
     }
     if let Some(situation) = node.situation {
-        out.text("situation", match situation {
-            Situation::NotPolled => "not_polled",
-            Situation::GoesOn => "goes_on",
-            Situation::NotLooked => "not_looked",
-            Situation::StillHeld => "still_held",
-            Situation::NeverWoken => "never_woken",
-        });
+        out.text(
+            "situation",
+            match situation {
+                Situation::NotPolled => "not_polled",
+                Situation::GoesOn => "goes_on",
+                Situation::NotLooked => "not_looked",
+                Situation::StillHeld => "still_held",
+                Situation::NeverWoken => "never_woken",
+            },
+        );
     }
     out.end()
 }

@@ -30,8 +30,8 @@ mod walk;
 
 pub use super::probe::{Progress, SinceCancel, Situation, Work};
 
-use super::place;
 use super::body::Body;
+use super::place;
 use crate::context::registry;
 use crate::tree::{Cause, ContextError};
 use alloc::borrow::Cow;
@@ -163,7 +163,11 @@ impl NodeId {
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let letter = if self.is_group { 'g' } else { 'c' };
-        write!(f, "{letter}{}.{}", self.record.record, self.record.generation)?;
+        write!(
+            f,
+            "{letter}{}.{}",
+            self.record.record, self.record.generation
+        )?;
         if let Some(task) = &self.task {
             write!(f, "/{}.{}.{}", task.shard, task.place, task.taken)?;
         }

@@ -188,7 +188,10 @@ fn judge(met: &mut [Met], aboves: &[Option<usize>]) {
         is_above[*above] = true;
     }
     let known = by_address(met);
-    let contexts: Vec<bool> = met.iter().map(|met| met.node.kind == Kind::Context).collect();
+    let contexts: Vec<bool> = met
+        .iter()
+        .map(|met| met.node.kind == Kind::Context)
+        .collect();
     // Of a context that has a name nobody has the right to cancel.
     let is_harmless = |address| known.get(&address).is_some_and(|i| contexts[*i]);
     for (met, is_above) in met.iter_mut().zip(is_above) {

@@ -234,7 +234,10 @@ impl Signals {
 fn show(cause: Cause) {
     use std::io::Write;
     if let Some(signal) = cause.find::<Signal>() {
-        let text = alloc::format!("{signal}, the second: {}", crate::group::snapshot::snapshot());
+        let text = alloc::format!(
+            "{signal}, the second: {}",
+            crate::group::snapshot::snapshot()
+        );
         // Whoever has closed it does not want to read it.
         let _ = writeln!(io::stderr().lock(), "{text}");
     }

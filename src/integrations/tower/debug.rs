@@ -68,7 +68,10 @@ impl Format {
     fn of<B>(request: &Request<B>) -> Format {
         let asked = request.uri().query().and_then(|query| {
             let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.filter(|(key, _)| *key == "format").map(|(_, value)| value).last()
+            pairs
+                .filter(|(key, _)| *key == "format")
+                .map(|(_, value)| value)
+                .last()
         });
         let accepted = || {
             let all = request.headers().get_all(ACCEPT).iter();
