@@ -442,7 +442,7 @@ impl Place {
     #[cfg(feature = "inspect")]
     #[inline]
     pub(super) fn probe(&self) -> Option<&super::probe::Probe> {
-        // SAFETY, Relaxed: as in `name`.
+        // SAFETY: as in `name`. Relaxed: the same.
         unsafe { self.label.load(Relaxed).as_ref() }.map(|label| &*label.probe)
     }
 

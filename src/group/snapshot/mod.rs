@@ -46,7 +46,6 @@ use std::time::{Duration, Instant};
 /// # Panics
 ///
 /// With the panic of a destructor: what ends while it is looked at is dropped here.
-#[must_use]
 pub fn snapshot() -> Snapshot {
     walk::all()
 }

@@ -71,7 +71,7 @@ impl Format {
             pairs
                 .filter(|(key, _)| *key == "format")
                 .map(|(_, value)| value)
-                .last()
+                .next_back()
         });
         let accepted = || {
             let all = request.headers().get_all(ACCEPT).iter();

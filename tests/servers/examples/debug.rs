@@ -36,8 +36,11 @@ async fn main() -> std::io::Result<()> {
     };
     let deaf = ingest.named("<b>deaf</b>").track(deaf);
     tokio::spawn(deaf.expect("open"));
-    let thread = |_ctx: Context| loop {
-        std::thread::park();
+    let thread = |ctx: Context| {
+        // It keeps its context, and never asks it.
+        while ctx.deadline().is_none() {
+            std::thread::park();
+        }
     };
     ingest.named("reader").spawn_thread(thread).expect("open");
     let (lost, guard) = Context::background().with_cancel();
