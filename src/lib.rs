@@ -35,6 +35,8 @@ pub use context::{
     CancelGuard, CancelledOwned, Canceller, CauseOnDrop, Context, DeadlineGuard, Done, DoneOwned,
     DoneSignal, ForeignContext, GraceOver, GuardedContext, IdleGuard, IdleTimeout,
 };
+#[cfg(feature = "inspect")]
+pub use group::snapshot as inspect;
 #[cfg(feature = "std")]
 pub use group::{
     Closed, Full, Group, Member, Named, Outcome, Outcomes, Panicked, Partial, Refused, Report,
@@ -81,6 +83,11 @@ pub mod parking {
         crate::sync::park::until(None, done);
     }
 }
+
+/// For models: what `inspect` finds by, apart from what stands in it.
+#[cfg(cancel_tree_loom)]
+#[doc(hidden)]
+pub use context::registry::{Key, Number, Registry};
 
 /// For randomised schedules: how much memory the trees have.
 #[cfg(cancel_tree_shuttle)]

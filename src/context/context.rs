@@ -12,6 +12,7 @@ use crate::token::CancellationToken;
 use crate::token::Registration;
 use crate::tree::Handle;
 use crate::tree::{Cause, ContextError};
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::any::{Any, TypeId};
 use core::future::Future;
@@ -352,6 +353,48 @@ impl Context {
         }
     }
 
+    /// Creates a context below this one that has a name, for who asks what does not stop (feature `inspect`). Nobody can cancel
+    /// it but what is above.
+    ///
+    /// Without that feature it is a clone, and costs no more: so libraries give names, and the program decides whether they cost anything.
+    ///
+    /// ```
+    /// # use cancel_tree::Context;
+    /// let (server, _guard) = Context::background().with_cancel();
+    /// let ingest = server.with_name("ingest");
+    /// # let _ = ingest;
+    /// ```
+    #[cfg_attr(feature = "inspect", track_caller)]
+    pub fn with_name(&self, name: impl Into<Cow<'static, str>>) -> Context {
+        #[cfg(not(feature = "inspect"))]
+        {
+            let _ = name;
+            self.clone()
+        }
+        #[cfg(feature = "inspect")]
+        {
+            let token = self.token.as_ref().map(CancellationToken::child_token);
+            let at = core::panic::Location::caller();
+            let record =
+                super::name::Record::new(name.into(), at, token.clone(), self.name_number());
+            Context {
+                limit: match &token {
+                    Some(token) => self.limit_below(token.handle()),
+                    None => self.limit,
+                },
+                token,
+                values: self.values.with_name(record, self.chain),
+                chain: Chain::none(),
+            }
+        }
+    }
+
+    /// Which record has the name that it was given, or one that it was derived from.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn name_number(&self) -> Option<super::registry::Number> {
+        self.values.name().map(super::name::Record::number)
+    }
+
     /// Creates a context with the values of this one, which is never done: for what has to be finished
     /// after the request. Deadline and cause do not reach it either. (Go's `WithoutCancel`.)
     #[doc(alias("WithoutCancel", "detach"))]
@@ -448,6 +491,29 @@ impl Context {
         }
     }
 
+    /// For a thread: what is looked up here, and in what is made of it, is noted.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn watched(self, looks: alloc::sync::Arc<super::Looks>) -> Context {
+        Context {
+            values: self.values.with_looks(looks, self.chain),
+            chain: Chain::none(),
+            ..self
+        }
+    }
+
+    /// What it is done by; none: never.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn token(&self) -> Option<&CancellationToken> {
+        self.token.as_ref()
+    }
+
+    /// Whether it is done, asked by nobody who was told to stop: that is not noted as a look.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn is_cancelled_by_now(&self) -> bool {
+        let token = self.token.as_ref();
+        token.is_some_and(CancellationToken::is_cancelled)
+    }
+
     /// The clock of tests that it is under.
     #[inline]
     pub(crate) fn clock(&self) -> Option<Clock> {
@@ -494,7 +560,12 @@ impl Context {
         let Some(token) = &self.token else {
             return false;
         };
-        token.is_cancelled() || self.has_expired_unseen(token.handle())
+        let is_done = token.is_cancelled() || self.has_expired_unseen(token.handle());
+        #[cfg(feature = "inspect")]
+        if is_done {
+            self.values.note_look();
+        }
+        is_done
     }
 
     /// Returns `true` if the context can be done at all, now or later. [`background`](Self::background),

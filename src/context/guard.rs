@@ -231,6 +231,12 @@ pub struct Canceller {
 }
 
 impl Canceller {
+    /// What it cancels.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn handle(&self) -> &Handle {
+        self.token.handle()
+    }
+
     /// Cancels the context and everything below. Returns `true` if this call was the first to cancel.
     ///
     /// ```

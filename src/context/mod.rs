@@ -11,7 +11,14 @@ mod foreign;
 mod grace;
 mod guard;
 mod limit;
+#[cfg(feature = "inspect")]
+pub(crate) mod looks;
 mod moving;
+#[cfg(feature = "inspect")]
+pub(crate) mod name;
+// Its models do without the feature.
+#[cfg(any(feature = "inspect", cancel_tree_loom))]
+pub(crate) mod registry;
 #[cfg(feature = "testing")]
 mod testing;
 mod values;
@@ -21,6 +28,8 @@ pub use done::{CancelledOwned, Done, DoneOwned};
 pub use foreign::{DoneSignal, ForeignContext};
 pub use grace::GraceOver;
 pub use guard::{CancelGuard, Canceller, CauseOnDrop, GuardedContext};
+#[cfg(feature = "inspect")]
+pub(crate) use looks::{Looks, Told};
 pub use moving::{DeadlineGuard, IdleGuard, IdleTimeout};
 #[cfg(feature = "testing")]
 pub use testing::TestClock;

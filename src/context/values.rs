@@ -7,6 +7,8 @@
 
 use super::chain::Chain;
 use super::ForeignContext;
+#[cfg(feature = "inspect")]
+use super::{name, Looks};
 use crate::sync::OfUser;
 use crate::timer::testing::Clock;
 use alloc::boxed::Box;
@@ -33,6 +35,12 @@ pub(super) struct Layer {
     types: usize,
     /// The clock of tests that the context is under.
     clock: Option<Clock>,
+    /// Of the thread that the context was made for.
+    #[cfg(feature = "inspect")]
+    looks: Option<Arc<Looks>>,
+    /// The nearest name that the context was given, or one that it was derived from.
+    #[cfg(feature = "inspect")]
+    name: Option<Arc<name::Record>>,
     /// Asked last.
     foreign: Option<OfUser<Arc<dyn ForeignContext>>>,
 }
@@ -45,6 +53,14 @@ unsafe impl Sync for Layer {}
 /// The type of a layer that has no value, but a clock.
 #[cfg(feature = "testing")]
 struct OfClock;
+
+/// The type of a layer that has no value, but notes when a thread looks.
+#[cfg(feature = "inspect")]
+struct OfLooks;
+
+/// The type of a layer that has no value, but a name.
+#[cfg(feature = "inspect")]
+struct OfName;
 
 /// The type of the bottom layer of a context below a foreign one: it has no value.
 struct Bottom;
@@ -83,6 +99,35 @@ impl Values {
         match *clock {}
     }
 
+    #[cfg(feature = "inspect")]
+    pub(super) fn with_looks(&self, looks: Arc<Looks>, chain: Chain) -> Values {
+        let mut layer = Layer::on(self.clone(), OfLooks, chain);
+        layer.looks = Some(looks);
+        Values(Some(Arc::new(layer)))
+    }
+
+    #[cfg(feature = "inspect")]
+    pub(super) fn with_name(&self, name: name::Record, chain: Chain) -> Values {
+        let mut layer = Layer::on(self.clone(), OfName, chain);
+        layer.name = Some(Arc::new(name));
+        Values(Some(Arc::new(layer)))
+    }
+
+    #[cfg(feature = "inspect")]
+    pub(super) fn name(&self) -> Option<&name::Record> {
+        self.0.as_deref()?.name.as_deref()
+    }
+
+    /// Somebody has looked at a context that has these, and it is done.
+    #[cfg(feature = "inspect")]
+    #[inline]
+    pub(super) fn note_look(&self) {
+        let newest = self.0.as_deref();
+        if let Some(looks) = newest.and_then(|newest| newest.looks.as_deref()) {
+            looks.note();
+        }
+    }
+
     #[inline]
     pub(super) fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.get_by_id(TypeId::of::<T>())?.downcast_ref()
@@ -117,6 +162,10 @@ impl Layer {
                 .as_deref()
                 .and_then(|newest| newest.foreign.clone()),
             clock: before.clock(),
+            #[cfg(feature = "inspect")]
+            looks: before.0.as_deref().and_then(|newest| newest.looks.clone()),
+            #[cfg(feature = "inspect")]
+            name: before.0.as_deref().and_then(|newest| newest.name.clone()),
             before,
             table,
             types,

@@ -1,8 +1,9 @@
 //! What a group is: all that its handles and its tasks share.
 
 use super::limit::{Limit, NoRoom};
-use super::place::{End, Found, Label, Place, Places};
+use super::place::{Bits, End, Found, Label, Place, Places, Shared};
 use super::refused::{Closed, Full};
+use super::report::TaskInfo;
 use super::seats::Seats;
 use super::tally::{Tally, Then};
 use super::task::Panicked;
@@ -48,6 +49,8 @@ pub(super) struct Body {
     /// The group around this one: one handle of it.
     outer: Option<NonNull<Body>>,
     name: Option<Cow<'static, str>>,
+    #[cfg(feature = "inspect")]
+    record: super::roll::Record,
     #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
     _leak: crate::sync::Track<()>,
 }
@@ -77,6 +80,7 @@ pub(super) struct Ends {
 
 impl Body {
     /// With one handle.
+    #[cfg_attr(feature = "inspect", track_caller)]
     pub(super) fn allocate(
         above: &Context,
         outer: Option<NonNull<Body>>,
@@ -89,7 +93,16 @@ impl Body {
             // SAFETY: the caller holds it.
             unsafe { outer.as_ref() }.add_handle();
         }
+        #[cfg(feature = "inspect")]
+        let record = super::roll::Record::new(
+            above,
+            // SAFETY: the caller holds it.
+            outer.map(|outer| unsafe { outer.as_ref() }.record.number()),
+            &ctx,
+        );
         let body = Box::new(Body {
+            #[cfg(feature = "inspect")]
+            record,
             ctx,
             canceller,
             keeps_going: AtomicBool::new(false),
@@ -112,7 +125,10 @@ impl Body {
             _leak: crate::sync::Track::new(()),
         });
         // SAFETY: of a Box.
-        unsafe { NonNull::new_unchecked(Box::into_raw(body)) }
+        let body = unsafe { NonNull::new_unchecked(Box::into_raw(body)) };
+        #[cfg(feature = "inspect")]
+        super::roll::put(body);
+        body
     }
 
     // ----- its life ---------------------------------------------------------------------------
@@ -185,9 +201,24 @@ impl Body {
         }
         if free {
             // SAFETY: nobody else has it (G5). User code: what the group's context and causes own.
-            panics.catch(|| drop(unsafe { Box::from_raw(this.as_ptr()) }));
+            panics.catch(|| unsafe { Body::free(this) });
         }
         is_zero
+    }
+
+    /// # Safety
+    /// Nobody else has it, but who has met its record; and the caller does not use it again.
+    unsafe fn free(this: NonNull<Body>) {
+        #[cfg(feature = "inspect")]
+        // SAFETY: the caller's promise.
+        unsafe {
+            super::roll::end(this);
+        }
+        #[cfg(not(feature = "inspect"))]
+        // SAFETY: the caller's promise; it is of a Box.
+        unsafe {
+            drop(Box::from_raw(this.as_ptr()));
+        }
     }
 
     // ----- places -----------------------------------------------------------------------------
@@ -224,7 +255,7 @@ impl Body {
     ) -> Result<NonNull<Place>, Cause> {
         // SAFETY: the caller's promise.
         let body = unsafe { this.as_ref() };
-        let place = match body.claim_here(this, limited) {
+        let place = match body.claim_here(this, Bits::of(limited)) {
             Ok(place) => place,
             Err(cause) => {
                 if limited {
@@ -237,19 +268,21 @@ impl Body {
         };
         // SAFETY: taken.
         let at = unsafe { place.as_ref() };
+        let mut shared = Shared::nothing();
         if body.outer.is_some() {
+            shared = Shared::of_group(&body.ctx, name.is_some());
             // SAFETY: taken above.
-            unsafe { Body::claim_around(place, from, name.as_ref()) }?;
+            unsafe { Body::claim_around(place, from, name.as_ref(), &shared) }?;
         }
-        at.describe(from, Label::new(name));
+        at.describe(from, Label::new(name, &shared));
         Ok(place)
     }
 
-    fn claim_here(&self, this: NonNull<Body>, limited: bool) -> Result<NonNull<Place>, Cause> {
+    fn claim_here(&self, this: NonNull<Body>, bits: Bits) -> Result<NonNull<Place>, Cause> {
         if self.ctx.is_done() {
             return Err(self.why_not(Closed.into()));
         }
-        let place = self.places.claim(this, limited);
+        let place = self.places.claim(this, bits);
         place.map_err(|_| self.why_not(Closed.into()))
     }
 
@@ -262,6 +295,7 @@ impl Body {
         place: NonNull<Place>,
         from: &'static Location<'static>,
         name: Option<&Cow<'static, str>>,
+        shared: &Shared,
     ) -> Result<(), Cause> {
         let mut name = name.cloned();
         let mut last = place;
@@ -278,10 +312,10 @@ impl Body {
                 (name, _) => name,
             };
             // SAFETY: as above.
-            match unsafe { around.as_ref() }.claim_here(around, false) {
+            match unsafe { around.as_ref() }.claim_here(around, Bits::of_inner()) {
                 Ok(outer) => {
                     // SAFETY: taken.
-                    unsafe { outer.as_ref() }.describe(from, Label::new(name.clone()));
+                    unsafe { outer.as_ref() }.describe(from, Label::new(name.clone(), shared));
                     // SAFETY: as above.
                     unsafe { last.as_ref() }.set_outer(Some(outer));
                     last = outer;
@@ -343,7 +377,7 @@ impl Body {
                         this.as_ref().count_end(end);
                     }
                 };
-                if Place::end(place, count) {
+                if Place::end(place, panics, count) {
                     Body::count_off(this, panics);
                 }
             }
@@ -410,14 +444,42 @@ impl Body {
         self.places.look().living
     }
 
-    pub(super) fn read<R>(
-        &self,
-        read: impl FnMut(&'static Location<'static>, Option<&Label>) -> R,
-    ) -> alloc::vec::Vec<R> {
+    /// The tasks that are there.
+    pub(super) fn running(&self) -> alloc::vec::Vec<TaskInfo> {
+        #[cfg(feature = "inspect")]
+        let is_done = self.ctx.is_cancelled_by_now();
+        #[cfg(not(feature = "inspect"))]
+        let is_done = false;
         let mut panics = Panics::default();
-        let answer = self.places.read(&mut panics, read);
+        let answer = self.places.read(&mut panics, |from, label| {
+            TaskInfo::of(from, label, is_done)
+        });
         panics.resume();
         answer
+    }
+
+    #[cfg(feature = "inspect")]
+    pub(super) fn record(&self) -> &super::roll::Record {
+        &self.record
+    }
+
+    /// The tasks whose own place is here. By who has met the record.
+    #[cfg(feature = "inspect")]
+    pub(super) fn each_task(
+        &self,
+        panics: &mut Panics,
+        mut read: impl FnMut(super::place::Number, &'static Location<'static>, Option<&Label>, bool),
+    ) {
+        let is_done = self.ctx.is_cancelled_by_now();
+        self.places.each(panics, |number, from, label| {
+            read(number, from, label, is_done);
+        });
+    }
+
+    /// What the group is called, by which context it is done, and by which token it is cancelled itself.
+    #[cfg(feature = "inspect")]
+    pub(super) fn what(&self) -> (Option<Cow<'static, str>>, &Context, &Canceller) {
+        (self.name.clone(), &self.ctx, &self.canceller)
     }
 
     pub(super) fn ends(&self) -> Ends {

@@ -92,6 +92,7 @@ const GRACE: Duration = Duration::from_secs(1);
 impl Group {
     /// Creates a group with a context of its own, below `ctx`.
     #[must_use = "dropping a group cancels it"]
+    #[cfg_attr(feature = "inspect", track_caller)]
     pub fn new(ctx: &Context) -> Group {
         Group::of(Body::allocate(ctx, None, None))
     }
@@ -109,6 +110,7 @@ impl Group {
     /// Where `named` gives a task a name, it is called `db/name` here. The limit of this one does not count
     /// them.
     #[must_use]
+    #[cfg_attr(feature = "inspect", track_caller)]
     pub fn child(&self, name: impl Into<Cow<'static, str>>) -> Group {
         let around = self.spawner.at();
         Group::of(Body::allocate(
@@ -174,7 +176,7 @@ impl Group {
     /// Returns the tasks that are there.
     #[must_use]
     pub fn running(&self) -> Vec<TaskInfo> {
-        self.spawner.body().read(TaskInfo::of)
+        self.spawner.body().running()
     }
 }
 
@@ -322,11 +324,17 @@ impl Group {
     pub(crate) fn report(&self, since: &Since) -> Report {
         let body = self.spawner.body();
         let (before, after) = (since.before, body.ends());
+        let stuck = self.running();
         Report {
+            #[cfg(feature = "inspect")]
+            tree: match stuck.is_empty() {
+                true => None,
+                false => super::snapshot::of_group(body),
+            },
             done: after.done - before.done,
             cancelled: after.cancelled - before.cancelled,
             forced: after.dropped - before.dropped,
-            stuck: self.running(),
+            stuck,
             cause: body.failure(),
             took: since.timed.now().saturating_duration_since(since.begin),
         }

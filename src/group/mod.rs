@@ -48,10 +48,16 @@ mod group;
 mod limit;
 mod outcomes;
 mod place;
+#[cfg(feature = "inspect")]
+mod probe;
 mod refused;
 mod report;
+#[cfg(feature = "inspect")]
+mod roll;
 mod scope;
 mod seats;
+#[cfg(feature = "inspect")]
+pub mod snapshot;
 mod spawner;
 mod tally;
 mod task;

@@ -322,10 +322,7 @@ impl<T: Send + 'static> Outcomes<T> {
                     continue;
                 }
                 Ok(None) => (Vec::new(), None),
-                Err(()) => (
-                    self.spawner.body().read(TaskInfo::of),
-                    Some(cause_of(limit)),
-                ),
+                Err(()) => (self.spawner.body().running(), Some(cause_of(limit))),
             };
             return Partial {
                 outcomes,

@@ -22,6 +22,7 @@ use std::time::Instant;
 /// | 2 CLOSED | nobody may take the place any more |
 /// | 3 CLEARING | the task is through, and its name is being dropped; not TAKEN |
 /// | 4 LIMITED | it has a permit of the limit; only beside TAKEN |
+/// | 5 INNER | its task has a place in a group inside this one too; only beside TAKEN |
 /// | 8 to 23 | how many are reading what is written here. Without TAKEN: the task is gone, and the last of them clears up |
 /// | 24 to 63 | generation: how often it was taken |
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,7 @@ impl State {
     const CLOSED: u64 = 4;
     const CLEARING: u64 = 8;
     const LIMITED: u64 = 16;
+    const INNER: u64 = 32;
     const READER: u64 = 1 << 8;
     const READERS: u64 = 0xFFFF << 8;
     const GENERATION: u64 = 1 << 24;
@@ -59,14 +61,42 @@ impl State {
 pub(super) struct Label {
     pub(super) name: Cow<'static, str>,
     pub(super) since: Instant,
+    #[cfg(feature = "inspect")]
+    pub(super) probe: super::probe::Kept,
+}
+
+#[cfg(feature = "inspect")]
+pub(super) use super::probe::Shared;
+
+/// What all places of a task share: nothing.
+#[cfg(not(feature = "inspect"))]
+pub(super) struct Shared;
+
+#[cfg(not(feature = "inspect"))]
+impl Shared {
+    #[inline]
+    pub(super) fn nothing() -> Shared {
+        Shared
+    }
+
+    #[inline]
+    pub(super) fn of_group(_: &crate::context::Context, _: bool) -> Shared {
+        Shared
+    }
 }
 
 impl Label {
+    #[cfg_attr(not(feature = "inspect"), allow(unused_variables))]
     #[inline]
-    pub(super) fn new(name: Option<Cow<'static, str>>) -> Option<Box<Label>> {
+    pub(super) fn new(name: Option<Cow<'static, str>>, shared: &Shared) -> Option<Box<Label>> {
         name.map(|name| {
             let since = Instant::now();
-            Box::new(Label { name, since })
+            Box::new(Label {
+                name,
+                since,
+                #[cfg(feature = "inspect")]
+                probe: shared.keep(),
+            })
         })
     }
 }
@@ -150,8 +180,33 @@ fn close<T>(word: &AtomicPtr<T>) -> *mut T {
     }
 }
 
+/// What a place's word says of its task from the beginning.
+#[derive(Clone, Copy)]
+pub(super) struct Bits(u64);
+
+impl Bits {
+    #[inline]
+    pub(super) fn of(limited: bool) -> Bits {
+        Bits(if limited { State::LIMITED } else { 0 })
+    }
+
+    /// The task's own place is in a group inside this one: who meets it there passes it over here.
+    pub(super) fn of_inner() -> Bits {
+        Bits(State::INNER)
+    }
+}
+
 /// Nobody may come in any more.
 pub(super) struct IsClosed;
+
+/// Which place of a group, and which of those that have had it.
+#[cfg(feature = "inspect")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Number {
+    pub(super) shard: u8,
+    pub(super) place: u32,
+    pub(super) taken: u64,
+}
 
 /// What a walk found.
 #[derive(Default, PartialEq, Eq, Clone, Copy)]
@@ -383,6 +438,14 @@ impl Place {
         unsafe { self.label.load(Relaxed).as_ref() }.map(|label| &*label.name)
     }
 
+    /// What is noted of the task, if it has a name. By the task.
+    #[cfg(feature = "inspect")]
+    #[inline]
+    pub(super) fn probe(&self) -> Option<&super::probe::Probe> {
+        // SAFETY: as in `name`. Relaxed: the same.
+        unsafe { self.label.load(Relaxed).as_ref() }.map(|label| &*label.probe)
+    }
+
     pub(super) fn is_limited(&self) -> bool {
         // Relaxed: set when the task got the place, and it stays.
         State(self.word.load(Relaxed)).has(State::LIMITED)
@@ -437,7 +500,11 @@ impl Place {
     ///
     /// # Safety
     /// The caller has the place, and does not use it again.
-    pub(super) unsafe fn end(this: NonNull<Place>, mut count: impl FnMut()) -> bool {
+    pub(super) unsafe fn end(
+        this: NonNull<Place>,
+        panics: &mut Panics,
+        mut count: impl FnMut(),
+    ) -> bool {
         // SAFETY: taken, so the body is there (G5).
         let place = unsafe { this.as_ref() };
         let shard = place.leave_hint();
@@ -462,7 +529,7 @@ impl Place {
             // reader; the acquire half with what has watched, closed or read.
             match place.word.compare_exchange(seen.0, new, AcqRel, Relaxed) {
                 // SAFETY: CLEARING is ours.
-                Ok(_) if clears => return unsafe { Place::clear(this, count) },
+                Ok(_) if clears => return unsafe { Place::clear(this, panics, count) },
                 Ok(_) => return seen.has(State::WATCHED),
                 Err(now) => seen = State(now),
             }
@@ -474,16 +541,14 @@ impl Place {
     /// # Safety
     /// The caller has set CLEARING, and does not use the place again.
     #[cold]
-    unsafe fn clear(this: NonNull<Place>, mut count: impl FnMut()) -> bool {
+    unsafe fn clear(this: NonNull<Place>, panics: &mut Panics, mut count: impl FnMut()) -> bool {
         // SAFETY: the body stays while CLEARING is set (G5).
         let place = unsafe { this.as_ref() };
         // Relaxed, here and below: the step to CLEARING has acquired what the task and the readers did.
         let label = place.label.load(Relaxed);
         place.label.store(ptr::null_mut(), Relaxed);
-        if !label.is_null() {
-            // SAFETY: nobody reads, and nobody begins to.
-            drop(unsafe { Box::from_raw(label) });
-        }
+        // SAFETY: of a Box; nobody reads, and nobody begins to.
+        let label = (!label.is_null()).then(|| unsafe { Box::from_raw(label) });
         // SAFETY: shards are freed with the body.
         let shard = unsafe { &*place.chunk().shard };
         // Release: pairs with `claim_hinted`.
@@ -497,17 +562,20 @@ impl Place {
             let new = seen & !(State::CLEARING | State::WATCHED);
             // AcqRel: as in `end`.
             match place.word.compare_exchange(seen, new, AcqRel, Relaxed) {
-                Ok(_) => return State(seen).has(State::WATCHED),
+                Ok(_) => break,
                 Err(now) => seen = now,
             }
         }
+        // What it was told by may have the last handle of a cause: user code.
+        panics.catch(|| drop(label));
+        State(seen).has(State::WATCHED)
     }
 
     /// What is written here of a living task; none if there is none, or it is about to come or go.
     fn read<R>(
         &self,
         panics: &mut Panics,
-        read: impl FnOnce(&'static Location<'static>, Option<&Label>) -> R,
+        read: impl FnOnce(State, &'static Location<'static>, Option<&Label>) -> R,
     ) -> Option<R> {
         // Relaxed: a guess, which the CAS below checks.
         let mut seen = State(self.word.load(Relaxed));
@@ -529,10 +597,10 @@ impl Place {
         // SAFETY: null, or of a reference that lives for ever.
         let answer = unsafe { from.as_ref() }.map(|from| {
             // SAFETY: while we are among the readers, nobody drops it.
-            read(from, unsafe { self.label.load(Relaxed).as_ref() })
+            read(seen, from, unsafe { self.label.load(Relaxed).as_ref() })
         });
         // Relaxed: a guess, which the CAS below checks.
-        let mut seen = State(self.word.load(Relaxed));
+        seen = State(self.word.load(Relaxed));
         loop {
             let is_last = seen.0 & State::READERS == State::READER;
             let clears = is_last && !seen.has(State::TAKEN);
@@ -542,7 +610,7 @@ impl Place {
             match self.word.compare_exchange(seen.0, new, AcqRel, Relaxed) {
                 Ok(_) if clears => {
                     // SAFETY: CLEARING is ours.
-                    if unsafe { Place::clear(NonNull::from(self), || ()) } {
+                    if unsafe { Place::clear(NonNull::from(self), panics, || ()) } {
                         // Watched since the task went, which was counted then.
                         // SAFETY: it is counted, and the caller holds the body.
                         unsafe { Body::count_off(self.body(), panics) };
@@ -597,9 +665,9 @@ impl Places {
     pub(super) fn claim(
         &self,
         body: NonNull<Body>,
-        limited: bool,
+        bits: Bits,
     ) -> Result<NonNull<Place>, IsClosed> {
-        let bits = if limited { State::LIMITED } else { 0 };
+        let bits = bits.0;
         match self.home().claim_hinted(bits) {
             Some(place) => Ok(place),
             None => self.claim_slowly(body, bits),
@@ -742,8 +810,36 @@ impl Places {
             .flat_map(Shard::each_chunk)
             .flat_map(|c| &c.places);
         places
-            .filter_map(|place| place.read(panics, &mut read))
+            .filter_map(|place| place.read(panics, |_, from, label| read(from, label)))
             .collect()
+    }
+
+    /// Reads of all tasks what is written, but for those that have a place in a group inside this one.
+    #[cfg(feature = "inspect")]
+    pub(super) fn each(
+        &self,
+        panics: &mut Panics,
+        mut read: impl FnMut(Number, &'static Location<'static>, Option<&Label>),
+    ) {
+        for (s, shard) in self.all().enumerate() {
+            // From the newest on; the oldest has the number 0, whatever comes.
+            let mut before: usize = shard.each_chunk().map(|chunk| chunk.places.len()).sum();
+            for chunk in shard.each_chunk() {
+                before = before.saturating_sub(chunk.places.len());
+                for (i, place) in chunk.places.iter().enumerate() {
+                    place.read(panics, |state, from, label| {
+                        if !state.has(State::INNER) {
+                            let number = Number {
+                                shard: s as u8,
+                                place: (before + i) as u32,
+                                taken: state.generation(),
+                            };
+                            read(number, from, label);
+                        }
+                    });
+                }
+            }
+        }
     }
 }
 

@@ -19,15 +19,33 @@ pub struct TaskInfo {
     pub spawned_at: &'static Location<'static>,
     /// Since when it is there, if it has a name.
     pub since: Option<Instant>,
+    /// What it does, if it has a name.
+    #[cfg(feature = "inspect")]
+    pub progress: Option<super::snapshot::Progress>,
 }
 
 impl TaskInfo {
-    pub(super) fn of(spawned_at: &'static Location<'static>, label: Option<&Label>) -> TaskInfo {
+    /// `is_done`: whether its group is.
+    #[cfg_attr(not(feature = "inspect"), allow(unused_variables))]
+    pub(super) fn of(
+        spawned_at: &'static Location<'static>,
+        label: Option<&Label>,
+        is_done: bool,
+    ) -> TaskInfo {
         TaskInfo {
             name: label.map(|label| label.name.clone().into_owned()),
             spawned_at,
             since: label.map(|label| label.since),
+            #[cfg(feature = "inspect")]
+            progress: label.map(|label| label.probe.progress(is_done)),
         }
+    }
+
+    /// What it does, if it was told to stop, and has a name.
+    #[cfg(feature = "inspect")]
+    #[must_use]
+    pub fn situation(&self) -> Option<super::snapshot::Situation> {
+        self.progress?.situation()
     }
 }
 
@@ -42,7 +60,12 @@ impl fmt::Display for TaskInfo {
         if let Some(since) = self.since {
             write!(f, ", for {:.1?}", since.elapsed())?;
         }
-        f.write_str(")")
+        f.write_str(")")?;
+        #[cfg(feature = "inspect")]
+        if let Some(progress) = &self.progress {
+            write!(f, ": {progress}")?;
+        }
+        Ok(())
     }
 }
 
@@ -64,6 +87,9 @@ pub struct Report {
     pub cause: Option<Cause>,
     /// From the call of `shutdown` to its return.
     pub took: Duration,
+    /// The group and all below it, if some are stuck.
+    #[cfg(feature = "inspect")]
+    pub tree: Option<super::snapshot::Snapshot>,
 }
 
 impl Report {
@@ -90,6 +116,12 @@ impl fmt::Display for Report {
         }
         for task in &self.stuck {
             write!(f, "\n  stuck: {task}")?;
+        }
+        #[cfg(feature = "inspect")]
+        if let Some(tree) = &self.tree {
+            for line in alloc::string::ToString::to_string(tree).lines() {
+                write!(f, "\n  | {line}")?;
+            }
         }
         Ok(())
     }

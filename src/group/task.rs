@@ -143,6 +143,10 @@ pub struct Tracked<F> {
 
 impl<F> Tracked<F> {
     pub(super) fn new(member: Member, future: F) -> Tracked<F> {
+        #[cfg(feature = "inspect")]
+        if let Some(probe) = member.place().probe() {
+            probe.is_future();
+        }
         Tracked {
             member: Some(member),
             future: ManuallyDrop::new(future),
@@ -160,6 +164,12 @@ impl<F: Future<Output: Outcome>> Future for Tracked<F> {
         let Some(at) = member else {
             return Poll::Ready(());
         };
+        #[cfg(feature = "inspect")]
+        let probe = at.place().probe();
+        #[cfg(feature = "inspect")]
+        if let Some(probe) = probe {
+            probe.begin(at.body().ctx.is_cancelled_by_now());
+        }
         let mut answer = Poll::Pending;
         let panicked = inside(at.place(), || {
             let mut is_there = true;
@@ -183,6 +193,10 @@ impl<F: Future<Output: Outcome>> Future for Tracked<F> {
             later.swallow();
             Some(payload)
         });
+        #[cfg(feature = "inspect")]
+        if let Some(probe) = probe {
+            probe.end();
+        }
         // It is looked at where it lies: to move what was just written in parts costs as much as an RMW.
         match (&panicked, &answer) {
             (None, Poll::Pending) => return Poll::Pending,
@@ -277,11 +291,24 @@ impl Member {
     /// Runs `f` as the task of this place, on this thread, and gives the place up. An error or a panic goes to the group.
     pub fn run<R: Outcome>(self, f: impl FnOnce(Context) -> R) {
         let ctx = self.context();
+        #[cfg(feature = "inspect")]
+        let ctx = self.watched(ctx);
         let result = inside(self.place(), || {
             // AssertUnwindSafe: after a panic nothing of `f` is left.
             catch_unwind(AssertUnwindSafe(|| f(ctx).into_result()))
         });
         self.settle(result);
+    }
+
+    /// The context of a task that has a name, for this thread, which runs it.
+    #[cfg(feature = "inspect")]
+    fn watched(&self, ctx: Context) -> Context {
+        let Some(probe) = self.place().probe() else {
+            return ctx;
+        };
+        let looks = alloc::sync::Arc::new(crate::context::Looks::new());
+        probe.is_thread(looks.clone());
+        ctx.watched(looks)
     }
 
     /// The task is through, and so it went.
@@ -310,7 +337,48 @@ impl Member {
     /// Does a step of what runs at this place, which is no future of the group's own.
     #[cfg(feature = "tower")]
     pub(crate) fn step<R>(&self, step: impl FnOnce() -> R) -> R {
+        #[cfg(feature = "inspect")]
+        let _polling = self.polling();
         inside(self.place(), step)
+    }
+
+    /// What has the place is a future that this context tells to stop.
+    #[cfg(feature = "tower")]
+    #[cfg_attr(not(feature = "inspect"), allow(clippy::unused_self))]
+    pub(crate) fn is_future_under(&self, _ctx: &Context) {
+        #[cfg(feature = "inspect")]
+        if let Some(probe) = self.place().probe() {
+            probe.is_told_by(_ctx);
+            probe.is_future();
+        }
+    }
+
+    /// The future has ended, and something else keeps the place.
+    #[cfg(feature = "tower")]
+    #[cfg_attr(not(feature = "inspect"), allow(clippy::unused_self))]
+    pub(crate) fn is_held_on(&self) {
+        #[cfg(feature = "inspect")]
+        if let Some(probe) = self.place().probe() {
+            probe.is_held();
+        }
+    }
+
+    /// A poll of it begins, and ends with what is returned.
+    #[cfg(all(feature = "tower", feature = "inspect"))]
+    pub(crate) fn polling(&self) -> impl Drop + use<'_> {
+        struct Polling<'a>(Option<&'a super::probe::Probe>);
+        impl Drop for Polling<'_> {
+            fn drop(&mut self) {
+                if let Some(probe) = self.0 {
+                    probe.end();
+                }
+            }
+        }
+        let probe = self.place().probe();
+        if let Some(probe) = probe {
+            probe.begin(self.body().ctx.is_cancelled_by_now());
+        }
+        Polling(probe)
     }
 
     /// A step has panicked: the group says so, and goes on.

@@ -42,7 +42,7 @@ fn id_of(node: &Node) -> TokenId {
 ///
 /// # Safety
 /// As for `Node::parent`.
-unsafe fn token_above(node: &Node) -> Option<&Node> {
+pub(super) unsafe fn token_above(node: &Node) -> Option<&Node> {
     let mut node = node;
     loop {
         // SAFETY: the caller's promise, and what is above what is held (I5).

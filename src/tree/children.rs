@@ -402,6 +402,23 @@ impl Node {
             .filter(move |other| !ptr::eq(*other, home))
     }
 
+    /// All lists in which children of this token are.
+    #[cfg(feature = "inspect")]
+    pub(super) fn homes(&self) -> impl Iterator<Item = &Node> {
+        iter::once(self).chain(self.other_homes(self))
+    }
+
+    /// The child list from the newest chunk to the oldest. By who holds the node, so that it is not reset (I2).
+    #[cfg(feature = "inspect")]
+    pub(super) fn children_now(&self) -> impl Iterator<Item = &Node> {
+        // Acquire: pairs with the push.
+        let first = self.children.load(Acquire);
+        // SAFETY: linked nodes stay as long as the node is held, and so does a shard's list with its token.
+        iter::successors(unsafe { first.as_ref() }, |node| unsafe {
+            node.sibling().as_ref()
+        })
+    }
+
     fn shard<'a>(&'a self, extension: &Extension, number: usize) -> Option<&'a Node> {
         // Acquire: pairs with the publication in `grow`.
         let shards = NonNull::new(extension.shards.load(Acquire))?;

@@ -39,6 +39,8 @@ mod elsewhere;
 mod extension;
 mod fixed;
 mod handle;
+#[cfg(feature = "inspect")]
+mod inspect;
 #[cfg(feature = "std")]
 mod moving;
 mod node;

@@ -466,6 +466,16 @@ pub(super) fn close(header: &Node, panics: &mut Panics, each: impl Fn(Waker)) {
     });
 }
 
+/// Whether somebody waits in the room with that header.
+#[cfg(feature = "inspect")]
+pub(super) fn is_waited_in(header: &Node) -> bool {
+    let room = of_header(header);
+    // SAFETY: the header is linked, and so is its room (I2).
+    // Relaxed: a number for people.
+    let word = unsafe { room.as_ref() }.word.load(Relaxed);
+    word & CLOSED == 0 && word & (taken(0) - 1) != 0
+}
+
 fn of_header(header: &Node) -> NonNull<Room> {
     // A reference to the header may not be used for what comes before it.
     super::children::before(header)

@@ -71,3 +71,15 @@ if command -v go >/dev/null && go version | grep -qE 'go1\.(2[4-9]|[3-9][0-9])|g
 else
     skipped "Go's net/http, for there is no Go 1.24 or later here"
 fi
+
+# The page of what does not stop, in a real browser.
+browser=
+for name in chromium chromium-browser google-chrome google-chrome-stable; do
+    browser=${browser:-$(command -v $name || true)}
+done
+if [ -n "$browser" ] && command -v node >/dev/null && node -e 'process.exit(+process.versions.node.split(".")[0] >= 18 ? 0 : 1)'; then
+    cargo build --example debug --target-dir $target
+    timeout 300 node foreign/page.mjs "$browser" $target/debug/examples/debug
+else
+    skipped "the page in a browser, for there is no Chromium, or no Node 18 or later"
+fi

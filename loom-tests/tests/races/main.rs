@@ -13,6 +13,7 @@ mod group;
 mod moving;
 mod park;
 mod recycle;
+mod registry;
 mod release;
 mod room;
 mod service;

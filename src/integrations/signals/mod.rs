@@ -146,6 +146,8 @@ impl From<Signal> for Cause {
 pub struct Signals {
     which: Vec<Signal>,
     ends_at: u8,
+    #[cfg(feature = "inspect")]
+    shows: bool,
 }
 
 impl Default for Signals {
@@ -160,6 +162,8 @@ impl Signals {
         Signals {
             which: [Signal::TERM, Signal::INT].into(),
             ends_at: 3,
+            #[cfg(feature = "inspect")]
+            shows: false,
         }
     }
 
@@ -174,6 +178,14 @@ impl Signals {
     /// Which one ends the process at once, inside the handler: 3 if nothing else is said, 0 for none. With 2, none forces.
     pub fn end_at(mut self, nth: u8) -> Signals {
         self.ends_at = nth;
+        self
+    }
+
+    /// At the second signal, what does not stop is written to stderr: the [snapshot](crate::inspect::snapshot) as text, by a worker thread of
+    /// this crate. (Feature `inspect`.)
+    #[cfg(feature = "inspect")]
+    pub fn show_at_second(mut self) -> Signals {
+        self.shows = true;
         self
     }
 
@@ -195,6 +207,10 @@ impl Signals {
         system::start(run)?;
         let (forced, force) = ctx.with_cancel();
         let (context, cancel) = forced.with_cancel();
+        #[cfg(feature = "inspect")]
+        if self.shows {
+            drop(forced.after_func_with(show));
+        }
         let (first, forward_first) = forward(&cancel);
         let (second, forward_second) = forward(&force);
         let to = [first, second];
@@ -210,6 +226,20 @@ impl Signals {
             _forwards: [forward_first, forward_second],
             installed,
         })
+    }
+}
+
+/// Writes down what does not stop, if it was a signal and not the end of what is above.
+#[cfg(feature = "inspect")]
+fn show(cause: Cause) {
+    use std::io::Write;
+    if let Some(signal) = cause.find::<Signal>() {
+        let text = alloc::format!(
+            "{signal}, the second: {}",
+            crate::group::snapshot::snapshot()
+        );
+        // Whoever has closed it does not want to read it.
+        let _ = writeln!(io::stderr().lock(), "{text}");
     }
 }
 

@@ -115,6 +115,9 @@ impl Lifetime {
     /// The upgrade's guard ends the context, and is a task of the group until then.
     pub(super) fn hand_over(mut self, member: Option<Member>) {
         if let (Some(guards), Some(upgrade)) = (self.guards.take(), self.upgrade.take()) {
+            if let Some(member) = &member {
+                member.is_held_on();
+            }
             upgrade.take_over(guards, member);
         }
         self.ending = Ending::HandedOver;
@@ -172,6 +175,8 @@ pub(super) fn step<R>(
     member: &Option<Member>,
     step: impl FnOnce() -> R,
 ) -> R {
+    #[cfg(feature = "inspect")]
+    let _polling = member.as_ref().map(Member::polling);
     // AssertUnwindSafe: the panic goes on.
     match catch_unwind(AssertUnwindSafe(step)) {
         Ok(done) => done,

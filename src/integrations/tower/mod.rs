@@ -21,6 +21,8 @@ mod answer;
 mod body;
 mod causes;
 mod counts;
+#[cfg(feature = "inspect")]
+mod debug;
 mod future;
 pub mod grpc_timeout;
 mod headers;
@@ -42,6 +44,8 @@ pub use super::shutdown::Shutdown;
 pub use body::ContextBody;
 pub use causes::{ClientGone, Completed, HandlerFailed};
 pub use counts::Counts;
+#[cfg(feature = "inspect")]
+pub use debug::{DebugBody, DebugService};
 pub use future::ResponseFuture;
 pub use headers::{Carried, DeadlineHeader, DeadlineReached};
 pub use layer::ContextLayer;

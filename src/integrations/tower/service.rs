@@ -41,6 +41,9 @@ where
         match self.settings.begin(&mut request, protocol) {
             Ok(begun) => {
                 let ctx = begun.lifetime.context().clone();
+                if let Some(member) = &begun.member {
+                    member.is_future_under(&ctx);
+                }
                 request.extensions_mut().insert(ctx);
                 ResponseFuture::run(begun.lifetime, begun.member, || self.inner.call(request))
             }

@@ -181,6 +181,7 @@ where
                 (ctx, (None, Some(guard)))
             }
         };
+        member.is_future_under(&ctx);
         request.extensions_mut().insert(ctx);
         let inner = &mut self.inner;
         // AssertUnwindSafe: the service is as it would be after a panic that goes on.

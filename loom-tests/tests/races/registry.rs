@@ -1,0 +1,154 @@
+//! Records of what has a name: who reads against who makes and ends.
+
+use cancel_tree::Registry;
+use cancel_tree_loom::{model_in_all_orders, spawn, Data, USUAL};
+use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use loom::sync::Arc;
+
+/// What a record stands for: readers find it written and not yet gone, and it goes once.
+struct Thing {
+    data: Data,
+    gone: Arc<AtomicUsize>,
+}
+
+impl Drop for Thing {
+    fn drop(&mut self) {
+        // A write after all reads: loom says if one of them is not ordered before it.
+        self.data.write();
+        self.gone.fetch_add(1, Relaxed);
+    }
+}
+
+type Records = Arc<Registry<Thing>>;
+
+fn thing(gone: &Arc<AtomicUsize>) -> Box<Thing> {
+    let data = Data::new();
+    data.write();
+    let gone = gone.clone();
+    Box::new(Thing { data, gone })
+}
+
+fn read(records: &Records) -> usize {
+    let mut met = 0;
+    records.each(|_, thing| {
+        thing.data.read();
+        met += 1;
+    });
+    met
+}
+
+/// What is read is there, and goes once, whoever drops it.
+#[test]
+fn record_read_vs_end() {
+    model_in_all_orders(USUAL, || {
+        let (records, gone) = (Arc::new(Registry::new()), Arc::new(AtomicUsize::new(0)));
+        let key = records.claim();
+        records.put(&key, thing(&gone));
+        let others = records.clone();
+        let reader = spawn(move || read(&others));
+        drop(records.end(key));
+        assert!(reader.join().unwrap() <= 1);
+        assert_eq!(gone.load(Relaxed), 1);
+        assert_eq!(read(&records), 0);
+    });
+}
+
+#[test]
+fn record_end_vs_two_readers() {
+    model_in_all_orders(Some(2), || {
+        let (records, gone) = (Arc::new(Registry::new()), Arc::new(AtomicUsize::new(0)));
+        let key = records.claim();
+        records.put(&key, thing(&gone));
+        let (a, b) = (records.clone(), records.clone());
+        let first = spawn(move || read(&a));
+        let second = spawn(move || read(&b));
+        drop(records.end(key));
+        first.join().unwrap();
+        second.join().unwrap();
+        assert_eq!(gone.load(Relaxed), 1);
+    });
+}
+
+/// A reader sees the whole of what is new, or passes it over.
+#[test]
+fn record_claim_vs_read() {
+    model_in_all_orders(USUAL, || {
+        let (records, gone) = (Arc::new(Registry::new()), Arc::new(AtomicUsize::new(0)));
+        let others = records.clone();
+        let reader = spawn(move || read(&others));
+        let key = records.claim();
+        records.put(&key, thing(&gone));
+        assert!(reader.join().unwrap() <= 1);
+        assert_eq!(read(&records), 1);
+        drop(records.end(key));
+        assert_eq!(gone.load(Relaxed), 1);
+    });
+}
+
+/// The next one in a record is not met as the last, and nothing of the last is lost.
+#[test]
+fn record_ends_and_is_claimed_vs_read() {
+    model_in_all_orders(Some(2), || {
+        let (records, gone) = (Arc::new(Registry::new()), Arc::new(AtomicUsize::new(0)));
+        let key = records.claim();
+        records.put(&key, thing(&gone));
+        let others = records.clone();
+        let reader = spawn(move || read(&others));
+        drop(records.end(key));
+        let next = records.claim();
+        records.put(&next, thing(&gone));
+        reader.join().unwrap();
+        assert_eq!(read(&records), 1);
+        assert_eq!(gone.load(Relaxed), 1);
+        drop(records.end(next));
+        assert_eq!(gone.load(Relaxed), 2);
+    });
+}
+
+/// What was there before the walk is met once, whatever is made beside it.
+#[test]
+fn record_pushed_vs_walk() {
+    model_in_all_orders(USUAL, || {
+        let (records, gone) = (Arc::new(Registry::new()), Arc::new(AtomicUsize::new(0)));
+        let key = records.claim();
+        records.put(&key, thing(&gone));
+        let (others, counted) = (records.clone(), gone.clone());
+        let maker = spawn(move || {
+            let key = others.claim();
+            others.put(&key, thing(&counted));
+            key
+        });
+        let mut met = Vec::new();
+        records.each(|number, _| met.push(number));
+        assert!(met.iter().filter(|n| n.record == 1).count() == 1);
+        assert!(met.len() <= 2);
+        let other = maker.join().unwrap();
+        assert_eq!(read(&records), 2);
+        drop(records.end(key));
+        drop(records.end(other));
+        assert_eq!(gone.load(Relaxed), 2);
+    });
+}
+
+/// Two that claim at once have a record each.
+#[test]
+fn record_claim_vs_claim() {
+    model_in_all_orders(USUAL, || {
+        let (records, gone) = (Arc::new(Registry::new()), Arc::new(AtomicUsize::new(0)));
+        let free = records.claim();
+        drop(records.end(free));
+        let (others, counted) = (records.clone(), gone.clone());
+        let maker = spawn(move || {
+            let key = others.claim();
+            others.put(&key, thing(&counted));
+            key
+        });
+        let key = records.claim();
+        records.put(&key, thing(&gone));
+        let other = maker.join().unwrap();
+        assert_eq!(read(&records), 2);
+        drop(records.end(key));
+        drop(records.end(other));
+        assert_eq!(gone.load(Relaxed), 2);
+    });
+}

@@ -1,0 +1,91 @@
+//! The groups that are there, for who asks what does not stop.
+//!
+//! What a record stands for is the group's body itself: whoever frees the body ends the record, and if somebody reads it at that moment,
+//! the body stays until the reader is through, who frees it then.
+
+use super::body::Body;
+use crate::context::name::Note;
+use crate::context::registry::{self, Key, Registry};
+use crate::context::Context;
+use alloc::boxed::Box;
+use core::panic::Location;
+use core::ptr::NonNull;
+use std::time::Instant;
+
+crate::sync::global! {
+    static GROUPS: Registry<Rolled> = Registry::new();
+}
+
+/// The body, which goes with this.
+struct Rolled(NonNull<Body>);
+
+// SAFETY: a Box, of what is Send and Sync.
+unsafe impl Send for Rolled {}
+// SAFETY: as above.
+unsafe impl Sync for Rolled {}
+
+impl Drop for Rolled {
+    fn drop(&mut self) {
+        // SAFETY: of a Box, by `put`; and nobody has it any more.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+/// What is known of a group, beside the group itself.
+pub(super) struct Record {
+    key: Key<Rolled>,
+    number: registry::Number,
+    pub(super) at: &'static Location<'static>,
+    pub(super) since: Instant,
+    /// The group around it.
+    pub(super) outer: Option<registry::Number>,
+    /// The name that it was made below.
+    pub(super) name: Option<registry::Number>,
+    /// What is above was done already when it was made.
+    pub(super) is_born_done: bool,
+    pub(super) note: Note,
+}
+
+impl Record {
+    #[track_caller]
+    pub(super) fn new(above: &Context, outer: Option<registry::Number>, ctx: &Context) -> Record {
+        let key = GROUPS.claim();
+        Record {
+            key,
+            number: GROUPS.number(&key),
+            at: Location::caller(),
+            since: Instant::now(),
+            outer,
+            name: above.name_number(),
+            is_born_done: ctx.is_cancelled_by_now(),
+            note: Note::of(ctx.token()),
+        }
+    }
+
+    pub(super) fn number(&self) -> registry::Number {
+        self.number
+    }
+}
+
+/// The group is there.
+pub(super) fn put(body: NonNull<Body>) {
+    // SAFETY: made by the caller.
+    let key = unsafe { body.as_ref() }.record().key;
+    GROUPS.put(&key, Box::new(Rolled(body)));
+}
+
+/// Frees the body, or leaves that to who is reading it.
+///
+/// # Safety
+/// Nobody else has it, and the caller does not use it again.
+pub(super) unsafe fn end(body: NonNull<Body>) {
+    // SAFETY: the caller's promise.
+    let key = unsafe { body.as_ref() }.record().key;
+    drop(GROUPS.end(key));
+}
+
+/// Reads all groups that are there: no user code in `read`. A group that ends meanwhile stays until `read` has returned.
+pub(super) fn each(mut read: impl FnMut(&Body)) {
+    // SAFETY: it goes with its record.
+    GROUPS.each(|_, rolled| read(unsafe { rolled.0.as_ref() }));
+}

@@ -1,0 +1,288 @@
+//! Who does not stop? (feature `inspect`)
+//!
+//! [`snapshot`] returns all that has a name in this process, and all groups with their tasks, as a tree: as text, as JSON, for
+//! `dot`. Of what was told to stop and is still there it says which [`Situation`] it is. docs/INSPECT.md has what it costs, the
+//! schema, and how each situation is known.
+//!
+//! ```
+//! use cancel_tree::inspect::{snapshot, Situation};
+//! use cancel_tree::{Context, Group};
+//!
+//! let server = Context::background().with_name("server");
+//! let group = Group::new(&server);
+//! let task = group.named("flush").track(std::future::pending::<()>()).unwrap();
+//! group.cancel_with("shutting down");
+//!
+//! let snapshot = snapshot();
+//! let flush = snapshot.stuck().find(|node| node.name.as_deref() == Some("flush")).unwrap();
+//! assert_eq!(flush.situation, Some(Situation::NotPolled));
+//! println!("{snapshot}");
+//! # drop(task);
+//! ```
+//!
+//! It stops nobody and waits for nobody. What is there from before the call until after it is in it once; what comes or goes
+//! meanwhile, once or not at all.
+
+mod dot;
+mod json;
+mod text;
+mod walk;
+
+pub use super::probe::{Progress, SinceCancel, Situation, Work};
+
+use super::body::Body;
+use super::place;
+use crate::context::registry;
+use crate::tree::{Cause, ContextError};
+use alloc::borrow::Cow;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::panic::Location;
+use std::time::{Duration, Instant};
+
+/// Returns what is there at this moment.
+///
+/// # Panics
+///
+/// With the panic of a destructor: what ends while it is looked at is dropped here.
+pub fn snapshot() -> Snapshot {
+    walk::all()
+}
+
+/// What belongs to a group, and is below it.
+pub(super) fn of_group(body: &Body) -> Option<Snapshot> {
+    let all = walk::all();
+    let id = NodeId::of_group(body.record().number());
+    let first = all.nodes.iter().position(|node| node.id == id)?;
+    Some(all.part(first))
+}
+
+/// What there was at a moment; made by [`snapshot`].
+///
+/// Its [`Display`](fmt::Display) is the tree, a line for each, for people.
+#[derive(Clone)]
+#[must_use]
+pub struct Snapshot {
+    /// The one above stands before those below.
+    nodes: Vec<Node>,
+    at: Instant,
+    took: Duration,
+}
+
+/// A context that has a name, a group, or a task.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Node {
+    /// The same in the next snapshot for what is still there.
+    pub id: NodeId,
+    /// What it is.
+    pub kind: Kind,
+    /// What it is called.
+    pub name: Option<Cow<'static, str>>,
+    /// Where it was made.
+    pub at: &'static Location<'static>,
+    /// Since when it is there; of a task, if it has a name.
+    pub since: Option<Instant>,
+    /// Of a context or a group: that it is done, and why.
+    pub done: Option<alloc::boxed::Box<DoneInfo>>,
+    /// Of a task that has a name: what it does.
+    pub progress: Option<Progress>,
+    /// What it does instead of stopping; none, or not known.
+    pub situation: Option<Situation>,
+    above: Option<u32>,
+    depth: u32,
+}
+
+/// What a [`Node`] is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A context that was given a name.
+    Context,
+    /// A group.
+    Group,
+    /// A future; or a task without a name, of which more is not known.
+    Task,
+    /// A task that is a thread of its own, or one of a runtime's.
+    Thread,
+    /// A place that is held by hand: a [`Member`](crate::Member).
+    Member,
+}
+
+/// How a context or a group came to be done.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DoneInfo {
+    /// Cancelled, or past a deadline.
+    pub kind: ContextError,
+    /// Why.
+    pub cause: Cause,
+    /// When, if that could be noted.
+    pub at: Option<Instant>,
+    /// The name of the thread that cancelled, if it has one. At a deadline it is one of this crate's.
+    pub by: Option<String>,
+    /// A group was cancelled itself, and not what is above.
+    pub is_own: bool,
+}
+
+/// Which node it is: no other one in this process ever has the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct NodeId {
+    record: registry::Number,
+    is_group: bool,
+    task: Option<place::Number>,
+}
+
+impl NodeId {
+    fn of_name(record: registry::Number) -> NodeId {
+        NodeId {
+            record,
+            is_group: false,
+            task: None,
+        }
+    }
+
+    fn of_group(record: registry::Number) -> NodeId {
+        NodeId {
+            is_group: true,
+            ..NodeId::of_name(record)
+        }
+    }
+
+    fn of_task(self, task: place::Number) -> NodeId {
+        NodeId {
+            task: Some(task),
+            ..self
+        }
+    }
+}
+
+/// `c3.1`, `g4.1`, `g4.1/0.17.3`.
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letter = if self.is_group { 'g' } else { 'c' };
+        write!(
+            f,
+            "{letter}{}.{}",
+            self.record.record, self.record.generation
+        )?;
+        if let Some(task) = &self.task {
+            write!(f, "/{}.{}.{}", task.shard, task.place, task.taken)?;
+        }
+        Ok(())
+    }
+}
+
+impl Kind {
+    /// The word that stands for it in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Context => "context",
+            Kind::Group => "group",
+            Kind::Task => "task",
+            Kind::Thread => "thread",
+            Kind::Member => "member",
+        }
+    }
+
+    fn is_task(self) -> bool {
+        !matches!(self, Kind::Context | Kind::Group)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Snapshot {
+    /// Returns all that was found: the one above stands before those below.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Returns those that were told to stop and are still there, or can never be told.
+    pub fn stuck(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.situation.is_some())
+    }
+
+    /// Returns the nearest one above a node of this snapshot: what cancels it, or else what it was derived from.
+    #[must_use]
+    pub fn above(&self, node: &Node) -> Option<&Node> {
+        self.nodes.get(node.above? as usize)
+    }
+
+    /// Returns when it was taken.
+    #[must_use]
+    pub fn at(&self) -> Instant {
+        self.at
+    }
+
+    /// Returns how long that took.
+    #[must_use]
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// Returns it as JSON: one object, whose schema is in docs/INSPECT.md. Causes and names are in it, values of contexts never.
+    #[must_use]
+    pub fn json(&self) -> String {
+        json::of(self)
+    }
+
+    /// Returns it as a graph for `dot`.
+    #[must_use]
+    pub fn dot(&self) -> String {
+        dot::of(self)
+    }
+
+    /// That node, and all below it.
+    fn part(self, first: usize) -> Snapshot {
+        let depth = self.nodes[first].depth;
+        let mut nodes = self.nodes;
+        nodes.drain(..first);
+        let len = nodes.iter().skip(1).take_while(|node| node.depth > depth);
+        let len = 1 + len.count();
+        nodes.truncate(len);
+        for node in &mut nodes {
+            node.depth -= depth;
+            node.above = node.above.and_then(|above| above.checked_sub(first as u32));
+        }
+        Snapshot { nodes, ..self }
+    }
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        text::write(self, f)
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("nodes", &self.nodes.len())
+            .field("stuck", &self.stuck().count())
+            .field("took", &self.took)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A cause as people read it: user code, of which a panic is none of who looks.
+fn shown(cause: &Cause) -> String {
+    use core::fmt::Write;
+    let mut text = String::new();
+    let mut panics = crate::sync::Panics::default();
+    panics.catch(|| _ = write!(text, "{cause}"));
+    panics.swallow();
+    text
+}
+
+/// Whether the cause says more than its kind.
+fn says_more(cause: &Cause) -> bool {
+    cause.downcast_ref::<ContextError>().is_none()
+}

@@ -1,0 +1,251 @@
+//! The walk by the records. docs/INSPECT.md argues P1 to P4.
+
+use super::{DoneInfo, Kind, Node, NodeId, Situation, Snapshot, Work};
+use crate::context::name::{self, Named, Note};
+use crate::context::registry;
+use crate::group::body::Body;
+use crate::group::place::Label;
+use crate::group::roll;
+use crate::sync::Panics;
+use crate::token::CancellationToken;
+use crate::tree::ContextError;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::panic::Location;
+use std::collections::HashMap;
+use std::time::Instant;
+
+/// A context or a group, held until the walk is through: so no address is used twice meanwhile.
+struct Met {
+    node: Node,
+    /// What it is done by; none: never.
+    token: Option<CancellationToken>,
+    /// What it is cancelled by itself, if that is another one.
+    hard: Option<CancellationToken>,
+    /// What it was made in or of, the nearest first: where no token above leads to something.
+    made_of: [Option<NodeId>; 2],
+    tasks: Vec<Node>,
+}
+
+pub(super) fn all() -> Snapshot {
+    let begin = Instant::now();
+    let mut met = Vec::new();
+    let mut panics = Panics::default();
+    name::each(|number, named| met.push(of_name(number, named)));
+    roll::each(|body| met.push(of_group(body, &mut panics)));
+    let aboves = aboves(&met);
+    judge(&mut met, &aboves);
+    let (nodes, tokens) = in_order(met, &aboves);
+    for token in tokens {
+        // It may be the last one, and have a cause: user code.
+        panics.catch(|| drop(token));
+    }
+    panics.resume();
+    Snapshot {
+        nodes,
+        at: begin,
+        took: begin.elapsed(),
+    }
+}
+
+fn of_name(number: registry::Number, named: &Named) -> Met {
+    Met {
+        node: Node {
+            id: NodeId::of_name(number),
+            kind: Kind::Context,
+            name: Some(named.name.clone()),
+            at: named.at,
+            since: Some(named.since),
+            done: done(named.token.as_ref(), &named.note, false),
+            progress: None,
+            situation: None,
+            above: None,
+            depth: 0,
+        },
+        token: named.token.clone(),
+        hard: None,
+        made_of: [named.above.map(NodeId::of_name), None],
+        tasks: Vec::new(),
+    }
+}
+
+fn of_group(body: &Body, panics: &mut Panics) -> Met {
+    let record = body.record();
+    let (name, ctx, canceller) = body.what();
+    let id = NodeId::of_group(record.number());
+    let is_own = !record.is_born_done && canceller.handle().is_cancelled_itself();
+    let mut tasks = Vec::new();
+    body.each_task(panics, |number, at, label, is_done| {
+        tasks.push(of_task(id.of_task(number), at, label, is_done));
+    });
+    Met {
+        node: Node {
+            id,
+            kind: Kind::Group,
+            name,
+            at: record.at,
+            since: Some(record.since),
+            done: done(ctx.token(), &record.note, is_own),
+            progress: None,
+            situation: None,
+            above: None,
+            depth: 0,
+        },
+        token: ctx.token().cloned(),
+        hard: Some(canceller.handle().clone().into()),
+        made_of: [
+            record.outer.map(NodeId::of_group),
+            record.name.map(NodeId::of_name),
+        ],
+        tasks,
+    }
+}
+
+fn of_task(
+    id: NodeId,
+    at: &'static Location<'static>,
+    label: Option<&Label>,
+    is_done: bool,
+) -> Node {
+    let progress = label.map(|label| label.probe.progress(is_done));
+    Node {
+        id,
+        kind: match progress.map(|progress| progress.work) {
+            Some(Work::Thread) => Kind::Thread,
+            Some(Work::Held) => Kind::Member,
+            _ => Kind::Task,
+        },
+        name: label.map(|label| label.name.clone()),
+        at,
+        since: label.map(|label| label.since),
+        done: None,
+        situation: progress.and_then(|progress| progress.situation()),
+        progress,
+        above: None,
+        depth: 0,
+    }
+}
+
+fn done(token: Option<&CancellationToken>, note: &Note, is_own: bool) -> Option<Box<DoneInfo>> {
+    let cause = token?.cause()?;
+    let kind: ContextError = cause.kind();
+    let at = note.at();
+    Some(Box::new(DoneInfo {
+        kind,
+        cause,
+        by: at.and_then(|_| note.by()),
+        at,
+        is_own,
+    }))
+}
+
+/// Of each, which one is above. All are older than what is below them, so there are no rings.
+fn aboves(met: &[Met]) -> Vec<Option<usize>> {
+    let by_id: HashMap<NodeId, usize> = (met.iter().enumerate())
+        .map(|(i, met)| (met.node.id, i))
+        .collect();
+    let known = by_address(met);
+    // What was climbed through leads to the same for all: so all climbs together cost a step for each token on the ways.
+    let mut climbed: HashMap<*const (), Option<usize>> = HashMap::new();
+    let mut way = Vec::new();
+    let above = |(i, met): (usize, &Met)| {
+        let mut found = None;
+        way.clear();
+        if let Some(token) = &met.token {
+            token.handle().each_address_above(|address| {
+                // Its own: of a group that is done softly before it is done.
+                let one = known.get(&address).filter(|one| **one != i);
+                match (one, climbed.get(&address)) {
+                    (Some(one), _) => found = Some(*one),
+                    (None, Some(before)) => found = *before,
+                    (None, None) => {
+                        way.push(address);
+                        return true;
+                    }
+                }
+                false
+            });
+        }
+        climbed.extend(way.drain(..).map(|address| (address, found)));
+        let made_of = met.made_of.iter().flatten();
+        found.or_else(|| made_of.filter_map(|id| by_id.get(id)).next().copied())
+    };
+    met.iter().enumerate().map(above).collect()
+}
+
+fn by_address(met: &[Met]) -> HashMap<*const (), usize> {
+    let tokens = met.iter().enumerate().flat_map(|(i, met)| {
+        let both = met.token.iter().chain(&met.hard);
+        both.map(move |token| (token.as_ptr(), i))
+    });
+    tokens.collect()
+}
+
+/// What contexts and groups do instead of stopping.
+fn judge(met: &mut [Met], aboves: &[Option<usize>]) {
+    let mut is_above = alloc::vec![false; met.len()];
+    for above in aboves.iter().flatten() {
+        is_above[*above] = true;
+    }
+    let known = by_address(met);
+    let contexts: Vec<bool> = met
+        .iter()
+        .map(|met| met.node.kind == Kind::Context)
+        .collect();
+    // Of a context that has a name nobody has the right to cancel.
+    let is_harmless = |address| known.get(&address).is_some_and(|i| contexts[*i]);
+    for (met, is_above) in met.iter_mut().zip(is_above) {
+        let is_alone = !is_above && met.tasks.is_empty();
+        met.node.situation = match (&met.node.done, &met.token) {
+            (Some(_), _) if is_alone => Some(Situation::StillHeld),
+            (None, Some(token)) if met.node.kind == Kind::Context => {
+                let token = token.handle();
+                let is_lost = token.is_waited_for() && token.is_out_of_reach(is_harmless);
+                is_lost.then_some(Situation::NeverWoken)
+            }
+            _ => None,
+        };
+    }
+}
+
+/// The ones above before those below; and what was held.
+fn in_order(met: Vec<Met>, aboves: &[Option<usize>]) -> (Vec<Node>, Vec<CancellationToken>) {
+    const NONE: usize = usize::MAX;
+    // Lists of those that are below each, strung through `next`; the last list is of those that nothing is above.
+    let mut first = alloc::vec![NONE; met.len() + 1];
+    let mut next = alloc::vec![NONE; met.len()];
+    for (i, above) in aboves.iter().enumerate().rev() {
+        let above = above.unwrap_or(met.len());
+        next[i] = std::mem::replace(&mut first[above], i);
+    }
+    let many: usize = met.iter().map(|met| 1 + met.tasks.len()).sum();
+    let mut nodes: Vec<Node> = Vec::with_capacity(many);
+    let mut tokens = Vec::with_capacity(2 * met.len());
+    let mut met: Vec<Option<Met>> = met.into_iter().map(Some).collect();
+    // Where each level goes on, and what is above it.
+    let mut levels: Vec<(usize, Option<u32>)> = alloc::vec![(first[met.len()], None)];
+    while let Some((at, above)) = levels.pop() {
+        if at == NONE {
+            continue;
+        }
+        let depth = levels.len() as u32;
+        levels.push((next[at], above));
+        let Some(found) = met[at].take() else {
+            continue;
+        };
+        let place = nodes.len() as u32;
+        nodes.push(Node {
+            above,
+            depth,
+            ..found.node
+        });
+        nodes.extend(found.tasks.into_iter().map(|task| Node {
+            above: Some(place),
+            depth: depth + 1,
+            ..task
+        }));
+        tokens.extend(found.token.into_iter().chain(found.hard));
+        levels.push((first[at], Some(place)));
+    }
+    (nodes, tokens)
+}
