@@ -15,6 +15,8 @@ mod limit;
 pub(crate) mod looks;
 mod moving;
 #[cfg(feature = "inspect")]
+pub(crate) mod observe;
+#[cfg(feature = "inspect")]
 pub(crate) mod name;
 // Its models do without the feature.
 #[cfg(any(feature = "inspect", cancel_tree_loom))]

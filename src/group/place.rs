@@ -446,6 +446,13 @@ impl Place {
         unsafe { self.label.load(Relaxed).as_ref() }.map(|label| &*label.probe)
     }
 
+    /// Its task has a place in a group inside this one.
+    #[cfg(feature = "inspect")]
+    pub(super) fn is_inner(&self) -> bool {
+        // Relaxed: set when the task got the place, and it stays.
+        State(self.word.load(Relaxed)).has(State::INNER)
+    }
+
     pub(super) fn is_limited(&self) -> bool {
         // Relaxed: set when the task got the place, and it stays.
         State(self.word.load(Relaxed)).has(State::LIMITED)

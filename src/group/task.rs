@@ -191,7 +191,9 @@ impl<F: Future<Output: Outcome>> Future for Tracked<F> {
         let probe = at.place().probe();
         #[cfg(feature = "inspect")]
         if let Some(probe) = probe {
-            probe.begin(at.body().ctx.is_cancelled_by_now());
+            if probe.begin(at.body().ctx.is_cancelled_by_now()) {
+                at.body().tell_first_poll(at.place());
+            }
         }
         let mut answer = Poll::Pending;
         let panicked = inside(at.place(), || {
@@ -399,7 +401,9 @@ impl Member {
         }
         let probe = self.place().probe();
         if let Some(probe) = probe {
-            probe.begin(self.body().ctx.is_cancelled_by_now());
+            if probe.begin(self.body().ctx.is_cancelled_by_now()) {
+                self.body().tell_first_poll(self.place());
+            }
         }
         Polling(probe)
     }
