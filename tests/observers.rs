@@ -28,14 +28,21 @@ struct One(Heard, String);
 
 impl Heard {
     fn one(&self, key: &Key) -> Arc<One> {
-        let labels = key.labels().map(|label| format!(" {}={}", label.key(), label.value()));
+        let labels = key
+            .labels()
+            .map(|label| format!(" {}={}", label.key(), label.value()));
         let mut labels: Vec<String> = labels.collect();
         labels.sort();
         Arc::new(One(self.clone(), key.name().to_owned() + &labels.concat()))
     }
 
     fn of(&self, what: &str) -> Vec<f64> {
-        self.0.lock().unwrap().get(what).cloned().unwrap_or_default()
+        self.0
+            .lock()
+            .unwrap()
+            .get(what)
+            .cloned()
+            .unwrap_or_default()
     }
 }
 
@@ -100,27 +107,48 @@ fn a_recorder_of_metrics_hears_times_and_counts() {
     let mut told = Box::pin(group.named("a-told").track(pending::<()>()).unwrap());
     let lost = group.named("a-lost").track(pending::<()>()).unwrap();
     assert!(poll(told.as_mut()).is_pending());
-    assert!(heard.of("cancel_tree_first_poll_seconds task=a-told").is_empty());
+    assert!(heard
+        .of("cancel_tree_first_poll_seconds task=a-told")
+        .is_empty());
     guard.cancel_with("any text");
     for _ in 0..3 {
         assert!(poll(told.as_mut()).is_pending());
     }
-    assert_eq!(heard.of("cancel_tree_cancels_total kind=cancelled name=a-ctx"), [1.0]);
+    assert_eq!(
+        heard.of("cancel_tree_cancels_total kind=cancelled name=a-ctx"),
+        [1.0]
+    );
     let first = heard.of("cancel_tree_first_poll_seconds task=a-told");
-    assert!(first.len() == 1 && (0.0..30.0).contains(&first[0]), "{first:?}");
+    assert!(
+        first.len() == 1 && (0.0..30.0).contains(&first[0]),
+        "{first:?}"
+    );
     assert!(heard.of("cancel_tree_gone_seconds task=a-told").is_empty());
     let (limit, end) = Context::background().with_cancel();
     end.cancel();
     let report = futures::executor::block_on(group.shutdown_with(&limit, Duration::ZERO));
     assert_eq!(report.stuck.len(), 2);
-    assert_eq!(heard.of("cancel_tree_tasks_total outcome=stuck task=a-lost"), [1.0]);
+    assert_eq!(
+        heard.of("cancel_tree_tasks_total outcome=stuck task=a-lost"),
+        [1.0]
+    );
     drop((told, lost));
     for name in ["a-told", "a-lost"] {
         let gone = heard.of(&format!("cancel_tree_gone_seconds task={name}"));
-        assert!(gone.len() == 1 && (0.0..30.0).contains(&gone[0]), "{gone:?}");
-        assert_eq!(heard.of(&format!("cancel_tree_tasks_total outcome=forced task={name}")), [1.0]);
+        assert!(
+            gone.len() == 1 && (0.0..30.0).contains(&gone[0]),
+            "{gone:?}"
+        );
+        assert_eq!(
+            heard.of(&format!(
+                "cancel_tree_tasks_total outcome=forced task={name}"
+            )),
+            [1.0]
+        );
     }
-    assert!(heard.of("cancel_tree_first_poll_seconds task=a-lost").is_empty());
+    assert!(heard
+        .of("cancel_tree_first_poll_seconds task=a-lost")
+        .is_empty());
 
     // A task that ends without a cancel is no news.
     let other = Group::new(&Context::background());
@@ -131,10 +159,15 @@ fn a_recorder_of_metrics_hears_times_and_counts() {
     let (timed, _guard) = Context::background().with_timeout(Duration::from_millis(5));
     let timed = timed.with_name("a-timed");
     until("the deadline is told", || {
-        !heard.of("cancel_tree_deadline_lateness_seconds name=a-timed").is_empty()
+        !heard
+            .of("cancel_tree_deadline_lateness_seconds name=a-timed")
+            .is_empty()
     });
     let late = heard.of("cancel_tree_deadline_lateness_seconds name=a-timed");
-    assert!(late.len() == 1 && (0.0..30.0).contains(&late[0]), "{late:?}");
+    assert!(
+        late.len() == 1 && (0.0..30.0).contains(&late[0]),
+        "{late:?}"
+    );
     until("the cancel is told", || {
         heard.of("cancel_tree_cancels_total kind=deadline_exceeded name=a-timed") == [1.0]
     });
@@ -171,7 +204,11 @@ impl tracing::Subscriber for Writes {
     fn event(&self, event: &tracing::Event<'_>) {
         let mut fields = Fields(event.metadata().level().to_string());
         event.record(&mut fields);
-        EVENTS.get_or_init(Mutex::default).lock().unwrap().push(fields.0);
+        EVENTS
+            .get_or_init(Mutex::default)
+            .lock()
+            .unwrap()
+            .push(fields.0);
     }
     fn enter(&self, _: &tracing::span::Id) {}
     fn exit(&self, _: &tracing::span::Id) {}
@@ -188,7 +225,11 @@ fn a_subscriber_of_tracing_hears_an_event_for_each_phase() {
     assert!(poll(task.as_mut()).is_pending());
     drop(task);
     let heard = EVENTS.get().unwrap().lock().unwrap();
-    let own: Vec<&str> = heard.iter().map(String::as_str).filter(|e| e.contains("b-")).collect();
+    let own: Vec<&str> = heard
+        .iter()
+        .map(String::as_str)
+        .filter(|e| e.contains("b-"))
+        .collect();
     assert_eq!(
         own,
         [

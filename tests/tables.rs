@@ -265,10 +265,14 @@ async fn from_task_tracker_on_tokio() {
     let group = Group::new(&limit).limit(2);
     let gone = |ctx: Context| async move { ctx.done().await };
     group
-        .spawn(move |ctx| async move { drop(gone(ctx).await) })
+        .spawn(move |ctx| async move {
+            let _ = gone(ctx).await;
+        })
         .unwrap();
     group
-        .spawn_blocking(|ctx| drop(ctx.blocking_wait()))
+        .spawn_blocking(|ctx| {
+            let _ = ctx.blocking_wait();
+        })
         .unwrap();
     let refused = group.try_spawn(|_ctx| async {}).unwrap_err();
     assert!(refused.is_full());

@@ -377,8 +377,7 @@ impl Context {
             let at = core::panic::Location::caller();
             let deadline = self.fixed_deadline();
             let above = self.name_number();
-            let record =
-                super::name::Record::new(name.into(), at, token.clone(), deadline, above);
+            let record = super::name::Record::new(name.into(), at, token.clone(), deadline, above);
             Context {
                 limit: match &token {
                     Some(token) => self.limit_below(token.handle()),

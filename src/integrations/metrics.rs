@@ -19,10 +19,10 @@
 
 use crate::context::observe::{observe, Event, Observer};
 use crate::tree::ContextError;
+use ::metrics::{counter, describe_counter, describe_histogram, histogram, Unit};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use ::metrics::{counter, describe_counter, describe_histogram, histogram, Unit};
 
 struct Metrics;
 
@@ -33,12 +33,33 @@ pub fn install() {
     if IS_INSTALLED.swap(true, Relaxed) {
         return;
     }
-    describe_histogram!("cancel_tree_first_poll_seconds", Unit::Seconds, "From a group's cancel to a task's first poll since");
-    describe_histogram!("cancel_tree_gone_seconds", Unit::Seconds, "From a group's cancel to a task's end");
-    describe_histogram!("cancel_tree_deadline_lateness_seconds", Unit::Seconds, "How late a deadline was told");
-    describe_counter!("cancel_tree_cancels_total", "Named contexts and groups that are done");
-    describe_counter!("cancel_tree_tasks_total", "Tasks that were dropped after the cancel, or did not stop");
-    describe_counter!("cancel_tree_requests_total", "Requests, by what became of them");
+    describe_histogram!(
+        "cancel_tree_first_poll_seconds",
+        Unit::Seconds,
+        "From a group's cancel to a task's first poll since"
+    );
+    describe_histogram!(
+        "cancel_tree_gone_seconds",
+        Unit::Seconds,
+        "From a group's cancel to a task's end"
+    );
+    describe_histogram!(
+        "cancel_tree_deadline_lateness_seconds",
+        Unit::Seconds,
+        "How late a deadline was told"
+    );
+    describe_counter!(
+        "cancel_tree_cancels_total",
+        "Named contexts and groups that are done"
+    );
+    describe_counter!(
+        "cancel_tree_tasks_total",
+        "Tasks that were dropped after the cancel, or did not stop"
+    );
+    describe_counter!(
+        "cancel_tree_requests_total",
+        "Requests, by what became of them"
+    );
     observe(Metrics);
 }
 
@@ -54,7 +75,8 @@ impl Observer for Metrics {
             } => {
                 let name = name_of(name);
                 if let Some(late) = late {
-                    histogram!("cancel_tree_deadline_lateness_seconds", "name" => name.clone()).record(late.as_secs_f64());
+                    histogram!("cancel_tree_deadline_lateness_seconds", "name" => name.clone())
+                        .record(late.as_secs_f64());
                 }
                 let kind = match cause.kind() {
                     ContextError::Cancelled => "cancelled",
@@ -63,7 +85,8 @@ impl Observer for Metrics {
                 counter!("cancel_tree_cancels_total", "name" => name, "kind" => kind).increment(1);
             }
             Event::FirstPoll { name, after, .. } => {
-                histogram!("cancel_tree_first_poll_seconds", "task" => name.to_owned()).record(after.as_secs_f64());
+                histogram!("cancel_tree_first_poll_seconds", "task" => name.to_owned())
+                    .record(after.as_secs_f64());
             }
             Event::Gone {
                 name,
@@ -71,13 +94,15 @@ impl Observer for Metrics {
                 is_forced,
                 ..
             } => {
-                histogram!("cancel_tree_gone_seconds", "task" => name.to_owned()).record(after.as_secs_f64());
+                histogram!("cancel_tree_gone_seconds", "task" => name.to_owned())
+                    .record(after.as_secs_f64());
                 if is_forced {
                     counter!("cancel_tree_tasks_total", "task" => name.to_owned(), "outcome" => "forced").increment(1);
                 }
             }
             Event::Stuck { name, .. } => {
-                counter!("cancel_tree_tasks_total", "task" => name_of(name), "outcome" => "stuck").increment(1);
+                counter!("cancel_tree_tasks_total", "task" => name_of(name), "outcome" => "stuck")
+                    .increment(1);
             }
             Event::Request { outcome } => {
                 counter!("cancel_tree_requests_total", "outcome" => outcome).increment(1);

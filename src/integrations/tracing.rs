@@ -12,9 +12,9 @@
 //! ```
 
 use crate::context::observe::{observe, Event, Observer};
+use ::tracing::{debug, info, warn};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use core::time::Duration;
-use ::tracing::{debug, info, warn};
 
 struct Tracing;
 
