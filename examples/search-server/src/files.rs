@@ -100,7 +100,8 @@ impl Files {
             root: root.to_owned(),
             paths,
             closed: CancellationToken::new(),
-            threads: Group::new(&Context::background()).limit(2 * each),
+            threads: Group::new(&Context::background().with_name("places for threads"))
+                .limit(2 * each),
             each,
             slow,
             metrics,
@@ -136,7 +137,8 @@ impl Files {
         workers: Arc<[Worker]>,
     ) -> Result<(), Cause> {
         // Over when the request is, and when the files are gone: a context of another crate is a parent as any other.
-        let ctx = Context::any_of([&ctx, &Context::below(self.closed.clone())]);
+        let closed = Context::below(self.closed.clone());
+        let ctx = Context::any_of([&ctx, &closed]);
         let next = Arc::new(AtomicUsize::new(0));
         for number in 0..workers.len() {
             let place = match self.threads.enter_when(&ctx).await {
@@ -146,11 +148,13 @@ impl Files {
             if next.load(Relaxed) >= self.paths.len() {
                 break;
             }
-            let (files, ctx, text) = (self.clone(), ctx.clone(), text.clone());
+            let (files, closed, text) = (self.clone(), closed.clone(), text.clone());
             let (next, hits) = (next.clone(), hits.clone());
             let (name, workers) = (workers[number].name.clone(), workers.clone());
-            let work = move |_ctx| {
+            // Its own, so that it is known whether it has looked since it was told to stop.
+            let work = move |ctx: Context| {
                 let _place = place;
+                let ctx = Context::any_of([&ctx, &closed]);
                 files.work(&ctx, &text, &next, &hits, &workers[number])
             };
             let started = group.named(name).spawn_blocking(work);

@@ -14,7 +14,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use cancel_tree::integrations::serve::ServerHandle;
-use cancel_tree::integrations::tower::ContextLayer;
+use cancel_tree::integrations::tower::{ContextLayer, DebugService};
 use cancel_tree::Context;
 use futures_util::stream::{self, Stream};
 use serde_json::{json, Value};
@@ -51,7 +51,9 @@ pub fn router(front: Front, root: &Context) -> Router {
         .route("/", get(|| async { Html(include_str!("page.html")) }))
         .route("/healthz", get(health))
         .route("/metrics", get(metrics))
-        .route("/debug/cancel", get(debug))
+        // All that has a name, as the library knows it; and the searches, as this program knows them.
+        .route_service("/debug/cancel", DebugService::new())
+        .route("/debug/searches", get(searches))
         .layer(middleware::from_fn(request_id))
         .with_state((Arc::new(front), layer))
 }
@@ -81,8 +83,8 @@ async fn metrics(State((front, layer)): Shared) -> String {
     front.metrics.text(layer.counts(), tasks, events)
 }
 
-/// What works now, and for whom: for people.
-async fn debug(State((front, _)): Shared) -> String {
+/// Who works for which search: for people.
+async fn searches(State((front, _)): Shared) -> String {
     front.metrics.searches.to_string()
 }
 
@@ -295,6 +297,7 @@ fn of_row(row: Row) -> Value {
         "for_us": row.lasts.map(micros),
         "hits": row.hits,
         "at": row.at,
+        "says": row.situation.map(|situation| situation.to_string()),
     })
 }
 

@@ -61,7 +61,7 @@ fn fail(error: &str) -> ! {
 
 /// Ends the process, unless it cannot even begin.
 async fn run(options: Options) -> Result<(), Box<dyn Error>> {
-    let root = Context::background();
+    let root = Context::background().with_name("server");
     // The first signal begins the end, the second cancels what is still there, the third ends the process.
     let signals = Signals::new().install(&root)?;
     let metrics = Arc::new(Metrics::default());

@@ -34,7 +34,7 @@ impl Tracker {
             }
         };
         // An event that fails ends no other.
-        let events = Group::new(&Context::background()).keep_going();
+        let events = Group::new(&Context::background().with_name("events")).keep_going();
         Ok(Tracker {
             events,
             to: Arc::new(to),

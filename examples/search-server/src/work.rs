@@ -1,6 +1,7 @@
-//! Who works for which search: for the page, and for `GET /debug/cancel`.
+//! Who works for which search: for the page, and for `GET /debug/searches`.
 
 use crate::files::Files;
+use cancel_tree::inspect::Situation;
 use cancel_tree::{Context, ContextError, Group};
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -60,6 +61,8 @@ pub struct Row {
     /// For so long it has been at work.
     pub lasts: Option<Duration>,
     pub hits: usize,
+    /// It was told to stop, and has not: what it does instead.
+    pub situation: Option<Situation>,
     /// The file that it reads.
     pub at: Option<String>,
 }
@@ -74,6 +77,9 @@ impl fmt::Display for Row {
         }
         if let Some(lasts) = self.lasts {
             write!(f, ", for {lasts:.1?}")?;
+        }
+        if let Some(situation) = self.situation {
+            write!(f, ", {situation}")?;
         }
         match &self.at {
             Some(at) => write!(f, ", reads {at}"),
@@ -103,7 +109,7 @@ impl Work {
         workers: Arc<[Worker]>,
         files: Option<Arc<Files>>,
     ) -> Work {
-        let group = Group::new(ctx);
+        let group = Group::new(&ctx.with_name(format!("search {id} {text:?}")));
         let told = Arc::new(OnceLock::new());
         drop(group.context().on_cancel({
             let told = told.clone();
@@ -159,6 +165,7 @@ impl Work {
                 lasts: task
                     .and_then(|task| task.since)
                     .map(|since| since.elapsed()),
+                situation: task.and_then(|task| task.situation()),
                 hits: worker.hits.load(Ordering::Relaxed),
                 at: at.filter(|_| state == State::Works),
             }

@@ -145,7 +145,7 @@ const test = async () => {
   await type("tea");
   await key("Enter", 13, "\r");
   await eventually("that somebody has not stopped", () => run("document.getElementById('facts').textContent.includes('still at work')"));
-  assert.match(await run("document.querySelector('#tree li.late').textContent"), /^thread \d told to stop, still works, for .*, reads leaf-7\.rs$/);
+  assert.match(await run("document.querySelector('#tree li.late').textContent"), /^thread \d has not looked since the cancel, for .*, reads leaf-7\.rs$/);
   await close();
   if (picture) await paint(say);
 };

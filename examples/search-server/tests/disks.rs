@@ -26,14 +26,22 @@ fn a_disk_that_hangs() {
     assert_eq!(end["ended"], "limit", "{end}");
     let missing = page.wait_for("stopped")["missing"].to_string();
     assert!(missing.contains("reads hangs.txt"), "{missing}");
-    let works = server.get("/debug/cancel", "").body;
+    let works = server.get("/debug/searches", "").body;
     assert!(
         works.starts_with("searches: 1\n")
             && works.contains("search \"tea\": for ")
             && works.contains("told to stop")
+            && works.contains("has not looked since the cancel")
             && works.contains("reads hangs.txt"),
         "{works}"
     );
+    // The library says the same of the thread.
+    let json = server.get("/debug/cancel?format=json", "").json();
+    let nodes = json["nodes"].as_array().unwrap();
+    let thread = nodes.iter().find(|node| node["situation"] == "not_looked");
+    let thread = thread.unwrap_or_else(|| panic!("{json}"));
+    let name = thread["name"].as_str().unwrap();
+    assert!(name.starts_with("thread "), "{json}");
     // Also when nobody is left who could search: the others are not asked to wait longer than they wanted to.
     let more: Vec<_> = (0..2 * 64)
         .map(|_| server.send("/search?q=tea&timeout=500ms", ""))
@@ -51,7 +59,7 @@ fn a_disk_that_hangs() {
     drop(OpenOptions::new().write(true).open(&pipe).unwrap());
     server.wait_until("search_working", |count| count == 0);
     server.wait_until("search_tasks", |count| count == 0);
-    assert_eq!(server.get("/debug/cancel", "").body, "searches: 0\n");
+    assert_eq!(server.get("/debug/searches", "").body, "searches: 0\n");
 }
 
 #[test]
