@@ -2,7 +2,8 @@
 
 use cancel_tree::{set_thread_number, Cause, Context, Group, Member, Panicked};
 use cancel_tree_loom::{
-    at_once, block_on, model, poll, spawn, Data, Probe, Reason, UNBOUNDED, USUAL,
+    at_once, block_on, model, model_in_all_orders, poll, spawn, Data, Probe, Reason, UNBOUNDED,
+    USUAL,
 };
 use std::future::Future;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -200,7 +201,7 @@ fn join_vs_close() {
 /// The same where the joiner finds nobody, and the other's closing half way.
 #[test]
 fn join_at_once_vs_close() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(UNBOUNDED, || {
         let group = Arc::new(group());
         drop(group.enter().unwrap());
         let closed = group.clone();
@@ -512,7 +513,7 @@ fn spawn_vs_spawn_vs_end() {
 /// Each of two handles that are made at once is counted.
 #[test]
 fn handle_made_vs_handle_made() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(UNBOUNDED, || {
         let group = group();
         let spawner = group.spawner();
         let thread = spawn(move || [spawner.clone(), spawner]);
@@ -526,7 +527,7 @@ fn handle_made_vs_handle_made() {
 /// What was done by a handle that goes is done when the last one frees the group.
 #[test]
 fn look_by_a_handle_vs_last_handle() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(UNBOUNDED, || {
         let group = group();
         drop(group.enter().unwrap());
         let spawner = group.spawner();
@@ -542,7 +543,7 @@ fn look_by_a_handle_vs_last_handle() {
 /// Who waits asks how often nobody was left: of two times at once, none is lost.
 #[test]
 fn nobody_left_vs_nobody_left() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(UNBOUNDED, || {
         let group = group();
         let member = group.enter().unwrap();
         let noop = std::task::Waker::noop();
@@ -584,7 +585,8 @@ fn last_task_gone_vs_a_joiner_that_sits_down() {
 /// Two joiners take seats at once, and leave them.
 #[test]
 fn joiner_vs_joiner() {
-    model(USUAL, || {
+    // Many executions at 3: bound 2.
+    model(Some(2), || {
         let group = Arc::new(group());
         let _member = group.enter().unwrap();
         let probe = Probe::new();
@@ -607,7 +609,7 @@ fn joiner_vs_joiner() {
 /// next, who left it.
 #[test]
 fn spawn_vs_places_just_made() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(UNBOUNDED, || {
         let group = group();
         let _first = group.enter().unwrap();
         let spawner = group.spawner();
@@ -626,7 +628,7 @@ fn spawn_vs_places_just_made() {
 /// The same of a place that a task with a name has left.
 #[test]
 fn spawn_vs_place_of_a_named_task() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(UNBOUNDED, || {
         let group = group();
         let _first = group.enter().unwrap();
         let spawner = group.spawner();
@@ -644,7 +646,7 @@ fn spawn_vs_place_of_a_named_task() {
 /// And of one that a task has left for which somebody waits.
 #[test]
 fn spawn_vs_place_of_a_watched_task() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(UNBOUNDED, || {
         let group = group();
         let _first = group.enter().unwrap();
         let spawner = group.spawner();
@@ -663,7 +665,7 @@ fn spawn_vs_place_of_a_watched_task() {
 /// Where a search goes on is a place that others have just made.
 #[test]
 fn search_vs_places_just_made() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(UNBOUNDED, || {
         let group = group();
         let _first = group.enter().unwrap();
         let spawner = group.spawner();
@@ -700,7 +702,7 @@ fn search_that_finds_vs_spawn() {
 /// Who finds a place that no hint led to makes shards, which another one comes upon.
 #[test]
 fn growth_vs_spawn() {
-    model(Some(1), || {
+    model_in_all_orders(Some(1), || {
         let group = group();
         let first = group.enter().unwrap();
         let spawner = group.spawner();
@@ -717,7 +719,7 @@ fn growth_vs_spawn() {
 /// A task that goes leaves a hint to a place that was just made. Who follows it sees the place as it was made.
 #[test]
 fn end_vs_place_just_made() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(UNBOUNDED, || {
         let group = group();
         let first = group.enter().unwrap();
         let spawner = group.spawner();
@@ -732,7 +734,7 @@ fn end_vs_place_just_made() {
 /// A walk comes to places that were just made.
 #[test]
 fn walk_vs_places_just_made() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(UNBOUNDED, || {
         let group = group();
         let spawner = group.spawner();
         let thread = spawn(move || spawner.len());
@@ -744,7 +746,7 @@ fn walk_vs_places_just_made() {
 /// A task does not take the name of the one before it for its own.
 #[test]
 fn end_of_a_named_task_vs_the_next_one() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(UNBOUNDED, || {
         let group = group();
         let named = group.named("a").enter().unwrap();
         let thread = spawn(move || at_once(|| drop(named)));
@@ -759,7 +761,7 @@ fn end_of_a_named_task_vs_the_next_one() {
 /// Who reads what is written of a task does not come upon what was written of the one before it.
 #[test]
 fn reader_vs_end_of_a_named_task_and_the_next_one() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(UNBOUNDED, || {
         let group = group();
         let named = group.named("a").enter().unwrap();
         let spawner = group.spawner();
@@ -772,14 +774,14 @@ fn reader_vs_end_of_a_named_task_and_the_next_one() {
         for task in group.running() {
             assert!(task.name.is_none_or(|name| name == "a"));
         }
-        thread.join().unwrap();
+        let _next = thread.join().unwrap();
     });
 }
 
 /// Who finds a task finds its name.
 #[test]
 fn reader_vs_begin_of_a_named_task() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(UNBOUNDED, || {
         let group = group();
         drop(group.enter().unwrap());
         let spawner = group.spawner();
@@ -787,14 +789,14 @@ fn reader_vs_begin_of_a_named_task() {
         for task in group.running() {
             assert_eq!(task.name.as_deref(), Some("a"));
         }
-        thread.join().unwrap();
+        let _named = thread.join().unwrap();
     });
 }
 
 /// A name goes when all who read it are through.
 #[test]
 fn reader_vs_reader_vs_end_of_a_named_task() {
-    model(Some(2), || {
+    model_in_all_orders(Some(2), || {
         let group = group();
         let named = group.named("a").enter().unwrap();
         let spawner = Arc::new(group);
@@ -980,7 +982,7 @@ fn data_vs_wait_for_room() {
 /// The same where a third one's turn hands the permit on.
 #[test]
 fn data_vs_wait_for_room_that_another_grants() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(UNBOUNDED, || {
         let data = Data::new();
         let (group, end) = group_for_one(&data);
         let group = Arc::new(group);
@@ -1002,7 +1004,7 @@ fn data_vs_wait_for_room_that_another_grants() {
 /// A permit that comes while another one is handed on is not lost.
 #[test]
 fn end_of_a_task_vs_end_of_a_task_vs_wait_for_room() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(UNBOUNDED, || {
         let group = group().limit(2);
         let (a, b) = (group.enter().unwrap(), group.enter().unwrap());
         let ctx = Context::background();
@@ -1019,7 +1021,7 @@ fn end_of_a_task_vs_end_of_a_task_vs_wait_for_room() {
 /// Who gives up either has got the permit, or never gets it.
 #[test]
 fn who_gives_up_at_once_vs_end_of_a_task() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(UNBOUNDED, || {
         let group = group().limit(1);
         let member = group.enter().unwrap();
         let ctx = Context::background();
@@ -1034,7 +1036,7 @@ fn who_gives_up_at_once_vs_end_of_a_task() {
 
 #[test]
 fn who_gives_up_vs_end_of_a_task_at_once() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(UNBOUNDED, || {
         let group = group().limit(1);
         let member = group.enter().unwrap();
         let ctx = Context::background();
@@ -1050,7 +1052,7 @@ fn who_gives_up_vs_end_of_a_task_at_once() {
 /// Step by step, both: who takes the permit back does not overlook that the other has left a word.
 #[test]
 fn who_gives_up_vs_end_of_a_task() {
-    model(UNBOUNDED, || {
+    model(USUAL, || {
         let group = group().limit(1);
         let member = group.enter().unwrap();
         let ctx = Context::background();
@@ -1068,7 +1070,7 @@ fn who_gives_up_vs_end_of_a_task() {
 /// Two tasks that are made at once are both counted.
 #[test]
 fn outcome_made_vs_outcome_made() {
-    model(UNBOUNDED, || {
+    model_in_all_orders(UNBOUNDED, || {
         let group = group();
         let outcomes = Arc::new(group.outcomes::<usize>());
         let other = outcomes.clone();
