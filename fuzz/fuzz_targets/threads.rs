@@ -882,8 +882,8 @@ fn run(pool: &Pool, input: &Input) {
     });
     let n = threads.len();
     let groups = std::mem::take(&mut main.groups.handles);
-    for (group, new) in groups.iter().zip(&input.groups) {
-        for thread in (0..n).filter(|i| new.holders >> i & 1 != 0) {
+    for group in &groups {
+        for thread in (0..n).filter(|i| group.holders >> i & 1 != 0) {
             threads[thread].groups.handles.push(group.clone());
         }
     }

@@ -3,7 +3,7 @@
 //! Each operation has a time stamp from before and from after it. Of two operations one is known to be earlier only
 //! if it was over before the other one began.
 
-use crate::probes::{over, IDLE};
+use crate::probes::{over, FIRST_CAUSE, IDLE};
 use crate::tasks::{Known, TaskEvent, Tasks};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -177,6 +177,7 @@ impl History {
             }
         }
         tasks.check();
+        check.check_joins(&tasks);
     }
 }
 
@@ -476,6 +477,36 @@ impl<'a> Check<'a> {
                 assert!(faster, "nobody was faster: {attempt:?}");
             }
             None => {}
+        }
+    }
+
+    /// Where an error of a task is what the group ended by, that is the first error, and `join` says so.
+    fn check_joins(&self, tasks: &Tasks) {
+        for (span, event) in &tasks.events {
+            let &&TaskEvent::JoinedWith { group, number } = event else {
+                continue;
+            };
+            let fact = tasks.groups[group].fact;
+            let causes = self.events.iter().filter_map(|(_, event)| match event {
+                Event::Seen {
+                    fact: seen,
+                    seen: Seen::Because(cause),
+                } if *seen == fact => Some(*cause),
+                _ => None,
+            });
+            for cause in causes {
+                let is_error = self.attempts.iter().any(|attempt| {
+                    attempt.fact == fact
+                        && attempt.cause == cause
+                        && attempt.cause >= FIRST_CAUSE
+                        && attempt.first.is_none()
+                        && attempt.certain
+                });
+                assert!(
+                    !is_error || cause == number,
+                    "ended by {cause}: {event:?} at {span:?}"
+                );
+            }
         }
     }
 

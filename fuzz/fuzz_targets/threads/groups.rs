@@ -19,7 +19,7 @@ pub struct New {
     below: u8,
     inside: Option<u8>,
     limit: u8,
-    pub holders: u8,
+    holders: u8,
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -63,6 +63,8 @@ struct TaskPanic(#[allow(dead_code)] Arc<()>);
 pub struct Handle {
     index: usize,
     group: Arc<Group>,
+    /// Which threads have it at first.
+    pub holders: u8,
 }
 
 struct Task {
@@ -154,7 +156,11 @@ impl Thread {
         let outer = outer.map(|i| self.groups.handles[i].index);
         self.history.groups.push(Known { fact, outer, limit });
         let group = Arc::new(group);
-        self.groups.handles.push(Handle { index, group });
+        self.groups.handles.push(Handle {
+            index,
+            group,
+            holders: new.holders,
+        });
     }
 
     fn note_task(&mut self, span: Span, event: TaskEvent) {
@@ -165,7 +171,6 @@ impl Thread {
         self.facts_of_groups[group]
     }
 
-    /// The group of a handle, and a spawner of it.
     fn group(&self, n: u8) -> Option<(usize, Arc<Group>)> {
         let i = pick(self.groups.handles.len(), n)?;
         let handle = &self.groups.handles[i];
@@ -316,28 +321,23 @@ impl Thread {
     pub(super) fn step_of_groups(&mut self, step: Step) {
         match step {
             Step::Enter(n, is_named) => {
-                let Some((group, handle)) = self.group(n) else {
+                let Some(i) = pick(self.groups.handles.len(), n) else {
                     return;
                 };
+                let handle = &self.groups.handles[i];
+                let group = handle.index;
                 let (span, answer) = Span::of(|| match is_named {
-                    true => handle.named("a task").enter(),
-                    false => handle.enter(),
+                    true => handle.group.named("a task").enter(),
+                    false => handle.group.enter(),
                 });
                 self.answered(group, span, answer);
-                self.drop_group(Handle {
-                    index: group,
-                    group: handle,
-                });
             }
             Step::EnterWhen(n) => {
-                let Some((group, handle)) = self.group(n) else {
+                let Some(i) = pick(self.groups.handles.len(), n) else {
                     return;
                 };
-                let spawner: Spawner = handle.spawner();
-                self.drop_group(Handle {
-                    index: group,
-                    group: handle,
-                });
+                let handle = &self.groups.handles[i];
+                let (group, spawner): (usize, Spawner) = (handle.index, handle.group.spawner());
                 let room = async move { spawner.enter_when(&Context::background()).await };
                 self.wait(group, Future_::Room(Box::pin(room)));
             }
