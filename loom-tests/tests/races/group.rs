@@ -2,8 +2,8 @@
 
 use cancel_tree::{set_thread_number, Cause, Context, Group, Member, Panicked};
 use cancel_tree_loom::{
-    at_once, block_on, model, model_in_all_orders, poll, spawn, Data, Probe, Reason, UNBOUNDED,
-    USUAL,
+    at_once, block_on, model, model_in_all_orders, pause, poll, spawn, Data, Probe, Reason,
+    UNBOUNDED, USUAL,
 };
 use std::future::Future;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -206,6 +206,7 @@ fn join_at_once_vs_close() {
         drop(group.enter().unwrap());
         let closed = group.clone();
         let thread = spawn(move || closed.close());
+        pause();
         at_once(|| block_on(group.join())).unwrap();
         assert!(group.enter().is_err());
         thread.join().unwrap();
@@ -551,6 +552,7 @@ fn nobody_left_vs_nobody_left() {
         assert!(!poll(&mut first, noop));
         let thread = spawn(move || drop(member));
         let mut second = Box::pin(group.wait_idle());
+        pause();
         at_once(|| {
             for _ in 0..2 {
                 let member = group.enter().unwrap();
@@ -992,6 +994,7 @@ fn data_vs_wait_for_room_that_another_grants() {
         let other = group.clone();
         let granting = spawn(move || other.set_limit(1));
         let thread = spawn(move || at_once(end));
+        pause();
         if let Some(next) = at_once(|| look(wait.as_mut())) {
             data.read();
             drop(next);
@@ -1028,6 +1031,7 @@ fn who_gives_up_at_once_vs_end_of_a_task() {
         let mut wait = Box::pin(group.enter_when(&ctx));
         assert!(!poll(&mut wait, std::task::Waker::noop()));
         let thread = spawn(move || drop(member));
+        pause();
         at_once(|| drop(wait));
         thread.join().unwrap();
         assert!(group.enter().is_ok());
@@ -1055,11 +1059,12 @@ fn who_gives_up_vs_end_of_a_task() {
     model(USUAL, || {
         let group = group().limit(1);
         let member = group.enter().unwrap();
-        let ctx = Context::background();
-        let mut wait = Box::pin(group.enter_when(&ctx));
+        let spawner = group.spawner();
+        let wait = async move { spawner.enter_when(&Context::background()).await.is_ok() };
+        let mut wait = Box::pin(wait);
         assert!(!poll(&mut wait, std::task::Waker::noop()));
-        let thread = spawn(move || drop(member));
-        drop(wait);
+        let thread = spawn(move || drop(wait));
+        drop(member);
         thread.join().unwrap();
         assert!(group.enter().is_ok());
     });
