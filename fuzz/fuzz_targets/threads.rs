@@ -409,7 +409,11 @@ impl Thread {
             }
             Make::Grace(_, is_long) => {
                 let ctx = parent.unwrap().ctx();
-                let period = if is_long { Duration::MAX } else { Duration::ZERO };
+                let period = if is_long {
+                    Duration::MAX
+                } else {
+                    Duration::ZERO
+                };
                 let (span, ctx) = Span::of(|| ctx.with_grace(period));
                 let hard = self.fact();
                 self.history.note(

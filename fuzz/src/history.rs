@@ -343,7 +343,11 @@ impl<'a> Check<'a> {
                     continue;
                 }
                 let counts = touches.iter().filter(|(touch, _)| touch.is_before(turn));
-                if counts.map(|(_, due)| *due).max().is_none_or(|due| due <= tick) {
+                if counts
+                    .map(|(_, due)| *due)
+                    .max()
+                    .is_none_or(|due| due <= tick)
+                {
                     let begun = touches.iter().filter(|(touch, _)| touch.begin < turn.end);
                     let latest = begun.clone().map(|(_, due)| *due).max();
                     let seen_before = |latest: u64| {
@@ -386,11 +390,14 @@ impl<'a> Check<'a> {
             if is_long {
                 continue;
             }
-            let begins = self.attempts(soft).filter(|begin| !self.above[hard][begin.fact]);
+            let begins = self
+                .attempts(soft)
+                .filter(|begin| !self.above[hard][begin.fact]);
             let mut ends: Vec<Attempt> = begins.map(|begin| begin.ends(hard)).collect();
             for (turn, _) in self.turns() {
                 // Of two who cancel, one may still be at telling it.
-                let is_told = |begin: &Attempt| begin.span.is_before(turn) || turn.is_before(begin.span);
+                let is_told =
+                    |begin: &Attempt| begin.span.is_before(turn) || turn.is_before(begin.span);
                 if span.is_before(turn)
                     && self.was_done(soft, turn)
                     && self.attempts(soft).all(is_told)
@@ -412,7 +419,9 @@ impl<'a> Check<'a> {
         // A shield of what had been cancelled by itself has time of its own.
         for (span, event) in self.events {
             if let &Event::Shield { fact, of } = event {
-                let begins = self.attempts(of).filter(|begin| begin.span.begin < span.end);
+                let begins = self
+                    .attempts(of)
+                    .filter(|begin| begin.span.begin < span.end);
                 let mut ends: Vec<Attempt> = begins.map(|begin| begin.ends(fact)).collect();
                 self.attempts.append(&mut ends);
             }

@@ -9,7 +9,11 @@ const NEVER: u64 = u64::MAX;
 #[derive(Debug)]
 pub enum TaskEvent {
     /// A task that was there, from the call that let it in until the one by which it went.
-    Was { group: usize, entered: Span, left: Span },
+    Was {
+        group: usize,
+        entered: Span,
+        left: Span,
+    },
     /// Nobody is let in any more from here on.
     Closed { group: usize },
     /// Refused because the group is closed.
@@ -58,14 +62,16 @@ impl Tasks<'_> {
 
     /// Those of the group and of those inside.
     fn tasks(&self, group: usize) -> impl Iterator<Item = (Span, Span)> + '_ {
-        self.events.iter().filter_map(move |(_, event)| match event {
-            TaskEvent::Was {
-                group: own,
-                entered,
-                left,
-            } if self.is_in(*own, group) => Some((*entered, *left)),
-            _ => None,
-        })
+        self.events
+            .iter()
+            .filter_map(move |(_, event)| match event {
+                TaskEvent::Was {
+                    group: own,
+                    entered,
+                    left,
+                } if self.is_in(*own, group) => Some((*entered, *left)),
+                _ => None,
+            })
     }
 
     /// Who was there all the time from `begin` to `end`.
@@ -76,18 +82,20 @@ impl Tasks<'_> {
     }
 
     fn closings(&self, group: usize) -> impl Iterator<Item = Span> + '_ {
-        self.events.iter().filter_map(move |(span, event)| match event {
-            TaskEvent::Closed { group: closed } | TaskEvent::Joined { group: closed }
-                if self.is_in(group, *closed) =>
-            {
-                Some(*span)
-            }
-            TaskEvent::Joins { group: closed } if self.is_in(group, *closed) => Some(Span {
-                begin: span.begin,
-                end: NEVER,
-            }),
-            _ => None,
-        })
+        self.events
+            .iter()
+            .filter_map(move |(span, event)| match event {
+                TaskEvent::Closed { group: closed } | TaskEvent::Joined { group: closed }
+                    if self.is_in(group, *closed) =>
+                {
+                    Some(*span)
+                }
+                TaskEvent::Joins { group: closed } if self.is_in(group, *closed) => Some(Span {
+                    begin: span.begin,
+                    end: NEVER,
+                }),
+                _ => None,
+            })
     }
 
     pub fn check(&self) {
@@ -104,7 +112,9 @@ impl Tasks<'_> {
     fn check_event(&self, span: Span, event: &TaskEvent) {
         match *event {
             TaskEvent::Was { group, entered, .. } => {
-                let closed = self.closings(group).find(|closed| closed.end < entered.begin);
+                let closed = self
+                    .closings(group)
+                    .find(|closed| closed.end < entered.begin);
                 assert!(closed.is_none(), "{event:?} was let in after {closed:?}");
             }
             TaskEvent::FoundClosed { group } => {
