@@ -263,13 +263,9 @@ fn from_task_tracker() {
 async fn from_task_tracker_on_tokio() {
     let (limit, _guard) = Context::background().with_timeout(MINUTE);
     let group = Group::new(&limit).limit(2);
-    let gone = |ctx: Context| async move { ctx.done().await };
-    group
-        .spawn(move |ctx| async move { drop(gone(ctx).await) })
-        .unwrap();
-    group
-        .spawn_blocking(|ctx| drop(ctx.blocking_wait()))
-        .unwrap();
+    let gone = |ctx: Context| async move { _ = ctx.done().await };
+    group.spawn(gone).unwrap();
+    group.spawn_blocking(|ctx| _ = ctx.blocking_wait()).unwrap();
     let refused = group.try_spawn(|_ctx| async {}).unwrap_err();
     assert!(refused.is_full());
     group.set_limit(3);

@@ -56,7 +56,7 @@ build_std=std,panic_abort
 for target in $STD; do
     check "$target"
 done
-check x86_64-pc-windows-msvc --features serve
+check x86_64-pc-windows-msvc --features serve,tower,tokio-util,tokio,crossbeam-channel,testing
 check aarch64-apple-darwin --features serve
 build_std=core,alloc
 for target in $NO_STD; do

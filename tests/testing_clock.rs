@@ -923,3 +923,17 @@ fn guards_are_as_ever() {
     assert_eq!(ctx.err(), Some(ContextError::Cancelled));
     assert_eq!(clock.deadlines(), 0);
 }
+
+#[test]
+fn touched_after_the_timeout_it_shows_what_has_passed() {
+    let clock = TestClock::new();
+    let begin = clock.now();
+    let ctx = Context::background().with_clock(&clock);
+    let (ctx, guard) = ctx.with_idle_timeout(10 * SECOND);
+    clock.advance(4 * SECOND);
+    guard.touch();
+    clock.advance(20 * SECOND);
+    assert!(ctx.is_done());
+    guard.touch();
+    assert_eq!(ctx.deadline(), Some(begin + 14 * SECOND));
+}

@@ -57,6 +57,8 @@ type Why = (u32, bool);
 struct Fact {
     /// Older than this one.
     parents: Vec<usize>,
+    /// One of them, whose deadlines are not asked for: the hard token of a group under a grace.
+    beside: Option<usize>,
     /// The causes that it may have, once it is cancelled.
     verdict: Option<BTreeSet<Why>>,
     /// The tick of its own deadline, and what may be its cause.
@@ -142,11 +144,26 @@ impl Oracle {
         }
         self.facts.push(Fact {
             parents,
+            beside: None,
             verdict,
             deadline: None,
             own: Own::Nothing,
         });
         self.facts.len() - 1
+    }
+
+    /// Cancelled by that one too, whose deadlines are not its own.
+    pub fn add_beside(&mut self, above: usize, beside: usize) -> usize {
+        let fact = self.add(vec![above, beside]);
+        self.facts[fact].beside = Some(beside);
+        fact
+    }
+
+    /// Whether it was the fact's own deadline by which it is done; `None` if that is not known, or it is not done.
+    pub fn is_own_deadline(&self, fact: usize) -> Option<bool> {
+        let mut own = self.facts[fact].verdict.iter().flatten().map(|why| why.1);
+        let first = own.next()?;
+        own.all(|own| own == first).then_some(first)
     }
 
     /// A deadline for the timer, if that is not too far for it; with what may be its cause.
@@ -222,7 +239,10 @@ impl Oracle {
             if !is_above[i] {
                 continue;
             }
-            for &parent in &self.facts[i].parents {
+            let Fact {
+                parents, beside, ..
+            } = &self.facts[i];
+            for &parent in parents.iter().filter(|&&parent| Some(parent) != *beside) {
                 is_above[parent] = true;
             }
             let own = match self.facts[i].own {
@@ -385,11 +405,6 @@ impl Oracle {
         self.facts[fact].deadline = None;
         let marked = self.mark(&[(fact, cause)], true);
         self.jobs.push(Job::Rest(marked));
-    }
-
-    /// Of what nobody else knows yet: it takes over one of these causes.
-    pub fn cancel_because(&mut self, fact: usize, causes: &BTreeSet<u32>) {
-        self.facts[fact].verdict = Some(causes.iter().map(|&cause| (cause, false)).collect());
     }
 
     /// A worker is to cancel it.

@@ -375,8 +375,9 @@ impl Context {
         {
             let token = self.token.as_ref().map(CancellationToken::child_token);
             let at = core::panic::Location::caller();
-            let record =
-                super::name::Record::new(name.into(), at, token.clone(), self.name_number());
+            let deadline = self.fixed_deadline();
+            let above = self.name_number();
+            let record = super::name::Record::new(name.into(), at, token.clone(), deadline, above);
             Context {
                 limit: match &token {
                     Some(token) => self.limit_below(token.handle()),
@@ -386,6 +387,15 @@ impl Context {
                 values: self.values.with_name(record, self.chain),
                 chain: Chain::none(),
             }
+        }
+    }
+
+    /// The deadline, if it does not move and is no test's.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn fixed_deadline(&self) -> Option<Instant> {
+        match self.limit {
+            Limit::At(deadline) if self.clock().is_none() => Some(deadline),
+            _ => None,
         }
     }
 

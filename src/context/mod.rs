@@ -16,6 +16,8 @@ pub(crate) mod looks;
 mod moving;
 #[cfg(feature = "inspect")]
 pub(crate) mod name;
+#[cfg(feature = "inspect")]
+pub(crate) mod observe;
 // Its models do without the feature.
 #[cfg(any(feature = "inspect", cancel_tree_loom))]
 pub(crate) mod registry;

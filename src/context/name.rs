@@ -1,9 +1,11 @@
 //! Contexts that have a name: what is known of each, for who asks what does not stop.
 
 use super::looks;
+use super::observe::{self, Event};
 use super::registry::{Key, Number, Registry};
 use crate::sync::{thread, Acquire, AtomicBool, AtomicPtr, AtomicU64, Relaxed, Release};
 use crate::token::{CancellationToken, Registration, StopOnDrop};
+use crate::tree::{Cause, ContextError};
 use alloc::borrow::{Cow, ToOwned};
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -39,15 +41,22 @@ impl Record {
         name: Cow<'static, str>,
         at: &'static Location<'static>,
         token: Option<CancellationToken>,
+        deadline: Option<Instant>,
         above: Option<Number>,
     ) -> Record {
         let key = NAMES.claim();
         let number = NAMES.number(&key);
+        let about = About {
+            is_group: false,
+            name: Some(name.clone()),
+            at,
+            deadline,
+        };
         let named = Named {
             name,
             at,
             since: Instant::now(),
-            note: Note::of(token.as_ref()),
+            note: Note::of(token.as_ref(), about),
             token,
             above,
         };
@@ -78,7 +87,17 @@ pub(crate) struct Note {
     _registration: Option<StopOnDrop>,
 }
 
+/// What is said of it beside that.
+pub(crate) struct About {
+    pub(crate) is_group: bool,
+    pub(crate) name: Option<Cow<'static, str>>,
+    pub(crate) at: &'static Location<'static>,
+    /// Its deadline, if that does not move and is no test's.
+    pub(crate) deadline: Option<Instant>,
+}
+
 struct Noted {
+    about: About,
     /// As the clock counts, and not 0; or 0.
     at: AtomicU64,
     /// A thread's name, or null.
@@ -90,8 +109,9 @@ struct Noted {
 }
 
 impl Note {
-    pub(crate) fn of(token: Option<&CancellationToken>) -> Note {
+    pub(crate) fn of(token: Option<&CancellationToken>, about: About) -> Note {
         let noted = Arc::new(Noted {
+            about,
             at: AtomicU64::new(0),
             by: AtomicPtr::new(ptr::null_mut()),
             is_new: AtomicBool::new(true),
@@ -100,7 +120,8 @@ impl Note {
         let token = token.filter(|token| !token.is_cancelled());
         let registration = token.map(|token| {
             let noted = noted.clone();
-            Registration::new(token.handle(), move || noted.note()).stop_on_drop()
+            let note = move |cause| noted.note(&cause);
+            Registration::with_cause(token.handle(), note).stop_on_drop()
         });
         // Relaxed: read by this thread alone.
         noted.is_new.store(false, Relaxed);
@@ -124,7 +145,7 @@ impl Note {
 
 impl Noted {
     /// On the thread that cancels, once.
-    fn note(&self) {
+    fn note(&self, cause: &Cause) {
         // Relaxed: written by the thread that asks, if it is that one.
         if self.maker == thread::number() && self.is_new.load(Relaxed) {
             return;
@@ -136,6 +157,19 @@ impl Noted {
         }
         // Release: pairs with `Note::at`.
         self.at.store(looks::now(), Release);
+        if observe::is_observed() {
+            let about = &self.about;
+            let deadline = about.deadline;
+            let deadline = deadline.filter(|_| cause.kind() == ContextError::DeadlineExceeded);
+            observe::tell(&Event::Done {
+                is_group: about.is_group,
+                name: about.name.as_deref(),
+                at: about.at,
+                cause,
+                // Not if another one above has passed, which was said to be later.
+                late: deadline.and_then(|at| Instant::now().checked_duration_since(at)),
+            });
+        }
     }
 }
 

@@ -7,6 +7,8 @@ use super::report::TaskInfo;
 use super::seats::Seats;
 use super::tally::{Tally, Then};
 use super::task::Panicked;
+#[cfg(feature = "inspect")]
+use crate::context::observe::{self, Event};
 use crate::context::{Canceller, Context};
 use crate::sync::{
     AcqRel, Acquire, AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, OfUser, Panics, Relaxed,
@@ -19,6 +21,8 @@ use core::any::Any;
 use core::panic::Location;
 use core::ptr::{self, NonNull};
 use std::panic::{catch_unwind, AssertUnwindSafe};
+#[cfg(feature = "inspect")]
+use std::time::Duration;
 
 type Payload = OfUser<Box<dyn Any + Send>>;
 
@@ -98,6 +102,7 @@ impl Body {
             above,
             // SAFETY: the caller holds it.
             outer.map(|outer| unsafe { outer.as_ref() }.record.number()),
+            name.clone(),
             &ctx,
         );
         let body = Box::new(Body {
@@ -364,6 +369,11 @@ impl Body {
             // SAFETY: the place is the caller's.
             let at = unsafe { place.as_ref() };
             let this = at.body();
+            #[cfg(feature = "inspect")]
+            if !at.is_inner() {
+                // SAFETY: the place keeps the body (G5).
+                unsafe { this.as_ref() }.tell_end(at, end);
+            }
             if at.is_limited() {
                 // SAFETY: the place keeps the body (G5).
                 unsafe { this.as_ref() }.limit.give_back(panics);
@@ -456,6 +466,45 @@ impl Body {
         });
         panics.resume();
         answer
+    }
+
+    /// Tells who observes that a task is about to be gone that was told to stop.
+    #[cfg(feature = "inspect")]
+    fn tell_end(&self, place: &Place, end: End) {
+        if end != End::Refused && observe::is_observed() {
+            self.tell_of(place, |name, spawned_at, after| Event::Gone {
+                name,
+                spawned_at,
+                after,
+                is_forced: end == End::Dropped,
+            });
+        }
+    }
+
+    /// The same of one that is polled for the first time since.
+    #[cfg(feature = "inspect")]
+    #[cold]
+    pub(super) fn tell_first_poll(&self, place: &Place) {
+        if observe::is_observed() {
+            self.tell_of(place, |name, spawned_at, after| Event::FirstPoll {
+                name,
+                spawned_at,
+                after,
+            });
+        }
+    }
+
+    /// If it has a name, and it is known since when its group is done. By the task, which has the place.
+    #[cfg(feature = "inspect")]
+    fn tell_of<'a>(
+        &self,
+        place: &'a Place,
+        event: impl FnOnce(&'a str, &'static Location<'static>, Duration) -> Event<'a>,
+    ) {
+        let done = place.name().and_then(|_| self.record.note.at());
+        if let (Some(name), Some(from), Some(done)) = (place.name(), place.where_from(), done) {
+            observe::tell(&event(name, from, done.elapsed()));
+        }
     }
 
     #[cfg(feature = "inspect")]

@@ -325,6 +325,14 @@ impl Group {
         let body = self.spawner.body();
         let (before, after) = (since.before, body.ends());
         let stuck = self.running();
+        #[cfg(feature = "inspect")]
+        for task in &stuck {
+            use crate::context::observe::{tell, Event};
+            tell(&Event::Stuck {
+                name: task.name.as_deref(),
+                spawned_at: task.spawned_at,
+            });
+        }
         Report {
             #[cfg(feature = "inspect")]
             tree: match stuck.is_empty() {

@@ -242,26 +242,27 @@ impl Probe {
         self.work.store(THREAD, Relaxed);
     }
 
-    /// A poll begins.
+    /// A poll begins; `is_done` as in `is_told`. True: it is the first one since.
     #[inline]
-    pub(super) fn begin(&self, is_done: bool) {
+    pub(super) fn begin(&self, is_done: bool) -> bool {
         // Relaxed, here and below: whoever polls is alone, and hands on what it has written with the future.
         let polls = self.polls.load(Relaxed);
-        if self.is_told(is_done) {
-            self.note(polls);
-        }
+        let is_first = self.is_told(is_done) && self.note(polls);
         self.polls.store(polls + 1, Relaxed);
+        is_first
     }
 
     #[cold]
-    fn note(&self, polls: u64) {
+    fn note(&self, polls: u64) -> bool {
         let now = looks::now();
-        if self.first.load(Relaxed) == 0 {
+        let is_first = self.first.load(Relaxed) == 0;
+        if is_first {
             self.before.store(polls, Relaxed);
             // Release: pairs with `progress`, which then finds what was before.
             self.first.store(now, Release);
         }
         self.last.store(now, Relaxed);
+        is_first
     }
 
     /// It has ended.

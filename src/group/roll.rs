@@ -4,9 +4,10 @@
 //! the body stays until the reader is through, who frees it then.
 
 use super::body::Body;
-use crate::context::name::Note;
+use crate::context::name::{About, Note};
 use crate::context::registry::{self, Key, Registry};
 use crate::context::Context;
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use core::panic::Location;
 use core::ptr::NonNull;
@@ -48,7 +49,18 @@ pub(super) struct Record {
 
 impl Record {
     #[track_caller]
-    pub(super) fn new(above: &Context, outer: Option<registry::Number>, ctx: &Context) -> Record {
+    pub(super) fn new(
+        above: &Context,
+        outer: Option<registry::Number>,
+        name: Option<Cow<'static, str>>,
+        ctx: &Context,
+    ) -> Record {
+        let about = About {
+            is_group: true,
+            name,
+            at: Location::caller(),
+            deadline: ctx.fixed_deadline(),
+        };
         let key = GROUPS.claim();
         Record {
             key,
@@ -58,7 +70,7 @@ impl Record {
             outer,
             name: above.name_number(),
             is_born_done: ctx.is_cancelled_by_now(),
-            note: Note::of(ctx.token()),
+            note: Note::of(ctx.token(), about),
         }
     }
 

@@ -21,7 +21,30 @@ use core::ptr::{self, NonNull};
 use core::task::{self, Poll};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-/// What a task may return: `()`, or a `Result` whose error can be a [`Cause`].
+/// What a task may return: `()`, or a `Result` whose error can be a [`Cause`]. For an error type of your own:
+///
+/// ```
+/// use cancel_tree::{Cause, Context, Group};
+///
+/// #[derive(Debug)]
+/// struct NotFound;
+/// impl std::fmt::Display for NotFound {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         f.write_str("not found")
+///     }
+/// }
+/// impl std::error::Error for NotFound {}
+///
+/// impl From<NotFound> for Cause {
+///     fn from(error: NotFound) -> Cause {
+///         Cause::new(error)
+///     }
+/// }
+///
+/// let group = Group::new(&Context::background());
+/// group.spawn_thread(|_ctx| Err::<(), _>(NotFound)).unwrap();
+/// assert!(group.join_blocking().unwrap_err().find::<NotFound>().is_some());
+/// ```
 pub trait Outcome: sealed::Sealed {
     #[doc(hidden)]
     fn into_result(self) -> Result<(), Cause>;
@@ -168,7 +191,9 @@ impl<F: Future<Output: Outcome>> Future for Tracked<F> {
         let probe = at.place().probe();
         #[cfg(feature = "inspect")]
         if let Some(probe) = probe {
-            probe.begin(at.body().ctx.is_cancelled_by_now());
+            if probe.begin(at.body().ctx.is_cancelled_by_now()) {
+                at.body().tell_first_poll(at.place());
+            }
         }
         let mut answer = Poll::Pending;
         let panicked = inside(at.place(), || {
@@ -376,7 +401,9 @@ impl Member {
         }
         let probe = self.place().probe();
         if let Some(probe) = probe {
-            probe.begin(self.body().ctx.is_cancelled_by_now());
+            if probe.begin(self.body().ctx.is_cancelled_by_now()) {
+                self.body().tell_first_poll(self.place());
+            }
         }
         Polling(probe)
     }

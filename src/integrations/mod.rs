@@ -4,6 +4,8 @@
 pub mod crossbeam_channel;
 #[cfg(all(unix, feature = "fd"))]
 pub mod fd;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg(all(unix, feature = "process"))]
 pub mod process;
 #[cfg(all(any(unix, windows), feature = "serve"))]
@@ -18,3 +20,5 @@ pub mod tokio;
 pub mod tokio_util;
 #[cfg(feature = "tower")]
 pub mod tower;
+#[cfg(feature = "tracing")]
+pub mod tracing;

@@ -137,7 +137,8 @@ pub(crate) struct Custom {
 ///
 /// In a function that returns `Result<_, Cause>`, `?` takes a [`ContextError`], a
 /// `Box<dyn Error + Send + Sync>`, `io::Error` and the other usual errors of the standard library. For all
-/// others it is `.map_err(Cause::new)?`.
+/// others it is `.map_err(Cause::new)?`; or, once for an error type of your own, `impl From<NotFound> for Cause`, with
+/// `Cause::new(error)` in it.
 ///
 /// ```
 /// use cancel_tree::{Cause, Context};

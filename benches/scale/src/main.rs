@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use contenders::{cancel_tree, mutex_tree, CancelTree};
-use operations::{contexts, tokens, Visitor};
+use operations::{contexts, groups, tokens, Visitor};
 
 #[cfg(cancel_tree_counting)]
 use count::all as run;
@@ -76,4 +76,5 @@ fn each(visitor: &mut impl Visitor) {
     }
     visitor.visit::<WithCancel>(cancel_tree::Token::NAME);
     visitor.visit::<WithTimeout>(cancel_tree::Token::NAME);
+    visitor.visit::<groups::Track>(cancel_tree::Token::NAME);
 }

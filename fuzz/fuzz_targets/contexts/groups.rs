@@ -263,8 +263,8 @@ impl World {
             (Some(above), Some(under)) => {
                 // Shields and all.
                 let hard = self.fact(vec![under.hard]);
-                let soft = self.fact(vec![hard, above]);
-                self.loses_callbacks[soft] = true;
+                let soft = self.oracle.add_beside(above, hard);
+                self.loses_callbacks.push(true);
                 known.under = Some(Under { hard, ..under });
                 known.shown = known.shown.anew(Some("with_cancel"));
                 (soft, hard)

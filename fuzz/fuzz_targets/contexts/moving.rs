@@ -160,13 +160,19 @@ impl World {
         };
         let fact = self.rights[i].0;
         let at = self.instant(when).min(self.now);
-        // What is done already shows the time of its last touch, whether or not that has helped.
-        if self.oracle.is_cancelled(fact) {
-            return;
-        }
+        // After its own timeout it shows what has passed; after a cancel, the last touch.
+        let is_over = match self.oracle.is_cancelled(fact) {
+            false => false,
+            true => match self.oracle.is_own_deadline(fact) {
+                Some(is_over) => is_over,
+                None => return,
+            },
+        };
         if let Right::Idle(guard) = &self.rights[i].1 {
             guard.touch_at(at);
-            self.oracle.touch(fact, at);
+            if !is_over {
+                self.oracle.touch(fact, at);
+            }
         }
     }
 
@@ -174,29 +180,18 @@ impl World {
 
     pub(super) fn with_grace(&mut self, i: usize, period: Period) {
         let from = self.contexts[i].clone();
-        let is_done = from.fact.is_some_and(|fact| self.oracle.is_cancelled(fact));
         let ctx = from
             .ctx
             .with_grace(period.as_duration().unwrap_or(Duration::MAX));
         let period = period.as_duration();
         let hard = self.fact(Vec::from_iter(from.under.map(|under| under.hard)));
-        let hard_is_done = self.oracle.is_cancelled(hard);
-        if !hard_is_done {
+        if !self.oracle.is_cancelled(hard) {
             self.oracle.make_movable(hard);
         }
-        // Where one of them is done, the soft one is a plain child, and takes over what has been.
-        let mut parents = vec![hard];
-        if !is_done && !hard_is_done {
-            parents.extend(from.fact);
-        }
-        let has_two = parents.len() > 1;
-        let soft = self.fact(parents);
-        // As an `any_of`.
-        self.loses_callbacks[soft] |= has_two;
+        let soft = self.fact(vec![from.fact.unwrap_or(hard)]);
         let grace = self.oracle.add_grace(hard, soft, period);
-        if let (true, false, Some(fact)) = (is_done, hard_is_done, from.fact) {
-            let because = self.oracle.verdict(fact).collect();
-            self.oracle.cancel_because(soft, &because);
+        if self.oracle.is_cancelled(soft) {
+            let because = self.oracle.verdict(soft).collect();
             self.oracle.begin_grace(grace, &because);
         }
         let limit = self.limit_below(&from, soft);

@@ -251,7 +251,7 @@ fn touch_vs_fire_by_what_is_shown() {
 /// Who finds that it has passed finds when.
 #[test]
 fn fire_of_one_that_was_put_off_vs_a_look_at_its_deadline() {
-    model(USUAL, || {
+    model_in_all_orders(USUAL, || {
         set_thread_number(1);
         let mut service = Service::new();
         let (ctx, guard) = background().with_idle_timeout(WHILE);

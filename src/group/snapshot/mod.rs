@@ -28,6 +28,8 @@ mod json;
 mod text;
 mod walk;
 
+pub use crate::context::observe::{observe, Event, Observer};
+
 pub use super::probe::{Progress, SinceCancel, Situation, Work};
 
 use super::body::Body;

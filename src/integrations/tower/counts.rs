@@ -42,6 +42,10 @@ macro_rules! count {
     ($($name:ident)*) => {$(
         pub(super) fn $name(&self) {
             self.$name.fetch_add(1, Relaxed);
+            #[cfg(feature = "inspect")]
+            crate::context::observe::tell(&crate::context::observe::Event::Request {
+                outcome: stringify!($name),
+            });
         }
     )*};
 }

@@ -10,7 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
-use cancel_tree::integrations::serve::{Serve, ServerFuture, ServerHandle, ServerReport};
+use cancel_tree::integrations::serve::{Phase, Serve, ServerFuture, ServerHandle, ServerReport};
 use cancel_tree::integrations::signals::Signals;
 use cancel_tree::integrations::tower::{ContextLayer, UpgradeGuard};
 use cancel_tree::Context;
@@ -51,7 +51,8 @@ fn main() {
     let server = serve.start().unwrap();
     say("installed");
     thread::sleep(bound("start", 0));
-    let runtime = match std::env::args().any(|arg| arg == "current_thread") {
+    let is_one = std::env::args().any(|arg| arg == "current_thread");
+    let runtime = match is_one {
         true => tokio::runtime::Builder::new_current_thread(),
         false => {
             let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -62,6 +63,9 @@ fn main() {
     };
     let mut runtime = runtime;
     let runtime = runtime.enable_all().build().unwrap();
+    if !is_one {
+        wake_workers(runtime.handle().clone(), server.handle());
+    }
     let report = runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         say(&format!(
@@ -74,6 +78,17 @@ fn main() {
         server.run(serve).await
     });
     end(&report);
+}
+
+/// A worker that blocks may be the one that has asked the system last, and then nobody asks until another is woken: no connection is
+/// accepted, no timer fires. Requests are to begin all the same; the end has to do without.
+fn wake_workers(runtime: tokio::runtime::Handle, server: ServerHandle) {
+    thread::spawn(move || {
+        while server.phase() <= Phase::Serving {
+            drop(runtime.spawn(async {}));
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
 }
 
 fn end(report: &ServerReport) -> ! {

@@ -1,0 +1,120 @@
+//! Who is told what happens to what has a name: a table that the floors above fill, and that is asked by a load.
+
+use crate::sync::{Acquire, AtomicPtr, Panics, Relaxed, Release};
+use crate::tree::Cause;
+use alloc::boxed::Box;
+use core::panic::Location;
+use core::ptr;
+use core::time::Duration;
+
+/// Something that has happened to what has a name.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A context that has a name is done, or a group. Told on the thread that cancels, after all that wait have been woken.
+    #[non_exhaustive]
+    Done {
+        /// It is a group.
+        is_group: bool,
+        /// What it is called.
+        name: Option<&'a str>,
+        /// Where it was made.
+        at: &'static Location<'static>,
+        /// Why.
+        cause: &'a Cause,
+        /// If its deadline has passed: by how much, when this is told.
+        late: Option<Duration>,
+    },
+    /// A task that has a name is polled for the first time since its group was cancelled.
+    #[non_exhaustive]
+    FirstPoll {
+        /// What it is called.
+        name: &'a str,
+        /// Where it was started.
+        spawned_at: &'static Location<'static>,
+        /// So long after the cancel.
+        after: Duration,
+    },
+    /// A task that has a name ends, and its group was cancelled before.
+    #[non_exhaustive]
+    Gone {
+        /// What it is called.
+        name: &'a str,
+        /// Where it was started.
+        spawned_at: &'static Location<'static>,
+        /// So long after the cancel.
+        after: Duration,
+        /// It was dropped before it was through.
+        is_forced: bool,
+    },
+    /// A report names a task that does not stop.
+    #[non_exhaustive]
+    Stuck {
+        /// What it is called.
+        name: Option<&'a str>,
+        /// Where it was started.
+        spawned_at: &'static Location<'static>,
+    },
+    /// What became of a request (feature `tower`): `received`, `expired`, `malformed`, `refused`, `cut`, `client_gone` or `failed`.
+    #[non_exhaustive]
+    Request {
+        /// One of these words.
+        outcome: &'static str,
+    },
+}
+
+/// Who is told; see [`observe`].
+pub trait Observer: Send + Sync {
+    /// Called on whatever thread it happens, when nothing is held; the thread waits for it. A panic ends there.
+    fn tell(&self, event: &Event<'_>);
+}
+
+struct Entry {
+    observer: Box<dyn Observer>,
+    next: *const Entry,
+}
+
+crate::sync::global! {
+    /// The newest, or null. None is ever taken out.
+    static NEWEST: AtomicPtr<Entry> = AtomicPtr::new(ptr::null_mut());
+}
+
+/// Has `observer` told from now on, to the end of the process, of what happens to what has a name. (The features `metrics` and `tracing` bring
+/// observers of their own.)
+pub fn observe(observer: impl Observer + 'static) {
+    let new = Box::into_raw(Box::new(Entry {
+        observer: Box::new(observer),
+        next: ptr::null(),
+    }));
+    // Relaxed: a guess, which the CAS below checks.
+    let mut seen = NEWEST.load(Relaxed);
+    loop {
+        // SAFETY: made above, and not shared yet.
+        unsafe { (*new).next = seen };
+        // Release: pairs with `tell`; what is linked to is in its release sequence.
+        match NEWEST.compare_exchange(seen, new, Release, Relaxed) {
+            Ok(_) => return,
+            Err(now) => seen = now,
+        }
+    }
+}
+
+/// Whether somebody is told at all.
+#[inline]
+pub(crate) fn is_observed() -> bool {
+    // Relaxed: only null or not is asked.
+    !NEWEST.load(Relaxed).is_null()
+}
+
+/// User code: where nothing is held. Its panics are nobody's else.
+pub(crate) fn tell(event: &Event<'_>) {
+    // Acquire: pairs with `observe`.
+    let mut at = NEWEST.load(Acquire).cast_const();
+    // SAFETY: entries stay for ever.
+    while let Some(entry) = unsafe { at.as_ref() } {
+        let mut panics = Panics::default();
+        panics.catch(|| entry.observer.tell(event));
+        panics.swallow();
+        at = entry.next;
+    }
+}
