@@ -19,7 +19,7 @@ const SHARDS: usize = if SMALL { 1 } else { 16 };
 const FIRST_CHUNK: usize = if SMALL { 1 } else { 8 };
 const MAX_CHUNK: usize = if SMALL { 2 } else { 256 };
 /// So many records are looked at before more are made, or as many as would be made.
-const LOOK: usize = 16;
+const LOOK: usize = if SMALL { 2 } else { 16 };
 
 /// Records of one kind of things.
 pub struct Registry<T> {

@@ -8,6 +8,8 @@ use loom::sync::Arc;
 /// What a record stands for: readers find it written and not yet gone, and it goes once.
 struct Thing {
     data: Data,
+    /// What its maker does with it until it ends it, which no reader looks at.
+    used: Arc<Data>,
     gone: Arc<AtomicUsize>,
 }
 
@@ -15,6 +17,7 @@ impl Drop for Thing {
     fn drop(&mut self) {
         // A write after all reads: loom says if one of them is not ordered before it.
         self.data.write();
+        self.used.write();
         self.gone.fetch_add(1, Relaxed);
     }
 }
@@ -25,7 +28,8 @@ fn thing(gone: &Arc<AtomicUsize>) -> Box<Thing> {
     let data = Data::new();
     data.write();
     let gone = gone.clone();
-    Box::new(Thing { data, gone })
+    let used = Arc::new(Data::new());
+    Box::new(Thing { data, used, gone })
 }
 
 fn read(records: &Records) -> usize {
@@ -43,9 +47,12 @@ fn record_read_vs_end() {
     model_in_all_orders(USUAL, || {
         let (records, gone) = (Arc::new(Registry::new()), Arc::new(AtomicUsize::new(0)));
         let key = records.claim();
-        records.put(&key, thing(&gone));
+        let thing = thing(&gone);
+        let used = thing.used.clone();
+        records.put(&key, thing);
         let others = records.clone();
         let reader = spawn(move || read(&others));
+        used.write();
         drop(records.end(key));
         assert!(reader.join().unwrap() <= 1);
         assert_eq!(gone.load(Relaxed), 1);
@@ -150,5 +157,42 @@ fn record_claim_vs_claim() {
         drop(records.end(key));
         drop(records.end(other));
         assert_eq!(gone.load(Relaxed), 2);
+    });
+}
+
+/// What a hint leads to was made by another thread.
+#[test]
+fn record_claimed_by_the_hint_of_another_thread() {
+    model_in_all_orders(Some(1), || {
+        let records = Arc::new(Registry::<Thing>::new());
+        let old = records.claim();
+        let others = records.clone();
+        let maker = spawn(move || {
+            let key = others.claim();
+            drop(others.end(key));
+        });
+        let key = records.claim();
+        assert_ne!(records.number(&old).record, records.number(&key).record);
+        drop(records.end(old));
+        drop(records.end(records.claim()));
+        maker.join().unwrap();
+        drop(records.end(key));
+    });
+}
+
+/// The chain of hints goes on from one thread's record to another's.
+#[test]
+fn record_ends_on_top_of_another_threads() {
+    model_in_all_orders(Some(1), || {
+        let records = Arc::new(Registry::<Thing>::new());
+        let old = records.claim();
+        let (a, b) = (records.clone(), records.clone());
+        let maker = spawn(move || drop(a.end(a.claim())));
+        let ender = spawn(move || drop(b.end(old)));
+        let keys = [records.claim(), records.claim()];
+        let numbers = keys.map(|key| records.number(&key).record);
+        assert_ne!(numbers[0], numbers[1]);
+        maker.join().unwrap();
+        ender.join().unwrap();
     });
 }
