@@ -24,7 +24,7 @@ pub struct TaskInfo {
 impl TaskInfo {
     pub(super) fn of(spawned_at: &'static Location<'static>, label: Option<&Label>) -> TaskInfo {
         TaskInfo {
-            name: label.map(|label| label.name.clone().into_owned()),
+            name: label.map(|label| label.name().into()),
             spawned_at,
             since: label.map(|label| label.since),
         }
