@@ -201,7 +201,7 @@ fn join_vs_close() {
 /// The same where the joiner finds nobody, and the other's closing half way.
 #[test]
 fn join_at_once_vs_close() {
-    model_in_all_orders(UNBOUNDED, || {
+    model_in_all_orders(USUAL, || {
         let group = Arc::new(group());
         drop(group.enter().unwrap());
         let closed = group.clone();
@@ -984,7 +984,7 @@ fn data_vs_wait_for_room() {
 /// The same where a third one's turn hands the permit on.
 #[test]
 fn data_vs_wait_for_room_that_another_grants() {
-    model_in_all_orders(UNBOUNDED, || {
+    model_in_all_orders(USUAL, || {
         let data = Data::new();
         let (group, end) = group_for_one(&data);
         let group = Arc::new(group);
