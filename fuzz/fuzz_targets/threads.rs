@@ -5,12 +5,15 @@
 //! `fuzz/run.sh 1800 threads`
 #![no_main]
 
+#[path = "threads/groups.rs"]
+mod groups;
+
 use arbitrary::Arbitrary;
 use cancel_tree::{
-    CancelGuard, CancellationToken, Canceller, Cause, Context, ContextError, DoneSignal,
-    ForeignContext, Registration, Service, WaitForCancellationFutureOwned,
+    CancelGuard, CancellationToken, Canceller, Cause, Context, ContextError, DeadlineGuard,
+    DoneSignal, ForeignContext, IdleGuard, Registration, Service, WaitForCancellationFutureOwned,
 };
-use cancel_tree_fuzz::history::{stamp, Event, History, Seen, Span, Told};
+use cancel_tree_fuzz::history::{stamp, Event, History, Moved, Seen, Span, Told};
 use cancel_tree_fuzz::pool::Pool;
 use cancel_tree_fuzz::probes::{Reason, FIRST_CAUSE, GUARD_DROPPED};
 use cancel_tree_fuzz::{allocations, clock};
@@ -33,6 +36,18 @@ enum Make {
     Deadline(u8, u8, bool),
     AnyOf(u8, u8),
     Foreign,
+    Movable(u8, Option<u8>),
+    Idle(u8, u8),
+    /// That ends at once, or never.
+    Grace(u8, bool),
+    Shield(u8),
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Move {
+    Set(u8),
+    Extend(u8),
+    TakeAway,
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -56,18 +71,23 @@ enum Step {
     Take(u8),
     /// Of the first thread; the others are idle for a while.
     Turn(u8),
+    Move(u8, Move),
+    Touch(u8, u8),
+    Group(groups::Step),
 }
 
 #[derive(Arbitrary, Debug)]
 struct Input {
     /// What is there at first, and which threads have it.
     tree: Vec<(Make, u8)>,
+    groups: Vec<groups::New>,
     third: bool,
     turn_at_the_end: bool,
     programs: [Vec<Step>; 3],
 }
 
 const TREE: usize = 12;
+const GROUPS: usize = 3;
 const STEPS: usize = 40;
 const BOXES: usize = 3;
 
@@ -110,6 +130,17 @@ enum Handle {
     Guarded(Context, CancelGuard),
     Cancellable(Context, Canceller),
     Foreign(Context, DoneSignal),
+    Movable(Context, Arc<DeadlineGuard>),
+    Idle(Context, Arc<IdleGuard>),
+    /// Without a right to cancel.
+    Plain(Context),
+}
+
+/// The grace that a context is under.
+#[derive(Clone, Copy)]
+struct Under {
+    hard: usize,
+    is_long: bool,
 }
 
 /// A handle of a fact.
@@ -118,6 +149,10 @@ struct Held {
     handle: Handle,
     /// A callback that is left here could stay for ever.
     loses_callbacks: bool,
+    /// The context's.
+    under: Option<Under>,
+    /// A deadline above it moves.
+    asks: bool,
 }
 
 impl Clone for Held {
@@ -127,43 +162,53 @@ impl Clone for Held {
             Handle::Guarded(ctx, guard) => Handle::Cancellable(ctx.clone(), guard.canceller()),
             Handle::Cancellable(ctx, right) => Handle::Cancellable(ctx.clone(), right.clone()),
             Handle::Foreign(ctx, signal) => Handle::Foreign(ctx.clone(), signal.clone()),
+            Handle::Movable(ctx, guard) => Handle::Movable(ctx.clone(), guard.clone()),
+            Handle::Idle(ctx, guard) => Handle::Idle(ctx.clone(), guard.clone()),
+            Handle::Plain(ctx) => Handle::Plain(ctx.clone()),
         };
         Held { handle, ..*self }
     }
 }
 
 impl Held {
-    fn ctx(&self) -> Context {
+    /// The context, if it is none of a token.
+    fn own_ctx(&self) -> Result<&Context, &CancellationToken> {
         match &self.handle {
-            Handle::Token(token) => token.context(),
-            Handle::Guarded(ctx, _) | Handle::Cancellable(ctx, _) | Handle::Foreign(ctx, _) => {
-                ctx.clone()
-            }
+            Handle::Token(token) => Err(token),
+            Handle::Guarded(ctx, _)
+            | Handle::Cancellable(ctx, _)
+            | Handle::Foreign(ctx, _)
+            | Handle::Movable(ctx, _)
+            | Handle::Idle(ctx, _)
+            | Handle::Plain(ctx) => Ok(ctx),
+        }
+    }
+
+    fn ctx(&self) -> Context {
+        match self.own_ctx() {
+            Err(token) => token.context(),
+            Ok(ctx) => ctx.clone(),
         }
     }
 
     fn child_token(&self) -> CancellationToken {
-        match &self.handle {
-            Handle::Token(token) => token.child_token(),
-            Handle::Guarded(ctx, _) | Handle::Cancellable(ctx, _) | Handle::Foreign(ctx, _) => {
-                ctx.child_token()
-            }
+        match self.own_ctx() {
+            Err(token) => token.child_token(),
+            Ok(ctx) => ctx.child_token(),
         }
     }
 
     fn is_done(&self) -> bool {
-        match &self.handle {
-            Handle::Token(token) => token.is_cancelled(),
-            Handle::Guarded(ctx, _) | Handle::Cancellable(ctx, _) | Handle::Foreign(ctx, _) => {
-                ctx.is_done()
-            }
+        match self.own_ctx() {
+            Err(token) => token.is_cancelled(),
+            Ok(ctx) => ctx.is_done(),
         }
     }
 
     fn cause(&self) -> Option<Cause> {
-        match &self.handle {
-            Handle::Token(token) => token.cause(),
-            Handle::Guarded(ctx, _) | Handle::Cancellable(ctx, _) | Handle::Foreign(ctx, _) => {
+        match self.own_ctx() {
+            Err(token) => token.cause(),
+            Ok(ctx) => {
                 let error = ctx.err();
                 let cause = ctx.cause();
                 if let Some(error) = error {
@@ -188,6 +233,11 @@ impl Held {
             (Handle::Cancellable(_, right), Some(cause)) => Some(right.cancel_with(cause)),
             (Handle::Foreign(_, signal), None) => Some(signal.cancel()),
             (Handle::Foreign(_, signal), Some(cause)) => Some(signal.cancel_with(cause)),
+            (Handle::Movable(_, guard), None) => Some(guard.cancel()),
+            (Handle::Movable(_, guard), Some(cause)) => Some(guard.cancel_with(cause)),
+            (Handle::Idle(_, guard), None) => Some(guard.cancel()),
+            (Handle::Idle(_, guard), Some(cause)) => Some(guard.cancel_with(cause)),
+            (Handle::Plain(_), _) => None,
         }
     }
 }
@@ -226,6 +276,8 @@ struct Thread {
     handles: Vec<Held>,
     tasks: Vec<Task>,
     callbacks: Vec<Callback>,
+    groups: groups::Own,
+    facts_of_groups: Vec<usize>,
     /// The first thread's, and up to where it has been turned.
     service: Option<(Service, Instant)>,
 }
@@ -246,6 +298,8 @@ impl Thread {
             handles: Vec::new(),
             tasks: Vec::new(),
             callbacks: Vec::new(),
+            groups: groups::Own::default(),
+            facts_of_groups: Vec::new(),
             service: None,
         }
     }
@@ -259,10 +313,21 @@ impl Thread {
         (number, Reason::cause(number, kind, &self.shared.life))
     }
 
+    fn fact(&self) -> usize {
+        self.shared.facts.fetch_add(1, Ordering::Relaxed)
+    }
+
     fn make(&mut self, what: Make) {
         let first = match what {
             Make::Root | Make::Foreign => None,
-            Make::Child(n) | Make::Context(n) | Make::Deadline(n, ..) | Make::AnyOf(n, _) => {
+            Make::Child(n)
+            | Make::Context(n)
+            | Make::Deadline(n, ..)
+            | Make::AnyOf(n, _)
+            | Make::Movable(n, _)
+            | Make::Idle(n, _)
+            | Make::Grace(n, _)
+            | Make::Shield(n) => {
                 let Some(i) = self.handle(n) else { return };
                 Some(self.handles[i].clone())
             }
@@ -270,10 +335,17 @@ impl Thread {
         let mut parents: Vec<usize> = first.iter().map(|first| first.fact).collect();
         let mut loses_callbacks = first.as_ref().is_some_and(|first| first.loses_callbacks);
         let mut own_deadline = None;
+        let mut under = first.as_ref().and_then(|first| first.under);
+        let mut asks = first.as_ref().is_some_and(|first| first.asks);
+        // What is said of the new fact besides.
+        let mut what_else: Option<Box<dyn Fn(usize) -> Event>> = None;
         let parent = first.as_ref();
         let (span, handle) = match what {
             Make::Root => Span::of(|| Handle::Token(CancellationToken::new())),
-            Make::Child(_) => Span::of(|| Handle::Token(parent.unwrap().child_token())),
+            Make::Child(_) => {
+                under = None;
+                Span::of(|| Handle::Token(parent.unwrap().child_token()))
+            }
             Make::Context(_) => {
                 let ctx = parent.unwrap().ctx();
                 let (span, (ctx, guard)) = Span::of(|| ctx.with_cancel());
@@ -282,7 +354,7 @@ impl Thread {
             Make::Deadline(_, n, with_cause) => {
                 let ctx = parent.unwrap().ctx();
                 let deadline = deadline(n);
-                if ctx.deadline().is_none_or(|above| deadline < above) {
+                if asks || ctx.deadline().is_none_or(|above| deadline < above) {
                     own_deadline = Some((clock::tick(deadline), 1));
                 }
                 let (span, (ctx, guard)) = if with_cause {
@@ -297,6 +369,7 @@ impl Thread {
             Make::AnyOf(_, other) => {
                 let other = self.handles[self.handle(other).unwrap()].clone();
                 parents.push(other.fact);
+                asks |= other.asks;
                 loses_callbacks = true;
                 let sources = [parent.unwrap().ctx(), other.ctx()];
                 let (span, (ctx, right)) = Span::of(|| {
@@ -316,9 +389,68 @@ impl Thread {
                 let signal = signal.lock().unwrap().take();
                 (span, Handle::Foreign(ctx, signal.unwrap()))
             }
+            Make::Movable(_, n) => {
+                let ctx = parent.unwrap().ctx();
+                let at = n.map(deadline);
+                let (span, (ctx, guard)) = Span::of(|| ctx.with_movable_deadline(at));
+                asks = true;
+                let deadline = at.map(clock::tick);
+                what_else = Some(Box::new(move |fact| Event::Movable { fact, deadline }));
+                (span, Handle::Movable(ctx, Arc::new(guard)))
+            }
+            Make::Idle(_, ticks) => {
+                let ctx = parent.unwrap().ctx();
+                let ticks = u64::from(ticks % 8);
+                let timeout = clock::TICK * ticks as u32;
+                let (span, (ctx, guard)) = Span::of(|| ctx.with_idle_timeout(timeout));
+                asks = true;
+                what_else = Some(Box::new(move |fact| Event::Idle { fact, ticks }));
+                (span, Handle::Idle(ctx, Arc::new(guard)))
+            }
+            Make::Grace(_, is_long) => {
+                let ctx = parent.unwrap().ctx();
+                let period = if is_long {
+                    Duration::MAX
+                } else {
+                    Duration::ZERO
+                };
+                let (span, ctx) = Span::of(|| ctx.with_grace(period));
+                let hard = self.fact();
+                self.history.note(
+                    span,
+                    Event::Made {
+                        fact: hard,
+                        parents: under.iter().map(|under| under.hard).collect(),
+                        deadline: None,
+                    },
+                );
+                parents.push(hard);
+                under = Some(Under { hard, is_long });
+                (asks, loses_callbacks) = (true, true);
+                what_else = Some(Box::new(move |soft| Event::Grace {
+                    hard,
+                    soft,
+                    is_long,
+                }));
+                (span, Handle::Plain(ctx))
+            }
+            Make::Shield(_) => {
+                let (of, ctx) = (parent.unwrap().fact, parent.unwrap().ctx());
+                let (span, ctx) = Span::of(|| ctx.shield());
+                if let Some(under) = under {
+                    parents = vec![under.hard];
+                    if !under.is_long {
+                        what_else = Some(Box::new(move |fact| Event::Shield { fact, of }));
+                    }
+                }
+                (span, Handle::Plain(ctx))
+            }
         };
         // The parents' numbers are smaller: they were there before.
-        let fact = self.shared.facts.fetch_add(1, Ordering::Relaxed);
+        let fact = self.fact();
+        if let Some(what_else) = what_else {
+            self.history.note(span, what_else(fact));
+        }
         self.history.note(
             span,
             Event::Made {
@@ -331,10 +463,55 @@ impl Thread {
             fact,
             handle,
             loses_callbacks,
+            under,
+            asks,
         });
     }
 
+    /// Moves the deadline of one of those that can be moved.
+    fn move_deadline(&mut self, n: u8, how: Move) {
+        let guards = self.handles.iter().filter_map(|held| match &held.handle {
+            Handle::Movable(_, guard) => Some((held.fact, guard)),
+            _ => None,
+        });
+        let guards: Vec<_> = guards.collect();
+        let Some((fact, guard)) = pick(guards.len(), n).map(|i| guards[i]) else {
+            return;
+        };
+        let (to, (span, in_time)) = match how {
+            Move::Set(n) => {
+                let to = deadline(n);
+                let to_tick = Moved::To(Some(clock::tick(to)));
+                (to_tick, Span::of(|| guard.set(to)))
+            }
+            Move::Extend(n) => {
+                let by = clock::TICK * u32::from(n % 16);
+                (Moved::Later, Span::of(|| guard.extend(by)))
+            }
+            Move::TakeAway => (Moved::To(None), Span::of(|| guard.take_away())),
+        };
+        self.history.note(span, Event::Moved { fact, to, in_time });
+    }
+
+    fn touch(&mut self, n: u8, at: u8) {
+        let guards = self.handles.iter().filter_map(|held| match &held.handle {
+            Handle::Idle(_, guard) => Some((held.fact, guard)),
+            _ => None,
+        });
+        let guards: Vec<_> = guards.collect();
+        let Some((fact, guard)) = pick(guards.len(), n).map(|i| guards[i]) else {
+            return;
+        };
+        let now = deadline(at);
+        let (span, ()) = Span::of(|| guard.touch_at(now));
+        let at = clock::tick(now);
+        self.history.note(span, Event::Touched { fact, at });
+    }
+
     fn cancel(&mut self, held: &Held, with_cause: bool) {
+        if matches!(held.handle, Handle::Plain(_)) {
+            return;
+        }
         let (number, cause) = match with_cause {
             true => {
                 let (number, cause) = self.cause(ContextError::Cancelled);
@@ -357,6 +534,21 @@ impl Thread {
         match held.handle {
             Handle::Guarded(ctx, guard) => {
                 drop(ctx);
+                let (span, ()) = Span::of(|| drop(guard));
+                let event = Event::Cancel {
+                    fact,
+                    cause: GUARD_DROPPED,
+                    first: None,
+                };
+                self.history.note(span, event);
+            }
+            Handle::Movable(..) | Handle::Idle(..) => {
+                let guard = match held.handle {
+                    Handle::Movable(_, guard) => Arc::into_inner(guard).map(|g| g.into_guard()),
+                    Handle::Idle(_, guard) => Arc::into_inner(guard).map(|g| g.into_guard()),
+                    _ => None,
+                };
+                let Some(guard) = guard else { return };
                 let (span, ()) = Span::of(|| drop(guard));
                 let event = Event::Cancel {
                     fact,
@@ -550,6 +742,7 @@ impl Thread {
                 let ctx = self.handles[i].ctx();
                 let limit = Duration::from_micros(u64::from(n));
                 let (span, error) = Span::of(|| ctx.blocking_wait_timeout(limit));
+                self.history.note(span, Event::Slept);
                 let seen = error.map_or(Seen::Live, |_| Seen::Done);
                 self.saw(span, self.handles[i].fact, seen);
             }
@@ -578,6 +771,11 @@ impl Thread {
                 let mut held = self.handles.swap_remove(i);
                 // Whoever drops it there has no history.
                 held = match held.handle {
+                    // The last of these cancels, too.
+                    Handle::Movable(..) | Handle::Idle(..) => {
+                        self.handles.push(held);
+                        return;
+                    }
                     Handle::Guarded(ctx, guard) => {
                         let right = guard.canceller();
                         guard.detach();
@@ -601,6 +799,9 @@ impl Thread {
                 self.handles.extend(taken);
             }
             Step::Turn(n) => self.turn(n),
+            Step::Move(n, how) => self.move_deadline(n, how),
+            Step::Touch(n, at) => self.touch(n, at),
+            Step::Group(step) => self.step_of_groups(step),
         }
     }
 
@@ -672,9 +873,24 @@ fn run(pool: &Pool, input: &Input) {
         main.make(what);
         who_has.extend((before..main.handles.len()).map(|_| holders));
     }
+    for &new in input.groups.iter().take(GROUPS) {
+        main.new_group(new);
+    }
+    let facts_of_groups: Vec<usize> = main.history.groups.iter().map(|g| g.fact).collect();
+    main.facts_of_groups.clone_from(&facts_of_groups);
     let mut threads: Vec<Thread> = Vec::new();
-    threads.resize_with(2 + usize::from(input.third), || Thread::new(&shared));
+    threads.resize_with(2 + usize::from(input.third), || {
+        let mut thread = Thread::new(&shared);
+        thread.facts_of_groups.clone_from(&facts_of_groups);
+        thread
+    });
     let n = threads.len();
+    let groups = std::mem::take(&mut main.groups.handles);
+    for group in &groups {
+        for thread in (0..n).filter(|i| group.holders >> i & 1 != 0) {
+            threads[thread].groups.handles.push(group.clone());
+        }
+    }
     for (held, holders) in main.handles.drain(..).zip(who_has) {
         let mut holders: Vec<usize> = (0..n).filter(|i| holders >> i & 1 != 0).collect();
         let last = holders.pop().unwrap_or(held.fact % n);
@@ -700,6 +916,29 @@ fn run(pool: &Pool, input: &Input) {
 
     for thread in &mut threads {
         thread.look_around();
+    }
+    for thread in &mut threads {
+        thread.end_tasks();
+    }
+    loop {
+        let mut again = false;
+        for thread in &mut threads {
+            again |= thread.end_waits();
+            thread.end_tasks();
+        }
+        if !again {
+            break;
+        }
+    }
+    for thread in &threads {
+        assert_eq!(thread.sleeps(), 0, "somebody waits for a group for ever");
+    }
+    for group in &groups {
+        main.check_room(group);
+    }
+    drop(groups);
+    for thread in &mut threads {
+        thread.groups = groups::Own::default();
     }
     if input.turn_at_the_end {
         threads[0].turn(15);

@@ -3,6 +3,8 @@
 //! Each operation has a time stamp from before and from after it. Of two operations one is known to be earlier only
 //! if it was over before the other one began.
 
+use crate::probes::{over, FIRST_CAUSE, IDLE};
+use crate::tasks::{Known, TaskEvent, Tasks};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 static CLOCK: AtomicU64 = AtomicU64::new(1);
@@ -39,18 +41,62 @@ pub enum Event {
         /// The tick of its own deadline, and its cause.
         deadline: Option<(u64, u32)>,
     },
+    /// The deadline of this fact moves: first it is that.
+    Movable { fact: usize, deadline: Option<u64> },
+    /// It was moved, if that was in time.
+    Moved {
+        fact: usize,
+        to: Moved,
+        in_time: bool,
+    },
+    /// This fact has an idle timeout of so many ticks.
+    Idle { fact: usize, ticks: u64 },
+    /// It was touched at this tick of the test clock.
+    Touched { fact: usize, at: u64 },
+    /// Somebody has slept below the fact, and so looked at the real clock.
+    Slept,
+    /// A grace: when the soft one is done, the hard one is done at the next turn, or, if the grace is that long, never.
+    Grace {
+        hard: usize,
+        soft: usize,
+        is_long: bool,
+    },
+    /// A shield of this context, which may have been done already, by itself.
+    Shield { fact: usize, of: usize },
     /// Whether it was the first one, as it says.
     Cancel {
         fact: usize,
         cause: u32,
         first: Option<bool>,
     },
+    /// A handle has gone, which may have been the last: then it has cancelled.
+    MayCancel { fact: usize },
+    /// Of tasks.
+    Task(TaskEvent),
     /// Not cancelled, or the cause if it was asked for.
     Seen { fact: usize, seen: Seen },
     /// The service was turned up to this tick.
     Turn { tick: u64 },
     /// Somebody waits, from now on.
     Told(Told),
+}
+
+/// What a deadline was moved to.
+#[derive(Clone, Copy, Debug)]
+pub enum Moved {
+    To(Option<u64>),
+    /// Later than it was.
+    Later,
+}
+
+impl Moved {
+    /// Whether it has passed at this tick. None: perhaps.
+    fn is_due(self, tick: u64) -> Option<bool> {
+        match self {
+            Moved::To(deadline) => Some(deadline.is_some_and(|due| due <= tick)),
+            Moved::Later => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -74,6 +120,22 @@ pub struct Told {
     pub off_thread: bool,
 }
 
+impl Attempt {
+    /// The end of a grace that this may have begun, some time.
+    fn ends(&self, fact: usize) -> Attempt {
+        Attempt {
+            fact,
+            cause: over(self.cause),
+            first: None,
+            span: Span {
+                begin: self.span.begin,
+                end: u64::MAX,
+            },
+            certain: false,
+        }
+    }
+}
+
 /// A cancel, or a deadline in a turn of the service.
 #[derive(Debug)]
 struct Attempt {
@@ -88,6 +150,7 @@ struct Attempt {
 #[derive(Default)]
 pub struct History {
     pub events: Vec<(Span, Event)>,
+    pub groups: Vec<Known>,
 }
 
 impl History {
@@ -96,7 +159,25 @@ impl History {
     }
 
     pub fn check(&self) {
-        Check::new(&self.events).check();
+        let check = Check::new(&self.events);
+        check.check();
+        let events = self.events.iter().filter_map(|(span, event)| match event {
+            Event::Task(event) => Some((*span, event)),
+            _ => None,
+        });
+        let tasks = Tasks {
+            groups: &self.groups,
+            events: events.collect(),
+        };
+        for (span, event) in &tasks.events {
+            if let TaskEvent::Was { group, entered, .. } = event {
+                let fact = self.groups[*group].fact;
+                let was_done = check.was_done(fact, *entered);
+                assert!(!was_done, "let in by what is done: {event:?} at {span:?}");
+            }
+        }
+        tasks.check();
+        check.check_joins(&tasks);
     }
 }
 
@@ -148,6 +229,13 @@ impl<'a> Check<'a> {
                     span,
                     certain: true,
                 }),
+                Event::MayCancel { fact } => attempts.push(Attempt {
+                    fact,
+                    cause: 0,
+                    first: None,
+                    span,
+                    certain: false,
+                }),
                 Event::Turn { tick } => {
                     for &(fact, made, _, deadline) in &facts {
                         let Some((due, cause)) = deadline else {
@@ -167,11 +255,176 @@ impl<'a> Check<'a> {
                 _ => {}
             }
         }
-        Check {
+        let mut check = Check {
             events,
             made,
             above,
             attempts,
+        };
+        check.add_moving();
+        check.add_idle();
+        check.add_graces();
+        check
+    }
+
+    fn turns(&self) -> impl Iterator<Item = (Span, u64)> + 'a {
+        self.events.iter().filter_map(|(span, event)| match event {
+            Event::Turn { tick } => Some((*span, *tick)),
+            _ => None,
+        })
+    }
+
+    /// What deadlines that move have done: at each turn, by what they can have been then.
+    fn add_moving(&mut self) {
+        for (span, event) in self.events {
+            let &Event::Movable { fact, deadline } = event else {
+                continue;
+            };
+            let mut values = vec![(*span, Moved::To(deadline))];
+            values.extend(self.events.iter().filter_map(|(span, event)| match event {
+                Event::Moved {
+                    fact: moved,
+                    to,
+                    in_time: true,
+                } if *moved == fact => Some((*span, *to)),
+                _ => None,
+            }));
+            for (turn, tick) in self.turns() {
+                if turn.is_before(*span) {
+                    continue;
+                }
+                let is_over = |old: Span| {
+                    let mut others = values.iter();
+                    others.any(|(new, _)| old.is_before(*new) && new.is_before(turn))
+                };
+                let can_be = values
+                    .iter()
+                    .filter(|(value, _)| value.begin < turn.end && !is_over(*value));
+                let due: Vec<_> = can_be.map(|(_, to)| to.is_due(tick)).collect();
+                if due.iter().any(|due| *due != Some(false)) {
+                    self.attempts.push(Attempt {
+                        fact,
+                        cause: 1,
+                        first: None,
+                        span: turn,
+                        certain: span.is_before(turn) && due.iter().all(|due| *due == Some(true)),
+                    });
+                }
+            }
+        }
+    }
+
+    /// What idle timeouts have done. Without a touch they are over at the first turn, for the real clock is behind. What a
+    /// turn has put off, the next one looks at again.
+    fn add_idle(&mut self) {
+        for (span, event) in self.events {
+            let &Event::Idle { fact, ticks } = event else {
+                continue;
+            };
+            let touches = self.events.iter().filter_map(|(span, event)| match event {
+                Event::Touched { fact: touched, at } if *touched == fact => {
+                    Some((*span, at + ticks))
+                }
+                _ => None,
+            });
+            let touches: Vec<(Span, u64)> = touches.collect();
+            let turns: Vec<(Span, u64)> = self.turns().collect();
+            let mut attempt = |span, certain| {
+                self.attempts.push(Attempt {
+                    fact,
+                    cause: IDLE,
+                    first: None,
+                    span,
+                    certain,
+                });
+            };
+            for &(turn, tick) in &turns {
+                if turn.is_before(*span) {
+                    continue;
+                }
+                let counts = touches.iter().filter(|(touch, _)| touch.is_before(turn));
+                if counts
+                    .map(|(_, due)| *due)
+                    .max()
+                    .is_none_or(|due| due <= tick)
+                {
+                    let begun = touches.iter().filter(|(touch, _)| touch.begin < turn.end);
+                    let latest = begun.clone().map(|(_, due)| *due).max();
+                    let seen_before = |latest: u64| {
+                        turns.iter().any(|&(before, at)| {
+                            before.is_before(turn)
+                                && span.is_before(before)
+                                && latest <= at
+                                && at < tick
+                                && begun.clone().all(|(touch, _)| touch.is_before(before))
+                        })
+                    };
+                    attempt(turn, span.is_before(turn) && latest.is_none_or(seen_before));
+                }
+            }
+            for (slept, event) in self.events {
+                if matches!(event, Event::Slept) && !slept.is_before(*span) {
+                    attempt(*slept, false);
+                }
+            }
+        }
+    }
+
+    /// What follows from what was cancelled softly.
+    fn add_graces(&mut self) {
+        let mut graces: Vec<_> = self
+            .events
+            .iter()
+            .filter_map(|(span, event)| match event {
+                Event::Grace {
+                    hard,
+                    soft,
+                    is_long,
+                } => Some((*hard, *soft, *is_long, *span)),
+                _ => None,
+            })
+            .collect();
+        // Those around first.
+        graces.sort_by_key(|grace| grace.0);
+        for (hard, soft, is_long, span) in graces {
+            if is_long {
+                continue;
+            }
+            let begins = self
+                .attempts(soft)
+                .filter(|begin| !self.above[hard][begin.fact]);
+            let mut ends: Vec<Attempt> = begins.map(|begin| begin.ends(hard)).collect();
+            for (turn, _) in self.turns() {
+                // Of two who cancel, one may still be at telling it.
+                let is_told =
+                    |begin: &Attempt| begin.span.is_before(turn) || turn.is_before(begin.span);
+                if span.is_before(turn)
+                    && self.was_done(soft, turn)
+                    && self.attempts(soft).all(is_told)
+                {
+                    // Each of them may be the cause.
+                    for begin in self.attempts(soft) {
+                        if begin.span.is_before(turn) && !self.above[hard][begin.fact] {
+                            ends.push(Attempt {
+                                span: turn,
+                                certain: true,
+                                ..begin.ends(hard)
+                            });
+                        }
+                    }
+                }
+            }
+            self.attempts.append(&mut ends);
+        }
+        // A shield of what had been cancelled by itself has time of its own.
+        for (span, event) in self.events {
+            if let &Event::Shield { fact, of } = event {
+                let begins = self
+                    .attempts(of)
+                    .filter(|begin| begin.span.begin < span.end);
+                let mut ends: Vec<Attempt> = begins.map(|begin| begin.ends(fact)).collect();
+                self.attempts.append(&mut ends);
+            }
         }
     }
 
@@ -207,6 +460,7 @@ impl<'a> Check<'a> {
             match event {
                 Event::Seen { fact, seen } => self.check_seen(span, *fact, *seen),
                 Event::Told(told) => self.check_told(span, told),
+                Event::Moved { fact, in_time, .. } => self.check_moved(span, *fact, *in_time),
                 _ => {}
             }
         }
@@ -232,6 +486,50 @@ impl<'a> Check<'a> {
                 assert!(faster, "nobody was faster: {attempt:?}");
             }
             None => {}
+        }
+    }
+
+    /// Where an error of a task is what the group ended by, that is the first error, and `join` says so.
+    fn check_joins(&self, tasks: &Tasks) {
+        for (span, event) in &tasks.events {
+            let &&TaskEvent::JoinedWith { group, number } = event else {
+                continue;
+            };
+            let fact = tasks.groups[group].fact;
+            let causes = self.events.iter().filter_map(|(_, event)| match event {
+                Event::Seen {
+                    fact: seen,
+                    seen: Seen::Because(cause),
+                } if *seen == fact => Some(*cause),
+                _ => None,
+            });
+            for cause in causes {
+                let is_error = self.attempts.iter().any(|attempt| {
+                    attempt.fact == fact
+                        && attempt.cause == cause
+                        && attempt.cause >= FIRST_CAUSE
+                        && attempt.first.is_none()
+                        && attempt.certain
+                });
+                assert!(
+                    !is_error || cause == number,
+                    "ended by {cause}: {event:?} at {span:?}"
+                );
+            }
+        }
+    }
+
+    fn check_moved(&self, span: Span, fact: usize, in_time: bool) {
+        match in_time {
+            true => assert!(
+                !self.was_done(fact, span),
+                "{fact} was moved when it was done, at {span:?}"
+            ),
+            false => {
+                let mut all = self.attempts(fact);
+                let too_late = all.any(|attempt| attempt.span.begin < span.end);
+                assert!(too_late, "{fact} was not moved at {span:?}");
+            }
         }
     }
 

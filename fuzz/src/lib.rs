@@ -6,3 +6,4 @@ pub mod history;
 pub mod oracle;
 pub mod pool;
 pub mod probes;
+pub mod tasks;

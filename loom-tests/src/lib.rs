@@ -100,6 +100,12 @@ pub fn at_once<T>(f: impl FnOnce() -> T) -> T {
     result
 }
 
+/// A step at which another thread may come in: before one that is run `at_once` there is none by itself, where what comes
+/// before that is no step.
+pub fn pause() {
+    loom::sync::atomic::AtomicUsize::new(0).fetch_add(1, Relaxed);
+}
+
 /// Leaves `n` free nodes below `token`, or one more: chunks have one and two nodes here.
 pub fn seed(token: &Token, n: usize) {
     let children: Vec<Token> = (0..n).map(|_| token.child_token()).collect();

@@ -111,7 +111,7 @@ impl Limit {
     }
 
     pub(super) fn set(&self, limit: usize, panics: &mut Panics) {
-        // AcqRel, as all steps on the word: the turn that follows sees the new limit by way of the word.
+        // Relaxed: the turn that follows sees the new limit by way of the word.
         self.limit.store(limit, Relaxed);
         self.take_turns(panics);
     }
@@ -335,7 +335,7 @@ impl Limit {
                 // Acquire: pairs with `give_back`. A permit is counted before it is granted.
                 match self
                     .word
-                    .compare_exchange_weak(seen, seen + PERMIT, AcqRel, Relaxed)
+                    .compare_exchange_weak(seen, seen + PERMIT, Acquire, Relaxed)
                 {
                     Ok(_) => break GRANTED,
                     Err(now) => seen = now,
@@ -343,10 +343,11 @@ impl Limit {
             };
             // SAFETY: it is in the queue.
             let waiting = unsafe { self.unlink(queue, queue.first) };
-            // AcqRel: the release half hands the permit over, the acquire half pairs with whoever gives up.
+            // Release: hands the permit over, with what those did who had it. Failure: of this step and that of who gives up
+            // one is the first, and that is all.
             let state = &waiting.state;
             if state
-                .compare_exchange(WAITING, answer, AcqRel, Relaxed)
+                .compare_exchange(WAITING, answer, Release, Relaxed)
                 .is_ok()
             {
                 // Relaxed: read by this thread, in `take_turns`.
@@ -354,7 +355,8 @@ impl Limit {
                 *to_wake = Arc::into_raw(waiting).cast_mut();
             } else if answer == GRANTED {
                 // It has given up; it, or the next turn, finds it in the other stack and out of the queue.
-                self.word.fetch_sub(PERMIT, AcqRel);
+                // Relaxed: what was done with the permit was released by `give_back`, whose release sequence this goes on with.
+                self.word.fetch_sub(PERMIT, Relaxed);
             }
         }
     }
@@ -392,9 +394,9 @@ impl Wait {
             });
             waiting.waiter.register(waker);
             let queued = Arc::into_raw(waiting.clone()).cast_mut();
-            // AcqRel: of this step and the one that gives a permit back or closes, the later sees the earlier. Counted
-            // before it arrives: a turn takes it out again only after.
-            limit.word.fetch_add(WAITER, AcqRel);
+            // Relaxed: of this step and the one that gives a permit back or closes, the later sees the earlier. Counted
+            // before it arrives (the push's Release): a turn takes it out again only after.
+            limit.word.fetch_add(WAITER, Relaxed);
             Limit::push(&limit.arrived, &waiting.next, queued);
             self.0 = Some(waiting);
             limit.take_turns(panics);
@@ -423,10 +425,11 @@ impl Wait {
             return;
         };
         let waker = waiting.waiter.take();
-        // AcqRel: as in `grant`.
+        // Relaxed, both: of this step and the turn's one is the first, and that is all. What was done with a permit that goes
+        // back at once is in the word's release sequence.
         match waiting
             .state
-            .compare_exchange(WAITING, GONE, AcqRel, Acquire)
+            .compare_exchange(WAITING, GONE, Relaxed, Relaxed)
         {
             Ok(_) => {
                 let raw = Arc::into_raw(waiting).cast_mut();

@@ -40,6 +40,10 @@ pub struct Outcomes<T> {
     queue: Arc<Queue<T>>,
     /// What was taken out, the oldest first.
     ready: *mut Node<T>,
+    /// How many tasks have a sender: counted by whoever has a reference to this.
+    made: AtomicU64,
+    /// Of how many the outcome was seen.
+    seen: u64,
     /// Errors are not the group's.
     is_race: bool,
 }
@@ -69,8 +73,6 @@ struct Node<T> {
 struct Queue<T> {
     /// The newest first.
     newest: AtomicPtr<Node<T>>,
-    /// Tasks whose outcome has not been pushed yet.
-    missing: AtomicU64,
     waiter: OneWaiter,
 }
 
@@ -83,27 +85,8 @@ unsafe impl<T: Send> Sync for Queue<T> {}
 struct Sender<T>(Option<Arc<Queue<T>>>);
 
 impl<T> Sender<T> {
-    fn new(queue: &Arc<Queue<T>>) -> Sender<T> {
-        // Relaxed: the reader makes the senders, or has them made by a reference to what it has.
-        queue.missing.fetch_add(1, Relaxed);
-        Sender(Some(queue.clone()))
-    }
-
     fn send(mut self, outcome: Result<T, Cause>) {
         self.push(outcome);
-    }
-
-    /// There is no such task.
-    fn call_off(mut self) {
-        if let Some(queue) = self.0.take() {
-            Sender::is_through(&queue);
-        }
-    }
-
-    fn is_through(queue: &Queue<T>) {
-        // Release: pairs with the load in `poll_next`: a reader that finds none missing finds what was pushed.
-        queue.missing.fetch_sub(1, Release);
-        crate::sync::unless_unwinding(|| queue.waiter.wake());
     }
 
     fn push(&mut self, outcome: Result<T, Cause>) {
@@ -127,7 +110,7 @@ impl<T> Sender<T> {
                 Err(now) => seen = now,
             }
         }
-        Sender::is_through(&queue);
+        crate::sync::unless_unwinding(|| queue.waiter.wake());
     }
 }
 
@@ -147,10 +130,11 @@ impl<T: Send + 'static> Outcomes<T> {
             spawner,
             queue: Arc::new(Queue {
                 newest: AtomicPtr::new(ptr::null_mut()),
-                missing: AtomicU64::new(0),
                 waiter: OneWaiter::default(),
             }),
             ready: ptr::null_mut(),
+            made: AtomicU64::new(0),
+            seen: 0,
             is_race,
         }
     }
@@ -233,7 +217,7 @@ impl<T: Send + 'static> Outcomes<T> {
         };
         start_thread(None, (member, self.teller(), f), run).map_err(
             |((member, teller, f), cause)| {
-                teller.sender.call_off();
+                self.call_off(teller);
                 member.end(End::Refused);
                 Refused::new(f, cause)
             },
@@ -259,10 +243,18 @@ impl<T: Send + 'static> Outcomes<T> {
     }
 
     pub(crate) fn teller(&self) -> Teller<T> {
+        // Relaxed, here and below: who reads the number has all of this for itself, so it comes after all who had a reference.
+        self.made.fetch_add(1, Relaxed);
         Teller {
-            sender: Sender::new(&self.queue),
+            sender: Sender(Some(self.queue.clone())),
             race: self.is_race.then(|| self.spawner.clone()),
         }
+    }
+
+    /// There is no such task.
+    fn call_off(&self, mut teller: Teller<T>) {
+        teller.sender.0 = None;
+        self.made.fetch_sub(1, Relaxed);
     }
 
     /// Returns the next outcome, or `None` when all have been seen. A task that panicked, or was dropped, is an error here too.
@@ -336,12 +328,13 @@ impl<T: Send + 'static> Outcomes<T> {
         if let Some(outcome) = self.take() {
             return Poll::Ready(Some(outcome));
         }
+        if self.missing() == 0 {
+            return Poll::Ready(None);
+        }
+        // Before the look: what is pushed after it wakes us.
         self.queue.waiter.register(cx.waker());
-        // Acquire: pairs with `push`. Before the look: what is missing no more has been seen by it.
-        let nobody = self.queue.missing.load(Acquire) == 0;
         match self.take() {
             Some(outcome) => Poll::Ready(Some(outcome)),
-            None if nobody => Poll::Ready(None),
             None => Poll::Pending,
         }
     }
@@ -365,7 +358,16 @@ impl<T: Send + 'static> Outcomes<T> {
         // SAFETY: of a Box, and ours.
         let node = *unsafe { Box::from_raw(self.ready) };
         self.ready = node.next;
+        self.seen += 1;
         Some(node.outcome)
+    }
+}
+
+impl<T> Outcomes<T> {
+    /// Of how many tasks the outcome has not been seen.
+    fn missing(&self) -> u64 {
+        // Relaxed: see `teller`. (Where it is only borrowed, a number for people.)
+        self.made.load(Relaxed) - self.seen
     }
 }
 
@@ -415,8 +417,7 @@ impl<T> Drop for Queue<T> {
 impl<T> fmt::Debug for Outcomes<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outcomes")
-            // Relaxed: pairs with nothing; a number for people.
-            .field("missing", &self.queue.missing.load(Relaxed))
+            .field("missing", &self.missing())
             .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,9 @@
 //! threads lose of it, the next look around finds.
 
 use super::body::Body;
-use crate::sync::{thread, AcqRel, Acquire, AtomicPtr, AtomicU64, Panics, Relaxed, Release, SMALL};
+use crate::sync::{
+    thread, AcqRel, Acquire, AtomicPtr, AtomicU64, Panics, Relaxed, Release, UnsafeCell, SMALL,
+};
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -59,7 +61,8 @@ impl State {
 
 /// What is kept of a task that has a name.
 pub(super) struct Label {
-    pub(super) name: Cow<'static, str>,
+    /// Never written: a cell, so that models see whether all who read it are through when it goes.
+    name: UnsafeCell<Cow<'static, str>>,
     pub(super) since: Instant,
     #[cfg(feature = "inspect")]
     pub(super) probe: super::probe::Kept,
@@ -92,12 +95,17 @@ impl Label {
         name.map(|name| {
             let since = Instant::now();
             Box::new(Label {
-                name,
+                name: UnsafeCell::new(name),
                 since,
                 #[cfg(feature = "inspect")]
                 probe: shared.keep(),
             })
         })
+    }
+
+    pub(super) fn name(&self) -> &Cow<'static, str> {
+        // SAFETY: never written.
+        self.name.with(|name| unsafe { &*name })
     }
 }
 
@@ -162,19 +170,14 @@ fn untagged<T>(tagged: *mut T) -> *mut T {
     tagged.map_addr(|addr| addr & !CLOSED)
 }
 
-/// Sets the tag; what was there before.
-fn close<T>(word: &AtomicPtr<T>) -> *mut T {
-    // Relaxed: a guess, which the CAS below checks.
+/// Sets the tag.
+fn close<T>(word: &AtomicPtr<T>) {
+    // Relaxed, here and below: it is about the tag alone. Who loads the word after this acquires the push of what is there,
+    // whose release sequence the CAS goes on with.
     let mut seen = word.load(Relaxed);
-    loop {
-        if is_closed(seen) {
-            // Acquire: pairs with the push of what is there.
-            return untagged(word.load(Acquire));
-        }
-        // AcqRel: the acquire half pairs with the push of what was there; the release half with whoever finds the tag,
-        // and may say that the group is closed.
-        match word.compare_exchange(seen, seen.map_addr(|a| a | CLOSED), AcqRel, Relaxed) {
-            Ok(_) => return seen,
+    while !is_closed(seen) {
+        match word.compare_exchange(seen, seen.map_addr(|a| a | CLOSED), Relaxed, Relaxed) {
+            Ok(_) => return,
             Err(now) => seen = now,
         }
     }
@@ -278,18 +281,14 @@ impl Shard {
         None
     }
 
-    /// New places, of which the first is the caller's.
-    fn push(&self, body: NonNull<Body>, bits: u64) -> Result<NonNull<Place>, IsClosed> {
-        // Acquire: pairs with the push, for the size of the newest chunk.
-        let mut seen = self.chunks.load(Acquire);
-        if is_closed(seen) {
-            return Err(IsClosed);
-        }
-        // SAFETY: chunks are freed with the body.
-        let size = match unsafe { seen.as_ref() } {
-            Some(newest) => (2 * newest.places.len()).min(MAX_CHUNK),
-            None => FIRST_CHUNK,
-        };
+    /// So many new places, of which the first is the caller's. `seen` was the newest chunk.
+    fn push(
+        &self,
+        mut seen: *mut Chunk,
+        size: usize,
+        body: NonNull<Body>,
+        bits: u64,
+    ) -> Result<NonNull<Place>, IsClosed> {
         let chunk = Chunk::allocate(body, self, size, bits);
         loop {
             // SAFETY: made above, and not shared yet.
@@ -435,7 +434,7 @@ impl Place {
     pub(super) fn name(&self) -> Option<&str> {
         // SAFETY: the task has the label while the place is taken.
         // Relaxed: the task's own, written by its maker.
-        unsafe { self.label.load(Relaxed).as_ref() }.map(|label| &*label.name)
+        unsafe { self.label.load(Relaxed).as_ref() }.map(|label| &**label.name())
     }
 
     /// What is noted of the task, if it has a name. By the task.
@@ -477,10 +476,10 @@ impl Place {
         let shard = place.leave_hint();
         // Release: pairs with `claim_hinted`.
         shard.hint.store(this.as_ptr(), Release);
-        // AcqRel: as in `end`.
+        // Release: pairs with the next claim, and with the walks that find the place empty. Nothing is done with it after this.
         place
             .word
-            .compare_exchange(seen, seen & !State::TAKEN, AcqRel, Relaxed)
+            .compare_exchange(seen, seen & !State::TAKEN, Release, Relaxed)
             .is_ok()
     }
 
@@ -709,7 +708,11 @@ impl Places {
                 return Ok(place);
             }
         }
-        home.push(body, bits)
+        let size = match own {
+            0 => FIRST_CHUNK,
+            own => (2 * own).min(MAX_CHUNK),
+        };
+        home.push(chunks, size, body, bits)
     }
 
     #[cold]
@@ -738,10 +741,11 @@ impl Places {
                 // Relaxed: a guess, which the CAS below checks.
                 let mut seen = place.word.load(Relaxed);
                 while !State(seen).has(State::CLOSED) {
-                    // AcqRel: the acquire half pairs with the last end here, the release half with the next.
+                    // Relaxed: it is about the bit alone. Who looks after this acquires the last end here, whose release
+                    // sequence the CAS goes on with.
                     match place
                         .word
-                        .compare_exchange(seen, seen | State::CLOSED, AcqRel, Relaxed)
+                        .compare_exchange(seen, seen | State::CLOSED, Relaxed, Relaxed)
                     {
                         Ok(_) => break,
                         Err(now) => seen = now,
@@ -770,11 +774,11 @@ impl Places {
                         counted = chunk.places.len();
                         count(counted);
                     }
-                    // AcqRel: the release half hands the count to the end of the task, the acquire half pairs with `end`.
+                    // Release: hands the count to the end of the task. Failure, Acquire: pairs with `end`, as the load.
                     match place.word.compare_exchange(
                         seen.0,
                         seen.0 | State::WATCHED,
-                        AcqRel,
+                        Release,
                         Acquire,
                     ) {
                         Ok(_) => {

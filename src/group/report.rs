@@ -33,7 +33,7 @@ impl TaskInfo {
         is_done: bool,
     ) -> TaskInfo {
         TaskInfo {
-            name: label.map(|label| label.name.clone().into_owned()),
+            name: label.map(|label| label.name().clone().into_owned()),
             spawned_at,
             since: label.map(|label| label.since),
             #[cfg(feature = "inspect")]

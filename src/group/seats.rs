@@ -9,7 +9,8 @@ const FREE: u8 = 0;
 const TAKEN: u8 = 1;
 
 struct Seat {
-    older: *const Seat,
+    /// Fixed once the seat is linked.
+    older: AtomicPtr<Seat>,
     state: AtomicU8,
     waiter: OneWaiter,
     #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
@@ -47,7 +48,7 @@ impl Seats {
         core::iter::from_fn(move || {
             // SAFETY: seats are freed with the group, which the caller holds.
             let seat = unsafe { at.as_ref() }?;
-            at = seat.older;
+            at = seat.older();
             Some(seat)
         })
     }
@@ -64,7 +65,7 @@ impl Seats {
             let Some(seat) = (unsafe { at.as_ref() }) else {
                 break;
             };
-            at = seat.older;
+            at = seat.older();
             // Acquire: pairs with `leave`; nobody else registers here any more.
             let take = || seat.state.compare_exchange(FREE, TAKEN, Acquire, Relaxed);
             if seat.state.load(Relaxed) == FREE && take().is_ok() {
@@ -76,7 +77,7 @@ impl Seats {
         // Release: as above.
         self.look.store(at.cast_mut(), Release);
         let seat = Box::into_raw(Box::new(Seat {
-            older: ptr::null(),
+            older: AtomicPtr::new(ptr::null_mut()),
             state: AtomicU8::new(TAKEN),
             waiter: OneWaiter::default(),
             #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
@@ -85,8 +86,8 @@ impl Seats {
         // Relaxed: a guess, which the CAS below checks.
         let mut seen = self.newest.load(Relaxed);
         loop {
-            // SAFETY: made above, and not shared yet.
-            unsafe { (*seat).older = seen };
+            // SAFETY: made above, and not shared yet. Relaxed: published by the CAS below.
+            unsafe { (*seat).older.store(seen, Relaxed) };
             // Release: pairs with `each`. Failure: the seat there is only linked to; whoever follows the link has acquired
             // this push and with it, by the release sequence, that one.
             match self
@@ -104,6 +105,13 @@ impl Seats {
         for seat in self.each() {
             panics.catch(|| seat.waiter.wake());
         }
+    }
+}
+
+impl Seat {
+    fn older(&self) -> *const Seat {
+        // Relaxed: fixed before the push that the caller has acquired with the seat.
+        self.older.load(Relaxed).cast_const()
     }
 }
 
@@ -132,7 +140,7 @@ impl Drop for Seats {
         let mut at = self.newest.load(Relaxed);
         while !at.is_null() {
             // SAFETY: with the group goes all that it has; nobody is seated.
-            at = unsafe { Box::from_raw(at) }.older.cast_mut();
+            at = unsafe { Box::from_raw(at) }.older().cast_mut();
         }
     }
 }

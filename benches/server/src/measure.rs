@@ -39,8 +39,8 @@ fn main() {
         },
         false => Plan {
             rounds: 3,
-            load: 6,
-            long: 30,
+            load: 5,
+            long: 20,
             gone: 5,
         },
     };
@@ -83,7 +83,7 @@ fn main() {
 
 struct Plan {
     rounds: usize,
-    /// Seconds of each load, and of that for the memory.
+    /// Seconds of each load, and more of one for the memory.
     load: u64,
     long: u64,
     /// How many clients go.
@@ -102,6 +102,7 @@ enum Row {
     BeyondMedian,
     Beyond99,
     Beyond999,
+    Debt,
     GoneRate,
     GoneMedian,
     Gone99,
@@ -114,7 +115,7 @@ enum Row {
 }
 
 /// What each row is, and how many digits it has behind the point.
-const ROWS: [(&str, usize); 18] = [
+const ROWS: [(&str, usize); 19] = [
     ("one search of all files, alone, ms", 0),
     ("16 clients, 20 hits each: answers a second", 0),
     ("… median, ms", 2),
@@ -127,6 +128,7 @@ const ROWS: [(&str, usize); 18] = [
     ),
     ("… 99th percentile beyond it, ms", 2),
     ("… 99.9th percentile beyond it, ms", 2),
+    ("… CPU time in the second after the last answer, ms", 0),
     (
         "the 16 clients, while others come, 5 a second, and go after 50 ms: answers a second",
         0,
@@ -164,7 +166,8 @@ impl Contender {
     }
 
     fn measure(&mut self, plan: &Plan, wrk: Option<&PathBuf>, is_last: bool) {
-        let server = Server::start(&self.program, &self.args);
+        let start = || Server::start(&self.program, &self.args);
+        let server = start();
         let values = &mut self.values;
         let mut add = |row: Row, value: f64| values[row as usize].push(value);
         // Twice: the first one reads the disk.
@@ -183,12 +186,25 @@ impl Contender {
             rows.into_iter()
                 .zip(load.ms)
                 .for_each(|(row, ms)| add(row, ms));
+            if is_last {
+                let load = server.load(wrk, 16, plan.long, COMMON);
+                self.long = Some(load.requests);
+                add(Row::Before, before);
+                add(Row::After, server.memory());
+            }
+            // Each of these with a server of its own: what one leaves behind is not the next one's.
+            drop(server);
+            let server = start();
             let met = format!("{NOWHERE}&timeout={}ms", LIMIT.as_millis());
             let load = server.load(wrk, 8, plan.load, &met);
+            let cpu = server.cpu();
+            sleep(Duration::from_secs(1));
+            add(Row::Debt, ms(server.cpu() - cpu));
             let rows = [Row::BeyondMedian, Row::Beyond99, Row::Beyond999];
             let rows = rows.into_iter().zip(load.ms);
             rows.for_each(|(row, after)| add(row, after - ms(LIMIT)));
-            server.idle();
+            drop(server);
+            let server = start();
             let stop = AtomicBool::new(false);
             thread::scope(|scope| {
                 scope.spawn(|| {
@@ -206,6 +222,7 @@ impl Contender {
                 add(Row::Gone99, load.ms[1]);
             });
         }
+        let server = start();
         let (mut cpu, mut last) = (Duration::ZERO, Duration::ZERO);
         for _ in 0..plan.gone {
             server.idle();
@@ -218,12 +235,6 @@ impl Contender {
         }
         add(Row::GoneCpu, ms(cpu / plan.gone));
         add(Row::GoneLast, ms(last / plan.gone));
-        if let (Some(wrk), true) = (wrk, is_last) {
-            let load = server.load(wrk, 16, plan.long, COMMON);
-            self.long = Some(load.requests);
-            add(Row::Before, before);
-            add(Row::After, server.memory());
-        }
         let asked: Vec<_> = (0..4)
             .map(|_| server.send(&format!("{NOWHERE}&timeout=30s")))
             .collect();

@@ -1,8 +1,9 @@
 //! Groups: a task's end against who joins, closes, cancels, looks; the limit; the last handle.
 
-use cancel_tree::{Cause, Context, Group, Member};
+use cancel_tree::{set_thread_number, Cause, Context, Group, Member, Panicked};
 use cancel_tree_loom::{
-    at_once, block_on, model, poll, spawn, Data, Probe, Reason, UNBOUNDED, USUAL,
+    at_once, block_on, model, model_in_all_orders, pause, poll, spawn, Data, Probe, Reason,
+    UNBOUNDED, USUAL,
 };
 use std::future::Future;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -197,6 +198,21 @@ fn join_vs_close() {
     });
 }
 
+/// The same where the joiner finds nobody, and the other's closing half way.
+#[test]
+fn join_at_once_vs_close() {
+    model_in_all_orders(USUAL, || {
+        let group = Arc::new(group());
+        drop(group.enter().unwrap());
+        let closed = group.clone();
+        let thread = spawn(move || closed.close());
+        pause();
+        at_once(|| block_on(group.join())).unwrap();
+        assert!(group.enter().is_err());
+        thread.join().unwrap();
+    });
+}
+
 /// Who was there when it began is in the report.
 #[test]
 fn last_task_gone_vs_report() {
@@ -338,7 +354,9 @@ fn first_error_vs_first_error_at_once() {
         let thread = spawn(move || at_once(|| a.run(|_ctx| Err::<(), _>(Reason::cause(1)))));
         b.run(|_ctx| Err::<(), _>(Reason::cause(2)));
         thread.join().unwrap();
-        assert!(number(&block_on(group.join()).unwrap_err()));
+        let number = |cause: Cause| cause.downcast_ref::<Reason>().unwrap().number();
+        let first = number(block_on(group.join()).unwrap_err());
+        assert_eq!(group.context().cause().map(number), Some(first));
     });
 }
 
@@ -490,6 +508,307 @@ fn spawn_vs_spawn_vs_end() {
         first.join().unwrap();
         second.join().unwrap();
         assert!(group.is_empty());
+    });
+}
+
+/// Each of two handles that are made at once is counted.
+#[test]
+fn handle_made_vs_handle_made() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = group();
+        let spawner = group.spawner();
+        let thread = spawn(move || [spawner.clone(), spawner]);
+        let another = group.spawner();
+        let [a, b] = thread.join().unwrap();
+        drop((a, b, group));
+        assert!(another.enter().is_err());
+    });
+}
+
+/// What was done by a handle that goes is done when the last one frees the group.
+#[test]
+fn look_by_a_handle_vs_last_handle() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = group();
+        drop(group.enter().unwrap());
+        let spawner = group.spawner();
+        let thread = spawn(move || {
+            assert_eq!(spawner.len(), 0);
+            drop(spawner);
+        });
+        drop(group);
+        thread.join().unwrap();
+    });
+}
+
+/// Who waits asks how often nobody was left: of two times at once, none is lost.
+#[test]
+fn nobody_left_vs_nobody_left() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = group();
+        let member = group.enter().unwrap();
+        let noop = std::task::Waker::noop();
+        let mut first = Box::pin(group.wait_idle());
+        assert!(!poll(&mut first, noop));
+        let thread = spawn(move || drop(member));
+        let mut second = Box::pin(group.wait_idle());
+        pause();
+        at_once(|| {
+            for _ in 0..2 {
+                let member = group.enter().unwrap();
+                assert!(!poll(&mut second, noop));
+                drop(member);
+            }
+        });
+        thread.join().unwrap();
+        assert!(poll(&mut second, noop), "a joiner that sleeps for ever");
+    });
+}
+
+/// A joiner takes a seat that was just made, or was just left, while others are woken.
+#[test]
+fn last_task_gone_vs_a_joiner_that_sits_down() {
+    model(USUAL, || {
+        let group = group();
+        let member = group.enter().unwrap();
+        let noop = std::task::Waker::noop();
+        let mut first = Box::pin(group.wait_idle());
+        assert!(!poll(&mut first, noop));
+        let thread = spawn(move || drop(member));
+        let probe = Probe::new();
+        let mut second = Box::pin(group.wait_idle());
+        let ready = poll(&mut second, &probe.waker());
+        thread.join().unwrap();
+        assert!(ready || probe.woken() > 0, "a joiner that sleeps for ever");
+        drop(second);
+    });
+}
+
+/// Two joiners take seats at once, and leave them.
+#[test]
+fn joiner_vs_joiner() {
+    // Many executions at 3: bound 2.
+    model(Some(2), || {
+        let group = Arc::new(group());
+        let _member = group.enter().unwrap();
+        let probe = Probe::new();
+        let (other, waker) = (group.clone(), probe.waker());
+        let thread = spawn(move || {
+            let mut wait = Box::pin(other.wait_idle());
+            assert!(!poll(&mut wait, &waker));
+        });
+        for _ in 0..2 {
+            let mut wait = Box::pin(group.wait_idle());
+            assert!(!poll(&mut wait, &probe.waker()));
+        }
+        thread.join().unwrap();
+    });
+}
+
+// ----- places ---------------------------------------------------------------------------------
+
+/// Who comes upon a place that was just made sees it as it was made, whoever has led there: its maker, who took it
+/// next, who left it.
+#[test]
+fn spawn_vs_places_just_made() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = group();
+        let _first = group.enter().unwrap();
+        let spawner = group.spawner();
+        let thread = spawn(move || spawner.enter().unwrap());
+        let _mine = at_once(|| {
+            let (a, b) = (group.enter().unwrap(), group.enter().unwrap());
+            drop(b);
+            drop(a);
+            group.enter().unwrap()
+        });
+        let _theirs = thread.join().unwrap();
+        assert_eq!(group.len(), 3);
+    });
+}
+
+/// The same of a place that a task with a name has left.
+#[test]
+fn spawn_vs_place_of_a_named_task() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = group();
+        let _first = group.enter().unwrap();
+        let spawner = group.spawner();
+        let thread = spawn(move || spawner.enter().unwrap());
+        let _mine = at_once(|| {
+            let a = group.enter().unwrap();
+            drop(group.named("b").enter().unwrap());
+            a
+        });
+        let _theirs = thread.join().unwrap();
+        assert_eq!(group.len(), 3);
+    });
+}
+
+/// And of one that a task has left for which somebody waits.
+#[test]
+fn spawn_vs_place_of_a_watched_task() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = group();
+        let _first = group.enter().unwrap();
+        let spawner = group.spawner();
+        let thread = spawn(move || spawner.enter().unwrap());
+        let _mine = at_once(|| {
+            let (a, b) = (group.enter().unwrap(), group.enter().unwrap());
+            assert!(look(pin!(group.wait_idle())).is_none());
+            drop(b);
+            a
+        });
+        let _theirs = thread.join().unwrap();
+        assert_eq!(group.len(), 3);
+    });
+}
+
+/// Where a search goes on is a place that others have just made.
+#[test]
+fn search_vs_places_just_made() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = group();
+        let _first = group.enter().unwrap();
+        let spawner = group.spawner();
+        let thread = spawn(move || spawner.enter().unwrap());
+        let _mine = at_once(|| [(); 5].map(|()| group.enter().unwrap()));
+        let _theirs = thread.join().unwrap();
+        assert_eq!(group.len(), 7);
+    });
+}
+
+/// A search finds a place that no hint led to. It leaves where it ended, and what it found there, to others who do not
+/// know these places.
+#[test]
+fn search_that_finds_vs_spawn() {
+    model(Some(1), || {
+        let group = group();
+        let _first = group.enter().unwrap();
+        let spawner = group.spawner();
+        let thread = spawn(move || spawner.enter().unwrap());
+        let (a, b) = at_once(|| (group.enter().unwrap(), group.enter().unwrap()));
+        let leaving = spawn(move || {
+            at_once(|| {
+                drop(b);
+                drop(a);
+            })
+        });
+        let _mine = group.enter().unwrap();
+        let _theirs = thread.join().unwrap();
+        leaving.join().unwrap();
+        assert_eq!(group.len(), 3);
+    });
+}
+
+/// Who finds a place that no hint led to makes shards, which another one comes upon.
+#[test]
+fn growth_vs_spawn() {
+    model_in_all_orders(Some(1), || {
+        let group = group();
+        let first = group.enter().unwrap();
+        let spawner = group.spawner();
+        let thread = spawn(move || spawner.enter().unwrap());
+        let leaving = spawn(move || at_once(|| drop(first)));
+        set_thread_number(1);
+        let _mine = group.enter().unwrap();
+        let _theirs = thread.join().unwrap();
+        leaving.join().unwrap();
+        assert_eq!(group.len(), 2);
+    });
+}
+
+/// A task that goes leaves a hint to a place that was just made. Who follows it sees the place as it was made.
+#[test]
+fn end_vs_place_just_made() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = group();
+        let first = group.enter().unwrap();
+        let spawner = group.spawner();
+        let thread = spawn(move || at_once(|| spawner.enter().unwrap()));
+        drop(first);
+        let _mine = [group.enter().unwrap(), group.enter().unwrap()];
+        let _theirs = thread.join().unwrap();
+        assert_eq!(group.len(), 3);
+    });
+}
+
+/// A walk comes to places that were just made.
+#[test]
+fn walk_vs_places_just_made() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = group();
+        let spawner = group.spawner();
+        let thread = spawn(move || spawner.len());
+        let _mine = at_once(|| group.enter().unwrap());
+        assert!(thread.join().unwrap() <= 1);
+    });
+}
+
+/// A task does not take the name of the one before it for its own.
+#[test]
+fn end_of_a_named_task_vs_the_next_one() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = group();
+        let named = group.named("a").enter().unwrap();
+        let thread = spawn(move || at_once(|| drop(named)));
+        let member = group.enter().unwrap();
+        at_once(|| member.run(|_ctx| -> () { std::panic::resume_unwind(Box::new("oh no")) }));
+        let cause = group.context().cause().unwrap();
+        assert_eq!(cause.downcast_ref::<Panicked>().unwrap().name, None);
+        thread.join().unwrap();
+    });
+}
+
+/// Who reads what is written of a task does not come upon what was written of the one before it.
+#[test]
+fn reader_vs_end_of_a_named_task_and_the_next_one() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = group();
+        let named = group.named("a").enter().unwrap();
+        let spawner = group.spawner();
+        let thread = spawn(move || {
+            at_once(|| {
+                drop(named);
+                spawner.enter().unwrap()
+            })
+        });
+        for task in group.running() {
+            assert!(task.name.is_none_or(|name| name == "a"));
+        }
+        let _next = thread.join().unwrap();
+    });
+}
+
+/// Who finds a task finds its name.
+#[test]
+fn reader_vs_begin_of_a_named_task() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = group();
+        drop(group.enter().unwrap());
+        let spawner = group.spawner();
+        let thread = spawn(move || at_once(|| spawner.named("a").enter().unwrap()));
+        for task in group.running() {
+            assert_eq!(task.name.as_deref(), Some("a"));
+        }
+        let _named = thread.join().unwrap();
+    });
+}
+
+/// A name goes when all who read it are through.
+#[test]
+fn reader_vs_reader_vs_end_of_a_named_task() {
+    model_in_all_orders(Some(2), || {
+        let group = group();
+        let named = group.named("a").enter().unwrap();
+        let spawner = Arc::new(group);
+        let other = spawner.clone();
+        let thread = spawn(move || at_once(|| other.running().len()));
+        let task = spawn(move || at_once(|| drop(named)));
+        assert!(spawner.running().len() <= 1);
+        assert!(thread.join().unwrap() <= 1);
+        task.join().unwrap();
+        assert!(spawner.is_empty());
     });
 }
 
@@ -662,7 +981,117 @@ fn data_vs_wait_for_room() {
     });
 }
 
+/// The same where a third one's turn hands the permit on.
+#[test]
+fn data_vs_wait_for_room_that_another_grants() {
+    model_in_all_orders(USUAL, || {
+        let data = Data::new();
+        let (group, end) = group_for_one(&data);
+        let group = Arc::new(group);
+        let ctx = Context::background();
+        let mut wait = Box::pin(group.enter_when(&ctx));
+        assert!(!poll(&mut wait, std::task::Waker::noop()));
+        let other = group.clone();
+        let granting = spawn(move || other.set_limit(1));
+        let thread = spawn(move || at_once(end));
+        pause();
+        if let Some(next) = at_once(|| look(wait.as_mut())) {
+            data.read();
+            drop(next);
+        }
+        granting.join().unwrap();
+        thread.join().unwrap();
+    });
+}
+
+/// A permit that comes while another one is handed on is not lost.
+#[test]
+fn end_of_a_task_vs_end_of_a_task_vs_wait_for_room() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = group().limit(2);
+        let (a, b) = (group.enter().unwrap(), group.enter().unwrap());
+        let ctx = Context::background();
+        let mut wait = Box::pin(group.enter_when(&ctx));
+        assert!(!poll(&mut wait, std::task::Waker::noop()));
+        let thread = spawn(move || at_once(|| drop(b)));
+        drop(a);
+        thread.join().unwrap();
+        let _first = look(wait.as_mut()).unwrap();
+        assert!(group.enter().is_ok());
+    });
+}
+
+/// Who gives up either has got the permit, or never gets it.
+#[test]
+fn who_gives_up_at_once_vs_end_of_a_task() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = group().limit(1);
+        let member = group.enter().unwrap();
+        let ctx = Context::background();
+        let mut wait = Box::pin(group.enter_when(&ctx));
+        assert!(!poll(&mut wait, std::task::Waker::noop()));
+        let thread = spawn(move || drop(member));
+        pause();
+        at_once(|| drop(wait));
+        thread.join().unwrap();
+        assert!(group.enter().is_ok());
+    });
+}
+
+#[test]
+fn who_gives_up_vs_end_of_a_task_at_once() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = group().limit(1);
+        let member = group.enter().unwrap();
+        let ctx = Context::background();
+        let mut wait = Box::pin(group.enter_when(&ctx));
+        assert!(!poll(&mut wait, std::task::Waker::noop()));
+        let thread = spawn(move || at_once(|| drop(member)));
+        drop(wait);
+        thread.join().unwrap();
+        assert!(group.enter().is_ok());
+    });
+}
+
+/// Step by step, both: who takes the permit back does not overlook that the other has left a word.
+#[test]
+fn who_gives_up_vs_end_of_a_task() {
+    model(USUAL, || {
+        let group = group().limit(1);
+        let member = group.enter().unwrap();
+        let spawner = group.spawner();
+        let wait = async move { spawner.enter_when(&Context::background()).await.is_ok() };
+        let mut wait = Box::pin(wait);
+        assert!(!poll(&mut wait, std::task::Waker::noop()));
+        let thread = spawn(move || drop(wait));
+        drop(member);
+        thread.join().unwrap();
+        assert!(group.enter().is_ok());
+    });
+}
+
 // ----- typed outcomes -------------------------------------------------------------------------
+
+/// Two tasks that are made at once are both counted.
+#[test]
+fn outcome_made_vs_outcome_made() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = group();
+        let outcomes = Arc::new(group.outcomes::<usize>());
+        let other = outcomes.clone();
+        let task = || async { Ok::<_, Cause>(1) };
+        let thread = spawn(move || at_once(|| other.track(task()).unwrap()));
+        let mine = outcomes.track(task()).unwrap();
+        let theirs = thread.join().unwrap();
+        let mut outcomes = Arc::into_inner(outcomes).unwrap();
+        block_on(pin!(mine));
+        assert!(block_on(outcomes.next()).is_some());
+        assert!(look(pin!(outcomes.next())).is_none());
+        block_on(pin!(theirs));
+        assert!(block_on(outcomes.next()).is_some());
+        assert!(block_on(outcomes.next()).is_none());
+    });
+}
 
 /// What came of a task is whole for who takes it, by nothing else than the list.
 #[test]

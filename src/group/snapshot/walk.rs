@@ -115,7 +115,7 @@ fn of_task(
             Some(Work::Held) => Kind::Member,
             _ => Kind::Task,
         },
-        name: label.map(|label| label.name.clone()),
+        name: label.map(|label| label.name().clone()),
         at,
         since: label.map(|label| label.since),
         done: None,

@@ -60,39 +60,34 @@ impl<B> ContextBody<B> {
 }
 
 impl<B: Body> ContextBody<B> {
-    /// The handler's response. Its context ends here, if there is nothing to come.
+    /// The handler's response, and what is to come of it. Its context ends here, if that is nothing.
     pub(super) fn around(
-        lifetime: Lifetime,
+        mut lifetime: Lifetime,
         mut member: Option<Member>,
         response: Response<B>,
+        to_come: ToCome,
     ) -> Response<ContextBody<B>> {
+        let ToCome { left, left_over } = to_come;
         let status = response.status();
         let is_upgraded =
             status == StatusCode::SWITCHING_PROTOCOLS || lifetime.is_connect && status.is_success();
-        let length = response.headers().get(CONTENT_LENGTH);
-        let left = length.map(HeaderValue::as_bytes).and_then(digits);
         let has_none = lifetime.is_head
             || status.is_informational()
             || status == StatusCode::NO_CONTENT
             || status == StatusCode::NOT_MODIFIED;
-        let mut lifetime = Some(lifetime);
-        let left_over = step(&mut lifetime, &member, || left_over(response.body(), left));
-        let lifetime = lifetime.and_then(|mut lifetime| {
-            if is_upgraded && lifetime.is_upgrade() {
-                lifetime.hand_over(member.take());
-                return None;
-            }
-            if !has_none && left_over == LeftOver::More {
-                return Some(lifetime);
-            }
-            if lifetime.ends_by_length || left_over == LeftOver::Nothing {
-                lifetime.end(Ending::Completed);
-                member = None;
-                return None;
-            }
+        let lifetime = if is_upgraded && lifetime.is_upgrade() {
+            lifetime.hand_over(member.take());
+            None
+        } else if !has_none && left_over == LeftOver::More {
+            Some(lifetime)
+        } else if lifetime.ends_by_length || left_over == LeftOver::Nothing {
+            lifetime.end(Ending::Completed);
+            member = None;
+            None
+        } else {
             lifetime.is_enough();
             Some(lifetime)
-        });
+        };
         response.map(|body| ContextBody {
             inner: Some(body),
             lifetime,
@@ -104,6 +99,25 @@ impl<B: Body> ContextBody<B> {
 
 fn digits(text: &[u8]) -> Option<u64> {
     super::grpc_timeout::number(text, 19)
+}
+
+/// What a response says of its body at the beginning.
+pub(super) struct ToCome {
+    left: Option<u64>,
+    left_over: LeftOver,
+}
+
+impl ToCome {
+    /// Asks the body, which is user code.
+    #[inline]
+    pub(super) fn of<B: Body>(response: &Response<B>) -> ToCome {
+        let length = response.headers().get(CONTENT_LENGTH);
+        let left = length.map(HeaderValue::as_bytes).and_then(digits);
+        ToCome {
+            left,
+            left_over: left_over(response.body(), left),
+        }
+    }
 }
 
 #[derive(PartialEq)]

@@ -1,6 +1,7 @@
 //! From the call to the response's head.
 
 use super::answer::Answer;
+use super::body::ToCome;
 use super::headers::Protocol;
 use super::lifetime::{end, step, Ending, Lifetime};
 use super::ContextBody;
@@ -76,10 +77,12 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        let mut to_come = None;
         let result = step(this.lifetime, this.member, || {
             let future = this.future.as_mut().as_pin_mut();
             let result = future.map(|future| future.poll(cx));
-            if matches!(result, Some(Poll::Ready(_))) {
+            if let Some(Poll::Ready(result)) = &result {
+                to_come = result.as_ref().ok().map(ToCome::of);
                 this.future.set(None);
             }
             result
@@ -92,9 +95,11 @@ where
         };
         match result {
             // Also if the deadline has passed meanwhile: what is ready is not replaced.
-            Poll::Ready(Ok(response)) => Poll::Ready(Ok(match this.lifetime.take() {
-                Some(lifetime) => ContextBody::around(lifetime, this.member.take(), response),
-                None => unreachable!("it is taken with the future"),
+            Poll::Ready(Ok(response)) => Poll::Ready(Ok(match (this.lifetime.take(), to_come) {
+                (Some(lifetime), Some(to_come)) => {
+                    ContextBody::around(lifetime, this.member.take(), response, to_come)
+                }
+                _ => unreachable!("it is taken with the future"),
             })),
             Poll::Ready(Err(error)) => {
                 end(this.lifetime, Ending::Failed);

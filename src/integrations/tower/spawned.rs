@@ -1,9 +1,10 @@
 //! Handlers that are tasks of their own: they outlive whoever waits for the answer.
 
 use super::answer::Answer;
+use super::body::ToCome;
 use super::headers::Protocol;
 use super::layer::ContextLayer;
-use super::lifetime::{end, Ending, Lifetime};
+use super::lifetime::{end, step, Ending, Lifetime};
 use super::settings::{Begun, Settings};
 use super::shared::HandlerGuard;
 use super::slot::{slot, Receiver};
@@ -265,7 +266,14 @@ impl<R: http_body::Body, E> Future for SpawnedFuture<R, E> {
                 match (result, self.lifetime.take()) {
                     (Some(Ok(response)), Some(mut lifetime)) => {
                         lifetime.take_over(guard);
-                        ContextBody::around(lifetime, Some(member), response)
+                        let (mut lifetime, member) = (Some(lifetime), Some(member));
+                        let to_come = step(&mut lifetime, &member, || ToCome::of(&response));
+                        match lifetime {
+                            Some(lifetime) => {
+                                ContextBody::around(lifetime, member, response, to_come)
+                            }
+                            None => unreachable!("only a panic takes it"),
+                        }
                     }
                     (Some(Err(error)), lifetime) => {
                         if let Some(mut lifetime) = lifetime {
