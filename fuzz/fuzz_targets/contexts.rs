@@ -563,7 +563,8 @@ impl World {
         let has_passed = deadline <= Instant::now();
         if has_passed && is_own {
             self.oracle.expire_at_birth(fact, at, [cause]);
-        } else if clock::tick_of(deadline).is_some() {
+        } else {
+            // Also one that is too far away for the timer: it is shown.
             self.oracle.set_deadline(fact, at, [cause]);
             if has_passed {
                 self.oracle.cancel(fact, cause);
@@ -588,7 +589,6 @@ impl World {
         let own = match made.0.deadline() {
             // That of one above. Its own is not known to the nanosecond: those below may ask for it later.
             Some(seen) if seen >= before + timeout => seen,
-            // Or none: it is too far away to be asked for.
             _ => return,
         };
         assert!(own <= after + timeout);

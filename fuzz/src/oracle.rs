@@ -247,7 +247,7 @@ impl Oracle {
             }
             let own = match self.facts[i].own {
                 Own::Nothing => None,
-                Own::Fixed(at) => Some(at).filter(|at| clock::is_for_the_timer(at.1)),
+                Own::Fixed(at) => Some(at),
                 Own::Moving(at) => {
                     moves = true;
                     at
