@@ -288,7 +288,7 @@ impl hyper::body::Body for Silent {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.clone()
+        self.0
     }
 }
 
