@@ -5,15 +5,19 @@ use std::future::{pending, Future};
 use std::hint::black_box;
 use std::pin::pin;
 use std::task::{self, Waker};
-use std::time::{Duration, Instant};
+#[cfg(feature = "inspect")]
+use std::time::Duration;
+use std::time::Instant;
 
 /// How long this thread has been on a processor: on a busy machine the rest says nothing. Where the system does not say, what time it is.
+#[cfg(feature = "inspect")]
 fn on_processor() -> Duration {
     let said = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
     let nanos = said.and_then(|text| text.split(' ').next()?.parse().ok());
     nanos.map_or_else(|| BEGIN.with(Instant::elapsed), Duration::from_nanos)
 }
 
+#[cfg(feature = "inspect")]
 thread_local! {
     static BEGIN: Instant = Instant::now();
 }
