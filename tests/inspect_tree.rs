@@ -434,3 +434,81 @@ async fn a_context_that_a_tokio_task_holds_when_it_is_done_is_still_held() {
     task.await.unwrap();
     assert!(!snapshot().nodes().iter().any(|node| named(node, "q-ctx")));
 }
+
+/// Chunks of places that are pushed during a walk shift no number.
+#[test]
+fn ids_are_one_for_each_while_a_group_grows() {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..20 {
+                let group = Group::new(&Context::background());
+                let task = || group.named("m-task").track(pending::<()>()).unwrap();
+                drop((0..3_000).map(|_| task()).collect::<Vec<_>>());
+            }
+            done.store(true, Relaxed);
+        });
+        while !done.load(Relaxed) {
+            let now = snapshot();
+            let mut met = HashSet::new();
+            assert!(now.nodes().iter().all(|node| met.insert(node.id)));
+        }
+    });
+}
+
+/// Many threads have made its children, so each has a list of its own, and its waiters are there.
+#[test]
+fn those_who_wait_at_a_contended_context_are_found() {
+    let ctx = lost("r-lost");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let begin = Instant::now();
+                while begin.elapsed() < Duration::from_millis(100) {
+                    drop(ctx.child_token());
+                }
+                let mut waits: Vec<_> = (0..50).map(|_| Box::pin(ctx.done())).collect();
+                assert!(waits
+                    .iter_mut()
+                    .all(|wait| poll(wait.as_mut()).is_pending()));
+                while !done.load(Relaxed) {
+                    thread::yield_now();
+                }
+            });
+        }
+        until("they wait", || {
+            situation("r-lost") == Some(Situation::NeverWoken)
+        });
+        done.store(true, Relaxed);
+    });
+}
+
+/// A child with one handle is no waiter: whoever has it may cancel it.
+#[test]
+fn who_waits_at_a_token_of_its_own_is_not_lost() {
+    let ctx = lost("s-lost");
+    let stop = ctx.child_token();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| stop.blocking_wait());
+        thread::sleep(Duration::from_millis(50));
+        assert_eq!(situation("s-lost"), None);
+        stop.cancel();
+        waiter.join().unwrap();
+    });
+}
+
+/// A line is no longer than a page is wide, however deep the tree.
+#[test]
+fn text_grows_with_what_is_there_and_not_with_its_depth() {
+    let (root, _guard) = Context::background().with_cancel();
+    let mut all = vec![root.with_name("p-deep")];
+    for _ in 0..2_000 {
+        all.push(all[all.len() - 1].with_name("p-deep"));
+    }
+    let text = snapshot().to_string();
+    let lines = text.lines().filter(|line| line.contains("p-deep"));
+    assert_eq!(lines.clone().count(), 2_001);
+    assert!(lines.clone().all(|line| line.len() < 300));
+    assert!(lines.clone().any(|line| line.contains("[level 2000]")));
+}

@@ -3,7 +3,7 @@
 use super::looks;
 use super::observe::{self, Event};
 use super::registry::{Key, Number, Registry};
-use crate::sync::{thread, Acquire, AtomicBool, AtomicPtr, AtomicU64, Relaxed, Release};
+use crate::sync::{thread, Acquire, AtomicBool, AtomicPtr, AtomicU64, Panics, Relaxed, Release};
 use crate::token::{CancellationToken, Registration, StopOnDrop};
 use crate::tree::{Cause, ContextError};
 use alloc::borrow::{Cow, ToOwned};
@@ -77,8 +77,8 @@ impl Drop for Record {
 }
 
 /// Reads all names that are there: no user code in `read`.
-pub(crate) fn each(read: impl FnMut(Number, &Named)) {
-    NAMES.each(read);
+pub(crate) fn each(panics: &mut Panics, read: impl FnMut(Number, &Named)) {
+    NAMES.each_with(panics, read);
 }
 
 /// When something was cancelled, and on which thread.

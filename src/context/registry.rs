@@ -392,14 +392,21 @@ impl<T: Send + Sync> Registry<T> {
         what
     }
 
+    /// For models.
+    #[cfg(cancel_tree_loom)]
+    pub fn each(&self, read: impl FnMut(Number, &T)) {
+        let mut panics = Panics::default();
+        self.each_with(&mut panics, read);
+        panics.resume();
+    }
+
     /// Reads all that is there. No user code in `read`: a reader is counted meanwhile. What ends while it is read is dropped
     /// here, after that.
-    pub fn each(&self, mut read: impl FnMut(Number, &T)) {
-        let mut panics = Panics::default();
+    pub(crate) fn each_with(&self, panics: &mut Panics, mut read: impl FnMut(Number, &T)) {
         for (s, shard) in self.shards.iter().enumerate() {
             for chunk in shard.each_chunk() {
                 for (i, record) in chunk.records.iter().enumerate() {
-                    let Some((what, generation)) = record.enter(&mut panics) else {
+                    let Some((what, generation)) = record.enter(panics) else {
                         continue;
                     };
                     let number = Number {
@@ -413,7 +420,6 @@ impl<T: Send + Sync> Registry<T> {
                 }
             }
         }
-        panics.resume();
     }
 }
 

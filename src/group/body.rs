@@ -455,17 +455,13 @@ impl Body {
     }
 
     /// The tasks that are there.
-    pub(super) fn running(&self) -> alloc::vec::Vec<TaskInfo> {
+    pub(super) fn running(&self, panics: &mut Panics) -> alloc::vec::Vec<TaskInfo> {
         #[cfg(feature = "inspect")]
         let is_done = self.ctx.is_cancelled_by_now();
         #[cfg(not(feature = "inspect"))]
         let is_done = false;
-        let mut panics = Panics::default();
-        let answer = self.places.read(&mut panics, |from, label| {
-            TaskInfo::of(from, label, is_done)
-        });
-        panics.resume();
-        answer
+        self.places
+            .read(panics, |from, label| TaskInfo::of(from, label, is_done))
     }
 
     /// Tells who observes that a task is about to be gone that was told to stop.

@@ -176,7 +176,10 @@ impl Group {
     /// Returns the tasks that are there.
     #[must_use]
     pub fn running(&self) -> Vec<TaskInfo> {
-        self.spawner.body().running()
+        let mut panics = Panics::default();
+        let running = self.spawner.body().running(&mut panics);
+        panics.resume();
+        running
     }
 }
 
@@ -302,7 +305,10 @@ impl Group {
             let (bound, _guard) = since.timed.with_timeout(grace);
             until(self.gone(), &bound).await;
         }
-        self.report(&since)
+        let report = self.report(&since);
+        #[cfg(feature = "inspect")]
+        Group::tell_stuck(&report);
+        report
     }
 
     /// Where a report begins, for what ends a group by steps of its own.
@@ -321,18 +327,25 @@ impl Group {
         }
     }
 
-    pub(crate) fn report(&self, since: &Since) -> Report {
-        let body = self.spawner.body();
-        let (before, after) = (since.before, body.ends());
-        let stuck = self.running();
-        #[cfg(feature = "inspect")]
-        for task in &stuck {
-            use crate::context::observe::{tell, Event};
+    /// Tells the observers: user code, which may block.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn tell_stuck(report: &Report) {
+        use crate::context::observe::{tell, Event};
+        for task in &report.stuck {
             tell(&Event::Stuck {
                 name: task.name.as_deref(),
                 spawned_at: task.spawned_at,
             });
         }
+    }
+
+    pub(crate) fn report(&self, since: &Since) -> Report {
+        let body = self.spawner.body();
+        let (before, after) = (since.before, body.ends());
+        // What panics in others' destructors meanwhile is not the end's panic.
+        let mut panics = Panics::default();
+        let stuck = body.running(&mut panics);
+        panics.swallow();
         Report {
             #[cfg(feature = "inspect")]
             tree: match stuck.is_empty() {

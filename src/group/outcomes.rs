@@ -314,7 +314,12 @@ impl<T: Send + 'static> Outcomes<T> {
                     continue;
                 }
                 Ok(None) => (Vec::new(), None),
-                Err(()) => (self.spawner.body().running(), Some(cause_of(limit))),
+                Err(()) => {
+                    let mut panics = crate::sync::Panics::default();
+                    let running = self.spawner.body().running(&mut panics);
+                    panics.swallow();
+                    (running, Some(cause_of(limit)))
+                }
             };
             return Partial {
                 outcomes,

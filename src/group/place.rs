@@ -834,9 +834,11 @@ impl Places {
     ) {
         for (s, shard) in self.all().enumerate() {
             // From the newest on; the oldest has the number 0, whatever comes.
-            let mut before: usize = shard.each_chunk().map(|chunk| chunk.places.len()).sum();
-            for chunk in shard.each_chunk() {
-                before = before.saturating_sub(chunk.places.len());
+            // One look at what there is: what is pushed meanwhile would shift the numbers.
+            let chunks: Vec<&Chunk> = shard.each_chunk().collect();
+            let mut before: usize = chunks.iter().map(|chunk| chunk.places.len()).sum();
+            for chunk in chunks {
+                before -= chunk.places.len();
                 for (i, place) in chunk.places.iter().enumerate() {
                     place.read(panics, |state, from, label| {
                         if !state.has(State::INNER) {

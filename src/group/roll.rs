@@ -7,6 +7,7 @@ use super::body::Body;
 use crate::context::name::{About, Note};
 use crate::context::registry::{self, Key, Registry};
 use crate::context::Context;
+use crate::sync::Panics;
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use core::panic::Location;
@@ -96,8 +97,12 @@ pub(super) unsafe fn end(body: NonNull<Body>) {
     drop(GROUPS.end(key));
 }
 
-/// Reads all groups that are there: no user code in `read`. A group that ends meanwhile stays until `read` has returned.
-pub(super) fn each(mut read: impl FnMut(&Body)) {
-    // SAFETY: it goes with its record.
-    GROUPS.each(|_, rolled| read(unsafe { rolled.0.as_ref() }));
+/// Reads all groups that are there. A group that ends meanwhile stays until `read` has returned.
+pub(super) fn each(panics: &mut Panics, mut read: impl FnMut(&Body, &mut Panics)) {
+    let mut of_read = Panics::default();
+    GROUPS.each_with(panics, |_, rolled| {
+        // SAFETY: it goes with its record.
+        read(unsafe { rolled.0.as_ref() }, &mut of_read);
+    });
+    panics.add(of_read);
 }

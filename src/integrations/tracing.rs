@@ -12,6 +12,7 @@
 //! ```
 
 use crate::context::observe::{observe, Event, Observer};
+use crate::group::snapshot::shown;
 use ::tracing::{debug, info, warn};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use core::time::Duration;
@@ -42,6 +43,8 @@ impl Observer for Tracing {
                 late,
             } => {
                 let kind = cause.kind();
+                // Here, where its panic is nobody's: a subscriber may hold something while it formats.
+                let cause = shown(cause);
                 match late.map(millis) {
                     Some(late_ms) => {
                         info!(target: "cancel_tree", name, at = %at, is_group, kind = %kind, cause = %cause, late_ms, "done");

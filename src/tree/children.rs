@@ -405,7 +405,14 @@ impl Node {
     /// All lists in which children of this token are.
     #[cfg(feature = "inspect")]
     pub(super) fn homes(&self) -> impl Iterator<Item = &Node> {
-        iter::once(self).chain(self.other_homes(self))
+        let shards = self
+            .link
+            .extension()
+            .into_iter()
+            .flat_map(move |extension| {
+                (0..1 << SHARD_CLASS).filter_map(move |i| self.shard(extension, i))
+            });
+        iter::once(self).chain(shards)
     }
 
     /// The child list from the newest chunk to the oldest. By who holds the node, so that it is not reset (I2).

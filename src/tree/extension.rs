@@ -433,13 +433,6 @@ impl Link {
         }
     }
 
-    /// Whether there is one; it is not looked at.
-    #[cfg(feature = "inspect")]
-    pub(super) fn is_extended(&self) -> bool {
-        // Relaxed: only the tag is asked.
-        self.0.load(Relaxed).addr() & TAGS == EXTENSION
-    }
-
     /// The same, as a pointer that may be used for all of it, by whoever frees it too.
     #[cfg(feature = "std")]
     pub(super) fn extension_raw(&self) -> Option<NonNull<Extension>> {

@@ -28,8 +28,8 @@ impl Handle {
         self.node().word.load().has_any(State::OWN)
     }
 
-    /// Whether a task or a thread waits at the token; or at a child that is nobody's but its own, as children are that are made
-    /// to wait at.
+    /// Whether a task or a thread waits at the token, in its own slot or beside others in a room. Children that were made to wait
+    /// at are not asked: a child with one handle may as well be somebody's who cancels it.
     pub(crate) fn is_waited_for(&self) -> bool {
         let waits = |state: State| {
             state.has_all(State::WAITER.with(State::SLOT)) && !state.has_any(State::EDGE)
@@ -40,12 +40,7 @@ impl Handle {
         self.node().homes().any(|home| {
             home.children_now().any(|child| {
                 let state = child.word.load();
-                if state.is_room() {
-                    return room::is_waited_in(child);
-                }
-                // Not held, so of its extension no more is asked than whether there is one.
-                let is_only_its_own = !state.is_fired() && !child.link.is_extended();
-                waits(state) && state.is_living() && is_only_its_own
+                state.is_room() && room::is_waited_in(child)
             })
         })
     }

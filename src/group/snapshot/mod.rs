@@ -49,12 +49,23 @@ use std::time::{Duration, Instant};
 ///
 /// With the panic of a destructor: what ends while it is looked at is dropped here.
 pub fn snapshot() -> Snapshot {
-    walk::all()
+    let (snapshot, panics) = walk::all();
+    panics.resume();
+    snapshot
 }
 
-/// What belongs to a group, and is below it.
+/// The same for who has no caller that a panic of others would tell something.
+#[cfg(feature = "signals")]
+pub(crate) fn quietly() -> Snapshot {
+    let (snapshot, panics) = walk::all();
+    panics.swallow();
+    snapshot
+}
+
+/// What belongs to a group, and is below it. What panics in others' destructors is not its panic.
 pub(super) fn of_group(body: &Body) -> Option<Snapshot> {
-    let all = walk::all();
+    let (all, panics) = walk::all();
+    panics.swallow();
     let id = NodeId::of_group(body.record().number());
     let first = all.nodes.iter().position(|node| node.id == id)?;
     Some(all.part(first))
@@ -275,7 +286,7 @@ impl fmt::Debug for Snapshot {
 }
 
 /// A cause as people read it: user code, of which a panic is none of who looks.
-fn shown(cause: &Cause) -> String {
+pub(crate) fn shown(cause: &Cause) -> String {
     use core::fmt::Write;
     let mut text = String::new();
     let mut panics = crate::sync::Panics::default();

@@ -5,6 +5,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+/// Levels that are shown as such: a line is no longer than a page is wide, however deep the tree.
+const MOST: usize = 24;
+
 pub(super) fn write(snapshot: &Snapshot, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let nodes = snapshot.nodes();
     let count = |of: fn(&Node) -> bool| nodes.iter().filter(|node| of(node)).count();
@@ -23,11 +26,14 @@ pub(super) fn write(snapshot: &Snapshot, f: &mut fmt::Formatter<'_>) -> fmt::Res
         let depth = node.depth as usize;
         goes_on.truncate(depth);
         f.write_str("\n")?;
-        for more in goes_on.iter().skip(1) {
+        for more in goes_on.iter().skip(1).take(MOST) {
             f.write_str(if *more { "│  " } else { "   " })?;
         }
         if depth > 0 {
             f.write_str(if is_last { "└─ " } else { "├─ " })?;
+        }
+        if depth > MOST + 1 {
+            write!(f, "[level {depth}] ")?;
         }
         goes_on.push(!is_last);
         write_node(snapshot, node, f)?;

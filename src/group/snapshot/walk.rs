@@ -27,12 +27,15 @@ struct Met {
     tasks: Vec<Node>,
 }
 
-pub(super) fn all() -> Snapshot {
+/// And what panicked in the destructors of others that ended meanwhile.
+pub(super) fn all() -> (Snapshot, Panics) {
     let begin = Instant::now();
     let mut met = Vec::new();
     let mut panics = Panics::default();
-    name::each(|number, named| met.push(of_name(number, named)));
-    roll::each(|body| met.push(of_group(body, &mut panics)));
+    name::each(&mut panics, |number, named| {
+        met.push(of_name(number, named))
+    });
+    roll::each(&mut panics, |body, panics| met.push(of_group(body, panics)));
     let aboves = aboves(&met);
     judge(&mut met, &aboves);
     let (nodes, tokens) = in_order(met, &aboves);
@@ -40,12 +43,12 @@ pub(super) fn all() -> Snapshot {
         // It may be the last one, and have a cause: user code.
         panics.catch(|| drop(token));
     }
-    panics.resume();
-    Snapshot {
+    let snapshot = Snapshot {
         nodes,
         at: begin,
         took: begin.elapsed(),
-    }
+    };
+    (snapshot, panics)
 }
 
 fn of_name(number: registry::Number, named: &Named) -> Met {
@@ -200,7 +203,7 @@ fn judge(met: &mut [Met], aboves: &[Option<usize>]) {
             (Some(_), _) if is_alone => Some(Situation::StillHeld),
             (None, Some(token)) if met.node.kind == Kind::Context => {
                 let token = token.handle();
-                let is_lost = token.is_waited_for() && token.is_out_of_reach(is_harmless);
+                let is_lost = token.is_out_of_reach(is_harmless) && token.is_waited_for();
                 is_lost.then_some(Situation::NeverWoken)
             }
             _ => None,

@@ -131,6 +131,12 @@ impl Conductor {
         let _ = shared.report.set(report.clone());
         shared.advance(Phase::Ended);
         end.cancel();
+        #[cfg(feature = "inspect")]
+        {
+            // Elsewhere, for it may block.
+            let told = report.clone();
+            later(move |_| Group::tell_stuck(&told.tasks)).cancel();
+        }
         let (limit, _guard) = Context::background().with_timeout(match is_stuck {
             // It has had its time.
             true => Duration::ZERO,

@@ -208,7 +208,7 @@ impl Signals {
         let (forced, force) = ctx.with_cancel();
         let (context, cancel) = forced.with_cancel();
         #[cfg(feature = "inspect")]
-        if self.shows {
+        if self.shows && !ctx.is_done() {
             drop(forced.after_func_with(show));
         }
         let (first, forward_first) = forward(&cancel);
@@ -236,7 +236,7 @@ fn show(cause: Cause) {
     if let Some(signal) = cause.find::<Signal>() {
         let text = alloc::format!(
             "{signal}, the second: {}",
-            crate::group::snapshot::snapshot()
+            crate::group::snapshot::quietly()
         );
         // Whoever has closed it does not want to read it.
         let _ = writeln!(io::stderr().lock(), "{text}");

@@ -77,14 +77,22 @@ impl Format {
             let all = request.headers().get_all(ACCEPT).iter();
             let types = all.filter_map(|value| value.to_str().ok());
             let types = types.flat_map(|value| value.split(','));
-            let mut types = types.map(|value| value.split(';').next().unwrap_or_default().trim());
+            let mut types = types.filter_map(|value| {
+                let mut parts = value.split(';').map(str::trim);
+                let wanted = parts.next()?;
+                let is_refused = |part: &str| part.eq_ignore_ascii_case("q=0");
+                (!parts.any(is_refused)).then_some(wanted)
+            });
             // The first that there is: browsers begin with what they like best.
-            types.find_map(|wanted| match wanted {
-                "text/html" => Some(Format::Html),
-                "application/json" => Some(Format::Json),
-                "text/vnd.graphviz" => Some(Format::Dot),
-                "text/plain" => Some(Format::Text),
-                _ => None,
+            types.find_map(|wanted| {
+                let known = [
+                    ("text/html", Format::Html),
+                    ("application/json", Format::Json),
+                    ("text/vnd.graphviz", Format::Dot),
+                    ("text/plain", Format::Text),
+                ];
+                let mut known = known.into_iter();
+                known.find_map(|(name, format)| wanted.eq_ignore_ascii_case(name).then_some(format))
             })
         };
         match asked {

@@ -35,6 +35,8 @@ pub(super) struct Lifetime {
     pub(super) is_connect: bool,
     /// Nobody asks for more of a body than its length says: HTTP/1.
     pub(super) ends_by_length: bool,
+    /// The request's own context, once it was cancelled from above and `done` is another one's: it says when the deadline is.
+    asked: Option<Context>,
     /// How it has gone if it is dropped now.
     ending: Ending,
 }
@@ -61,6 +63,7 @@ impl Lifetime {
             is_connect: method == Method::CONNECT,
             ends_by_length: request.version() < Version::HTTP_2,
             ending: Ending::ClientGone,
+            asked: None,
         }
     }
 
@@ -77,7 +80,7 @@ impl Lifetime {
 
     /// By our own clock: whoever else has a timer for the same moment, and is woken by it, finds us no later than itself.
     pub(super) fn is_past(&self) -> bool {
-        let ctx = self.context();
+        let ctx = self.asked.as_ref().unwrap_or(self.context());
         ctx.deadline().is_some_and(|deadline| deadline <= ctx.now())
     }
 
@@ -95,14 +98,16 @@ impl Lifetime {
     }
 
     /// The context is done, for it was cancelled from above, and wakes nobody any more. Its deadline still holds for who goes on: from here on
-    /// another context has it, below nobody.
+    /// another context has it, below nobody. One that moves is asked again when that one is done.
     #[cold]
     fn wait_on(&mut self, cx: &mut task::Context<'_>) {
-        let ctx = self.done.context();
-        let (Some(deadline), Some(guards)) = (ctx.deadline(), &mut self.guards) else {
+        let asked = self
+            .asked
+            .get_or_insert_with(|| self.done.context().clone());
+        let (Some(deadline), Some(guards)) = (asked.deadline(), &mut self.guards) else {
             return;
         };
-        let (ctx, guard) = ctx.without_cancel().with_deadline(deadline);
+        let (ctx, guard) = asked.without_cancel().with_deadline(deadline);
         guards.request = guard;
         self.done = ctx.done_owned();
         let _ = Pin::new(&mut self.done).poll(cx);
@@ -140,21 +145,19 @@ impl Drop for Lifetime {
         let cause = match self.ending {
             Ending::HandedOver => return,
             Ending::Completed => causes.completed.clone(),
-            Ending::Failed => {
-                counters.failed();
-                causes.failed.clone()
-            }
-            Ending::Deadline => {
-                counters.cut();
-                ContextError::DeadlineExceeded.into()
-            }
-            Ending::ClientGone => {
-                counters.client_gone();
-                causes.client_gone.clone()
-            }
+            Ending::Failed => causes.failed.clone(),
+            Ending::Deadline => ContextError::DeadlineExceeded.into(),
+            Ending::ClientGone => causes.client_gone.clone(),
         };
         if let Some(guards) = &self.guards {
             guards.cancel_with(cause);
+        }
+        // Last: it may be told to an observer, which is user code.
+        match self.ending {
+            Ending::HandedOver | Ending::Completed => {}
+            Ending::Failed => counters.failed(),
+            Ending::Deadline => counters.cut(),
+            Ending::ClientGone => counters.client_gone(),
         }
     }
 }
@@ -175,8 +178,10 @@ pub(super) fn step<R>(
     member: &Option<Member>,
     step: impl FnOnce() -> R,
 ) -> R {
-    #[cfg(feature = "inspect")]
-    let _polling = member.as_ref().map(Member::polling);
+    let step = || match member {
+        Some(member) => member.step(step),
+        None => step(),
+    };
     // AssertUnwindSafe: the panic goes on.
     match catch_unwind(AssertUnwindSafe(step)) {
         Ok(done) => done,

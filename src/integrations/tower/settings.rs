@@ -128,10 +128,7 @@ impl Settings {
                 Some(member)
             }
         };
-        let mut above = request
-            .extensions()
-            .get()
-            .and_then(|of| self.below_both(of));
+        let mut above = request.extensions().get().map(|of| self.below_both(of));
         if !self.carry.is_empty() {
             if let Some(carried) = Carried::of(&self.carry, request.headers()) {
                 above = Some(above.as_ref().unwrap_or(&self.ctx).with_value(carried));
@@ -160,16 +157,11 @@ impl Settings {
 
     /// Of a request that has a context already, as that of a layer around this one.
     #[cold]
-    fn below_both(&self, request: &Context) -> Option<Context> {
-        if !request.can_be_done() {
-            return None;
+    fn below_both(&self, request: &Context) -> Context {
+        match self.ctx.can_be_done() && !request.is_done_with(&self.ctx) {
+            true => Context::any_of([request, &self.ctx]),
+            false => request.clone(),
         }
-        Some(
-            match self.ctx.can_be_done() && !request.is_done_with(&self.ctx) {
-                true => Context::any_of([request, &self.ctx]),
-                false => request.clone(),
-            },
-        )
     }
 
     /// With the values of what is above the request's context, but done with the server's only.

@@ -190,6 +190,9 @@ where
         let future = match called {
             Ok(future) => future,
             Err(payload) => {
+                if let Some(guard) = &ends.1 {
+                    guard.cancel_with(shared.causes.failed.clone());
+                }
                 lifetime.end(Ending::Failed);
                 member.note_panic(&*payload);
                 return SpawnedFuture::answer(Answer::Failed, protocol);

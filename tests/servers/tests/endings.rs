@@ -14,7 +14,7 @@ use hyper::body::{Body as _, Bytes, Frame, SizeHint};
 use hyper::http::{HeaderMap, Method};
 use servers::{exchange, patience, serve, soon, Stream};
 use std::convert::Infallible;
-use std::future::{pending, poll_fn, ready, Future};
+use std::future::{pending, poll_fn, ready, Future, Ready};
 use std::pin::{pin, Pin};
 use std::task::{self, Poll};
 use std::time::Duration;
@@ -758,4 +758,44 @@ async fn lengths_are_the_inner_ones() {
     assert!(!body.is_end_stream());
     assert!(ContextBody::<Full<Bytes>>::default().is_end_stream());
     let _: Result<_, BoxError> = body.collect().await;
+}
+
+/// A deadline that moves still moves when the request was cancelled from above.
+#[tokio::test]
+async fn an_idle_timeout_goes_on_after_a_cancel_from_above() {
+    let server = Group::new(&Context::background());
+    let (conn, idle) = Context::background().with_idle_timeout(millis(400));
+    let layer = ContextLayer::new(&conn).in_group(&server);
+    let service = layer.layer(service_fn(|_: Request<Body>| {
+        pending::<Result<Response<Body>, Infallible>>()
+    }));
+    let mut answer = Box::pin(service.oneshot(request()));
+    assert!(is_pending(answer.as_mut()));
+    server.cancel();
+    assert!(is_pending(answer.as_mut()));
+    for _ in 0..8 {
+        tokio::time::sleep(millis(100)).await;
+        idle.touch();
+        assert!(is_pending(answer.as_mut()), "it is not idle");
+    }
+    let response = soon(answer).await.unwrap();
+    assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+}
+
+/// A panic in `call` is a handler that failed, in each mode.
+#[tokio::test]
+async fn a_panic_in_call_is_no_client_that_has_gone() {
+    let group = Group::new(&Context::background());
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let service = background().detached(&group).layer(service_fn(
+        move |request: Request<Body>| -> Ready<Result<Response<Body>, Infallible>> {
+            tell.send(context(&request)).unwrap();
+            panic!("in call")
+        },
+    ));
+    let response = soon(service.oneshot(request())).await.unwrap();
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let ctx = soon(told.recv()).await.unwrap();
+    soon(ctx.done()).await;
+    assert!(is::<HandlerFailed>(&ctx));
 }

@@ -368,3 +368,52 @@ async fn a_client_and_its_server_in_one_process() {
     assert_eq!(error.to_string(), "enough");
     soon(there.done()).await;
 }
+
+/// A handler is inside its group, also where the connection's task runs it: it does not wait for the room that it takes itself.
+#[tokio::test]
+async fn a_handler_that_waits_for_room_in_its_own_group_is_refused() {
+    let group = Group::new(&Context::background()).limit(1);
+    let spawner = group.spawner();
+    let service = background()
+        .in_group(&group)
+        .layer(service_fn(move |request: Request<Body>| {
+            let (spawner, ctx) = (spawner.clone(), context(&request));
+            async move {
+                let refused = spawner.enter_when(&ctx).await.is_err();
+                assert!(refused);
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
+        }));
+    let response = soon(service.oneshot(request())).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+/// Values come along from a context that nobody can cancel, too.
+#[tokio::test]
+async fn values_of_what_cannot_be_done_are_kept() {
+    struct User(u8);
+    let (server, _guard) = Context::background().with_cancel();
+    let group = Group::new(&server);
+    let handler = service_fn(|request: Request<Body>| {
+        let user = context(&request).value::<User>().map(|user| user.0);
+        ready(Ok::<_, Infallible>(Response::new(Body::from(format!(
+            "{user:?}"
+        )))))
+    });
+    let layer = ContextLayer::new(&server);
+    let asked = || {
+        let mut request = request();
+        let ctx = Context::background().with_value(User(7));
+        request.extensions_mut().insert(ctx);
+        request
+    };
+    let said = |response: Response<_>| async move {
+        let body: Body = Body::new(response.into_body());
+        body.collect().await.unwrap().to_bytes()
+    };
+    let plain = layer.layer(handler).oneshot(asked()).await.unwrap();
+    assert_eq!(said(plain.map(Body::new)).await, "Some(7)");
+    let spawned = layer.detached(&group).layer(handler);
+    let spawned = soon(spawned.oneshot(asked())).await.unwrap();
+    assert_eq!(said(spawned.map(Body::new)).await, "Some(7)");
+}
