@@ -180,5 +180,10 @@ try {
     child.on("exit", resolve);
     child.kill("SIGKILL");
   })));
-  rmSync(dir, { recursive: true, force: true, maxRetries: 10 });
+  // Processes of the browser's may still be writing there: what they leave is the system's to clean.
+  try {
+    rmSync(dir, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+  } catch (error) {
+    console.error("left behind:", error.message);
+  }
 }

@@ -144,5 +144,10 @@ try {
 } finally {
   for (const child of children) child.kill("SIGKILL");
   await new Promise((resolve) => setTimeout(resolve, 200));
-  rmSync(dir, { recursive: true, force: true, maxRetries: 5 });
+  // Processes of the browser's may still be writing there: what they leave is the system's to clean.
+  try {
+    rmSync(dir, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+  } catch (error) {
+    console.error("left behind:", error.message);
+  }
 }
