@@ -464,6 +464,14 @@ impl Body {
             .read(panics, |from, label| TaskInfo::of(from, label, is_done))
     }
 
+    /// The same for an end, whose panic it is not if others' destructors panic meanwhile.
+    pub(super) fn running_quietly(&self) -> alloc::vec::Vec<TaskInfo> {
+        let mut panics = Panics::default();
+        let running = self.running(&mut panics);
+        panics.swallow();
+        running
+    }
+
     /// Tells who observes that a task is about to be gone that was told to stop.
     #[cfg(feature = "inspect")]
     fn tell_end(&self, place: &Place, end: End) {

@@ -342,10 +342,7 @@ impl Group {
     pub(crate) fn report(&self, since: &Since) -> Report {
         let body = self.spawner.body();
         let (before, after) = (since.before, body.ends());
-        // What panics in others' destructors meanwhile is not the end's panic.
-        let mut panics = Panics::default();
-        let stuck = body.running(&mut panics);
-        panics.swallow();
+        let stuck = body.running_quietly();
         Report {
             #[cfg(feature = "inspect")]
             tree: match stuck.is_empty() {

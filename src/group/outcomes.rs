@@ -314,12 +314,7 @@ impl<T: Send + 'static> Outcomes<T> {
                     continue;
                 }
                 Ok(None) => (Vec::new(), None),
-                Err(()) => {
-                    let mut panics = crate::sync::Panics::default();
-                    let running = self.spawner.body().running(&mut panics);
-                    panics.swallow();
-                    (running, Some(cause_of(limit)))
-                }
+                Err(()) => (self.spawner.body().running_quietly(), Some(cause_of(limit))),
             };
             return Partial {
                 outcomes,

@@ -390,7 +390,7 @@ impl Member {
 
     /// A poll of it begins, and ends with what is returned.
     #[cfg(all(feature = "tower", feature = "inspect"))]
-    pub(crate) fn polling(&self) -> impl Drop + use<'_> {
+    fn polling(&self) -> impl Drop + use<'_> {
         struct Polling<'a>(Option<&'a super::probe::Probe>);
         impl Drop for Polling<'_> {
             fn drop(&mut self) {

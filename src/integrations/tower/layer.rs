@@ -3,7 +3,7 @@
 use super::counts::{Ceiling, Counts};
 use super::headers::DeadlineHeader;
 use super::service::ContextService;
-use super::settings::{Malformed, Settings};
+use super::settings::{below_both, Malformed, Settings};
 use crate::context::Context;
 use crate::group::Spawner;
 use alloc::sync::Arc;
@@ -59,11 +59,7 @@ impl ContextLayer {
     /// it. A group that is closed or full takes none: 503, or gRPC's 14.
     #[track_caller]
     pub fn in_group(mut self, group: &Spawner) -> ContextLayer {
-        let (own, ctx) = (&self.settings.ctx, group.context());
-        self.settings.ctx = match own.can_be_done() && !own.is_done_with(ctx) {
-            true => Context::any_of([ctx, own]),
-            false => ctx.clone(),
-        };
+        self.settings.ctx = below_both(group.context(), &self.settings.ctx);
         self.settings.group = Some((group.clone(), Location::caller()));
         self
     }

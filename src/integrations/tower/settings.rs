@@ -128,7 +128,10 @@ impl Settings {
                 Some(member)
             }
         };
-        let mut above = request.extensions().get().map(|of| self.below_both(of));
+        let mut above = request
+            .extensions()
+            .get()
+            .map(|of| below_both(of, &self.ctx));
         if !self.carry.is_empty() {
             if let Some(carried) = Carried::of(&self.carry, request.headers()) {
                 above = Some(above.as_ref().unwrap_or(&self.ctx).with_value(carried));
@@ -155,15 +158,6 @@ impl Settings {
         })
     }
 
-    /// Of a request that has a context already, as that of a layer around this one.
-    #[cold]
-    fn below_both(&self, request: &Context) -> Context {
-        match self.ctx.can_be_done() && !request.is_done_with(&self.ctx) {
-            true => Context::any_of([request, &self.ctx]),
-            false => request.clone(),
-        }
-    }
-
     /// With the values of what is above the request's context, but done with the server's only.
     pub(super) fn detached(&self, above: Option<Context>) -> Context {
         match above {
@@ -171,5 +165,14 @@ impl Settings {
             Some(above) if above.is_done_with(&self.ctx) => above,
             Some(above) => Context::any_of([&above.without_cancel(), &self.ctx]),
         }
+    }
+}
+
+/// A context with the values of the first, which is done when either is.
+#[cold]
+pub(super) fn below_both(ctx: &Context, other: &Context) -> Context {
+    match other.can_be_done() && !other.is_done_with(ctx) {
+        true => Context::any_of([ctx, other]),
+        false => ctx.clone(),
     }
 }

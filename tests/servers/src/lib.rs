@@ -9,9 +9,11 @@ pub mod stories {}
 
 use axum::body::Body;
 use axum::Router;
+use cancel_tree::integrations::tower::ContextLayer;
 use cancel_tree::{Cause, Context};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
+use hyper::http::Request;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -54,6 +56,27 @@ impl Seen {
     pub fn note(&self, ctx: &Context) {
         let _ = self.0.send(ctx.clone());
     }
+}
+
+/// So many milliseconds.
+pub const fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// A layer below nothing that ends.
+pub fn background() -> ContextLayer {
+    ContextLayer::new(&Context::background())
+}
+
+/// The context that a request carries.
+pub fn context<B>(request: &Request<B>) -> Context {
+    request.extensions().get::<Context>().unwrap().clone()
+}
+
+/// Whether a context is done by a `T`.
+pub fn is<T: std::error::Error + 'static>(ctx: &Context) -> bool {
+    ctx.cause()
+        .is_some_and(|cause| cause.downcast_ref::<T>().is_some())
 }
 
 /// How long a test waits for what has to come: the machine may be small, and busy.

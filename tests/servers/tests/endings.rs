@@ -12,7 +12,7 @@ use cancel_tree::{Cause, Context, ContextError, Group, Panicked};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Body as _, Bytes, Frame, SizeHint};
 use hyper::http::{HeaderMap, Method};
-use servers::{exchange, patience, serve, soon, Stream};
+use servers::{background, context, exchange, is, millis, patience, serve, soon, Stream};
 use std::convert::Infallible;
 use std::future::{pending, poll_fn, ready, Future, Ready};
 use std::pin::{pin, Pin};
@@ -23,25 +23,8 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tower::{service_fn, BoxError, Layer, Service, ServiceExt};
 
-fn millis(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-fn background() -> ContextLayer {
-    ContextLayer::new(&Context::background())
-}
-
 fn request() -> Request<Body> {
     Request::new(Body::empty())
-}
-
-fn context<B>(request: &Request<B>) -> Context {
-    request.extensions().get::<Context>().unwrap().clone()
-}
-
-fn is<T: std::error::Error + 'static>(ctx: &Context) -> bool {
-    ctx.cause()
-        .is_some_and(|cause| cause.downcast_ref::<T>().is_some())
 }
 
 /// Polls once, and it is not ready.

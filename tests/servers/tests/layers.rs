@@ -9,37 +9,19 @@ use cancel_tree::integrations::tower::{
 };
 use cancel_tree::{Cause, Context, ContextError, Group};
 use http_body_util::BodyExt;
-use servers::{exchange, patience, serve, soon};
+use servers::{background, context, exchange, is, millis, patience, serve, soon};
 use std::convert::Infallible;
 use std::future::{pending, ready, Ready};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tower::buffer::BufferLayer;
 use tower::retry::{Policy, RetryLayer};
 use tower::timeout::TimeoutLayer;
 use tower::{service_fn, BoxError, Layer, ServiceExt};
 
-fn millis(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-fn background() -> ContextLayer {
-    ContextLayer::new(&Context::background())
-}
-
 fn request() -> Request<Body> {
     Request::new(Body::empty())
-}
-
-fn context<B>(request: &Request<B>) -> Context {
-    request.extensions().get::<Context>().unwrap().clone()
-}
-
-fn is<T: std::error::Error + 'static>(ctx: &Context) -> bool {
-    ctx.cause()
-        .is_some_and(|cause| cause.downcast_ref::<T>().is_some())
 }
 
 const ID: HeaderName = HeaderName::from_static("x-request-id");

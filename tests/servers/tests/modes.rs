@@ -4,12 +4,10 @@ use axum::body::Body;
 use axum::http::{header, Request, Response, StatusCode};
 use axum::routing::get;
 use axum::{Extension, Router};
-use cancel_tree::integrations::tower::{
-    ClientGone, Completed, ContextLayer, HandlerFailed, Mode, Shutdown,
-};
+use cancel_tree::integrations::tower::{ClientGone, Completed, HandlerFailed, Mode, Shutdown};
 use cancel_tree::{Context, Group, Panicked};
 use http_body_util::BodyExt;
-use servers::{cause, ended_by, exchange, patience, serve, soon, Seen};
+use servers::{background, cause, ended_by, exchange, millis, patience, serve, soon, Seen};
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
@@ -20,14 +18,6 @@ use tokio::sync::{mpsc, Notify};
 use tower::{service_fn, Layer, Service, ServiceExt};
 
 const CLOSE: &str = "Host: x\r\nConnection: close\r\n\r\n";
-
-fn millis(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-fn background() -> ContextLayer {
-    ContextLayer::new(&Context::background())
-}
 
 fn server() -> Group {
     Group::new(&Context::background())

@@ -11,7 +11,7 @@ use cancel_tree::integrations::tower::{
 use cancel_tree::{Context, ContextError, Group};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
-use servers::{cause, ended_by, endless, exchange, serve, Seen, Stream};
+use servers::{background, cause, ended_by, endless, exchange, millis, serve, Seen, Stream};
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -23,14 +23,6 @@ use tokio::net::TcpStream;
 use tower::{service_fn, Layer, ServiceExt};
 
 const CLOSE: &str = "Host: x\r\nConnection: close\r\n\r\n";
-
-fn millis(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-fn background() -> ContextLayer {
-    ContextLayer::new(&Context::background())
-}
 
 #[tokio::test]
 async fn a_response_taken_whole_completes_its_context() {

@@ -7,15 +7,12 @@ use cancel_tree::integrations::tower::{
 };
 use cancel_tree::{Cause, Context, ContextError};
 use http_body_util::BodyExt;
+use servers::{millis, Stream};
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::time::{Duration, Instant};
 use tower::{service_fn, BoxError, Layer, ServiceExt};
-
-fn millis(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
 
 fn under(ctx: &Context) -> Request<Body> {
     let mut request = Request::new(Body::empty());
@@ -207,7 +204,6 @@ async fn what_was_sent_counts_as_our_deadline() {
 #[tokio::test]
 async fn a_body_ends_with_the_context_unless_it_has_its_last_frame() {
     use hyper::body::{Bytes, Frame};
-    use servers::Stream;
     use std::task::Poll;
 
     for grpc in [false, true] {

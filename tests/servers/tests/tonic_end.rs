@@ -7,7 +7,7 @@ use cancel_tree::integrations::signals::Signal;
 use cancel_tree::integrations::tower::{ContextLayer, DeadlineHeader};
 use cancel_tree::{Context, Group};
 use servers::grpc::{channel, Around, Bytes, Message, Test};
-use servers::{patience, soon, Seen};
+use servers::{millis, patience, soon, Seen};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,10 +18,6 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::client::Grpc;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
-
-fn millis(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
 
 struct Served {
     to: SocketAddr,
