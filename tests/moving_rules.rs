@@ -94,6 +94,17 @@ fn set_to_the_past_it_is_done() {
     assert_eq!(ctx.err(), DEADLINE);
 }
 
+/// The timer's thread may be through with it before `set` returns: the answer is the same.
+#[test]
+fn set_to_the_past_beside_the_timer() {
+    for round in 0..5_000 {
+        let (ctx, guard) = Context::background().with_movable_deadline(None);
+        assert!(guard.set(Instant::now()), "round {round}");
+        assert_eq!(ctx.err(), DEADLINE);
+        assert!(!guard.set_timeout(LONG));
+    }
+}
+
 #[test]
 fn it_is_kept_to_the_nanosecond() {
     let (ctx, guard) = Context::background().with_movable_deadline(None);

@@ -251,12 +251,12 @@ impl Handle {
             };
             match step {
                 Ok(()) => {
-                    // One that was not armed may have passed and be through since it was looked at.
-                    let in_time = seen.is_armed() || !self.is_cancelled();
+                    // In time, also if the token is cancelled by now: by this deadline, or by a step beside this one. Where the
+                    // word was changed and changed back meanwhile, this one is the first of those steps.
                     if let Some(alarm) = timing.alarm() {
                         alarm.catch_up(to);
                     }
-                    return in_time;
+                    return true;
                 }
                 Err(now) => seen = now,
             }

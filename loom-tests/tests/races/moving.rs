@@ -171,6 +171,23 @@ fn set_to_the_past_vs_fire() {
     });
 }
 
+/// The timer may be through with it before its setter looks again: it was in time all the same.
+#[test]
+fn set_to_the_past_where_there_was_none_vs_fire() {
+    model_in_all_orders(Some(2), || {
+        let service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(None);
+        let timer = turn(service, 1);
+        assert!(guard.set(std::time::Instant::now()));
+        assert_eq!(ctx.err(), DEADLINE);
+        assert!(!guard.take_away());
+        let mut service = timer.join().unwrap();
+        service.turn(Service::at(1));
+        drop((ctx, guard));
+        drop(service);
+    });
+}
+
 #[test]
 fn set_vs_cancel_of_the_parent() {
     model_in_all_orders(USUAL, || {
