@@ -1,4 +1,4 @@
-//! Who is told what happens to what has a name: a table that the floors above fill, and that is asked by a load.
+//! The observers of what has a name: a table that the floors above fill, and that is asked by a load.
 
 use crate::sync::{Acquire, AtomicPtr, Panics, Relaxed, Release};
 use crate::tree::Cause;
@@ -63,7 +63,7 @@ pub enum Event<'a> {
     },
 }
 
-/// Who is told; see [`observe`].
+/// An observer: it is told what happens; see [`observe`].
 pub trait Observer: Send + Sync {
     /// Called on whatever thread it happens, when nothing is held; the thread waits for it. A panic ends there.
     fn tell(&self, event: &Event<'_>);

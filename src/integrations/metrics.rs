@@ -10,7 +10,7 @@
 //! | `cancel_tree_requests_total` | counter | `outcome` | with the feature `tower`: `received`, `expired` on arrival, `cut` by the deadline, `client_gone`, `failed`, `malformed`, `refused` |
 //!
 //! Labels are names that the program has given, and kinds, never the text of a cause: their values have to be few. So a task's name should be that
-//! of what it does, and not of whom for. (What [`ContextLayer::named`](super::tower::ContextLayer::named) gives has the path in it.)
+//! of what it does, and not of the client it does it for. (What [`ContextLayer::named`](super::tower::ContextLayer::named) gives has the path in it.)
 //!
 //! ```
 //! cancel_tree::integrations::metrics::install();
