@@ -153,6 +153,7 @@ impl Group {
 /// Besides the methods of [`Spawner`], which start tasks:
 impl Group {
     /// Returns a handle that can start tasks, but cannot end the group.
+    #[must_use]
     pub fn spawner(&self) -> Spawner {
         self.spawner.clone()
     }

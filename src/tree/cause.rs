@@ -233,6 +233,7 @@ impl Cause {
     /// let late: Box<dyn Error + Send + Sync> = ContextError::DeadlineExceeded.into();
     /// assert_eq!(Cause::new(late).kind(), ContextError::DeadlineExceeded);
     /// ```
+    #[must_use]
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Cause {
         Cause::of(None, error)
     }
@@ -249,6 +250,7 @@ impl Cause {
     /// assert_eq!(theirs.kind(), ContextError::Cancelled);
     /// assert_eq!(theirs.to_string(), "context deadline exceeded");
     /// ```
+    #[must_use]
     pub fn with_kind(kind: ContextError, error: impl Into<Box<dyn Error + Send + Sync>>) -> Cause {
         Cause::of(Some(kind), error)
     }
