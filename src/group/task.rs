@@ -45,6 +45,10 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 /// group.spawn_thread(|_ctx| Err::<(), _>(NotFound)).unwrap();
 /// assert!(group.join_blocking().unwrap_err().find::<NotFound>().is_some());
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "a task of a group cannot return `{Self}`",
+    note = "it returns `()`, or a `Result` whose error converts into a `Cause`; for results of any type see `Group::outcomes`"
+)]
 pub trait Outcome: sealed::Sealed {
     #[doc(hidden)]
     fn into_result(self) -> Result<(), Cause>;
