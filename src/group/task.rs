@@ -151,7 +151,7 @@ pub(super) fn is_inside(body: NonNull<Body>) -> bool {
     false
 }
 
-/// A future that is counted by its group, until it is through or dropped; made by
+/// A future that is counted by its group until it is ready or dropped; made by
 /// [`Spawner::track`](super::Spawner::track). It may be run anywhere.
 ///
 /// It is counted from the call that made it, before its first poll. An error or a panic of the future goes to the
