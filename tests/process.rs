@@ -166,6 +166,14 @@ fn a_grandchild_that_holds_the_pipes_is_given_up() {
 
 /// The same of one in the group, when the child ends by itself: it goes on.
 #[test]
+fn what_the_child_itself_has_written_is_read_without_any_delay() {
+    let quick = || sh("echo begun").pipe_delay(Duration::ZERO);
+    let ended = quick().output(&Context::background()).unwrap();
+    assert_eq!(ended.stdout, b"begun\n");
+    assert!(!ended.pipes_held, "{ended:?}");
+}
+
+#[test]
 fn a_daemon_that_holds_the_pipes_is_not_waited_for() {
     let ctx = Context::background();
     let (ended, took) = timed(|| sh("sleep 60 & echo $!").pipe_delay(SOON).output(&ctx));

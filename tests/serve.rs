@@ -5,7 +5,7 @@ use cancel_tree::integrations::serve::{
     Phase, Serve, Server, ServerFuture, ServerHandle, ServerReport, Shutdown,
 };
 use cancel_tree::integrations::signals::Signal;
-use cancel_tree::{Context, Panicked};
+use cancel_tree::{Cause, Context, ContextError, Panicked};
 use futures::executor::block_on;
 use std::future::{pending, poll_fn, Future};
 use std::io;
@@ -442,4 +442,58 @@ fn a_task_that_panics_ends_the_server() {
     assert!(handle.is_ready());
     handle.end(Signal::TERM);
     assert!(block_on(run).tasks.cause.is_some());
+}
+
+#[test]
+fn an_executor_without_time_for_the_drop_is_not_stuck() {
+    let zero = Duration::ZERO;
+    for is_polite in [true, false] {
+        let (say, hear) = mpsc::channel();
+        let serve = serve()
+            .graceful(if is_polite { LONG } else { zero })
+            .cancelled(zero)
+            .dropped(zero)
+            .when_stuck(move |report| say.send(report).unwrap());
+        let server = serve.start().unwrap();
+        let handle = server.handle();
+        let polite = polite(&server);
+        let running = run(server, async move {
+            match is_polite {
+                true => polite.await,
+                false => pending().await,
+            }
+        });
+        handle.end(Signal::TERM);
+        let report = running.join().unwrap();
+        assert_eq!(report.is_clean(), is_polite, "{report}");
+        // It goes with the conductor, which has not called it.
+        assert!(hear.recv().is_err(), "{report}");
+    }
+}
+
+#[derive(Debug)]
+struct NoSource;
+
+impl std::fmt::Display for NoSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("it has to end")
+    }
+}
+
+impl std::error::Error for NoSource {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        panic!("whoever looks for a signal in it meets this")
+    }
+}
+
+#[test]
+fn a_cause_that_panics_when_it_is_looked_at_ends_the_server_as_others_do() {
+    let serve = serve().graceful(millis(20)).cancelled(millis(20));
+    let server = serve.start().unwrap();
+    let handle = server.handle();
+    let running = run(server, async { pending().await });
+    handle.end(Cause::with_kind(ContextError::Cancelled, NoSource));
+    let report = running.join().unwrap();
+    assert!(matches!(report.server, ServerFuture::Dropped), "{report}");
+    assert_eq!(report.cause.to_string(), "it has to end");
 }

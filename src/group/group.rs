@@ -105,7 +105,7 @@ impl Group {
 
     /// Creates a group inside this one: its context is below this one's, and its tasks count here too, so this one's
     /// `join` and `shutdown` see to them. Its errors cancel only itself; what joins it may hand them on. If this one
-    /// is closed, so is that one.
+    /// is closed, so is that one. (Who waits for room there already is told when its turn comes.)
     ///
     /// Where `named` gives a task a name, it is called `db/name` here. The limit of this one does not count
     /// them.
@@ -282,8 +282,8 @@ impl Group {
 /// # Shutting down
 impl Group {
     /// Ends the group, and always ends: nothing new is started; all may finish until `limit` is done; then the
-    /// group is cancelled, with the limit's cause; and what still does not end within a second is named in the report. Panics of tasks
-    /// are not re-raised, but said there.
+    /// group is cancelled, with the limit's cause; and what still does not end within a second is named in the report. Panics of tasks,
+    /// and of what is called at the cancel ([`on_cancel`](Context::on_cancel)), are not re-raised, but said there.
     ///
     /// # Cancel safety
     ///
@@ -299,9 +299,9 @@ impl Group {
     /// As there.
     pub async fn shutdown_with(&self, limit: &Context, grace: Duration) -> Report {
         let since = self.since_under(limit.clock().or_else(|| self.context().clock()));
-        self.close();
+        self.saying_panics(|| self.close());
         if !until(self.gone(), limit).await {
-            self.cancel_with(cause_of(limit));
+            self.saying_panics(|| _ = self.cancel_with(cause_of(limit)));
             let (bound, _guard) = since.timed.with_timeout(grace);
             until(self.gone(), &bound).await;
         }
@@ -309,6 +309,13 @@ impl Group {
         #[cfg(feature = "inspect")]
         Group::tell_stuck(&report);
         report
+    }
+
+    /// Does a step of the end that calls user code, whose panic is said in the report.
+    fn saying_panics(&self, step: impl FnOnce()) {
+        let mut panics = Panics::default();
+        panics.catch(step);
+        self.spawner.body().note_panics(panics);
     }
 
     /// Where a report begins, for what ends a group by steps of its own.

@@ -35,7 +35,9 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             // As it is to end if it is dropped.
-            drop(this.lifetime.take());
+            if let Some(ending) = this.lifetime.as_ref().map(Lifetime::ending) {
+                end(this.lifetime, this.member, ending);
+            }
             if this.inner.is_some() {
                 step(this.lifetime, this.member, || this.inner.set(None));
             }
@@ -81,7 +83,7 @@ impl<B: Body> ContextBody<B> {
         } else if !has_none && left_over == LeftOver::More {
             Some(lifetime)
         } else if lifetime.ends_by_length || left_over == LeftOver::Nothing {
-            lifetime.end(Ending::Completed);
+            end(&mut Some(lifetime), &member, Ending::Completed);
             member = None;
             None
         } else {
@@ -178,7 +180,7 @@ where
                     (left_over, _) => left_over == LeftOver::NoData,
                 };
                 if is_last {
-                    end(this.lifetime, Ending::Completed);
+                    end(this.lifetime, this.member, Ending::Completed);
                 }
                 // A body that always has a next frame would have no end.
                 if is_last || !is_past {
@@ -186,11 +188,11 @@ where
                 }
             }
             Poll::Ready(Some(Err(error))) if !is_past => {
-                end(this.lifetime, Ending::Failed);
+                end(this.lifetime, this.member, Ending::Failed);
                 return Poll::Ready(Some(Err(error.into())));
             }
             Poll::Ready(None) => {
-                end(this.lifetime, Ending::Completed);
+                end(this.lifetime, this.member, Ending::Completed);
                 step(this.lifetime, this.member, || this.inner.set(None));
                 *this.member = None;
                 return Poll::Ready(None);
@@ -203,7 +205,7 @@ where
             }
             Poll::Ready(Some(Err(_))) | Poll::Pending => {}
         }
-        let protocol = end(this.lifetime, Ending::Deadline);
+        let protocol = end(this.lifetime, this.member, Ending::Deadline);
         step(this.lifetime, this.member, || this.inner.set(None));
         *this.member = None;
         Poll::Ready(Some(Answer::Expired.last_frame(protocol, DeadlineReached)))

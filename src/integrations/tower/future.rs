@@ -35,7 +35,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if this.future.is_some() {
-                end(this.lifetime, Ending::ClientGone);
+                end(this.lifetime, this.member, Ending::ClientGone);
                 step(this.lifetime, this.member, || this.future.set(None));
             }
         }
@@ -99,10 +99,10 @@ where
                 (Some(lifetime), Some(to_come)) => {
                     ContextBody::around(lifetime, this.member.take(), response, to_come)
                 }
-                _ => unreachable!("it is taken with the future"),
+                _ => panic!("polled after it has panicked"),
             })),
             Poll::Ready(Err(error)) => {
-                end(this.lifetime, Ending::Failed);
+                end(this.lifetime, this.member, Ending::Failed);
                 Poll::Ready(Err(error))
             }
             Poll::Pending => {
@@ -110,7 +110,7 @@ where
                 if !past {
                     return Poll::Pending;
                 }
-                let protocol = end(this.lifetime, Ending::Deadline);
+                let protocol = end(this.lifetime, this.member, Ending::Deadline);
                 step(this.lifetime, this.member, || this.future.set(None));
                 drop(this.member.take());
                 let answer = Answer::Expired.response(protocol);

@@ -5,9 +5,11 @@ use super::shared::{Guards, HandlerGuard, Shared};
 use super::upgrade::UpgradeGuard;
 use crate::context::{CancelGuard, Context, DoneOwned};
 use crate::group::Member;
+use crate::sync::Panics;
 use crate::tree::ContextError;
 use alloc::sync::Arc;
 use core::future::Future;
+use core::mem;
 use core::pin::Pin;
 use core::task;
 use http::{Method, Request, Version};
@@ -128,8 +130,9 @@ impl Lifetime {
         self.ending = Ending::HandedOver;
     }
 
-    pub(super) fn end(mut self, ending: Ending) {
-        self.ending = ending;
+    /// How it has gone if it is dropped now.
+    pub(super) fn ending(&self) -> Ending {
+        self.ending
     }
 
     /// All of the response is taken, but for trailers perhaps: whoever drops it now has had enough.
@@ -138,8 +141,9 @@ impl Lifetime {
     }
 }
 
-impl Drop for Lifetime {
-    fn drop(&mut self) {
+impl Lifetime {
+    /// Ends the context, once. What is called then is user code.
+    fn finish(&mut self, panics: &mut Panics) {
         let counters = &self.shared.counters;
         let causes = &self.shared.causes;
         let cause = match self.ending {
@@ -149,11 +153,13 @@ impl Drop for Lifetime {
             Ending::Deadline => ContextError::DeadlineExceeded.into(),
             Ending::ClientGone => causes.client_gone.clone(),
         };
+        // The task that ends it need not be woken by that.
+        panics.catch(|| self.done.leave());
         if let Some(guards) = &self.guards {
-            guards.cancel_with(cause);
+            panics.catch(|| guards.cancel_with(cause));
         }
         // Last: it may be told to an observer, which is user code.
-        match self.ending {
+        match mem::replace(&mut self.ending, Ending::HandedOver) {
             Ending::HandedOver | Ending::Completed => {}
             Ending::Failed => counters.failed(),
             Ending::Deadline => counters.cut(),
@@ -162,13 +168,33 @@ impl Drop for Lifetime {
     }
 }
 
+impl Drop for Lifetime {
+    fn drop(&mut self) {
+        let mut panics = Panics::default();
+        self.finish(&mut panics);
+        panics.resume();
+    }
+}
+
 /// Ends the request, if that is still to be done. The answer is what it speaks.
-pub(super) fn end(lifetime: &mut Option<Lifetime>, ending: Ending) -> Protocol {
-    let Some(lifetime) = lifetime.take() else {
+///
+/// If what is called then panics, the group says so, and the answer goes on. Without one the panic goes on.
+pub(super) fn end(
+    lifetime: &mut Option<Lifetime>,
+    member: &Option<Member>,
+    ending: Ending,
+) -> Protocol {
+    let Some(mut lifetime) = lifetime.take() else {
         return Protocol::Http;
     };
     let protocol = lifetime.protocol;
-    lifetime.end(ending);
+    lifetime.ending = ending;
+    let mut panics = Panics::default();
+    lifetime.finish(&mut panics);
+    match member {
+        Some(member) => member.note_panics(panics),
+        None => panics.resume(),
+    }
     protocol
 }
 
@@ -186,10 +212,10 @@ pub(super) fn step<R>(
     match catch_unwind(AssertUnwindSafe(step)) {
         Ok(done) => done,
         Err(payload) => {
-            end(lifetime, Ending::Failed);
             if let Some(member) = member {
                 member.note_panic(&*payload);
             }
+            end(lifetime, member, Ending::Failed);
             resume_unwind(payload)
         }
     }

@@ -121,11 +121,16 @@ impl Settings {
                     let path = request.uri().path();
                     Cow::Owned(format!("{} {path}", request.method()))
                 });
-                let Ok(member) = group.enter_from(name, from) else {
-                    counters.refused();
-                    return Err(Answer::Unavailable);
-                };
-                Some(member)
+                match group.enter_from(name, from) {
+                    Ok(member) => Some(member),
+                    Err(refused) => {
+                        counters.refused();
+                        return Err(match refused.is_full() {
+                            true => Answer::Full,
+                            false => Answer::Unavailable,
+                        });
+                    }
+                }
             }
         };
         let mut above = request

@@ -193,8 +193,8 @@ where
                 if let Some(guard) = &ends.1 {
                     guard.cancel_with(shared.causes.failed.clone());
                 }
-                lifetime.end(Ending::Failed);
                 member.note_panic(&*payload);
+                end(&mut Some(lifetime), &Some(member), Ending::Failed);
                 return SpawnedFuture::answer(Answer::Failed, protocol);
             }
         };
@@ -241,7 +241,7 @@ impl<R, E> SpawnedFuture<R, E> {
 
     /// Ends the request, with an answer in the place of the handler's.
     fn end(&mut self, ending: Ending, answer: Answer) -> Response<ContextBody<R>> {
-        let protocol = end(&mut self.lifetime, ending);
+        let protocol = end(&mut self.lifetime, &None, ending);
         self.receiver = None;
         ContextBody::without(answer.response(protocol))
     }
@@ -281,7 +281,7 @@ impl<R: http_body::Body, E> Future for SpawnedFuture<R, E> {
                     (Some(Err(error)), lifetime) => {
                         if let Some(mut lifetime) = lifetime {
                             lifetime.take_over(guard);
-                            lifetime.end(Ending::Failed);
+                            end(&mut Some(lifetime), &Some(member), Ending::Failed);
                         }
                         return Poll::Ready(Err(error));
                     }

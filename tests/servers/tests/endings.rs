@@ -16,7 +16,9 @@ use servers::{background, context, exchange, is, millis, patience, serve, soon, 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn, ready, Future, Ready};
 use std::pin::{pin, Pin};
-use std::task::{self, Poll};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::Arc;
+use std::task::{self, Poll, Wake};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -781,4 +783,70 @@ async fn a_panic_in_call_is_no_client_that_has_gone() {
     let ctx = soon(told.recv()).await.unwrap();
     soon(ctx.done()).await;
     assert!(is::<HandlerFailed>(&ctx));
+}
+
+/// What the handler has left to be called at the end may panic: in a group, that is said there, and the answer goes out. Without one it goes on.
+/// What is counted is counted.
+#[tokio::test]
+async fn a_callback_that_panics_at_the_end_takes_no_answer_away() {
+    for is_in_group in [true, false] {
+        let group = Group::new(&Context::background());
+        let layer = match is_in_group {
+            true => background().in_group(&group),
+            false => background(),
+        };
+        let left = |ctx: &Context| drop(ctx.on_cancel(|| panic!("at the end")));
+        let handler = move |Extension(ctx): Extension<Context>| async move {
+            left(&ctx);
+            "hello"
+        };
+        let fails = move |request: Request<Body>| {
+            left(&context(&request));
+            ready(Err::<Response<Body>, _>("no"))
+        };
+        let to = serve(Router::new().route("/", get(handler)).layer(layer.clone())).await;
+        let get = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let answer = soon(exchange(to, get)).await;
+        assert_eq!(answer.ends_with("hello"), is_in_group, "{answer}");
+        let failed = tokio::spawn(layer.layer(service_fn(fails)).oneshot(request()));
+        assert_eq!(soon(failed).await.is_ok(), is_in_group);
+        assert_eq!(layer.counts().failed, 1);
+        if is_in_group {
+            let said = soon(group.join()).await.unwrap_err();
+            let panicked = said.downcast_ref::<Panicked>().unwrap();
+            assert_eq!(panicked.message, "at the end");
+        }
+    }
+}
+
+/// A request that ends does not wake the task that ends it.
+#[tokio::test]
+async fn an_end_wakes_nobody_but_others() {
+    struct Count(AtomicUsize);
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+    let count = Arc::new(Count(AtomicUsize::new(0)));
+    let waker = task::Waker::from(count.clone());
+    let mut cx = task::Context::from_waker(&waker);
+    let service = background().max(patience()).layer(service_fn({
+        let mut answers = false;
+        move |_: Request<Body>| {
+            poll_fn(move |_| match std::mem::replace(&mut answers, true) {
+                false => Poll::Pending,
+                true => Poll::Ready(Ok::<_, Infallible>(Response::new(Body::from("x")))),
+            })
+        }
+    }));
+    let mut call = pin!(service.oneshot(request()));
+    assert!(call.as_mut().poll(&mut cx).is_pending());
+    let Poll::Ready(Ok(response)) = call.poll(&mut cx) else {
+        panic!("it answers");
+    };
+    let mut body = response.into_body();
+    assert!(pin!(body.frame()).poll(&mut cx).is_ready());
+    drop(body);
+    assert_eq!(count.0.load(SeqCst), 0);
 }

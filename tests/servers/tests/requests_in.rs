@@ -156,6 +156,68 @@ async fn grpc_is_answered_in_its_own_way() {
     assert_eq!(response.status(), StatusCode::OK);
 }
 
+/// The answer is in the head there too. Trailers are sent as far as the response has announced them; and a length that was not reached says that something
+/// is missing.
+#[tokio::test]
+async fn grpc_over_http1() {
+    let grpc = |name: HeaderName, value: &'static str| {
+        let mut response = Response::new(endless());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, "application/grpc".parse().unwrap());
+        headers.insert(name, value.parse().unwrap());
+        std::future::ready(response)
+    };
+    let router = Router::new()
+        .route("/head", any(pending::<()>))
+        .route("/bare", any(move || grpc(header::VARY, "*")))
+        .route(
+            "/length",
+            any(move || grpc(header::CONTENT_LENGTH, "10000")),
+        )
+        .route("/told", any(move || grpc(header::TRAILER, "grpc-status")));
+    let layer = background().deadline_from([DeadlineHeader::GRPC]);
+    let to = serve(router.layer(layer.clone())).await;
+    let ask = |path: &str| {
+        let headers = "content-type: application/grpc\r\nte: trailers\r\ngrpc-timeout: 30m";
+        format!("POST {path} HTTP/1.1\r\n{headers}\r\n{CLOSE}")
+    };
+    let answer = exchange(to, &ask("/head")).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.contains("\r\ngrpc-status: 4\r\n"), "{answer}");
+    // That is why gRPC needs HTTP/2.
+    let answer = exchange(to, &ask("/bare")).await;
+    assert!(answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
+    let answer = exchange(to, &ask("/length")).await;
+    assert!(answer.ends_with('x') && answer.len() < 10_000, "{answer}");
+    let answer = exchange(to, &ask("/told")).await;
+    let end = "\r\n0\r\ngrpc-status: 4\r\n\r\n";
+    assert!(answer.ends_with(end), "{answer}");
+    assert_eq!(layer.counts().cut_by_deadline, 4);
+}
+
+/// Full is not the end: gRPC has a word for it.
+#[tokio::test]
+async fn a_full_group_and_a_closed_one_take_no_request() {
+    let group = Group::new(&Context::background()).limit(0);
+    let layer = background().in_group(&group);
+    let service = layer.layer(service_fn(|_: Request<Body>| async {
+        Ok::<_, Infallible>(Response::new(Body::empty()))
+    }));
+    for status in ["8", "14"] {
+        let mut request = Request::new(Body::empty());
+        let answer = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        request = Request::new(Body::empty());
+        let content = "application/grpc".parse().unwrap();
+        request.headers_mut().insert(header::CONTENT_TYPE, content);
+        let answer = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()["grpc-status"], status);
+        group.close();
+    }
+    assert_eq!(layer.counts().refused, 4);
+}
+
 #[tokio::test]
 async fn what_headers_say() {
     let name = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");

@@ -1,7 +1,7 @@
 //! `PropagateLayer`: what is sent, and what comes back.
 
 use axum::body::Body;
-use axum::http::{header, HeaderName, HeaderValue, Request, Response, StatusCode};
+use axum::http::{header, HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use cancel_tree::integrations::tower::{
     grpc_timeout, ContextLayer, DeadlineHeader, PropagateLayer,
 };
@@ -198,6 +198,47 @@ async fn what_was_sent_counts_as_our_deadline() {
     guard.cancel();
     let answer = call.await.unwrap().unwrap();
     assert_eq!(answer.headers()["grpc-status"], "1");
+}
+
+/// A header in seconds says more than is left: before that is over, what is CANCELLED is not our deadline.
+#[tokio::test]
+async fn what_was_sent_is_what_the_header_says() {
+    let seconds = DeadlineHeader::seconds(HeaderName::from_static("x-seconds"));
+    let reserve = Duration::from_secs(3600) - millis(20);
+    let client = PropagateLayer::new(seconds).reserve(reserve);
+    let client = client.layer(service_fn(|request: Request<Body>| async move {
+        assert_eq!(request.headers()["x-seconds"], "1");
+        tokio::time::sleep(millis(100)).await;
+        let mut response = Response::new(Body::empty());
+        let cancelled = HeaderValue::from_static("1");
+        response.headers_mut().insert("grpc-status", cancelled);
+        Ok::<_, BoxError>(response)
+    }));
+    let (ctx, _guard) = Context::background().with_timeout(Duration::from_secs(3600));
+    let begin = Instant::now();
+    let answer = client.oneshot(grpc_under(&ctx)).await.unwrap();
+    // (If the machine has slept meanwhile, it may be.)
+    if begin.elapsed() < millis(1000) {
+        assert_eq!(answer.headers()["grpc-status"], "1");
+    }
+}
+
+/// There is an end to the headers that a request can have; it is sent as it came then.
+#[tokio::test]
+async fn a_request_that_is_full_of_headers() {
+    let (ctx, _guard) = Context::background().with_timeout(Duration::from_secs(3600));
+    let mut headers = HeaderMap::new();
+    for i in 0.. {
+        let name = HeaderName::try_from(format!("x-{i}")).unwrap();
+        let value = HeaderValue::from_static("1");
+        if headers.try_append(name, value).is_err() {
+            break;
+        }
+    }
+    let many = headers.len();
+    let layer = PropagateLayer::new(DeadlineHeader::CONNECT);
+    layer.outgoing(&ctx, &mut headers).unwrap();
+    assert_eq!(headers.len(), many);
 }
 
 /// However the context ends, a body that always has a next frame ends with it; and what is the last one is not lost.
