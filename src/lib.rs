@@ -1,6 +1,7 @@
-// The README's picture, within the page: the first definition of a link is the one that counts, and the page's has no
-// folder beside it.
+// The README's picture, within the page, and its links to items, to those of this build: the first definition of a link
+// is the one that counts, and the page has no folder beside it.
 #![doc = include_str!("../docs/picture.md")]
+#![cfg_attr(feature = "std", doc = include_str!("../docs/links.md"))]
 #![doc = include_str!("../README.md")]
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]

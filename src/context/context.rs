@@ -130,9 +130,9 @@ impl Context {
 
 /// # Derived contexts
 impl Context {
-    /// Creates a context below this one that can be cancelled by itself. The guard cancels it when it is
-    /// dropped, so at the end of the scope at the latest nothing started for it goes on. `let (ctx, _) = …` drops it at once;
-    /// what has to keep both together is a [`GuardedContext`](crate::GuardedContext).
+    /// Creates a context below this one, and the guard that cancels it. The guard also cancels when it is
+    /// dropped, so everything started under the context is told to stop at the end of the scope at the latest. `let (ctx, _) = …` drops the guard at once;
+    /// to keep both together, use a [`GuardedContext`](crate::GuardedContext).
     ///
     /// ```
     /// # use cancel_tree::{Context, ContextError};
@@ -155,8 +155,8 @@ impl Context {
     ///
     /// An explicit cancel before the deadline gives [`ContextError::Cancelled`].
     ///
-    /// Everything derived from it ends by then: a context that is kept for long, in a static or a struct, better has no
-    /// deadline, and each request gets its own.
+    /// Everything derived from it ends by then, so a context that is kept for long, in a static or a struct, should have no
+    /// deadline; give each request its own.
     ///
     /// ```
     /// # use cancel_tree::{Context, ContextError};
@@ -325,13 +325,13 @@ impl Context {
     /// is.
     ///
     /// Make a type of your own for each thing to be passed; of two values of one type, the nearest wins. The type is
-    /// that of `value` as it is given: a `String` is hidden by the next `String`, whatever they mean, and what was given as
+    /// that of `value` as it is passed: a `String` is hidden by the next `String`, whatever they mean, and what was passed as
     /// `Arc<T>` is found as `Arc<T>`, not as `T`.
-    /// Values are for what belongs to the request and crosses layers that do not care: its id, its user, its
-    /// span. They are not for parameters.
+    /// Values are for what belongs to the request and crosses layers that have no use for it: its id, its user, its
+    /// span. They are not a substitute for parameters.
     ///
-    /// However long the chain of contexts is, its values are dropped one after the other. A value that itself has
-    /// another context, whose value has another, nests as boxes do: some hundred bytes of stack for each.
+    /// However long the chain of contexts is, its values are dropped one after the other, without recursion. A value that owns
+    /// another context, whose value owns another, nests as boxes do: some hundred bytes of stack for each.
     ///
     /// ```
     /// # use cancel_tree::Context;
@@ -353,10 +353,10 @@ impl Context {
         }
     }
 
-    /// Creates a context below this one that has a name, for who asks what does not stop (feature `inspect`). Nobody can cancel
-    /// it but what is above.
+    /// Creates a context below this one that has a name, by which `inspect::snapshot()` shows it if it does not stop (feature `inspect`). It
+    /// has no guard: it is done when this one is.
     ///
-    /// Without that feature it is a clone, and costs no more: so libraries give names, and the program decides whether they cost anything.
+    /// Without that feature it is a clone and costs no more, so libraries can give names, and the program decides whether they cost anything.
     ///
     /// ```
     /// # use cancel_tree::Context;
@@ -405,8 +405,8 @@ impl Context {
         self.values.name().map(super::name::Record::number)
     }
 
-    /// Creates a context with the values of this one, which is never done: for what has to be finished
-    /// after the request. Deadline and cause do not reach it either. (Go's `WithoutCancel`.)
+    /// Creates a context with the values of this one that is never done: for work that has to be finished
+    /// after the request. It has no deadline and no cause either. (Go's `WithoutCancel`.)
     #[doc(alias("WithoutCancel", "detach"))]
     pub fn without_cancel(&self) -> Context {
         Context {
@@ -419,8 +419,8 @@ impl Context {
     }
 
     /// Creates a context that is done as soon as one of these is, with that one's cause. Its deadline is the
-    /// earliest of theirs. **Its values are the first one's; those of the others are not found**: put the one first whose
-    /// values matter. Of none, it is never done.
+    /// earliest of theirs. **Its values are the first one's; those of the others are not found**: put the one with the
+    /// values that matter first. A context of no sources is never done.
     ///
     /// ```
     /// # use cancel_tree::Context;
@@ -632,8 +632,8 @@ impl Context {
         self.token.as_ref().and_then(|token| token.handle().kind())
     }
 
-    /// Returns why the context is done: the cause given to the cancel or the deadline that came first, here or
-    /// above; without one, the kind itself (as Go's `context.Cause`), or [`GuardDropped`](crate::GuardDropped).
+    /// Returns why the context is done: the cause given to the first cancel or deadline, here or
+    /// above. Without one it is the kind itself (as Go's `context.Cause`), or [`GuardDropped`](crate::GuardDropped).
     #[doc(alias = "Cause")]
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
@@ -721,9 +721,9 @@ impl Context {
         self.token.as_ref()?.handle().deadline(&self.clock()).0
     }
 
-    /// Returns `true` if the context is done by the deadline that it was given itself: not by one above, and not because somebody
-    /// has cancelled it. So code that sets a limit for a part of the work can tell its own from that of the whole. Adding
-    /// a value, or cloning, changes nothing about it; a context derived by a cancel or a deadline of its own is another one.
+    /// Returns `true` if the context is done because its own deadline has passed: not one above, and not because
+    /// it was cancelled. So code that sets a limit for a part of the work can tell that limit from the one for the whole. Adding
+    /// a value, or cloning, does not change the answer; a context derived with a guard or deadline of its own has an answer of its own.
     ///
     /// ```
     /// # use cancel_tree::Context;
@@ -749,8 +749,8 @@ impl Context {
         Some(deadline.saturating_duration_since(now(&self.clock())))
     }
 
-    /// Returns what time it is for this context: that of [`Instant::now`], unless it is under a clock that a test advances (the
-    /// feature `testing`). What computes deadlines from the time asks here, so that it can be tested.
+    /// Returns the time as this context sees it: [`Instant::now`], unless it is under a clock that a test advances (the
+    /// feature `testing`). Code that computes deadlines from the time should ask here, so that it can be tested.
     ///
     /// ```
     /// # use cancel_tree::Context;
@@ -776,8 +776,8 @@ impl Context {
         self.values.get()
     }
 
-    /// Like [`value`](Self::value), for a type that is known by its [`TypeId`] alone: for a layer of another kind that hands values on, as
-    /// [`ForeignContext::value`] is asked for them.
+    /// Like [`value`](Self::value), for a type that is known only by its [`TypeId`]: for a layer of another kind that passes values on, as
+    /// [`ForeignContext::value`] does.
     ///
     /// ```
     /// # use cancel_tree::Context;
@@ -835,7 +835,7 @@ impl Context {
     /// ready after it was polled: when the context is found done, it is polled once more. A context that is done at
     /// the call does not poll it.
     ///
-    /// What it drops is the future. A task goes on when its `JoinHandle` is dropped: `ctx.run(tokio::spawn(work))` returns,
+    /// It drops the future, which is not the task: a task goes on when its `JoinHandle` is dropped, so `ctx.run(tokio::spawn(work))` returns,
     /// and `work` is not stopped. Write `tokio::spawn(async move { ctx.run(work).await })`.
     ///
     /// ```
@@ -884,7 +884,7 @@ impl Context {
         outcome.map_err(|error| self.cause_or(error))
     }
 
-    /// Returns a future that is ready after `duration`, or when the context is done: for tasks, of any runtime, on this crate's timer. Threads take
+    /// Returns a future that is ready after `duration`, or when the context is done. For tasks of any runtime; it uses this crate's own timer. Threads use
     /// [`blocking_sleep`](Self::blocking_sleep).
     ///
     /// ```

@@ -19,10 +19,10 @@ use core::task::{self, Poll};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a context of another crate has to offer to be a parent of ours: see [`Context::below`].
+/// A context of another crate that can be a parent of ours: see [`Context::below`].
 ///
-/// For the other direction it takes no trait: [`Context::on_cancel`] and [`Context::done_owned`] tell when ours
-/// is done, [`Context::cause`], [`Context::deadline`] and [`Context::value`] say the rest.
+/// The other direction needs no trait: [`Context::on_cancel`] and [`Context::done_owned`] tell when ours
+/// is done; [`Context::cause`], [`Context::deadline`] and [`Context::value`] say the rest.
 ///
 /// ```
 /// use cancel_tree::{Context, ContextError, DoneSignal, ForeignContext};
@@ -71,7 +71,7 @@ use std::time::Instant;
 ///     }
 /// }
 ///
-/// /// Takes the signal out of the list when nobody waits for it any more.
+/// /// Takes the signal out of the list when nothing waits for it any more.
 /// struct Forget(Stop, u64);
 ///
 /// impl Drop for Forget {
@@ -90,25 +90,25 @@ use std::time::Instant;
 /// assert!(Context::below(stop).is_done(), "stopped before");
 /// ```
 pub trait ForeignContext: Send + Sync + 'static {
-    /// Has `signal` used when this context is done; at once if it is. What is returned is kept for as
-    /// long as something on our side waits, and dropped then: the place to unregister. The signal does not
+    /// Arranges that `signal` is used when this context is done, or at once if it is done already. The return value is kept for as
+    /// long as something on our side waits, and then dropped: unregister in its `Drop`. The signal does not
     /// keep anything alive.
     fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send>;
 
-    /// When this context will be done at the latest. Ours is done then with
+    /// Returns when this context will be done at the latest. Ours is done then with
     /// [`ContextError::DeadlineExceeded`], whether it was told or not.
     fn deadline(&self) -> Option<Instant> {
         None
     }
 
-    /// The value of that type, asked for when our layers have none.
+    /// Returns the value of that type; called when our own layers have none.
     fn value(&self, key: TypeId) -> Option<&(dyn Any + Send + Sync)> {
         let _ = key;
         None
     }
 }
 
-/// The way in which a [`ForeignContext`] says that it is done.
+/// The handle by which a [`ForeignContext`] says that it is done.
 #[derive(Clone)]
 pub struct DoneSignal(Signal);
 
@@ -159,7 +159,7 @@ impl DoneSignal {
     ///
     /// When the call that wakes it returns, the context is done, and so is everything below. That takes no poll, and runs no
     /// user code: tasks and threads are woken and callbacks run by a worker thread of this crate, which lets go of the
-    /// future too, if nobody holds the context any more. So here too a thread may hold any locks while it wakes it.
+    /// future too, if no handle of the context is left. So here too a thread may hold any locks while it wakes it.
     ///
     /// A future that is woken for another reason as well, as by a runtime's budget for tasks, is one for `when_ready`.
     ///

@@ -64,13 +64,13 @@ fn over(first: Cause) -> Cause {
 
 /// # Graces and shields
 impl Context {
-    /// Creates a context that is done when this one is, but whose [shields](Self::shield) then have so long to clean up: the
-    /// cancel has two phases. First it is *soft*: everything below is done, as ever. It is *hard* when the grace is over: then
-    /// shields are done too, with the cause [`GraceOver`]. A grace above is the bound of those below: when the outer one
-    /// is over, the inner ones are.
+    /// Creates a context that is done when this one is, but whose [shields](Self::shield) then have `grace` to clean up. So a
+    /// cancel has two phases. First it is *soft*: everything below is done, as usual. When the grace is over it is *hard*: then
+    /// shields are done too, with the cause [`GraceOver`]. A grace is bounded by the one above it: when the outer one
+    /// is over, so are the inner ones.
     ///
-    /// The grace counts from the cancel or the deadline of this context or one above, and is one for all that is
-    /// below. What is cancelled by a guard of its own below has no part in that: give the grace where the cancel comes from, to
+    /// The grace counts from the cancel or the deadline of this context or one above, and is shared by everything
+    /// below. A cancel by a guard further below does not start it, so add the grace where the cancel comes from: to
     /// the context of the server, or of the request. A [`Group`](crate::Group) is over at once when a task of it fails, or when
     /// it is cancelled itself: shields in it are done then too.
     ///
@@ -92,7 +92,7 @@ impl Context {
     /// assert_eq!(over.first().to_string(), "shutting down");
     /// ```
     ///
-    /// [`Duration::MAX`], and what the clock cannot express, is a grace without end, but for an outer one.
+    /// [`Duration::MAX`], and what the clock cannot express, is a grace without an end of its own.
     ///
     /// Cost: about 9 allocations. What is derived from it costs what a context with a value costs.
     pub fn with_grace(&self, grace: Duration) -> Context {
@@ -134,14 +134,14 @@ impl Context {
         }
     }
 
-    /// Creates a context with the values of this one for what has to be done after the cancel: it is done when the
-    /// [grace](Self::with_grace) that this one is under is over. However many there are, one after the other, they share what is
-    /// left of it. A cancel of its own counts: `ctx.shield().with_cancel()` has a guard.
+    /// Creates a context with the values of this one for what has to be done after the cancel. It is done when the
+    /// [grace](Self::with_grace) above this one is over; all shields under a grace share what is
+    /// left of it. A shield can be cancelled on its own: `ctx.shield().with_cancel()` has a guard.
     ///
-    /// Under no grace there is no time after the cancel, and this is a plain child. A shield without a bound is called
+    /// Without a grace there is no time after the cancel, and a shield is a plain child. For a shield without a bound, use
     /// [`without_cancel`](Self::without_cancel).
     ///
-    /// In a context that has been cancelled by a guard of its own, when no grace has begun above, a shield has as long as the
+    /// If the context was cancelled by a guard below the grace, which has not begun, the shield has as long as the
     /// grace would be, from this call.
     ///
     /// ```
@@ -251,7 +251,7 @@ pub struct GraceOver {
 }
 
 impl GraceOver {
-    /// Returns why the soft cancel came.
+    /// Returns the cause of the soft cancel.
     pub fn first(&self) -> &Cause {
         &self.first
     }

@@ -8,8 +8,8 @@ use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr;
 
-/// The right to cancel a context, used at the end of the scope at the latest: dropping it cancels, as Go's
-/// `defer cancel()`. The cause is [`GuardDropped`](crate::GuardDropped) then.
+/// The right to cancel a context. Dropping it cancels, at the end of the scope at the latest, as Go's
+/// `defer cancel()` does; the cause is then [`GuardDropped`](crate::GuardDropped).
 ///
 /// ```
 /// # use cancel_tree::Context;
@@ -58,7 +58,7 @@ impl CancelGuard {
         self.token.cancel_with(cause)
     }
 
-    /// Returns a right to cancel that can be cloned and handed around, and does nothing when dropped.
+    /// Returns a handle that can cancel, can be cloned and handed around, and does nothing when dropped.
     ///
     /// Cost: 1 RMW.
     #[must_use]
@@ -114,7 +114,7 @@ impl fmt::Debug for CancelGuard {
     }
 }
 
-/// A [`CancelGuard`], by [`Deref`], that says why when it is dropped; made by [`CancelGuard::cause_on_drop`].
+/// A [`CancelGuard`], by [`Deref`], that has a cause of its own for its drop; made by [`CancelGuard::cause_on_drop`].
 #[derive(Debug)]
 #[must_use = "a guard that is dropped at once cancels at once"]
 pub struct CauseOnDrop {
@@ -152,8 +152,8 @@ impl Drop for CauseOnDrop {
 
 /// A context together with its guard: the context, by [`Deref`], is cancelled when this is dropped.
 ///
-/// For what is handed around or kept as one: a field of a struct, what a function returns, what a task or the body of a
-/// response owns. There is no guard apart that could be dropped too early, left behind in another scope, or forgotten as
+/// For contexts that are handed around or kept together with their guard: in a field of a struct, as what a function returns, in a task or in the body of a
+/// response. There is no separate guard that could be dropped too early, left behind in another scope, or forgotten as
 /// in `let (ctx, _) = …`.
 ///
 /// ```

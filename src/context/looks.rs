@@ -1,4 +1,4 @@
-//! When a thread has looked, since its context is done: for who asks what does not stop.
+//! When a thread has looked since its context was done: for the question what does not stop.
 
 use crate::sync::{thread, AtomicU64, Relaxed, Release};
 use crate::timer::clock;

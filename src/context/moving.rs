@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 /// # Deadlines that move
 impl Context {
     /// Creates a context below this one whose deadline can be set, extended and taken away by its guard, as long as it has not
-    /// passed. `None`: it has none at first.
+    /// passed. With `None` it has no deadline at first.
     ///
-    /// Contexts below ask it: their [`deadline`](Self::deadline) is the earliest at the moment, and one that was given
-    /// a later deadline of its own ends by that if this one is extended. The deadline of what is above stays what it is.
+    /// Contexts below follow: their [`deadline`](Self::deadline) is the earliest at the moment, and one with
+    /// a later deadline of its own ends by that if this one is extended. Deadlines above are not changed.
     ///
     /// ```
     /// # use cancel_tree::Context;
@@ -50,8 +50,8 @@ impl Context {
         (ctx, guard)
     }
 
-    /// Creates a context below this one that is done when its guard has not been [touched](IdleGuard::touch) for so long: the
-    /// connection on which nothing comes. Its cause is [`IdleTimeout`]. Time counts from this call.
+    /// Creates a context below this one that is done when its guard has not been [touched](IdleGuard::touch) for `timeout`, such as
+    /// a connection on which nothing comes. Its cause is then [`IdleTimeout`]. Time counts from this call.
     ///
     /// ```
     /// # use cancel_tree::{Context, ContextError, IdleTimeout};
@@ -96,9 +96,9 @@ impl Context {
 /// Moves the deadline of a context, and cancels it when it is dropped; made by [`Context::with_movable_deadline`]. It is a
 /// [`CancelGuard`] by [`Deref`].
 ///
-/// All of its methods say whether they were in time. Of a step that moves the deadline and the deadline's passing exactly
-/// one is first: where the answer is true, the deadline that was is none any more. It is false when the context is done,
-/// or about to be. Any number of threads may move it at once.
+/// Its methods return `true` if they were in time. Either the deadline is moved first, or it passes first: after a `true`, the
+/// former deadline no longer applies. They return `false` if the context is done,
+/// or about to be. Any number of threads may move the deadline at once.
 #[must_use = "a guard that is dropped at once cancels at once"]
 pub struct DeadlineGuard {
     guard: CancelGuard,
@@ -119,7 +119,7 @@ impl DeadlineGuard {
         in_time
     }
 
-    /// Sets the deadline to a while from now. What the clock cannot express, as [`Duration::MAX`], is no deadline.
+    /// Sets the deadline to `timeout` from now. What the clock cannot express, as [`Duration::MAX`], is no deadline.
     pub fn set_timeout(&self, timeout: Duration) -> bool {
         match now(&self.clock).checked_add(timeout) {
             Some(deadline) => self.set(deadline),
@@ -127,19 +127,19 @@ impl DeadlineGuard {
         }
     }
 
-    /// Makes the deadline so much later than it was; where there was none there is none.
+    /// Makes the deadline later by `by`. If there is none, none is set.
     pub fn extend(&self, by: Duration) -> bool {
         let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         let later = |deadline: Option<u64>| deadline?.checked_add(by);
         self.guard.handle().move_deadline(later)
     }
 
-    /// Takes the deadline away: what is left are those above.
+    /// Takes the deadline away. Those above still apply.
     pub fn take_away(&self) -> bool {
         self.guard.handle().move_deadline(|_| None)
     }
 
-    /// Returns the right to cancel, alone; the deadline stays what it is.
+    /// Returns the plain guard, without the right to move the deadline, which stays what it is.
     pub fn into_guard(self) -> CancelGuard {
         self.guard
     }
@@ -174,7 +174,7 @@ impl core::panic::UnwindSafe for IdleGuard {}
 impl core::panic::RefUnwindSafe for IdleGuard {}
 
 impl IdleGuard {
-    /// Tells that the context is in use: its time counts from now. After the timeout it does nothing; after a cancel it still
+    /// Says that the context is in use: its timeout counts from now. After the timeout it does nothing; after a cancel it still
     /// moves the [deadline](Context::deadline) that is shown, and nothing else.
     ///
     /// A touch that comes as the timeout passes may be too late; [`Context::is_done`] tells.
@@ -192,7 +192,7 @@ impl IdleGuard {
         self.moving.touch(clock::nanos(now));
     }
 
-    /// Returns the right to cancel, alone; nobody keeps the context from its timeout any more.
+    /// Returns the plain guard. The context can no longer be kept from its timeout.
     pub fn into_guard(self) -> CancelGuard {
         self.guard
     }
@@ -221,7 +221,7 @@ pub struct IdleTimeout {
 }
 
 impl IdleTimeout {
-    /// Returns how long nothing has come.
+    /// Returns the timeout: for how long nothing has come.
     #[must_use]
     pub fn timeout(&self) -> Duration {
         self.timeout

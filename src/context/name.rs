@@ -1,4 +1,4 @@
-//! Contexts that have a name: what is known of each, for who asks what does not stop.
+//! Contexts that have a name: what is known of each, for the question what does not stop.
 
 use super::looks;
 use super::observe::{self, Event};
@@ -102,7 +102,7 @@ struct Noted {
     at: AtomicU64,
     /// A thread's name, or null.
     by: AtomicPtr<String>,
-    /// Being registered: who runs the callback now has not cancelled.
+    /// Being registered: a thread that runs the callback now has not cancelled.
     is_new: AtomicBool,
     /// The thread that does that.
     maker: usize,

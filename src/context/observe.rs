@@ -1,4 +1,4 @@
-//! Who is told what happens to what has a name: a table that the floors above fill, and that is asked by a load.
+//! The observers of what has a name: a table that the floors above fill, and that is asked by a load.
 
 use crate::sync::{Acquire, AtomicPtr, Panics, Relaxed, Release};
 use crate::tree::Cause;
@@ -7,7 +7,7 @@ use core::panic::Location;
 use core::ptr;
 use core::time::Duration;
 
-/// Something that has happened to what has a name.
+/// Something that has happened to a context, group or task with a name.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -63,9 +63,9 @@ pub enum Event<'a> {
     },
 }
 
-/// Who is told; see [`observe`].
+/// An observer: it is told what happens; see [`observe`].
 pub trait Observer: Send + Sync {
-    /// Called on whatever thread it happens, when nothing is held; the thread waits for it. A panic ends there.
+    /// Called on the thread where it happens, which waits for it, with no lock or place of this crate held. A panic of it is caught.
     fn tell(&self, event: &Event<'_>);
 }
 
@@ -79,7 +79,7 @@ crate::sync::global! {
     static NEWEST: AtomicPtr<Entry> = AtomicPtr::new(ptr::null_mut());
 }
 
-/// Has `observer` told from now on, to the end of the process, of what happens to what has a name. (The features `metrics` and `tracing` bring
+/// Registers an observer, which is told from now on, to the end of the process, what happens to contexts, groups and tasks with a name. (The features `metrics` and `tracing` bring
 /// observers of their own.)
 pub fn observe(observer: impl Observer + 'static) {
     let new = Box::into_raw(Box::new(Entry {
@@ -99,14 +99,14 @@ pub fn observe(observer: impl Observer + 'static) {
     }
 }
 
-/// Whether somebody is told at all.
+/// Whether there is an observer at all.
 #[inline]
 pub(crate) fn is_observed() -> bool {
     // Relaxed: only null or not is asked.
     !NEWEST.load(Relaxed).is_null()
 }
 
-/// User code: where nothing is held. Its panics are nobody's else.
+/// User code: where nothing is held. Its panics stay here.
 pub(crate) fn tell(event: &Event<'_>) {
     // Acquire: pairs with `observe`.
     let mut at = NEWEST.load(Acquire).cast_const();

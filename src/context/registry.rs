@@ -1,4 +1,4 @@
-//! Records of what has a name, for who asks what is there. docs/INSPECT.md argues P1 to P4.
+//! Records of what has a name, for the question what is there. docs/INSPECT.md argues P1 to P4.
 //!
 //! A record is memory that is never freed. It is claimed by whoever makes something, and given up when that ends; what it
 //! stood for is put away by then, or by the last of those that read it meanwhile. Nobody waits.
@@ -132,7 +132,7 @@ impl<T> Shard<T> {
         } else {
             next
         };
-        // Release: pairs with the loads of hints, so that who comes by ours sees that record as it was made.
+        // Release: pairs with the loads of hints, so that a thread that comes by ours sees that record as it was made.
         self.hint.store(next, Release);
     }
 
@@ -237,7 +237,7 @@ impl<T> Record<T> {
     fn claim(&self) -> bool {
         // Relaxed: a guess, which the CAS below checks.
         let seen = self.word.load(Relaxed);
-        // Acquire: pairs with the last step of who has put away what was here.
+        // Acquire: pairs with the last step of the thread that has put away what was here.
         seen & (GENERATION - 1) == 0
             && self
                 .word
@@ -278,13 +278,13 @@ impl<T> Record<T> {
 
     /// By a reader. What it has to drop, if all others are through: the record is free by then.
     fn leave(&self) -> Option<Box<T>> {
-        // Acquire: pairs with the steps of those that were here, for who is alone.
+        // Acquire: pairs with the steps of those that were here, for the thread that is alone.
         let mut seen = self.word.load(Acquire);
         loop {
             if seen & (TAKEN | READERS) == READER {
                 return self.put_away();
             }
-            // Release: pairs with who puts away what was read. Acquire: as above.
+            // Release: pairs with the thread that puts away what was read. Acquire: as above.
             match self
                 .word
                 .compare_exchange(seen, seen - READER, Release, Acquire)
@@ -351,7 +351,7 @@ impl<T: Send + Sync> Registry<T> {
         Key { record, shard }
     }
 
-    /// Which record it is. By who has it claimed.
+    /// Which record it is. By the thread that has claimed it.
     pub fn number(&self, key: &Key<T>) -> Number {
         // SAFETY: records go with the registry.
         let record = unsafe { key.record.as_ref() };
@@ -374,7 +374,7 @@ impl<T: Send + Sync> Registry<T> {
         record.what.store(Box::into_raw(what), Release);
     }
 
-    /// Gives it up. What it stood for, to be dropped; none if somebody is reading it, who does that then.
+    /// Gives it up. What it stood for, to be dropped; none if a thread is reading it, which does that then.
     pub fn end(&self, key: Key<T>) -> Option<Box<T>> {
         // SAFETY: as above.
         let record = unsafe { key.record.as_ref() };
@@ -387,7 +387,7 @@ impl<T: Send + Sync> Registry<T> {
             record.next.store(next, Relaxed);
         }
         let what = record.end();
-        // If somebody reads, it is not free yet: who follows the hint sees that. Release: pairs with the loads of hints.
+        // If somebody reads, it is not free yet: a thread that follows the hint sees that. Release: pairs with the loads of hints.
         hint.store(key.record.as_ptr(), Release);
         what
     }

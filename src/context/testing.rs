@@ -55,8 +55,8 @@ use std::time::{Duration, Instant};
 /// A callback may use the clock. A deadline that it sets is met on the way, if it lies there. What it advances comes on top: each call moves
 /// the time on by what it says, also where several are at it at once, on whatever threads.
 ///
-/// A callback whose registration was dropped keeps its context until it has run. If the last handle of the clock is dropped before, nobody can
-/// advance it any more, and they are never freed: advance it beyond, or cancel.
+/// A callback whose registration was dropped keeps its context until it has run. If the last handle of the clock is dropped before, the clock cannot be
+/// advanced any more, and they are never freed: advance it beyond their deadlines before, or cancel.
 ///
 /// A deadline that is set to a time that has passed, by [`DeadlineGuard::set`](crate::DeadlineGuard::set), is met on the thread that sets it.
 ///
@@ -98,13 +98,13 @@ impl TestClock {
         TestClock(Clock::new())
     }
 
-    /// Returns what time it is by this clock.
+    /// Returns the time of this clock.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.0.now()
     }
 
-    /// Moves the time on by so much, and meets the deadlines on the way: see [there](Self#what-happens-when-it-is-advanced).
+    /// Moves the time on by `by`, past the deadlines on the way: see [there](Self#what-happens-when-it-is-advanced).
     ///
     /// ```
     /// # use cancel_tree::{Context, TestClock};
@@ -128,9 +128,9 @@ impl TestClock {
         self.0.advance(nanos(by));
     }
 
-    /// Moves the time on to the next deadline, and meets what is due then. Returns by how much; `None` if there is no deadline.
+    /// Moves the time on to the next deadline, and lets what is due then pass. Returns by how much, or `None` if there is no deadline.
     ///
-    /// A context that is cancelled has none any more, and an idle timeout's is where the last touch has put it.
+    /// A cancelled context has none any more, and an idle timeout's is where the last touch has put it.
     ///
     /// # Panics
     ///
@@ -145,14 +145,14 @@ impl TestClock {
         self.0.next_deadline()
     }
 
-    /// Returns how many deadlines are set, and to come: of contexts, of sleeps and of waits with a limit. A context whose own is not
+    /// Returns how many deadlines are set and have not passed: of contexts, of sleeps and of waits with a limit. A context whose own is not
     /// earlier than that above has none, nor has one that is cancelled.
     #[must_use]
     pub fn deadlines(&self) -> usize {
         self.0.deadlines()
     }
 
-    /// Returns a future that is ready when there are so many [deadlines](Self::deadlines), or more.
+    /// Returns a future that is ready when there are `at_least` [deadlines](Self::deadlines) or more.
     ///
     /// ```
     /// # use cancel_tree::{Context, TestClock};
@@ -189,7 +189,7 @@ impl TestClock {
     }
 
     /// Runs the future on this thread, and [advances](Self::advance_to_next) the clock from one deadline to the next whenever the
-    /// future waits and nobody has woken it. Where there is no deadline the thread sleeps until it is woken.
+    /// future waits and has not been woken. If there is no deadline, the thread sleeps until it is woken.
     ///
     /// ```
     /// # use cancel_tree::{Context, ContextError, TestClock};

@@ -212,7 +212,7 @@ impl Body {
     }
 
     /// # Safety
-    /// Nobody else has it, but who has met its record; and the caller does not use it again.
+    /// No other thread has it, except those that have met its record; and the caller does not use it again.
     unsafe fn free(this: NonNull<Body>) {
         #[cfg(feature = "inspect")]
         // SAFETY: the caller's promise.
@@ -472,7 +472,7 @@ impl Body {
         running
     }
 
-    /// Tells who observes that a task is about to be gone that was told to stop.
+    /// Tells the observers that a task is about to be gone that was told to stop.
     #[cfg(feature = "inspect")]
     fn tell_end(&self, place: &Place, end: End) {
         if end != End::Refused && observe::is_observed() {
@@ -516,7 +516,7 @@ impl Body {
         &self.record
     }
 
-    /// The tasks whose own place is here. By who has met the record.
+    /// The tasks whose own place is here. For a thread that has met the record.
     #[cfg(feature = "inspect")]
     pub(super) fn each_task(
         &self,

@@ -25,15 +25,15 @@ use std::time::{Duration, Instant};
 /// or is dropped before it was ever polled. The first error or panic cancels the group's [context](Spawner::context); so
 /// does dropping the group, which neither blocks nor aborts.
 ///
-/// All that starts tasks is there by way of [`Spawner`]. No runtime is needed: [`track`](Spawner::track) counts a future
-/// that runs wherever, [`spawn_thread`](Spawner::spawn_thread) starts a thread. With the feature `tokio` there are `spawn` and
-/// `spawn_blocking` too.
+/// A group dereferences to a [`Spawner`], whose methods start tasks. No runtime is needed: [`track`](Spawner::track) counts a future
+/// wherever it runs, [`spawn_thread`](Spawner::spawn_thread) starts a thread. With the feature `tokio` there are also `spawn` and
+/// `spawn_blocking`.
 ///
 /// ```
 /// use cancel_tree::{Context, Group};
 /// use std::time::Duration;
 ///
-/// /// Events are sent in the background; at the end none is lost, and nobody waits for ever.
+/// /// Sends events in the background. At the end none is lost, and the wait for them has a bound.
 /// struct Tracker(Group);
 ///
 /// impl Tracker {
@@ -54,14 +54,14 @@ use std::time::{Duration, Instant};
 ///
 /// # Errors of tasks
 ///
-/// The first error cancels the group and is its cause; [`join`](Self::join) returns it. An error that is only the group's own end
-/// handed back (its cause, or a bare [`ContextError`](crate::ContextError), also as the source of another error) never
+/// The first error cancels the group and is its cause; [`join`](Self::join) returns it. An error that only hands back the group's own
+/// end (its cause, or a bare [`ContextError`](crate::ContextError), also as the source of another error) never
 /// takes the place of a real one. If nothing else has gone wrong, `join` returns the group's cause for it. A group whose
 /// tasks all returned well joins well, also if it was cancelled: ask its context.
 ///
 /// # Cost
 ///
-/// In atomic read-modify-writes (RMWs): a task 1 to begin and 1 to end, on a line of its own; its context 2. While somebody joins, 1
+/// In atomic read-modify-writes (RMWs): a task 1 to begin and 1 to end, on a line of its own; its context 2. During a `join`, 1
 /// more at the end; with a limit, 2 more. (A context with values is counted by all that have it: 2 more, on a line that
 /// all share.) A task without a name takes 48 bytes, and 64 for its context, beyond its future. The group keeps that for about as many
 /// as there ever were at once.
@@ -103,9 +103,9 @@ impl Group {
         }
     }
 
-    /// Creates a group inside this one: its context is below this one's, and its tasks count here too, so this one's
-    /// `join` and `shutdown` see to them. Its errors cancel only itself; what joins it may hand them on. If this one
-    /// is closed, so is that one. (Who waits for room there already is told when its turn comes.)
+    /// Creates a group inside this one. Its context is below this one's, and its tasks count here too, so this one's
+    /// `join` and `shutdown` include them. Its errors cancel only itself; code that joins it may pass them on. Closing this one
+    /// closes that one. (Code that waits for room there already is told when its turn comes.)
     ///
     /// Where `named` gives a task a name, it is called `db/name` here. The limit of this one does not count
     /// them.
@@ -120,7 +120,7 @@ impl Group {
         ))
     }
 
-    /// Makes errors cancel nothing: they are only kept, the first for `join`. A panic still cancels.
+    /// Makes errors cancel nothing: the first one is kept for `join`. A panic still cancels.
     #[must_use = "it is the group"]
     pub fn keep_going(self) -> Group {
         // Relaxed: tasks are started after this.
@@ -128,8 +128,8 @@ impl Group {
         self
     }
 
-    /// Allows at most `tasks` tasks at once, of those that are started from now on. What does not wait is refused when there is no room
-    /// ([`Full`](super::Full)); `…_when` waits for it.
+    /// Allows at most `tasks` tasks at once, of those that are started from now on. When there is no room, a start is refused
+    /// ([`Full`](super::Full)); the methods `…_when` wait for room.
     ///
     /// It can be changed by [`set_limit`](Self::set_limit).
     #[doc(alias = "SetLimit")]
@@ -139,8 +139,8 @@ impl Group {
         self
     }
 
-    /// Changes the limit while tasks run: a higher one lets in those that wait, a lower one lets none in until enough have
-    /// gone. `usize::MAX` is no limit.
+    /// Changes the limit while tasks run. A higher one lets waiting tasks in; a lower one lets none in until enough have
+    /// gone. `usize::MAX` means no limit.
     pub fn set_limit(&self, tasks: usize) {
         let mut panics = Panics::default();
         self.spawner.body().limit.set(tasks, &mut panics);
@@ -150,21 +150,22 @@ impl Group {
 
 /// # Starting tasks
 ///
-/// Besides what [`Spawner`] has.
+/// Besides the methods of [`Spawner`], which start tasks:
 impl Group {
-    /// Returns another right to start tasks, without the right to end the group.
+    /// Returns a handle that can start tasks, but cannot end the group.
+    #[must_use]
     pub fn spawner(&self) -> Spawner {
         self.spawner.clone()
     }
 
-    /// Starts tasks of this group whose outcomes are taken one by one, as they come.
+    /// Returns a way to start tasks of this group whose outcomes are taken one by one, as they come.
     #[must_use]
     pub fn outcomes<T: Send + 'static>(&self) -> Outcomes<T> {
         Outcomes::new(self.spawner(), false)
     }
 
-    /// Starts tasks of this group of which the first success is wanted: see [`Outcomes::winner`]. Their errors cancel nothing, and
-    /// are not the group's.
+    /// Returns a way to start tasks of this group of which only the first success matters: see [`Outcomes::winner`]. Their errors cancel nothing, and
+    /// are not errors of the group.
     #[must_use]
     pub fn race<T: Send + 'static>(&self) -> Outcomes<T> {
         Outcomes::new(self.spawner(), true)
@@ -173,7 +174,7 @@ impl Group {
 
 /// # What it says
 impl Group {
-    /// Returns the tasks that are there.
+    /// Returns the tasks that are there at this moment.
     #[must_use]
     pub fn running(&self) -> Vec<TaskInfo> {
         let mut panics = Panics::default();
@@ -203,7 +204,7 @@ impl Group {
         self.spawner.body().cancel_with(cause.into())
     }
 
-    /// Closes the group: nothing new is started any more, and what runs goes on.
+    /// Closes the group: no new task is started, and the running ones go on.
     pub fn close(&self) {
         let mut panics = Panics::default();
         self.spawner.body().close(&mut panics);
@@ -213,7 +214,7 @@ impl Group {
 
 /// # Waiting for its end
 impl Group {
-    /// Waits until the group is empty once: for a moment at which no task was there. Closes nothing.
+    /// Waits for a moment at which the group has no task. It does not close the group.
     ///
     /// # Cancel safety
     ///
@@ -222,7 +223,7 @@ impl Group {
         self.gone().await;
     }
 
-    /// Waits until all are gone, also those that tasks start meanwhile; then closes the group.
+    /// Waits until all tasks are gone, including those that tasks start meanwhile; then closes the group.
     ///
     /// # Errors
     ///
@@ -230,7 +231,7 @@ impl Group {
     ///
     /// # Panics
     ///
-    /// With the panic of a task, after all are gone. If several join, one of them; the others get a
+    /// With the panic of a task, after all are gone. If several calls join, one of them panics, and the others return a
     /// [`Panicked`](super::Panicked) as an error.
     ///
     /// # Cancel safety
@@ -255,11 +256,11 @@ impl Group {
         block_on(self.join())
     }
 
-    /// Like [`join`](Self::join), but waits no longer than until `limit` is done. Then the group is as it was.
+    /// Like [`join`](Self::join), but waits only until `limit` is done, and then leaves the group as it was.
     ///
     /// # Errors
     ///
-    /// That of `join`; or [`Unfinished`], with the tasks that are missing.
+    /// That of `join`; or [`Unfinished`], with the tasks that are still there.
     ///
     /// # Panics
     ///
@@ -281,9 +282,9 @@ impl Group {
 
 /// # Shutting down
 impl Group {
-    /// Ends the group, and always ends: nothing new is started; all may finish until `limit` is done; then the
-    /// group is cancelled, with the limit's cause; and what still does not end within a second is named in the report. Panics of tasks,
-    /// and of what is called at the cancel ([`on_cancel`](Context::on_cancel)), are not re-raised, but said there.
+    /// Shuts the group down, in bounded time. No new task is started, and the running ones may finish until `limit` is done. Then the
+    /// group is cancelled, with the limit's cause, and tasks that have not ended a second later are named in the report. Panics of tasks,
+    /// and of what is called at the cancel ([`on_cancel`](Context::on_cancel)), are not resumed, but reported.
     ///
     /// # Cancel safety
     ///
@@ -380,7 +381,7 @@ impl Group {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the groups closed whose turn has come.
+    /// Dropping the future leaves those groups closed whose turn has come.
     pub async fn shutdown_stages(stages: &[&Group], limit: &Context) -> Vec<Report> {
         let mut reports = Vec::with_capacity(stages.len());
         for (i, stage) in stages.iter().enumerate() {

@@ -343,7 +343,7 @@ impl Limit {
             };
             // SAFETY: it is in the queue.
             let waiting = unsafe { self.unlink(queue, queue.first) };
-            // Release: hands the permit over, with what those did who had it. Failure: of this step and that of who gives up
+            // Release: hands the permit over, with what its former owners did. Failure: of this step and that of the one that gives up
             // one is the first, and that is all.
             let state = &waiting.state;
             if state

@@ -18,9 +18,9 @@ use core::pin::pin;
 use core::ptr;
 use core::task::{self, Poll};
 
-/// Tasks of a group whose outcomes are wanted one by one, as they come; made by [`Group::outcomes`] or [`Group::race`].
+/// Starts tasks of a group, and returns their outcomes one by one, as they come; made by [`Group::outcomes`] or [`Group::race`].
 ///
-/// Its ways in are those of the group: `track`, `track_with`, `spawn_thread`, and with tokio `spawn` and `spawn_blocking`.
+/// Tasks are started as in the group: by `track`, `track_with`, `spawn_thread`, and with tokio `spawn` and `spawn_blocking`.
 ///
 /// ```
 /// use cancel_tree::{Cause, Context, Group};
@@ -53,7 +53,7 @@ unsafe impl<T: Send> Send for Outcomes<T> {}
 // SAFETY: `&Outcomes` hands out no value.
 unsafe impl<T: Send> Sync for Outcomes<T> {}
 
-/// What has come, and what is missing.
+/// The outcomes that have come, and the tasks that are still there.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Partial<T> {
@@ -61,7 +61,7 @@ pub struct Partial<T> {
     pub outcomes: Vec<Result<T, Cause>>,
     /// Tasks of the group that are still there; none if all outcomes have come.
     pub missing: Vec<TaskInfo>,
-    /// Why the wait ended, if not all have come.
+    /// Why the wait ended, if not all outcomes have come.
     pub cause: Option<Cause>,
 }
 
@@ -243,7 +243,7 @@ impl<T: Send + 'static> Outcomes<T> {
     }
 
     pub(crate) fn teller(&self) -> Teller<T> {
-        // Relaxed, here and below: who reads the number has all of this for itself, so it comes after all who had a reference.
+        // Relaxed, here and below: the reader of the number has all of this for itself, so it comes after all that had a reference.
         self.made.fetch_add(1, Relaxed);
         Teller {
             sender: Sender(Some(self.queue.clone())),
@@ -271,8 +271,8 @@ impl<T: Send + 'static> Outcomes<T> {
         block_on(self.next())
     }
 
-    /// Returns the first success. It cancels the group, in a [race](Group::race) at once; [`Group::join`] waits for the others.
-    /// If none succeeds, the first error.
+    /// Returns the first success, or the first error if no task succeeds. A success cancels the group, in a [race](Group::race) at once; [`Group::join`] waits for the
+    /// other tasks.
     ///
     /// # Errors
     ///
@@ -295,7 +295,7 @@ impl<T: Send + 'static> Outcomes<T> {
         Err(first.unwrap_or_else(|| "nobody took part".into()))
     }
 
-    /// Waits until all have come or `limit` is done. Returns what came, and what is missing.
+    /// Waits until all outcomes have come or `limit` is done. Returns the outcomes, and the tasks that are still there.
     ///
     /// # Cancel safety
     ///

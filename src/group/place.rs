@@ -172,7 +172,7 @@ fn untagged<T>(tagged: *mut T) -> *mut T {
 
 /// Sets the tag.
 fn close<T>(word: &AtomicPtr<T>) {
-    // Relaxed, here and below: it is about the tag alone. Who loads the word after this acquires the push of what is there,
+    // Relaxed, here and below: it is about the tag alone. A thread that loads the word after this acquires the push of what is there,
     // whose release sequence the CAS goes on with.
     let mut seen = word.load(Relaxed);
     while !is_closed(seen) {
@@ -193,7 +193,7 @@ impl Bits {
         Bits(if limited { State::LIMITED } else { 0 })
     }
 
-    /// The task's own place is in a group inside this one: who meets it there passes it over here.
+    /// The task's own place is in a group inside this one: a walk that meets it there passes it over here.
     pub(super) fn of_inner() -> Bits {
         Bits(State::INNER)
     }
@@ -741,7 +741,7 @@ impl Places {
                 // Relaxed: a guess, which the CAS below checks.
                 let mut seen = place.word.load(Relaxed);
                 while !State(seen).has(State::CLOSED) {
-                    // Relaxed: it is about the bit alone. Who looks after this acquires the last end here, whose release
+                    // Relaxed: it is about the bit alone. A thread that looks after this acquires the last end here, whose release
                     // sequence the CAS goes on with.
                     match place
                         .word

@@ -117,7 +117,7 @@ impl fmt::Display for Progress {
     }
 }
 
-/// Beside the name. Written by who runs the task, one at a time; read by whoever asks.
+/// Beside the name. Written by the thread that runs the task, one at a time; read by any that asks.
 pub(super) struct Probe {
     /// Polls that have begun, and that have ended: odd while it is being polled.
     polls: AtomicU64,
@@ -210,7 +210,7 @@ impl Probe {
         self.work.store(HELD, Relaxed);
     }
 
-    /// That context tells it to stop. By who has the place, once.
+    /// That context tells it to stop. By the owner of the place, once.
     #[cfg(feature = "tower")]
     pub(super) fn is_told_by(&self, ctx: &Context) {
         if let Some(token) = ctx.token() {
@@ -272,7 +272,7 @@ impl Probe {
         self.polls.store(self.polls.load(Relaxed) + 1, Relaxed);
     }
 
-    /// By who is counted as a reader of the place; `is_done` as in `is_told`. Numbers that belong to moments close by.
+    /// By a thread that is counted as a reader of the place; `is_done` as in `is_told`. Numbers that belong to moments close by.
     pub(super) fn progress(&self, is_done: bool) -> Progress {
         // Acquire: pairs with `is_thread`.
         // SAFETY: null, or a count that goes with this.

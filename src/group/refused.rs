@@ -4,7 +4,7 @@ use crate::tree::Cause;
 use core::error::Error;
 use core::fmt;
 
-/// Work that was not started: given back untouched, and why.
+/// Work that was not started, returned untouched, with the cause.
 ///
 /// The cause is the group's, if it is cancelled; [`Closed`] or [`Full`], to be found by
 /// [`Cause::downcast_ref`]; or what the system says, if no thread could be started or there is no runtime.
@@ -28,12 +28,12 @@ impl<W> Refused<W> {
         Refused { work, cause }
     }
 
-    /// Returns why.
+    /// Returns why the work was not started.
     pub fn cause(&self) -> &Cause {
         &self.cause
     }
 
-    /// Returns `true` if there was only no room: see [`Full`].
+    /// Returns `true` if the only reason was that there was no room: see [`Full`].
     pub fn is_full(&self) -> bool {
         self.cause.downcast_ref::<Full>().is_some()
     }
@@ -77,12 +77,12 @@ impl<W> From<Refused<W>> for Cause {
     }
 }
 
-/// Why a closed group starts nothing.
+/// The cause with which a closed group refuses work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Closed;
 
-/// Why a group with a limit starts nothing at this moment.
+/// The cause with which a group with a limit refuses work at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Full;

@@ -9,15 +9,15 @@ use core::fmt;
 use core::panic::Location;
 use std::time::{Duration, Instant};
 
-/// A task that is there.
+/// A task of a group that is still there.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TaskInfo {
-    /// As given by [`Spawner::named`](super::Spawner::named).
+    /// Its name, as given by [`Spawner::named`](super::Spawner::named).
     pub name: Option<String>,
     /// Where it was started.
     pub spawned_at: &'static Location<'static>,
-    /// Since when it is there, if it has a name.
+    /// When it began, if it has a name.
     pub since: Option<Instant>,
     /// What it does, if it has a name.
     #[cfg(feature = "inspect")]
@@ -41,7 +41,7 @@ impl TaskInfo {
         }
     }
 
-    /// What it does, if it was told to stop, and has a name.
+    /// Returns what it does instead of stopping, if it was told to stop and has a name.
     #[cfg(feature = "inspect")]
     #[must_use]
     pub fn situation(&self) -> Option<super::snapshot::Situation> {
@@ -75,11 +75,11 @@ impl fmt::Display for TaskInfo {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// Ended by themselves before the group was cancelled.
+    /// Tasks that ended by themselves before the group was cancelled.
     pub done: usize,
-    /// Ended by themselves after that.
+    /// Tasks that ended by themselves after that.
     pub cancelled: usize,
-    /// Futures that were dropped before they were through, by what ran them.
+    /// Futures that were dropped before they were ready, by whatever ran them.
     pub forced: usize,
     /// Tasks that were still there at the end.
     pub stuck: Vec<TaskInfo>,
@@ -87,13 +87,13 @@ pub struct Report {
     pub cause: Option<Cause>,
     /// From the call of `shutdown` to its return.
     pub took: Duration,
-    /// The group and all below it, if some are stuck.
+    /// The group and everything below it, if some are stuck.
     #[cfg(feature = "inspect")]
     pub tree: Option<super::snapshot::Snapshot>,
 }
 
 impl Report {
-    /// Returns `true` if all ended by themselves, in time and without an error.
+    /// Returns `true` if all tasks ended by themselves, in time and without an error.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.cancelled == 0 && self.forced == 0 && self.stuck.is_empty() && self.cause.is_none()
@@ -127,13 +127,13 @@ impl fmt::Display for Report {
     }
 }
 
-/// Not all are gone; made by [`Group::join_until`](super::Group::join_until).
+/// The error of a wait that ended before all tasks were gone; made by [`Group::join_until`](super::Group::join_until).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Unfinished {
     /// Why the wait ended: the limit's cause.
     pub cause: Cause,
-    /// Tasks that are missing.
+    /// The tasks that are still there.
     pub missing: Vec<TaskInfo>,
 }
 

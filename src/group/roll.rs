@@ -1,7 +1,7 @@
-//! The groups that are there, for who asks what does not stop.
+//! The groups that are there, for the question what does not stop.
 //!
 //! What a record stands for is the group's body itself: whoever frees the body ends the record, and if somebody reads it at that moment,
-//! the body stays until the reader is through, who frees it then.
+//! the body stays until the reader is through, which then frees it.
 
 use super::body::Body;
 use crate::context::name::{About, Note};
@@ -87,7 +87,7 @@ pub(super) fn put(body: NonNull<Body>) {
     GROUPS.put(&key, Box::new(Rolled(body)));
 }
 
-/// Frees the body, or leaves that to who is reading it.
+/// Frees the body, or leaves that to the thread that is reading it.
 ///
 /// # Safety
 /// Nobody else has it, and the caller does not use it again.

@@ -19,8 +19,8 @@ pub struct Scope<'scope, 'env: 'scope> {
 }
 
 impl Group {
-    /// Runs `f` with a group of threads that may borrow what is there at the call, and returns when all of them are gone. Sound as
-    /// [`std::thread::scope`], on which it is built.
+    /// Runs `f` with a group of threads that may borrow from the caller, and returns when all of them are gone. It is built
+    /// on [`std::thread::scope`].
     ///
     /// The first error of a thread, a panic of one, or a panic of `f` cancels the group, so that the others can stop.
     ///
@@ -70,8 +70,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///
     /// # Errors
     ///
-    /// The group is closed or cancelled, with `f` untouched; or no thread could be started, and `f` was dropped: then no work
-    /// comes back.
+    /// The group is closed or cancelled, and `f` is returned; or no thread could be started, and `f` was dropped: then
+    /// `None` is returned.
     #[track_caller]
     pub fn spawn_thread<F, R>(&self, f: F) -> Result<(), Refused<Option<F>>>
     where

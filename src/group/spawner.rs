@@ -20,10 +20,10 @@ use core::task::{self, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The right to start tasks in a [`Group`](super::Group): for tasks that start tasks, and for code that only brings work.
+/// A handle that can start tasks in a [`Group`](super::Group), for tasks that start tasks, and for code that only brings work.
 ///
-/// A clone is another handle of the same right. It keeps nothing going: when the group is dropped, it is cancelled,
-/// and what a spawner would start is refused.
+/// Clones start tasks in the same group. A spawner does not keep the group going: when the group is dropped, it is cancelled,
+/// and starts are refused.
 ///
 /// ```
 /// use cancel_tree::{Context, Group};
@@ -50,7 +50,7 @@ unsafe impl Sync for Spawner {}
 impl core::panic::UnwindSafe for Spawner {}
 impl core::panic::RefUnwindSafe for Spawner {}
 
-/// [`Spawner`], for one task that has a name; made by [`Spawner::named`].
+/// A [`Spawner`] for one task that has a name; made by [`Spawner::named`].
 #[must_use = "a name alone starts nothing"]
 pub struct Named<'a> {
     spawner: &'a Spawner,
@@ -85,8 +85,8 @@ impl Spawner {
         &self.body().ctx
     }
 
-    /// Returns `true` if nothing new is started any more: the group was closed, joined or shut down. (A group that is cancelled starts
-    /// nothing either.)
+    /// Returns `true` if the group was closed, joined or shut down, so that no new task is started. (A cancelled group starts
+    /// none either.)
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.body().is_closed()
@@ -106,8 +106,8 @@ impl Spawner {
         self.body().is_idle()
     }
 
-    /// Gives the next task a name, which a [`Report`](super::Report) calls it by, and notes when it begins. Of a task
-    /// without a name, only the place is known at which it was started.
+    /// Gives the next task a name, by which a [`Report`](super::Report) calls it, and notes when it begins. Of a task
+    /// without a name, a report only knows the place in the source where it was started.
     ///
     /// ```
     /// # use cancel_tree::{Context, Group};
@@ -173,7 +173,7 @@ impl fmt::Debug for Spawner {
 /// The same methods for tasks with and without a name.
 macro_rules! starting {
     ($self:ident: $by:ty, $simple:ty, [$($own:lifetime)?], $lifetime:lifetime) => {
-        /// Takes a place in the group, held until it is dropped or used: for work that is neither a future nor a closure, as a
+        /// Takes a place in the group, held until it is dropped or used. For work that is neither a future nor a closure, such as a
         /// connection that was handed over.
         ///
         /// # Errors
@@ -187,8 +187,8 @@ macro_rules! starting {
             $self.start().enter()
         }
 
-        /// Wraps a future, which is counted from now until it is through or dropped. It may be run anywhere. A task that wants a
-        /// context of its own takes [`track_with`](Self::track_with).
+        /// Wraps a future, which is counted from now until it is ready or dropped. It may be run anywhere. For a task with a
+        /// context of its own, use [`track_with`](Self::track_with).
         ///
         /// # Errors
         ///
@@ -241,7 +241,7 @@ macro_rules! starting {
             }
         }
 
-        /// Starts a thread that is a task of the group. It is gone for the group when `f` has returned and what it owned is
+        /// Starts a thread that is a task of the group. For the group it is gone when `f` has returned and everything that it owned is
         /// dropped; its thread-locals go after that, as with std's scoped threads.
         ///
         /// # Errors
@@ -267,12 +267,12 @@ macro_rules! starting {
             }
         }
 
-        /// Like [`enter`](Self::enter), but waits until there is room under the group's [limit](super::Group::limit): those that wait get it
-        /// in order of arrival. Ends early with the group, or with `ctx`.
+        /// Like [`enter`](Self::enter), but waits until there is room under the group's [limit](super::Group::limit), which is given
+        /// in order of arrival. The wait ends early with the group, or with `ctx`.
         ///
-        /// A task of the same group that calls this is refused at once when there is no room: if all waited for each
-        /// other's places, none would ever be free. (That is noticed where the call is made on the task's own stack; not
-        /// in another task, for which a task here waits.)
+        /// A task of the same group that calls this is refused at once when there is no room: if all tasks waited for each
+        /// other's places, none would ever be free. (This is noticed if the call is made on the task's own stack, but not
+        /// in another task that a task of the group waits for.)
         ///
         /// # Errors
         ///
@@ -333,7 +333,7 @@ macro_rules! starting {
 
 /// # Starting tasks
 ///
-/// Tasks that are to have a name: [`named`](Self::named).
+/// Tasks with a name: [`named`](Self::named).
 impl Spawner {
     starting!(self: &'s Self, &Self, ['s], 's);
 }
@@ -536,7 +536,7 @@ impl Member {
         unsafe { self.place().body().as_ref() }
     }
 
-    /// Creates a context for what is done here, below the group's. It may be kept longer than the place, and does not keep
+    /// Creates a context below the group's, for the work at this place. It may outlive the place, and does not keep
     /// it.
     ///
     /// Cost: 1 RMW, and 1 to drop it.

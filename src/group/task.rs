@@ -68,7 +68,7 @@ impl<T, E: Into<Cause>> Outcome for Result<T, E> {
     }
 }
 
-/// Why a group ended, if a task of it panicked.
+/// The cause of a group that ended because one of its tasks panicked.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Panicked {
@@ -147,14 +147,14 @@ pub(super) fn is_inside(body: NonNull<Body>) -> bool {
 }
 
 /// A future that is counted by its group, until it is through or dropped; made by
-/// [`Spawner::track`](super::Spawner::track). To be run wherever futures are.
+/// [`Spawner::track`](super::Spawner::track). It may be run anywhere.
 ///
 /// It is counted from the call that made it, before its first poll. An error or a panic of the future goes to the
 /// group, so its own output is `()`. The future inside is dropped before the group can be told that it is gone.
 ///
 /// # Cancel safety
 ///
-/// Dropping it drops the future inside, and gives its place up.
+/// Dropping it drops the future inside, and gives up its place.
 #[must_use = "futures do nothing unless polled"]
 pub struct Tracked<F> {
     /// None when it is through.

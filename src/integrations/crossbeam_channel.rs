@@ -25,7 +25,7 @@
 //! assert_eq!(worker.join().unwrap(), 3);
 //! ```
 //!
-//! `select!` takes any of what is ready, by chance. Where a message that is there comes first, look into its channel once more
+//! If several arms are ready, `select!` takes one at random. To prefer a message that is already there, look into its channel once more
 //! when the context is done.
 
 use crate::context::Context;
@@ -36,7 +36,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use crossbeam_channel::{Receiver, Sender};
 
-/// What nobody sends: a message that there is none of. `'a` is the time for which the receiver is lent.
+/// The type of the messages, of which there are none. `'a` is the time for which the receiver is lent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Never<'a>(Infallible, PhantomData<&'a ()>);
 
@@ -105,7 +105,7 @@ impl DoneReceiver {
     /// drop(clone);
     /// ```
     ///
-    /// A thread takes a clone of what has this method along.
+    /// To move it to a thread, clone the [`DoneReceiver`].
     #[must_use]
     pub fn receiver(&self) -> &Receiver<Never<'_>> {
         let receiver: *const Receiver<Never<'static>> = &self.0.receiver;

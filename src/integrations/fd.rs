@@ -37,7 +37,7 @@ use pair::Event;
 /// out of an epoll set before, as with any descriptor.
 ///
 /// A duplicate (`try_clone_to_owned`) that outlives it is readable on Linux if this was; elsewhere it is readable from then
-/// on. A child process made by `fork` without `exec` has the same descriptor: it is readable in both, whoever of
+/// on. A child process made by `fork` without `exec` has the same descriptor: it is readable in both, whichever of
 /// the two cancels. It is closed by `exec`.
 #[must_use = "dropped at once it is closed at once"]
 pub struct DoneFd {

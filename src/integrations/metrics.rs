@@ -9,8 +9,8 @@
 //! | `cancel_tree_tasks_total` | counter | `task`, `outcome` | `forced`: dropped after the cancel, before they were through; `stuck`: named by a report |
 //! | `cancel_tree_requests_total` | counter | `outcome` | with the feature `tower`: `received`, `expired` on arrival, `cut` by the deadline, `client_gone`, `failed`, `malformed`, `refused` |
 //!
-//! Labels are names that the program has given, and kinds, never the text of a cause: their values have to be few. So a task's name should be that
-//! of what it does, and not of whom for. (What [`ContextLayer::named`](super::tower::ContextLayer::named) gives has the path in it.)
+//! Labels are names that the program has given, and kinds, never the text of a cause: labels must have few values. So a task's name should be that
+//! of what it does, and not of the client it does it for. (What [`ContextLayer::named`](super::tower::ContextLayer::named) gives has the path in it.)
 //!
 //! ```
 //! cancel_tree::integrations::metrics::install();
@@ -26,7 +26,7 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 struct Metrics;
 
-/// Has the recorder of `metrics` told from now on; once is enough. Install the recorder first, or it does not hear what the names mean.
+/// Reports to the recorder of `metrics` from now on; calling it once is enough. Install the recorder first, or it misses the descriptions of the metrics.
 pub fn install() {
     static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
     // Relaxed: one of them is the first.

@@ -1,4 +1,4 @@
-//! Adapters to contexts of other crates, each behind the feature that has its name.
+//! Integrations with other crates and with the operating system, each behind the feature of its name.
 
 #[cfg(feature = "crossbeam-channel")]
 pub mod crossbeam_channel;

@@ -25,14 +25,14 @@
 //!
 //! 1. the group gets a signal ([`signal`](Supervised::signal), SIGTERM);
 //! 2. when the child has ended, or the grace ([`grace`](Supervised::grace), 5 s) is over, the group gets SIGKILL;
-//! 3. when the child has ended, its pipes are read until nobody has their other ends any more, but not for longer than
+//! 3. when the child has ended, its pipes are read until their other ends are all closed, but not for longer than
 //!    [`pipe_delay`](Supervised::pipe_delay), 1 s: processes that left the group may hold them for ever.
 //!
 //! A child that ends by itself is not stopped, and what it has left behind goes on; but the third step holds for it as well:
-//! a daemon that has inherited its pipes keeps nobody waiting. A context that is done meanwhile ends its group.
+//! a daemon that has inherited its pipes does not hold up the wait. A context that is done meanwhile ends its group.
 //!
-//! The child is reaped after the last signal, by the thread that sends it: until then its number, which is the group's, is
-//! nobody else's. A process whose children are reaped by others (SIGCHLD ignored, `waitpid(-1)` in another thread) has no
+//! The child is reaped after the last signal, by the thread that sends it: until then its number, which is the group's, cannot
+//! be taken by another process. A process whose children are reaped by others (SIGCHLD ignored, `waitpid(-1)` in another thread) has no
 //! such order: a call that finds its child gone gets an error, and sends nothing.
 //!
 //! One thread does it all, in `poll`: no thread for a pipe, and none is left behind. On Linux it is woken by the
@@ -71,7 +71,7 @@ struct Limits {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Ended {
-    /// The child's, whoever ended it.
+    /// The child's exit status, however it ended.
     pub status: ExitStatus,
     /// What was read, if it was piped.
     pub stdout: Vec<u8>,
@@ -82,7 +82,7 @@ pub struct Ended {
     pub stopped: Option<Cause>,
     /// The group had to be killed.
     pub killed: bool,
-    /// Somebody else held a pipe, and was not waited for: output may be missing.
+    /// Another process still held a pipe, and was not waited for: output may be missing.
     pub pipes_held: bool,
 }
 
@@ -106,19 +106,19 @@ impl Supervised {
         Supervised { command, limits }
     }
 
-    /// Sets what the group gets first: SIGTERM if nothing else is said.
+    /// Sets what the group gets first: SIGTERM by default.
     pub fn signal(mut self, signal: i32) -> Supervised {
         self.limits.signal = signal;
         self
     }
 
-    /// Sets how long the child has after the signal: 5 seconds if nothing else is said. Zero: it is killed at once.
+    /// Sets how long the child has after the signal: 5 seconds by default. With zero it is killed at once.
     pub fn grace(mut self, grace: Duration) -> Supervised {
         self.limits.grace = grace;
         self
     }
 
-    /// Sets for how long pipes are read that others hold after the child's end: 1 second if nothing else is said.
+    /// Sets for how long pipes are read that others hold after the child's end: 1 second by default.
     pub fn pipe_delay(mut self, delay: Duration) -> Supervised {
         self.limits.pipe_delay = delay;
         self
@@ -152,7 +152,7 @@ impl Supervised {
         self
     }
 
-    /// Starts it. The context is looked at by whoever calls [`Running::wait`].
+    /// Starts it. Nothing watches the context until [`Running::wait`] is called.
     ///
     /// # Errors
     ///
@@ -251,7 +251,7 @@ impl Running {
     ///
     /// # Errors
     ///
-    /// Somebody else has reaped the child. Or the system refuses what it never should; the child's group is killed then.
+    /// The child was reaped elsewhere in the process; or a system call failed that never should, and the child's group was killed.
     pub fn wait(mut self) -> io::Result<Ended> {
         let pid = self.child.id() as libc::pid_t;
         drop(self.child.stdin.take());

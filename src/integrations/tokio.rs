@@ -94,7 +94,7 @@ where
 
 /// # Starting tasks on tokio, on the runtime of the caller
 impl Spawner {
-    /// Spawns a task on tokio, of the future that `f` makes of a context of its own.
+    /// Spawns a task on tokio: the future that `f` makes from a context of its own.
     ///
     /// Cost: beside tokio's own, 2 RMWs for its place, 2 for its context and 2 to ask whether there is a runtime. A task
     /// that needs no context of its own costs the first 2 alone: `tokio::spawn(group.track(future)?)`.
@@ -125,7 +125,7 @@ impl Spawner {
         spawn(self, None, Location::caller(), f)
     }
 
-    /// Runs `f` on one of the runtime's threads for blocking work. If the runtime goes before it has begun, it is dropped, and has left
+    /// Runs `f` on one of the runtime's threads for blocking work. If the runtime shuts down before `f` has begun, `f` is dropped, and has left
     /// the group (*forced*).
     ///
     /// # Errors
@@ -259,7 +259,7 @@ impl<T: Send + 'static> Outcomes<T> {
         }
     }
 
-    /// Like [`Spawner::spawn_blocking`], with the outcome for [`next`](Self::next). If the runtime goes before `f` has begun,
+    /// Like [`Spawner::spawn_blocking`], with the outcome for [`next`](Self::next). If the runtime shuts down before `f` has begun,
     /// that is an error here.
     ///
     /// # Errors

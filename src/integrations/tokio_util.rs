@@ -1,8 +1,8 @@
 //! tokio-util's `CancellationToken` as a parent of our contexts, and the other way round (feature
 //! `tokio-util`).
 //!
-//! For programs that change over one by one, or whose libraries ask for the other token. No task and no thread
-//! stands between the two, and nothing is left in either when the other goes.
+//! For programs that change over step by step, or whose libraries take the other token. No task and no thread
+//! stands between the two, and nothing is left in either when the other is dropped.
 //!
 //! ```
 //! use cancel_tree::integrations::tokio_util::tokio_token;
@@ -53,8 +53,8 @@ impl ForeignContext for CancellationToken {
 /// A token of tokio-util's that is cancelled when the context is done; made by [`tokio_token`].
 ///
 /// It is the token, by [`Deref`]. Its clones and children are of this type too, and stay connected as long as one of them
-/// is there; when the last is dropped, the context forgets them. [`into_token`](Self::into_token) makes a plain token of
-/// it, for what asks for one.
+/// exists; when the last is dropped, the context forgets them. [`into_token`](Self::into_token) returns a plain token,
+/// for code that takes one by value.
 #[derive(Clone)]
 #[must_use = "dropped at once it is cancelled by nobody"]
 pub struct TokioToken {
@@ -98,8 +98,8 @@ impl TokioToken {
         }
     }
 
-    /// Returns the plain token. It stays connected, with all of its clones and children: until the context is done, or until nobody
-    /// could cancel it any more, the context keeps a callback for it.
+    /// Returns the plain token. It stays connected, with all of its clones and children: until the context is done, or can no longer
+    /// be cancelled, the context keeps a callback for it.
     ///
     /// ```
     /// use cancel_tree::integrations::tokio_util::tokio_token;

@@ -19,7 +19,7 @@ use core::time::Duration;
 
 struct Tracing;
 
-/// Has the subscriber of `tracing` told from now on; once is enough.
+/// Reports to the subscriber of `tracing` from now on; calling it once is enough.
 pub fn install() {
     static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
     // Relaxed: one of them is the first.

@@ -22,7 +22,7 @@ use core::ptr;
 use core::ptr::NonNull;
 use core::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
-/// The right to unregister a callback; made by
+/// A registered callback, and the right to unregister it; made by
 /// [`CancellationToken::on_cancel`](crate::CancellationToken::on_cancel).
 ///
 /// Dropping it leaves the callback registered, also where it is a field of something that is dropped, of which the
@@ -288,7 +288,7 @@ impl Registration {
     /// Unregisters the callback; if it is running, blocks until it is over. Called from inside the
     /// callback it does not wait. Returns `true` if it has not run and never will.
     ///
-    /// Two callbacks that run on two threads and wait for each other here wait for ever.
+    /// Two callbacks that run on two threads and wait here for each other wait for ever.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -340,7 +340,7 @@ impl Registration {
         }
     }
 
-    /// Makes a guard of it that unregisters the callback when it is dropped, as [`stop`](Self::stop).
+    /// Returns a guard that unregisters the callback when it is dropped, as [`stop`](Self::stop) does.
     ///
     /// Locals are dropped in the reverse order of their declaration: one that is declared before a
     /// guard that cancels goes after it, when the callback has run.
@@ -348,11 +348,11 @@ impl Registration {
         StopOnDrop { registration: self }
     }
 
-    /// Makes a guard of it that unregisters the callback when it is dropped, and if it is running blocks until it is over, as
-    /// [`stop_and_wait`](Self::stop_and_wait). After the guard's scope nothing runs that the callback uses. (C++'s
+    /// Returns a guard that unregisters the callback when it is dropped and, if it is running, blocks until it is over, as
+    /// [`stop_and_wait`](Self::stop_and_wait) does. After the guard's scope the callback does not run. (C++'s
     /// `std::stop_callback`.)
     ///
-    /// Dropping the guard may block the thread: tasks take [`stop_async`](Self::stop_async).
+    /// Dropping the guard may block the thread: in tasks, use [`stop_async`](Self::stop_async).
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;

@@ -7,8 +7,8 @@ use core::ptr;
 
 /// Cancels a token when dropped; made by [`CancellationToken::drop_guard`].
 ///
-/// A guard that is not kept is dropped at once, and cancels at once. The compiler does not warn of it, for it does
-/// not for tokio-util's: a program that denies warnings compiles with either.
+/// A guard that is not kept is dropped at once, and cancels at once. There is no `must_use` on it, as there is none on
+/// tokio-util's, so that a program that denies warnings compiles with either.
 ///
 /// # Panics
 ///
@@ -29,7 +29,7 @@ impl DropGuard {
         &self.token
     }
 
-    /// Gives the token back; it will not be cancelled by this guard.
+    /// Returns the token, which is not cancelled by this guard any more.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -77,7 +77,7 @@ impl<'a> DropGuardRef<'a> {
         self.token
     }
 
-    /// Gives the reference back; the token will not be cancelled by this guard.
+    /// Returns the reference to the token, which is not cancelled by this guard any more.
     #[inline]
     pub fn disarm(self) -> &'a CancellationToken {
         let token = self.token;

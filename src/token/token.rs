@@ -97,13 +97,13 @@ impl CancellationToken {
     ///
     /// No task and no thread stands behind it, and dropping it leaves nothing in the sources. It
     /// can be cancelled by itself, as a child can, and tokens of this kind can be sources again.
-    /// When a source is cancelled, the tokens below are marked before anybody is woken.
+    /// When a source is cancelled, the tokens below are marked before anything is woken.
     ///
     /// [`any_of_source`](Self::any_of_source) says which source it was.
     ///
     /// One thing keeps it longer than its handles: a callback below whose [`Registration`] was
     /// dropped. Then it stays, and the sources' trees with it, until one of them is cancelled; for good if
-    /// nobody has a handle of a source any more.
+    /// no handle of a source is left.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -140,10 +140,10 @@ impl CancellationToken {
     /// Wakers and [`on_cancel`](Self::on_cancel) callbacks run on this thread, with nothing
     /// held: they may cancel, create, drop and wait, also for threads that wait for this token.
     ///
-    /// If two cancels overlap, of the same token or of one below the other, be it on two threads or because a callback
-    /// cancels again, then either returns no sooner than everything below its own token is cancelled. But tasks,
-    /// threads and callbacks there may then be about to be woken by the other one. And while a cancel is on its
-    /// way, another thread may see a token cancelled and a child of it not yet.
+    /// If two cancels overlap, of the same token or of one below the other, on two threads or because a callback
+    /// cancels again, neither returns before everything below its own token is cancelled. But tasks,
+    /// threads and callbacks there may still be about to be woken by the other one. And while a cancel is on its
+    /// way, another thread may see a token cancelled and its child not yet.
     ///
     /// # Panics
     ///
@@ -154,8 +154,8 @@ impl CancellationToken {
     ///
     /// # Cost
     ///
-    /// 1 RMW if nothing is below, also if somebody waits for this token. Else 2, and 1 for each node below, the places
-    /// of dropped children too; a second pass of loads if somebody waits, with 1 RMW for each waiter, and a third if
+    /// 1 RMW if nothing is below, even if there is a waiter for this token. Otherwise 2, and 1 for each node below, the places
+    /// of dropped children included; a second pass of loads if there are waiters, with 1 RMW for each of them, and a third if
     /// there are callbacks. No allocation, no recursion.
     #[doc(alias("request_stop", "abort"))]
     pub fn cancel(&self) {
@@ -213,8 +213,8 @@ impl CancellationToken {
         self.handle.is_cancelled() || self.has_expired_unseen()
     }
 
-    /// Returns why the token is cancelled, if it is: the cause of the cancel that came first, here or
-    /// above. Without a cause it is the kind of the cancel (as Go's `context.Cause`).
+    /// Returns why the token is cancelled, if it is: the cause given to the first cancel, here or
+    /// above. Without one it is the kind of the cancel (as Go's `context.Cause`).
     ///
     /// Cost: a climb to the nearest token that was cancelled itself; one reference count if the
     /// cause is not a bare kind.
@@ -223,7 +223,7 @@ impl CancellationToken {
         self.handle.cause()
     }
 
-    /// Returns which source a token of [`any_of`](Self::any_of) was cancelled by: its place in the order given, from 0.
+    /// Returns which source a token made by [`any_of`](Self::any_of) was cancelled by: its index in the order given, from 0.
     ///
     /// It is the source whose cause this token has, also if others were cancelled at the same time; of those that were
     /// cancelled when the token was made, the first. `None` if the token is not cancelled, was cancelled itself and not
@@ -277,8 +277,8 @@ impl CancellationToken {
         self.handle.id()
     }
 
-    /// Returns which token this one is a child of. `None` if of none, or of one that was cancelled when this one was
-    /// made, for then it is no part of that one's tree.
+    /// Returns which token this one is a child of. `None` if it is a root, or if its parent was cancelled when it was
+    /// made, for then it is no part of that tree.
     ///
     /// The parent need not have any handles left. Of a token of [`any_of`](Self::any_of) it is the first source; of one
     /// with a source that was cancelled already, `None`.
@@ -336,7 +336,7 @@ impl CancellationToken {
         WeakToken::new(self.handle.downgrade())
     }
 
-    /// Turns the handle into a pointer: for C, and for what keeps a `void *`. Give it back to
+    /// Turns the handle into a pointer, for C, and for code that keeps a `void *`. Pass it back to
     /// [`from_raw`](Self::from_raw), once.
     ///
     /// ```
@@ -355,10 +355,10 @@ impl CancellationToken {
         ManuallyDrop::new(self).as_ptr()
     }
 
-    /// Makes a handle of a pointer that came from [`into_raw`](Self::into_raw).
+    /// Turns a pointer back into a handle; it must have come from [`into_raw`](Self::into_raw).
     ///
-    /// To use the token and leave the pointer as it is, wrap the result in [`ManuallyDrop`]: a C function that cancels
-    /// borrows the token so.
+    /// To use the token without giving up the pointer, wrap the result in [`ManuallyDrop`], as a function for C
+    /// that only cancels would.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
@@ -464,8 +464,8 @@ impl CancellationToken {
     /// Then `f` is dropped without running. (On a token of [`any_of`](Self::any_of) it stays until a
     /// source is cancelled.)
     ///
-    /// `f` may do anything: cancel, create, drop, wait; but the canceller waits for it: if `f` takes a lock that the
-    /// canceller holds, for ever. Mind that a token which `f` owns keeps its
+    /// `f` may do anything: cancel, create, drop, wait. But `cancel()` returns only after it: if `f` takes a lock that the
+    /// canceller holds, never. A token that `f` owns keeps its
     /// tree alive as long as `f` is registered. A cancel inside `f` has run its own callbacks when it returns: a callback
     /// that cancels the next token, whose callback cancels the next one, nests on the stack, about a KiB for each.
     ///
@@ -496,8 +496,8 @@ impl CancellationToken {
         Registration::new(&self.handle, f)
     }
 
-    /// Like [`on_cancel`](Self::on_cancel), but passes the cause to `f`, so that `f` need not own a token to ask for it,
-    /// and keep its tree alive.
+    /// Like [`on_cancel`](Self::on_cancel), but passes the cause to `f`, so that `f` need not own a token to ask for it
+    /// (which would keep that token's tree alive).
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;

@@ -40,8 +40,8 @@ impl Error for ContextError {}
 /// The cause that the drop of a guard gives: a [`CancelGuard`](crate::CancelGuard), a [`DropGuard`](crate::DropGuard) or a
 /// [`DropGuardRef`](crate::DropGuardRef) went out of scope, and no cancel had come before.
 ///
-/// So the end of a scope can be told from a cancel that somebody asked for, and a guard that was dropped too early, or
-/// was never kept, shows in what is logged. Its kind is [`ContextError::Cancelled`].
+/// It tells the end of a scope from an explicit cancel, and shows in the log where a guard was dropped too early, or
+/// was never kept. Its kind is [`ContextError::Cancelled`].
 /// [`CancelGuard::cause_on_drop`](crate::CancelGuard::cause_on_drop) gives another cause.
 ///
 /// ```
@@ -78,7 +78,7 @@ pub(crate) struct Custom {
 }
 
 /// The reason of a cancellation: one of the two kinds, or an error of the caller's choice
-/// which still answers to its kind.
+/// that still has a kind.
 ///
 /// Cheap to clone: one reference count for a custom error, nothing for a bare kind. The
 /// counterpart of the causes of Go's `context.WithCancelCause`.
@@ -103,7 +103,7 @@ pub(crate) struct Custom {
 /// A [`ContextError`] or a `Cause` that comes back from elsewhere, boxed, shared, inside an
 /// `io::Error` or as the [source](Error::source) of another error, keeps its kind: the
 /// first one that is found decides, as Go's `errors.Is(err, context.DeadlineExceeded)` finds it.
-/// Of the timeouts of others, such as `io::ErrorKind::TimedOut`, no kind is made.
+/// Timeouts of other crates, such as `io::ErrorKind::TimedOut`, do not set the kind.
 /// [`with_kind`](Cause::with_kind) decides for itself.
 ///
 /// ```
@@ -128,7 +128,7 @@ pub(crate) struct Custom {
 /// A cause displays as the error inside does, and names that error as its
 /// [`source`](Error::source), so that a walk of the sources finds it; a text and a bare kind have nothing
 /// to find and no source. Whatever prints an error and then its sources, such as anyhow's `{:#}`, prints the text of
-/// a custom error twice; hand it [`error()`](Cause::error) where that matters.
+/// a custom error twice; where that matters, pass it [`error()`](Cause::error).
 ///
 /// [`downcast_ref`](Cause::downcast_ref) looks at the error inside,
 /// [`find`](Cause::find) at its sources too.
@@ -136,9 +136,9 @@ pub(crate) struct Custom {
 /// # With `?`
 ///
 /// In a function that returns `Result<_, Cause>`, `?` takes a [`ContextError`], a
-/// `Box<dyn Error + Send + Sync>`, `io::Error` and the other usual errors of the standard library. For all
-/// others it is `.map_err(Cause::new)?`; or, once for an error type of your own, `impl From<NotFound> for Cause`, with
-/// `Cause::new(error)` in it.
+/// `Box<dyn Error + Send + Sync>`, `io::Error` and the other usual errors of the standard library. For other errors
+/// write `.map_err(Cause::new)?`, or, once for an error type of your own, `impl From<NotFound> for Cause` by
+/// `Cause::new(error)`.
 ///
 /// ```
 /// use cancel_tree::{Cause, Context};
@@ -233,6 +233,7 @@ impl Cause {
     /// let late: Box<dyn Error + Send + Sync> = ContextError::DeadlineExceeded.into();
     /// assert_eq!(Cause::new(late).kind(), ContextError::DeadlineExceeded);
     /// ```
+    #[must_use]
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Cause {
         Cause::of(None, error)
     }
@@ -249,6 +250,7 @@ impl Cause {
     /// assert_eq!(theirs.kind(), ContextError::Cancelled);
     /// assert_eq!(theirs.to_string(), "context deadline exceeded");
     /// ```
+    #[must_use]
     pub fn with_kind(kind: ContextError, error: impl Into<Box<dyn Error + Send + Sync>>) -> Cause {
         Cause::of(Some(kind), error)
     }

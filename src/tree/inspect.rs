@@ -1,4 +1,4 @@
-//! What is asked of a token that is held, by who looks for what does not stop: by loads, so nobody notices.
+//! What the search for what does not stop asks of a token that it holds: by loads, so no other thread notices.
 
 use super::above::token_above;
 use super::extension::Extension;

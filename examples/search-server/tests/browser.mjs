@@ -137,7 +137,7 @@ const test = async () => {
     await eventually("the count of it", async () => (await metric(slow, 'search_ended_total{by="client_gone"}')) === number + 1);
   }
 
-  // A file that cannot be opened to the end: who does not stop is named, and what it reads.
+  // A file that cannot be opened to the end: what does not stop is named, and the file that it reads.
   const stuck = join(files, "leaf-7.rs");
   rmSync(stuck);
   execFileSync("mkfifo", [stuck]);

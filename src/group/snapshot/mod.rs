@@ -1,4 +1,4 @@
-//! Who does not stop? (feature `inspect`)
+//! What does not stop? (feature `inspect`)
 //!
 //! [`snapshot`] returns all that has a name in this process, and all groups with their tasks, as a tree: as text, as JSON, for
 //! `dot`. Of what was told to stop and is still there it says which [`Situation`] it is. docs/INSPECT.md has what it costs, the
@@ -54,7 +54,7 @@ pub fn snapshot() -> Snapshot {
     snapshot
 }
 
-/// The same for who has no caller that a panic of others would tell something.
+/// The same for a thread whose caller would learn nothing from a panic of others.
 #[cfg(feature = "signals")]
 pub(crate) fn quietly() -> Snapshot {
     let (snapshot, panics) = walk::all();
@@ -285,7 +285,7 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// A cause as people read it: user code, of which a panic is none of who looks.
+/// A cause as people read it: user code, whose panic does not concern the thread that looks.
 pub(crate) fn shown(cause: &Cause) -> String {
     use core::fmt::Write;
     let mut text = String::new();

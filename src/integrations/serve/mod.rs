@@ -39,10 +39,10 @@
 //! keeps the time, so that the phases go on if the executor is stuck. A bound of zero skips the wait, `Duration::MAX` is none. Under a test's clock (of the
 //! context that [`Serve::new`] is given) all bounds are by that clock.
 //!
-//! # What cannot be had
+//! # What cannot be done
 //!
-//! - A thread that does not return cannot be stopped, nor a future be dropped that is being polled. If the executor does not come back, `run` does not
-//!   return: then, when all bounds are over, [`when_stuck`](Serve::when_stuck) is called, on a thread of this crate, with the same report. It can end the
+//! - A thread that does not return cannot be stopped, and a future that is being polled cannot be dropped. If the executor hangs, `run` does not
+//!   return; then, when all bounds are over, [`when_stuck`](Serve::when_stuck) is called, on a thread of this crate, with the same report. It can end the
 //!   process, and nothing else will.
 //! - axum and tonic spawn their connections: dropping their future drops none of these. Their requests are told by their contexts, and named if they do not stop. A
 //!   connection that has no request has no name; where it held the server's future up (as an HTTP/2 connection without its preface does), the report
@@ -106,7 +106,7 @@ impl core::panic::UnwindSafe for Serve {}
 impl core::panic::RefUnwindSafe for Serve {}
 
 impl Serve {
-    /// Requests are below `ctx`. If it is done, they are, and the server ends: so this is not the context that a signal cancels, which goes to
+    /// Prepares the end of a server whose requests are below `ctx`. If that is done, so are they, and the server ends; so do not pass the context that a signal cancels, which goes to
     /// [`signals`](Self::signals) or [`end_with`](Self::end_with).
     pub fn new(ctx: &Context) -> Serve {
         Serve {
@@ -141,44 +141,44 @@ impl Serve {
         self
     }
 
-    /// For how long it is not ready, but serves: as long as it takes until nobody is sent here any more. 5 seconds if nothing else is said. It is
-    /// skipped if the cause is a SIGINT: then somebody waits at a terminal.
+    /// Sets for how long the server is not ready, but serves: the time that it takes until no more clients are sent here. 5 seconds by default. It is
+    /// skipped if the cause is a SIGINT, which comes from a person at a terminal.
     pub fn lame_duck(mut self, bound: Duration) -> Serve {
         self.bounds.lame_duck = bound;
         self
     }
 
-    /// For how long requests may finish: 15 seconds if nothing else is said.
+    /// Sets for how long requests may finish: 15 seconds by default.
     pub fn graceful(mut self, bound: Duration) -> Serve {
         self.bounds.graceful = bound;
         self
     }
 
-    /// How long they have after they were cancelled: 5 seconds if nothing else is said.
+    /// Sets how long requests have after they were cancelled: 5 seconds by default.
     pub fn cancelled(mut self, bound: Duration) -> Serve {
         self.bounds.cancelled = bound;
         self
     }
 
-    /// How long the executor has to drop the server's future, and again to take the report: 1 second if nothing else is said. If this is zero, the
-    /// drop is not waited for, and the report has a second.
+    /// Sets how long the executor has to drop the server's future, and again to take the report: 1 second by default. If this is zero,
+    /// the drop is not waited for, and the report has a second.
     pub fn dropped(mut self, bound: Duration) -> Serve {
         self.bounds.dropped = bound;
         self
     }
 
-    /// Called on a thread of this crate when all bounds are over and the executor has not taken the report: to say so, and to end the process. Nothing is
-    /// done if nothing is said here.
+    /// Sets what is called, on a thread of this crate, when all bounds are over and the executor has not taken the report: to say so, and to end the process. By
+    /// default nothing is done.
     pub fn when_stuck(mut self, f: impl FnOnce(ServerReport) + Send + 'static) -> Serve {
         self.when_stuck = Some(OfUser::new(Box::new(f)));
         self
     }
 
-    /// Starts the thread that keeps the time. From here on the end can begin, also if there is no server yet.
+    /// Starts the thread that keeps the time. From now on the end can begin, even before there is a server.
     ///
     /// # Errors
     ///
-    /// No thread is to be had.
+    /// No thread could be started.
     pub fn start(self) -> io::Result<Server> {
         // An error of one task is not the end of the others.
         let group = Arc::new(Group::new(&self.ctx).keep_going());
@@ -272,7 +272,7 @@ impl Shared {
     }
 }
 
-/// A server that is there, and whose time is kept; made by [`Serve::start`].
+/// A server that can be run and ended; made by [`Serve::start`].
 ///
 /// Dropping it, or the future of [`run`](Self::run), cancels its requests, and ends it.
 #[must_use = "dropped at once it ends at once"]
@@ -282,7 +282,7 @@ pub struct Server {
     _force: CancelGuard,
 }
 
-/// What routes ask, and what ends a server from inside. A clone is the same.
+/// A handle for routes: says where the server is, and can end it. Clones are of the same server.
 #[derive(Clone)]
 pub struct ServerHandle(Arc<Shared>);
 
@@ -290,26 +290,26 @@ impl core::panic::UnwindSafe for ServerHandle {}
 impl core::panic::RefUnwindSafe for ServerHandle {}
 
 impl ServerHandle {
-    /// What the readiness route says: `true` from the first poll of [`Server::run`] until the end begins.
+    /// Returns what the readiness route should say: `true` from the first poll of [`Server::run`] until the end begins.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.phase() == Phase::Serving
     }
 
-    /// Where it is.
+    /// Returns the phase that the server is in.
     #[must_use]
     pub fn phase(&self) -> Phase {
         // Acquire: from `advance`.
         Phase::of(self.0.phase.load(Acquire))
     }
 
-    /// Done when `Graceful` begins, with the cause of the end: for what would go on for ever, as SSE and websockets. It is above no
-    /// request.
+    /// Returns a context that is done when `Graceful` begins, with the cause of the end: for what would go on for ever, such as server-sent events and websockets. Requests are not
+    /// below it.
     pub fn closing(&self) -> &Context {
         &self.0.closing
     }
 
-    /// The group that requests are tasks of: for [`ContextLayer::in_group`](crate::integrations::tower::ContextLayer::in_group) and for what they leave behind. Errors of
+    /// Returns the group whose tasks the requests are: for [`ContextLayer::in_group`](crate::integrations::tower::ContextLayer::in_group) and for what they leave behind. Errors of
     /// its tasks cancel nothing. A panic of a task that was spawned in it does, and ends the server.
     #[must_use]
     pub fn requests(&self) -> &Spawner {
@@ -343,20 +343,20 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Ready when no new connections are to be taken: for `with_graceful_shutdown` and its like. `Send`, `Sync`, `'static`, with the output
+    /// Returns a future that is ready when no new connections should be taken: for `with_graceful_shutdown` and the like. It is `Send`, `Sync` and `'static`, with the output
     /// `()`.
     pub fn graceful(&self) -> CancelledOwned {
         self.handle.0.closing.clone().cancelled_owned()
     }
 
-    /// Runs the server's future until it has ended, by itself or by force, and all that was started for its requests, or the bounds are over.
+    /// Runs the server's future until it and everything that was started for its requests has ended, by itself or by force, or the bounds are over.
     ///
-    /// It always ends, if it is polled. A panic of the future is in the report. If the future ends by itself before anybody has asked for that, the requests have
+    /// It always ends, as long as it is polled. A panic of the future is in the report. If the future ends by itself, without a signal or another request to end, the requests have
     /// the time of `Graceful` and `Cancelled`.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it drops the server's future, cancels the requests, and nobody gets the report.
+    /// Dropping it drops the server's future and cancels the requests; the report is lost.
     pub async fn run<F, T, E>(self, server: F) -> ServerReport
     where
         F: IntoFuture<Output = Result<T, E>>,

@@ -98,14 +98,14 @@ pub struct ServerReport {
 }
 
 impl ServerReport {
-    /// Returns `true` if all has ended by itself: the server and the requests that were there.
+    /// Returns `true` if everything has ended by itself: the server and the requests that were there.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         matches!(self.server, ServerFuture::Ended) && self.tasks.is_clean()
     }
 
-    /// For `std::process::exit`: 0 if nothing is left and the server has not failed, whether requests had to be cancelled or not. Otherwise that of the
-    /// signal, 128 + n, or 1 if it was none.
+    /// Returns the code for `std::process::exit`: 0 if nothing is left and the server has not failed, whether requests had to be cancelled or not. Otherwise that of the
+    /// signal, 128 + n, or 1 if there was none.
     #[must_use]
     pub fn exit_code(&self) -> i32 {
         if matches!(self.server, ServerFuture::Ended) && self.tasks.stuck.is_empty() {

@@ -29,16 +29,16 @@
 //!
 //! # Beside others
 //!
-//! What had a handler before keeps it, and is called first; what is installed later and calls the one before, as those of tokio and signal-hook do, calls
-//! this one. Dropping the guard puts back what was there before, or, if another handler was installed on top meanwhile, stays silently below it. So with
-//! nobody else there, a signal after that ends the process, as it does by default. (The crate signal-hook-registry, on which tokio stands, has no way back
-//! to the default; that is why this stands on `sigaction` itself.) A handler that is installed later and calls nobody, as
+//! A handler that was installed before is kept, and called first. A handler that is installed later and calls the former one, as those of tokio and signal-hook do, calls
+//! this one. Dropping the guard restores what was there before or, if another handler was installed on top meanwhile, stays silently below it. So if
+//! there is no other handler, the next signal ends the process, as it does by default. (The crate signal-hook-registry, which tokio uses, has no way back
+//! to the default; that is why this module uses `sigaction` itself.) A handler that is installed later and does not call the former one, as
 //! ctrlc's `set_handler`, is the only one from then on.
 //!
 //! A signal that was ignored (`nohup`, a shell's `&`) is caught, since it was asked for, and is ignored again after that.
 //!
-//! In the child of a `fork` without `exec` signals do what they did before. A thread that blocks a signal does not get it; if all do, nobody
-//! does.
+//! In the child of a `fork` without `exec` signals do what they did before. A thread that blocks a signal does not get it; if all threads do, it is not
+//! delivered.
 //!
 //! # In the handler
 //!
@@ -157,7 +157,7 @@ impl Default for Signals {
 }
 
 impl Signals {
-    /// SIGTERM and SIGINT, of which together the third ends the process.
+    /// Catches SIGTERM and SIGINT; the third signal, of both together, ends the process.
     pub fn new() -> Signals {
         Signals {
             which: [Signal::TERM, Signal::INT].into(),
@@ -167,7 +167,7 @@ impl Signals {
         }
     }
 
-    /// This one too.
+    /// Also catches this signal.
     pub fn also(mut self, signal: Signal) -> Signals {
         if !self.which.contains(&signal) {
             self.which.push(signal);
@@ -175,13 +175,13 @@ impl Signals {
         self
     }
 
-    /// Which one ends the process at once, inside the handler: 3 if nothing else is said, 0 for none. With 2, none forces.
+    /// Sets which signal ends the process at once, inside the handler: the third by default, none with 0. With 2, no signal forces.
     pub fn end_at(mut self, nth: u8) -> Signals {
         self.ends_at = nth;
         self
     }
 
-    /// At the second signal, what does not stop is written to stderr: the [snapshot](crate::inspect::snapshot) as text, by a worker thread of
+    /// Writes what does not stop to stderr at the second signal: the [snapshot](crate::inspect::snapshot) as text, by a worker thread of
     /// this crate. (Feature `inspect`.)
     #[cfg(feature = "inspect")]
     pub fn show_at_second(mut self) -> Signals {
@@ -195,7 +195,7 @@ impl Signals {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::ResourceBusy`] if there is a [`SignalGuard`] in this process already: whether a signal is the second is one count. Otherwise there is
+    /// [`io::ErrorKind::ResourceBusy`] if there is a [`SignalGuard`] in this process already: there is one count of signals. Other errors mean that there is
     /// no thread or no descriptor left.
     pub fn install(self, ctx: &Context) -> io::Result<SignalGuard> {
         let Some(epoch) = WORD.open(self.ends_at) else {
@@ -253,9 +253,9 @@ fn forward(guard: &CancelGuard) -> (Canceller, StopOnDrop) {
     (to, registration.stop_on_drop())
 }
 
-/// Signals are caught as long as this is there; made by [`Signals::install`].
+/// Catches signals until it is dropped; made by [`Signals::install`].
 ///
-/// Dropping it puts back what was there before, and cancels the contexts: with the signal that has come, or as other guards do.
+/// Dropping it restores the former handlers, and cancels the contexts: with the signal that has come, or else as other guards do.
 #[must_use = "dropped at once it catches nothing"]
 pub struct SignalGuard {
     context: Context,
@@ -267,12 +267,12 @@ pub struct SignalGuard {
 }
 
 impl SignalGuard {
-    /// Done with the first signal: to end gracefully.
+    /// Returns the context that is done with the first signal: to end gracefully.
     pub fn context(&self) -> &Context {
         &self.context
     }
 
-    /// Done with the second: to end at once. Above [`context`](Self::context).
+    /// Returns the context that is done with the second signal: to end at once. It is above [`context`](Self::context).
     pub fn forced(&self) -> &Context {
         &self.forced
     }

@@ -17,7 +17,7 @@ use pin_project_lite::pin_project;
 pin_project! {
     /// The body of a response under its request's context.
     ///
-    /// The context ends with the last frame, whoever notices that it is the last one, or when this is dropped. At the deadline
+    /// The context ends with the last frame, however that is noticed, or when this is dropped. At the deadline
     /// the body ends with [`DeadlineReached`], or with trailers if this is gRPC; unless it has its last frame, or its end, ready then.
     pub struct ContextBody<B> {
         // None: the context has ended.

@@ -27,9 +27,9 @@ macro_rules! causes {
 }
 
 causes! {
-    /// The response has been taken to its end: nothing that was started for the request is wanted any more.
+    /// The response has been taken to its end; what was started for the request is no longer needed.
     Completed: "the response is complete",
-    /// The response, or its body, was dropped before its end: nobody wants it any more.
+    /// The response, or its body, was dropped before its end: the client has gone.
     ClientGone: "the client is gone",
     /// The handler panicked, or the service or the response's body failed.
     HandlerFailed: "the handler failed",

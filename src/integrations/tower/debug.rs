@@ -15,8 +15,8 @@ use std::collections::hash_map::RandomState;
 use tower_service::Service;
 
 /// A service that answers with the [snapshot](crate::inspect::snapshot) of what has a name in this process: a page for people, JSON, text, or a
-/// graph for `dot`. To be put wherever the server has its pages for operators, as at `/debug/cancel`: whoever can ask it reads the
-/// program's names and causes (of values it shows nothing), so it belongs behind the same door as those.
+/// graph for `dot`. Put it with the server's other pages for operators, as at `/debug/cancel`. It shows the
+/// program's names and causes (never values), so it needs the same protection as those pages.
 ///
 /// | asked for by | answer |
 /// | --- | --- |

@@ -47,14 +47,14 @@ pub struct ContextLayer {
 }
 
 impl ContextLayer {
-    /// Contexts below `ctx`, without a deadline of their own.
+    /// Creates a layer whose contexts are below `ctx`, without a deadline of their own.
     pub fn new(ctx: &Context) -> ContextLayer {
         ContextLayer {
             settings: Settings::new(ctx),
         }
     }
 
-    /// Each request is a task of this group, from the call to the end of its context, and its context is below the
+    /// Makes each request a task of this group, from the call to the end of its context, and its context is below the
     /// group's, whose values it has; it is done too when that of [`new`](Self::new) is. So [`Group::shutdown`](crate::Group::shutdown) waits for
     /// it. A group that is closed takes none: 503, or gRPC's 14 (UNAVAILABLE); nor does one that is full: 503, or gRPC's 8
     /// (RESOURCE_EXHAUSTED).
@@ -65,7 +65,7 @@ impl ContextLayer {
         self
     }
 
-    /// In reports a request is called by its method and path, as in `GET /search`.
+    /// Names requests by their method and path in reports, as in `GET /search`.
     ///
     /// Cost: an allocation and a reading of the clock for each request.
     pub fn named(mut self) -> ContextLayer {
@@ -73,19 +73,19 @@ impl ContextLayer {
         self
     }
 
-    /// No request may take longer, whatever it says.
+    /// Sets how long a request may take at most, whatever its headers say.
     pub fn max(mut self, max: Duration) -> ContextLayer {
         self.settings.max = Some(max);
         self
     }
 
-    /// How long a request may take that says nothing.
+    /// Sets how long a request may take whose headers say nothing.
     pub fn default_timeout(mut self, default: Duration) -> ContextLayer {
         self.settings.default = Some(default);
         self
     }
 
-    /// Which headers are believed. None at first: at the edge anybody can write them.
+    /// Sets which headers are believed. By default none, for at the edge any client can write them.
     pub fn deadline_from(
         mut self,
         headers: impl IntoIterator<Item = DeadlineHeader>,
@@ -94,26 +94,26 @@ impl ContextLayer {
         self
     }
 
-    /// What becomes of a request whose header for the deadline says none.
+    /// Sets what is done with a request whose header has no valid deadline.
     pub fn malformed(mut self, malformed: Malformed) -> ContextLayer {
         self.settings.malformed = malformed;
         self
     }
 
-    /// Headers that are kept, as they came, as a value of the context: [`Carried`](super::Carried).
+    /// Keeps these headers, as they came, as a value of the context: [`Carried`](super::Carried).
     pub fn carry(mut self, names: impl IntoIterator<Item = HeaderName>) -> ContextLayer {
         self.settings.carry = names.into_iter().collect();
         self
     }
 
-    /// At most this share of the requests, within each window of time, is turned away as expired on arrival. What is above it is handled as if
-    /// it had said nothing: so a client whose clock or header is wrong is slow, and not without service.
+    /// Sets the share of the requests, within each window of time, that may be turned away as expired on arrival. Those above it are handled as if
+    /// their headers said nothing, so that clients with a wrong clock or header are served, if slowly.
     pub fn ceiling(mut self, share: f64, window: Duration) -> ContextLayer {
         self.settings.ceiling = Some(Arc::new(Ceiling::new(share, window)));
         self
     }
 
-    /// What has become of the requests so far, of all services made by this layer and its clones.
+    /// Returns what has become of the requests so far, of all services made by this layer and its clones.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.settings.shared.counters.read()

@@ -99,8 +99,8 @@ impl Lifetime {
         self.is_past()
     }
 
-    /// The context is done, for it was cancelled from above, and wakes nobody any more. Its deadline still holds for who goes on: from here on
-    /// another context has it, below nobody. One that moves is asked again when that one is done.
+    /// The context is done, for it was cancelled from above, and wakes no task any more. Its deadline still holds for what goes on: from here on
+    /// another context has it, with nothing above. One that moves is asked again when that one is done.
     #[cold]
     fn wait_on(&mut self, cx: &mut task::Context<'_>) {
         let asked = self

@@ -27,7 +27,7 @@ use tower_service::Service;
 /// When the context is done, the call and the response's body end with its [`Cause`] as the error; if this is gRPC, with `grpc-status` 4 or 1. A
 /// response, or the last frame of its body, that is ready then is not lost.
 /// What comes back as an error, a reset, a 504 with `x-deadline-expired` or a CANCELLED after our own deadline, or after that which was
-/// sent, *is* that deadline: whoever noticed it first, the clock decides.
+/// sent, *is* that deadline: the clock decides, not which side noticed it first.
 ///
 /// # Examples
 ///
@@ -61,7 +61,7 @@ pub struct PropagateService<S> {
 }
 
 impl PropagateLayer {
-    /// Writes the time that is left into this header.
+    /// Creates a layer that writes the time that is left into this header.
     pub fn new(header: DeadlineHeader) -> PropagateLayer {
         PropagateLayer {
             header,
@@ -70,7 +70,7 @@ impl PropagateLayer {
         }
     }
 
-    /// What is kept back for the way and for what is to be done with the answer.
+    /// Sets what is kept back for the way, and for what is done with the answer.
     pub fn reserve(mut self, reserve: Duration) -> PropagateLayer {
         self.reserve = reserve;
         self

@@ -1,4 +1,4 @@
-//! Handlers that are tasks of their own: they outlive whoever waits for the answer.
+//! Handlers that are tasks of their own: they outlive the wait for the answer.
 
 use super::answer::Answer;
 use super::body::ToCome;
@@ -23,14 +23,14 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// What becomes of a handler whose answer nobody waits for any more: the client is gone, or the deadline has passed.
+/// What becomes of a handler whose answer is no longer waited for: the client is gone, or the deadline has passed.
 ///
 /// (Without a mode, by [`ContextLayer`] alone, the handler is dropped, as axum and hyper do.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
-    /// Its context is cancelled, and it may come to its end by itself: what it awaits under its context ends, what it does under a
-    /// [shield](crate::Context::shield) has the time of the grace. When that is over, it is dropped.
+    /// Its context is cancelled, and it may end by itself: what it awaits under its context ends, what it does under a
+    /// [shield](crate::Context::shield) has the time of the grace. When that is over, the handler is dropped.
     Cooperative {
         /// From the cancel on, also if that came from above: the server's end.
         grace: Duration,
@@ -59,7 +59,7 @@ pub struct SpawnedService<S> {
 }
 
 impl ContextLayer {
-    /// Makes each handler a task of `group` that outlives whoever waits for its answer, as `mode` says. `run` runs it: it spawns it on a
+    /// Makes each handler a task of `group` that outlives the wait for its answer, as `mode` says. `run` has to run it, by spawning it on a
     /// runtime. (With the feature `tokio`: [`cooperative`](Self::cooperative), [`detached`](Self::detached).)
     ///
     /// The answer waits for none of that: at the deadline it is a 504 at once, and the handler goes on. The group's
@@ -106,7 +106,7 @@ impl ContextLayer {
         }
     }
 
-    /// [Spawns](Self::spawned) handlers on the caller's tokio: when nobody waits for the answer any more, the
+    /// [Spawns](Self::spawned) handlers on the caller's tokio: when the answer is no longer waited for, the
     /// context is cancelled, and after the grace the handler is dropped.
     #[cfg(feature = "tokio")]
     #[track_caller]
@@ -114,7 +114,7 @@ impl ContextLayer {
         self.spawned(group, Mode::Cooperative { grace }, on_tokio)
     }
 
-    /// [Spawns](Self::spawned) handlers on the caller's tokio: each runs to its end, whoever waits for it.
+    /// [Spawns](Self::spawned) handlers on the caller's tokio: each runs to its end, whether its answer is waited for or not.
     #[cfg(feature = "tokio")]
     #[track_caller]
     pub fn detached(self, group: &Spawner) -> SpawnedLayer {
