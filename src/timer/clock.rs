@@ -4,7 +4,7 @@ use core::hash::{Hash, Hasher};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// A point in time, as deadlines are kept: so many times 64 ns after the first use of the clock.
+/// A point in time, as deadlines are kept: so many times 64 ns after the clock's base.
 pub(crate) type Moment = u64;
 
 /// A point in time, as the wheel counts it: so many times 2^17 ns, an eighth of a millisecond.
@@ -13,7 +13,8 @@ pub(crate) type Tick = u64;
 const MOMENT: u32 = 6;
 const TICK: u32 = 17;
 
-/// The first use of the clock.
+/// A day before the first use of the clock, or as much of it as instants can express: also a deadline that had passed by then is
+/// shown as it was said.
 struct Base {
     instant: Instant,
     parts: Parts,
@@ -24,8 +25,20 @@ struct Base {
 #[inline]
 fn base() -> &'static Base {
     static BASE: OnceLock<Base> = OnceLock::new();
-    BASE.get_or_init(|| Base::new(Instant::now()))
+    BASE.get_or_init(|| {
+        let now = Instant::now();
+        let back = |seconds| now.checked_sub(Duration::from_secs(seconds));
+        Base::new(EARLIER.into_iter().find_map(back).unwrap_or(now))
+    })
 }
+
+/// In seconds.
+#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
+const EARLIER: [u64; 4] = [24 * 3600, 3600, 60, 1];
+
+/// Models choose their ticks, from the first on.
+#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
+const EARLIER: [u64; 0] = [];
 
 impl Base {
     #[cold]
@@ -131,7 +144,7 @@ pub(crate) fn now() -> Instant {
     base().instant
 }
 
-/// So many nanoseconds after the first use of the clock.
+/// So many nanoseconds after the base.
 #[inline]
 pub(crate) fn nanos(instant: Instant) -> u64 {
     let base = base();
