@@ -407,6 +407,9 @@ impl Context {
 
     /// Creates a context with the values of this one, which is never done: for what has to be finished
     /// after the request. Deadline and cause do not reach it either. (Go's `WithoutCancel`.)
+    ///
+    /// A name among the values is kept with them (feature `inspect`): the context that has it is there as long as this one, and if it is done
+    /// it is shown as still held. Give a name to this one, [`with_name`](Self::with_name), to see what holds it.
     #[doc(alias("WithoutCancel", "detach"))]
     pub fn without_cancel(&self) -> Context {
         Context {

@@ -65,7 +65,12 @@ pub enum Event<'a> {
 
 /// Who is told; see [`observe`].
 pub trait Observer: Send + Sync {
-    /// Called on whatever thread it happens, when nothing is held; the thread waits for it. A panic ends there.
+    /// Called on whatever thread it happens; the thread waits for it. A panic ends there.
+    ///
+    /// No lock is held, so it may cancel, make and drop what it likes. But a task that is told of is still there: at
+    /// [`FirstPoll`](Event::FirstPoll) its poll is about to go on, at [`Gone`](Event::Gone) its place is about to be given up. So who waits for its
+    /// group in here waits for itself. The cause of a [`Done`](Event::Done) is told when all that wait have been woken, but callbacks of
+    /// others may be still to run.
     fn tell(&self, event: &Event<'_>);
 }
 
@@ -106,7 +111,7 @@ pub(crate) fn is_observed() -> bool {
     !NEWEST.load(Relaxed).is_null()
 }
 
-/// User code: where nothing is held. Its panics are nobody's else.
+/// User code: no lock is held, and no invariant broken. Its panics are nobody's else.
 pub(crate) fn tell(event: &Event<'_>) {
     // Acquire: pairs with `observe`.
     let mut at = NEWEST.load(Acquire).cast_const();
