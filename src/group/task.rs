@@ -271,13 +271,21 @@ impl<F> Job<F> {
     /// For whoever may go before its turn has come.
     #[cfg(feature = "tokio")]
     pub(crate) fn new(member: Member, f: F) -> Job<F> {
-        let (parts, end) = (Some((member, f)), End::Dropped);
-        Job { parts, end }
+        Job::with(member, f, End::Dropped)
     }
 
     /// For a caller that says so itself when nothing is started.
     pub(super) fn or_refused(member: Member, f: F) -> Job<F> {
-        let (parts, end) = (Some((member, f)), End::Refused);
+        Job::with(member, f, End::Refused)
+    }
+
+    fn with(member: Member, f: F, end: End) -> Job<F> {
+        // From now on, though it may wait for its thread yet.
+        #[cfg(feature = "inspect")]
+        if let Some(probe) = member.place().probe() {
+            probe.is_for_thread();
+        }
+        let parts = Some((member, f));
         Job { parts, end }
     }
 

@@ -4,7 +4,7 @@
 use super::any_of::{Edge, FiredEdges, Noted};
 use super::cause::{Bare, Cause, GuardDropped};
 use super::extension::{AnyOf, RawCause};
-use super::walk::{Climb, From, Walk};
+use super::walk::{origin_of, Climb, From, Walk};
 use super::word::State;
 use super::{reclaim, room, telling, Handle, Node};
 use crate::sync::{to_the_end, unless_unwinding, Panics, SMALL};
@@ -744,7 +744,7 @@ fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
     if !below.has_any(Below::TASKS) {
         return;
     }
-    look_at(top, below, |node, state| {
+    look_at::<false>(top, below, |node, state, _| {
         if state.has_any(State::WAITER) && is_task(state) && !state.has_any(State::EDGE) {
             if state.is_room() {
                 room::close(node, panics, Waker::wake);
@@ -760,12 +760,13 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
     if !below.has_any(Below::CALLS) {
         return;
     }
-    look_at(top, below, |node, state| {
+    let mut above_top = ptr::null();
+    look_at::<true>(top, below, |node, state, from| {
         if state.has_any(State::WAITER) && !state.has_any(State::EDGE) {
             if state.is_room() {
                 room::close(node, panics, Waker::wake);
             } else if let Some(waker) = node.slot.disarm(&node.word) {
-                telling::tell(node, top, &waker);
+                telling::tell(&waker, || cause_below(from, top, &mut above_top));
                 panics.catch(|| waker.wake());
             }
         }
@@ -777,20 +778,37 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
     });
 }
 
+/// Why a callback's node is cancelled that a walk has come to, without a climb for each. It has no cancel of its own: `from` is
+/// what the walk knows, and whose cancel the walk's top inherits is looked for once, and kept in `above_top`.
+#[cold]
+fn cause_below(from: From, top: &Node, above_top: &mut *const Node) -> Option<Cause> {
+    let mut origin = from.origin;
+    if origin.is_null() {
+        if above_top.is_null() {
+            *above_top = origin_of(top);
+        }
+        origin = *above_top;
+    }
+    // SAFETY: on the way from `top` to the node, and frozen (I3); or `top`, which is kept, or above that (I5).
+    unsafe { origin.as_ref() }.map(|origin| own_cause(origin, origin.word.load()))
+}
+
 /// Looks at `top`, and at what is below and may be this cancel's to wake: not below other nodes with an own cancel that are
 /// marked through, for whoever has set that wakes there. Whoever has not cancelled `top` itself only helps, and stops
 /// wherever somebody has been through.
-fn look_at(top: &Node, below: Below, mut look: impl FnMut(&Node, State)) {
+/// `FROM`: `look` is told from where the nodes inherit.
+fn look_at<const FROM: bool>(top: &Node, below: Below, mut look: impl FnMut(&Node, State, From)) {
     let waiting = State::WAITER.with(State::KEPT);
     let state = top.word.load();
+    let mut walk = Walk::new(top, state);
     if state.has_any(waiting) {
-        look(top, state);
+        look(top, state, walk.from());
     }
     let won = below.has_any(Below::WON);
-    Walk::new(top, state).step::<false>(usize::MAX, |node, _| {
+    walk.step::<FROM>(usize::MAX, |node, from| {
         let state = node.word.load();
         if state.has_any(waiting) {
-            look(node, state);
+            look(node, state, from);
         }
         if won && !state.has_any(State::OWN) {
             state.without(State::MARKED)

@@ -1,9 +1,7 @@
 //! Callbacks that are told the cause. Such a one has a cell for it, which the tree fills when it has taken the waker out
 //! of its slot and before it wakes. So the callback need not own the token, which it would keep alive.
 
-use super::cancel;
 use super::cause::Cause;
-use super::Node;
 use crate::sync::{Arc, UnsafeCell};
 use alloc::boxed::Box;
 use core::ptr;
@@ -59,21 +57,20 @@ pub(crate) fn telling(callback: Waker, told: Arc<Told>) -> Waker {
     unsafe { Waker::from_raw(RawWaker::new(data.cast_const().cast(), &TELLS)) }
 }
 
-/// Tells the cause of `node` to its waker, if that is to be told. The waker has been taken out of the slot of the node,
-/// which is kept. It is cancelled, or else `top`, which is above it, is: the mark may be another cancel's to set, which is
-/// relied upon for want of memory.
+/// Tells the waker the `cause`, if it is to be told one. It has been taken out of the slot of a node that is cancelled, or
+/// is below one that is.
 #[inline]
-pub(super) fn tell(node: &Node, top: &Node, waker: &Waker) {
+pub(super) fn tell(waker: &Waker, cause: impl FnOnce() -> Option<Cause>) {
     if ptr::eq(waker.vtable(), &TELLS) {
-        tell_cause(node, top, waker);
+        tell_cause(waker, cause);
     }
 }
 
 #[cold]
-fn tell_cause(node: &Node, top: &Node, waker: &Waker) {
+fn tell_cause(waker: &Waker, cause: impl FnOnce() -> Option<Cause>) {
     // SAFETY: the table says what the data is; the waker is the caller's, which is the only one to look into it.
     let telling = unsafe { &*waker.data().cast::<Telling>() };
-    let cause = cancel::cause(node).or_else(|| cancel::cause(top));
+    let cause = cause();
     // SAFETY: see `Told`; the callback has not been started.
     telling.told.0.with_mut(|told| unsafe { *told = cause });
 }
