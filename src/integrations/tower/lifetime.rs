@@ -9,7 +9,6 @@ use crate::sync::Panics;
 use crate::tree::ContextError;
 use alloc::sync::Arc;
 use core::future::Future;
-use core::mem;
 use core::pin::Pin;
 use core::task;
 use http::{Method, Request, Version};
@@ -120,7 +119,7 @@ impl Lifetime {
     }
 
     /// The upgrade's guard ends the context, and is a task of the group until then.
-    pub(super) fn hand_over(mut self, member: Option<Member>) {
+    pub(super) fn hand_over(&mut self, member: Option<Member>) {
         if let (Some(guards), Some(upgrade)) = (self.guards.take(), self.upgrade.take()) {
             if let Some(member) = &member {
                 member.is_held_on();
@@ -143,11 +142,13 @@ impl Lifetime {
 
 impl Lifetime {
     /// Ends the context, once. What is called then is user code.
-    fn finish(&mut self, panics: &mut Panics) {
+    fn finish(&mut self, ending: Ending) -> Panics {
+        self.ending = Ending::HandedOver;
+        let mut panics = Panics::default();
         let counters = &self.shared.counters;
         let causes = &self.shared.causes;
-        let cause = match self.ending {
-            Ending::HandedOver => return,
+        let cause = match ending {
+            Ending::HandedOver => return panics,
             Ending::Completed => causes.completed.clone(),
             Ending::Failed => causes.failed.clone(),
             Ending::Deadline => ContextError::DeadlineExceeded.into(),
@@ -159,43 +160,49 @@ impl Lifetime {
             panics.catch(|| guards.cancel_with(cause));
         }
         // Last: it may be told to an observer, which is user code.
-        match mem::replace(&mut self.ending, Ending::HandedOver) {
+        match ending {
             Ending::HandedOver | Ending::Completed => {}
             Ending::Failed => counters.failed(),
             Ending::Deadline => counters.cut(),
             Ending::ClientGone => counters.client_gone(),
         }
+        panics
+    }
+
+    /// Ends the request. If what is called then panics, the group says so, and the answer goes on. Without one the panic goes on.
+    pub(super) fn end(&mut self, member: &Option<Member>, ending: Ending) {
+        say(self.finish(ending), member);
     }
 }
 
 impl Drop for Lifetime {
     fn drop(&mut self) {
-        let mut panics = Panics::default();
-        self.finish(&mut panics);
-        panics.resume();
+        self.finish(self.ending).resume();
     }
 }
 
 /// Ends the request, if that is still to be done. The answer is what it speaks.
-///
-/// If what is called then panics, the group says so, and the answer goes on. Without one the panic goes on.
 pub(super) fn end(
     lifetime: &mut Option<Lifetime>,
     member: &Option<Member>,
     ending: Ending,
 ) -> Protocol {
-    let Some(mut lifetime) = lifetime.take() else {
+    // What has ended does nothing when it is dropped, and need not be moved out for that.
+    let Some(at) = lifetime else {
         return Protocol::Http;
     };
-    let protocol = lifetime.protocol;
-    lifetime.ending = ending;
-    let mut panics = Panics::default();
-    lifetime.finish(&mut panics);
+    let protocol = at.protocol;
+    let panics = at.finish(ending);
+    *lifetime = None;
+    say(panics, member);
+    protocol
+}
+
+fn say(panics: Panics, member: &Option<Member>) {
     match member {
         Some(member) => member.note_panics(panics),
         None => panics.resume(),
     }
-    protocol
 }
 
 /// Does a step of the handler or of its body. If that panics, the context ends as failed, and the group says so.
