@@ -88,7 +88,9 @@ async fn our_deadline_comes_back_as_deadline_exceeded_and_ends_the_server_side()
     while let Ok(ctx) = served.contexts.try_recv() {
         soon(ctx.done()).await;
     }
-    // A cancel of ours: CANCELLED here, and gone over there.
+    // A cancel of ours: CANCELLED here, and gone over there. (A server of its own: a call from above may still come to that one.)
+    let mut served = serve(Around::Context(layer())).await;
+    let mut client = self::client(served.to).await;
     let (ctx, guard) = Context::background().with_cancel();
     let (status, ()) = tokio::join!(unary(&mut client, &ctx, "wait"), async {
         let there = soon(served.contexts.recv()).await.unwrap();

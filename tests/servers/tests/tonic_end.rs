@@ -135,7 +135,7 @@ async fn those_who_stop_are_not_named(cancelled: Duration) -> Option<()> {
     let serve_ = server()
         .graceful(millis(100))
         .cancelled(cancelled)
-        .dropped(millis(100));
+        .dropped(cancelled / 15);
     let mut served = serve(serve_).await;
     let polite = served.begin("polite").await;
     let _deaf = served.begin("wait").await;
@@ -157,7 +157,8 @@ async fn those_who_stop_are_not_named(cancelled: Duration) -> Option<()> {
     })
     .await;
     let report = served.report().await;
-    if report.tasks.stuck.len() == 3 {
+    // Or the executor was late to drop it.
+    if report.tasks.stuck.len() == 3 || matches!(report.server, ServerFuture::Stuck) {
         return None;
     }
     let mut stuck: Vec<_> = report
