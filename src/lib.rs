@@ -29,26 +29,65 @@ mod sync;
 #[cfg(feature = "std")]
 mod timer;
 
+// What others call a type stands at its `pub use`, and not where it is defined: rustdoc (1.95) leaves the aliases of what is
+// re-exported from a private module out of its search.
+#[cfg(feature = "std")]
+#[doc(alias("CancelFunc", "CancelCauseFunc", "CancelScope"))]
+pub use context::CancelGuard;
+#[cfg(feature = "std")]
+#[doc(alias("CancelFunc", "AbortController", "AbortHandle", "StopSource"))]
+pub use context::Canceller;
+#[cfg(feature = "std")]
+#[doc(alias("context.Context", "CancelScope", "Job"))]
+pub use context::Context;
 #[cfg(feature = "testing")]
+#[doc(alias("pause", "advance", "FakeClock"))]
 pub use context::TestClock;
 #[cfg(feature = "std")]
 pub use context::{
-    CancelGuard, CancelledOwned, Canceller, CauseOnDrop, Context, DeadlineGuard, Done, DoneOwned,
-    DoneSignal, ForeignContext, GraceOver, GuardedContext, IdleGuard, IdleTimeout,
+    CancelledOwned, CauseOnDrop, DeadlineGuard, Done, DoneOwned, DoneSignal, ForeignContext,
+    GraceOver, GuardedContext, IdleGuard, IdleTimeout,
 };
 #[cfg(feature = "inspect")]
 pub use group::snapshot as inspect;
 #[cfg(feature = "std")]
+#[doc(alias(
+    "errgroup",
+    "WaitGroup",
+    "TaskTracker",
+    "JoinSet",
+    "nursery",
+    "TaskGroup",
+    "coroutineScope"
+))]
+pub use group::Group;
+#[cfg(feature = "std")]
+#[doc(alias("nursery", "WaitGroup"))]
+pub use group::Scope;
+#[cfg(feature = "std")]
+#[doc(alias = "TaskTracker")]
+pub use group::Spawner;
+#[cfg(feature = "std")]
 pub use group::{
-    Closed, Full, Group, Member, Named, Outcome, Outcomes, Panicked, Partial, Refused, Report,
-    Scope, Spawner, TaskInfo, Tracked, Unfinished,
+    Closed, Full, Member, Named, Outcome, Outcomes, Panicked, Partial, Refused, Report, TaskInfo,
+    Tracked, Unfinished,
 };
+#[doc(alias(
+    "CancellationTokenSource",
+    "AbortSignal",
+    "AbortController",
+    "StopToken",
+    "stop_token",
+    "stop_source"
+))]
+pub use token::CancellationToken;
+#[doc(alias("CancellationTokenRegistration", "stop_callback"))]
+pub use token::Registration;
 #[cfg(feature = "std")]
 pub use token::StopAndWaitOnDrop;
 pub use token::{
-    CancellationToken, DropGuard, DropGuardRef, FutureExt, Registration, StaticToken, StopOnDrop,
-    WaitForCancellationFuture, WaitForCancellationFutureOwned, WeakToken, WithCancellationToken,
-    WithCancellationTokenOwned,
+    DropGuard, DropGuardRef, FutureExt, StaticToken, StopOnDrop, WaitForCancellationFuture,
+    WaitForCancellationFutureOwned, WeakToken, WithCancellationToken, WithCancellationTokenOwned,
 };
 pub use tree::{Cause, ContextError, GuardDropped, TokenId};
 

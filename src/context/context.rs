@@ -68,7 +68,6 @@ use std::time::{Duration, Instant};
 /// returns 2; a deadline 1 RMW and a reading of the clock more, and 1 more to drop it; no allocation for any of
 /// these. Values add 1 to making and to dropping any context that has them. [`err`](Self::err), [`is_done`](Self::is_done) and [`deadline`](Self::deadline) are loads. `clone`
 /// 1, or 2 with values.
-#[doc(alias = "context.Context")]
 #[derive(Clone)]
 #[must_use]
 pub struct Context {
@@ -201,7 +200,7 @@ impl Context {
     /// ctx.blocking_wait();
     /// assert!(ctx.remaining().unwrap().is_zero());
     /// ```
-    #[doc(alias("WithTimeout", "timeout"))]
+    #[doc(alias("WithTimeout", "timeout", "CancelAfter", "move_on_after", "fail_after"))]
     pub fn with_timeout(&self, timeout: Duration) -> (Context, CancelGuard) {
         self.with_timeout_from(self.now(), timeout)
     }
@@ -651,6 +650,7 @@ impl Context {
     /// # Errors
     ///
     /// The context is done.
+    #[doc(alias("ThrowIfCancellationRequested", "ensureActive"))]
     #[inline]
     pub fn check(&self) -> Result<(), ContextError> {
         self.err().map_or(Ok(()), Err)

@@ -154,6 +154,7 @@ impl Context {
     /// assert!(ctx.is_done() && !cleanup.is_done());
     /// assert!(cleanup.remaining().unwrap() <= Duration::from_secs(5));
     /// ```
+    #[doc(alias("NonCancellable", "CancelScope"))]
     pub fn shield(&self) -> Context {
         let Some(grace) = self.grace().filter(|_| self.token.is_some()) else {
             return self.child();

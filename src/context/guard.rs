@@ -22,7 +22,6 @@ use core::ptr;
 /// # Panics
 ///
 /// Dropping it panics where [`CancellationToken::cancel`] would.
-#[doc(alias("CancelFunc", "CancelCauseFunc", "DropGuard"))]
 #[must_use = "a guard that is dropped at once cancels at once"]
 pub struct CancelGuard {
     /// Taken out when the guard goes.
@@ -224,7 +223,6 @@ impl AsRef<Context> for GuardedContext {
 /// The right to cancel a context, and nothing else; made by [`CancelGuard::canceller`].
 ///
 /// Dropping it does nothing.
-#[doc(alias("CancelFunc", "AbortController", "AbortHandle", "StopSource"))]
 #[derive(Clone)]
 pub struct Canceller {
     token: CancellationToken,

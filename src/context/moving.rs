@@ -71,6 +71,7 @@ impl Context {
     ///
     /// Cost: that of [`with_deadline`](Self::with_deadline), and four allocations. Once a period the timer looks whether it has
     /// been touched.
+    #[doc(alias = "Reset")]
     pub fn with_idle_timeout(&self, timeout: Duration) -> (Context, IdleGuard) {
         let cause = Cause::with_kind(ContextError::DeadlineExceeded, IdleTimeout { timeout });
         let moving = Moving::idle(timeout, self.clock());
@@ -120,6 +121,7 @@ impl DeadlineGuard {
     }
 
     /// Sets the deadline to `timeout` from now. What the clock cannot express, as [`Duration::MAX`], is no deadline.
+    #[doc(alias("CancelAfter", "Reset"))]
     pub fn set_timeout(&self, timeout: Duration) -> bool {
         match now(&self.clock).checked_add(timeout) {
             Some(deadline) => self.set(deadline),

@@ -65,14 +65,6 @@ use std::time::{Duration, Instant};
 /// more at the end; with a limit, 2 more. (A context with values is counted by all that have it: 2 more, on a line that
 /// all share.) A task without a name takes 48 bytes, and 64 for its context, beyond its future. The group keeps that for about as many
 /// as there ever were at once.
-#[doc(alias(
-    "errgroup",
-    "WaitGroup",
-    "TaskTracker",
-    "JoinSet",
-    "nursery",
-    "TaskGroup"
-))]
 pub struct Group {
     spawner: Spawner,
 }
@@ -121,6 +113,7 @@ impl Group {
     }
 
     /// Makes errors cancel nothing: the first one is kept for `join`. A panic still cancels.
+    #[doc(alias("supervisorScope", "SupervisorJob"))]
     #[must_use = "it is the group"]
     pub fn keep_going(self) -> Group {
         // Relaxed: tasks are started after this.

@@ -11,7 +11,6 @@ use std::thread;
 
 /// Starts threads that borrow from the stack of the caller of [`Group::scope`]. A clone may be given to such a
 /// thread, to start further ones.
-#[doc(alias("nursery", "WaitGroup"))]
 #[derive(Clone)]
 pub struct Scope<'scope, 'env: 'scope> {
     threads: &'scope thread::Scope<'scope, 'env>,

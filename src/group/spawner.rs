@@ -36,7 +36,6 @@ use std::time::{Duration, Instant};
 /// }).unwrap();
 /// group.join_blocking().unwrap(); // of all four
 /// ```
-#[doc(alias = "TaskTracker")]
 pub struct Spawner {
     body: NonNull<Body>,
 }
@@ -206,6 +205,7 @@ macro_rules! starting {
         /// ```
         ///
         /// Cost: 1 RMW to begin and 1 to end, on the task's own place.
+        #[doc(alias = "track_future")]
         #[track_caller]
         #[inline]
         pub fn track<F>($self: $simple, future: F) -> Result<Tracked<F>, Refused<F>>
@@ -247,6 +247,7 @@ macro_rules! starting {
         /// # Errors
         ///
         /// As for [`enter`](Self::enter), or no thread could be started; with `f` untouched.
+        #[doc(alias("Go", "TryGo"))]
         #[track_caller]
         pub fn spawn_thread<F, R>($self: $simple, f: F) -> Result<(), Refused<F>>
         where

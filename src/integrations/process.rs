@@ -49,6 +49,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// A command that is to run under a context.
+#[doc(alias("CommandContext", "exec.CommandContext"))]
 #[derive(Debug)]
 #[must_use = "nothing runs yet"]
 pub struct Supervised {
@@ -119,6 +120,7 @@ impl Supervised {
     }
 
     /// Sets for how long pipes are read that others hold after the child's end: 1 second by default.
+    #[doc(alias = "WaitDelay")]
     pub fn pipe_delay(mut self, delay: Duration) -> Supervised {
         self.limits.pipe_delay = delay;
         self

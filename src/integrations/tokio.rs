@@ -102,6 +102,7 @@ impl Spawner {
     /// # Errors
     ///
     /// The group is closed, cancelled or full, or there is no runtime here; `f` was not called.
+    #[doc(alias("Go", "TryGo"))]
     #[track_caller]
     pub fn spawn<F, T>(&self, f: F) -> Result<(), Refused<F>>
     where

@@ -53,7 +53,6 @@ use core::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 /// when the callback is running at that moment: [`stop`](Self::stop) returns,
 /// [`stop_and_wait`](Self::stop_and_wait) blocks until it is over,
 /// [`stop_async`](Self::stop_async) is ready when it is over.
-#[doc(alias("CancellationTokenRegistration", "stop_callback"))]
 #[must_use = "dropping a registration leaves the callback registered; say so with `drop`, or keep it"]
 pub struct Registration {
     entry: Option<Entry>,

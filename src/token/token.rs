@@ -45,13 +45,6 @@ use core::ptr;
 /// clone 1; a child 1 in the steady state, dropping it 1, or 2 if it was cancelled and has had children; cancelling 1 for each node
 /// below.
 /// A parent keeps the memory of about its peak number of children until it is dropped itself.
-#[doc(alias(
-    "CancellationTokenSource",
-    "AbortSignal",
-    "AbortController",
-    "StopToken",
-    "stop_token"
-))]
 #[repr(transparent)]
 pub struct CancellationToken {
     handle: Handle,

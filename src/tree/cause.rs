@@ -316,6 +316,7 @@ impl Cause {
     /// assert_eq!(cause.kind(), ContextError::DeadlineExceeded);
     /// assert!(cause == ContextError::DeadlineExceeded && cause != ContextError::Cancelled);
     /// ```
+    #[doc(alias = "errors.Is")]
     #[must_use]
     pub fn kind(&self) -> ContextError {
         match &self.0 {

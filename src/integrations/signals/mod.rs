@@ -141,6 +141,7 @@ impl From<Signal> for Cause {
 }
 
 /// Which signals are caught, and how many a program survives.
+#[doc(alias("NotifyContext", "signal.NotifyContext", "ctrl_c", "SIGTERM", "SIGINT"))]
 #[derive(Clone, Debug)]
 #[must_use = "nothing is installed yet"]
 pub struct Signals {
