@@ -1,7 +1,12 @@
 //! Time as the timer counts it.
 
+use alloc::boxed::Box;
 use core::hash::{Hash, Hasher};
-use std::sync::OnceLock;
+use core::ptr;
+use std::sync::atomic::{
+    AtomicPtr,
+    Ordering::{AcqRel, Acquire},
+};
 use std::time::{Duration, Instant};
 
 /// A point in time, as deadlines are kept: so many times 64 ns after the first use of the clock.
@@ -23,8 +28,29 @@ struct Base {
 
 #[inline]
 fn base() -> &'static Base {
-    static BASE: OnceLock<Base> = OnceLock::new();
-    BASE.get_or_init(|| Base::new(Instant::now()))
+    // Acquire: pairs with the CAS in `begin`.
+    // SAFETY: null, or never freed.
+    unsafe { BASE.load(Acquire).as_ref() }.unwrap_or_else(begin)
+}
+
+/// std's, also in models: whichever execution is the first to ask, the answer stays. Not a `OnceLock`: where several threads
+/// come first, they would wait for one of them.
+static BASE: AtomicPtr<Base> = AtomicPtr::new(ptr::null_mut());
+
+#[cold]
+fn begin() -> &'static Base {
+    let new = Box::into_raw(Box::new(Base::new(Instant::now())));
+    // AcqRel: publishes it, or, on failure, pairs with the other one's step. It stays for as long as the process does.
+    match BASE.compare_exchange(ptr::null_mut(), new, AcqRel, Acquire) {
+        // SAFETY: never freed.
+        Ok(_) => unsafe { &*new },
+        Err(other) => {
+            // SAFETY: from a Box, and nobody else has seen it.
+            drop(unsafe { Box::from_raw(new) });
+            // SAFETY: never freed.
+            unsafe { &*other }
+        }
+    }
 }
 
 impl Base {
