@@ -2,7 +2,10 @@
 
 use cancel_tree::{CancellationToken, Context, ContextError, GraceOver, Group, IdleTimeout};
 use std::error::Error;
-use std::sync::{mpsc, Arc};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{mpsc, Arc, Mutex};
+use std::task::{self, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -377,6 +380,19 @@ fn an_idle_timeout_that_never_ends() {
 }
 
 #[test]
+fn touched_for_a_time_that_will_not_come_it_does_not_end() {
+    let far = Instant::now() + Duration::from_secs(600 * 365 * 24 * 3600);
+    // By the timer, and by a thread that waits.
+    let (ctx, guard) = Context::background().with_idle_timeout(ms(5));
+    let (other, other_guard) = Context::background().with_idle_timeout(ms(5));
+    guard.touch_at(far);
+    other_guard.touch_at(far);
+    assert_eq!((ctx.deadline(), other.deadline()), (None, None));
+    assert_eq!(ctx.blocking_wait_timeout(ms(50)), None);
+    assert!(!other.is_done());
+}
+
+#[test]
 fn an_idle_timeout_of_nothing() {
     let (ctx, _guard) = Context::background().with_idle_timeout(Duration::ZERO);
     assert_eq!(comes(&ctx), ContextError::DeadlineExceeded);
@@ -466,9 +482,9 @@ fn what_is_ready_is_not_lost() {
         polls += 1;
         if polls == 1 {
             guard.set(Instant::now());
-            return std::task::Poll::Pending;
+            return task::Poll::Pending;
         }
-        std::task::Poll::Ready(polls)
+        task::Poll::Ready(polls)
     });
     assert_eq!(futures::executor::block_on(ctx.run(ready_at_last)), Ok(2));
 }
@@ -838,6 +854,91 @@ fn a_callback_that_is_left_under_a_grace_runs() {
     );
     guard.cancel();
     hear.try_recv().unwrap();
+}
+
+/// Whatever is left below a shield is done when the grace is over.
+#[test]
+fn what_is_below_a_shield_ends_when_no_context_is_left() {
+    let (server, shutdown) = Context::background().with_cancel();
+    let (other, _other) = Context::background().with_cancel();
+    let (token, either) = {
+        let shield = server.with_grace(ms(20)).shield();
+        (shield.child_token(), Context::any_of([&other, &shield]))
+    };
+    let alone = server.with_grace(ms(20)).shield().child_token();
+    shutdown.cancel_with("the end");
+    assert!(!alone.is_cancelled() || alone.cause().unwrap().find::<GraceOver>().is_some());
+    assert_eq!(comes(&either), ContextError::DeadlineExceeded);
+    for token in [token, alone] {
+        assert!(token.blocking_wait_timeout(Duration::from_secs(20)));
+        let cause = token.cause().unwrap();
+        assert_eq!(
+            cause.find::<GraceOver>().unwrap().first().to_string(),
+            "the end"
+        );
+    }
+}
+
+/// However far whoever has cancelled has come with telling others.
+#[test]
+fn a_shield_of_what_is_done_has_a_bound() {
+    // A waker that stands still, before that of the grace.
+    struct Still(mpsc::Sender<()>, Mutex<mpsc::Receiver<()>>);
+    impl Wake for Still {
+        fn wake(self: Arc<Self>) {
+            self.0.send(()).unwrap();
+            self.1.lock().unwrap().recv().unwrap();
+        }
+    }
+    let (server, shutdown) = Context::background().with_cancel();
+    let (stands, has_come) = mpsc::channel();
+    let (go, may_go) = mpsc::channel();
+    let waker = Waker::from(Arc::new(Still(stands, Mutex::new(may_go))));
+    let mut done = pin!(server.done());
+    assert!(done
+        .as_mut()
+        .poll(&mut task::Context::from_waker(&waker))
+        .is_pending());
+    let ctx = server.with_grace(ms(20));
+    thread::scope(|scope| {
+        scope.spawn(move || shutdown.cancel_with("the end"));
+        has_come.recv().unwrap();
+        let shield = ctx.shield();
+        assert!(ctx.is_done() && shield.deadline().is_some());
+        assert_eq!(comes(&shield), ContextError::DeadlineExceeded);
+        let cause = shield.cause().unwrap();
+        assert_eq!(
+            cause.find::<GraceOver>().unwrap().first().to_string(),
+            "the end"
+        );
+        go.send(()).unwrap();
+    });
+    // A thread that notices the deadline itself goes on before a worker has told anybody.
+    for _ in 0..20 {
+        let (ctx, _guard) = Context::background().with_timeout(ms(1));
+        let ctx = ctx.with_grace(LONG);
+        ctx.blocking_wait();
+        assert!(ctx.shield().remaining().unwrap() <= LONG);
+    }
+}
+
+/// A way up that many others join is gone once.
+#[test]
+fn the_deadline_of_many_sources_below_a_chain_is_linear_to_ask_for() {
+    let (ctx, _guard) = Context::background().with_movable_deadline(Instant::now() + LONG);
+    let mut chain = vec![ctx.child_token()];
+    for i in 0..20_000 {
+        chain.push(chain[i].child_token());
+    }
+    let sources: Vec<_> = (0..20_000).map(|_| chain[20_000].child_token()).collect();
+    let either = CancellationToken::any_of(&sources);
+    let start = Instant::now();
+    assert_eq!(either.context().deadline(), ctx.deadline());
+    assert!(either.is_below(&chain[0]) && !chain[0].is_below(&either));
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "it is a minute if it is not linear"
+    );
 }
 
 /// By the timer, and by a thread that waits.

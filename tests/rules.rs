@@ -1931,6 +1931,32 @@ fn many_callbacks_cancel_the_root_again() {
     assert!(start.elapsed() < LINEAR);
 }
 
+/// None of them climbs to what was cancelled.
+#[test]
+fn many_callbacks_in_a_chain_are_told_the_cause() {
+    let root = CancellationToken::new();
+    let told = Arc::new(AtomicUsize::new(0));
+    let mut chain = vec![root.child_token()];
+    for i in 0..scaled(60_000) {
+        let told = told.clone();
+        drop(chain[i].on_cancel_with(move |cause| {
+            assert_eq!(cause.to_string(), "all of it");
+            told.fetch_add(1, SeqCst);
+        }));
+        chain.push(chain[i].child_token());
+    }
+    // One in the middle has a cause of its own, for itself and those below.
+    let middle = chain.len() / 2;
+    let own = chain[middle].child_token();
+    drop(chain[middle].on_cancel_with(|cause| assert_eq!(cause.to_string(), "all of it")));
+    drop(own.on_cancel_with(|cause| assert_eq!(cause.to_string(), "a part")));
+    own.cancel_with("a part");
+    let start = Instant::now();
+    root.cancel_with("all of it");
+    assert!(start.elapsed() < LINEAR);
+    assert_eq!(told.load(SeqCst), scaled(60_000));
+}
+
 /// Nested guards go while a cancel above stands still in a callback: from the innermost on, the other way round, and
 /// from the middle on.
 #[test]

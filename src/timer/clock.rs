@@ -1,7 +1,12 @@
 //! Time as the timer counts it.
 
+use alloc::boxed::Box;
 use core::hash::{Hash, Hasher};
-use std::sync::OnceLock;
+use core::ptr;
+use std::sync::atomic::{
+    AtomicPtr,
+    Ordering::{AcqRel, Acquire},
+};
 use std::time::{Duration, Instant};
 
 /// A point in time, as deadlines are kept: so many times 64 ns after the clock's base.
@@ -24,12 +29,36 @@ struct Base {
 
 #[inline]
 fn base() -> &'static Base {
-    static BASE: OnceLock<Base> = OnceLock::new();
-    BASE.get_or_init(|| {
-        let now = Instant::now();
-        let back = |seconds| now.checked_sub(Duration::from_secs(seconds));
-        Base::new(EARLIER.into_iter().find_map(back).unwrap_or(now))
-    })
+    // Acquire: pairs with the CAS in `begin`.
+    // SAFETY: null, or never freed.
+    unsafe { BASE.load(Acquire).as_ref() }.unwrap_or_else(begin)
+}
+
+/// std's, also in models: whichever execution is the first to ask, the answer stays. Not a `OnceLock`: where several threads
+/// come first, they would wait for one of them.
+static BASE: AtomicPtr<Base> = AtomicPtr::new(ptr::null_mut());
+
+#[cold]
+fn begin() -> &'static Base {
+    let new = Box::into_raw(Box::new(Base::new(beginning())));
+    // AcqRel: publishes it, or, on failure, pairs with the other one's step. It stays for as long as the process does.
+    match BASE.compare_exchange(ptr::null_mut(), new, AcqRel, Acquire) {
+        // SAFETY: never freed.
+        Ok(_) => unsafe { &*new },
+        Err(other) => {
+            // SAFETY: from a Box, and nobody else has seen it.
+            drop(unsafe { Box::from_raw(new) });
+            // SAFETY: never freed.
+            unsafe { &*other }
+        }
+    }
+}
+
+/// As early as the clock can say, but for a round number: a deadline may lie before the first use of the clock.
+fn beginning() -> Instant {
+    let now = Instant::now();
+    let back = |seconds| now.checked_sub(Duration::from_secs(seconds));
+    EARLIER.into_iter().find_map(back).unwrap_or(now)
 }
 
 /// In seconds.

@@ -760,13 +760,17 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
     if !below.has_any(Below::CALLS) {
         return;
     }
-    let mut above_top = ptr::null();
-    look_at::<true>(top, below, |node, state, from| {
+    // The walk knows from where a node inherits. A climb from each callback would go over the same again and again.
+    let mut above = None;
+    look_at::<true>(top, below, |node, state, origin| {
         if state.has_any(State::WAITER) && !state.has_any(State::EDGE) {
             if state.is_room() {
                 room::close(node, panics, Waker::wake);
             } else if let Some(waker) = node.slot.disarm(&node.word) {
-                telling::tell(&waker, || cause_below(from, top, &mut above_top));
+                telling::tell(&waker, || match origin.is_null() {
+                    true => *above.get_or_insert_with(|| origin_of(top)),
+                    false => origin,
+                });
                 panics.catch(|| waker.wake());
             }
         }
@@ -778,37 +782,33 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
     });
 }
 
-/// Why a callback's node is cancelled that a walk has come to, without a climb for each. It has no cancel of its own: `from` is
-/// what the walk knows, and whose cancel the walk's top inherits is looked for once, and kept in `above_top`.
-#[cold]
-fn cause_below(from: From, top: &Node, above_top: &mut *const Node) -> Option<Cause> {
-    let mut origin = from.origin;
-    if origin.is_null() {
-        if above_top.is_null() {
-            *above_top = origin_of(top);
-        }
-        origin = *above_top;
-    }
-    // SAFETY: on the way from `top` to the node, and frozen (I3); or `top`, which is kept, or above that (I5).
-    unsafe { origin.as_ref() }.map(|origin| own_cause(origin, origin.word.load()))
-}
-
 /// Looks at `top`, and at what is below and may be this cancel's to wake: not below other nodes with an own cancel that are
 /// marked through, for whoever has set that wakes there. Whoever has not cancelled `top` itself only helps, and stops
-/// wherever somebody has been through.
-/// `FROM`: `look` is told from where the nodes inherit.
-fn look_at<const FROM: bool>(top: &Node, below: Below, mut look: impl FnMut(&Node, State, From)) {
+/// wherever somebody has been through. `ORIGINS`: the last that it is given is whose own cancel has cancelled the node; null:
+/// somebody's above `top`.
+fn look_at<const ORIGINS: bool>(
+    top: &Node,
+    below: Below,
+    mut look: impl FnMut(&Node, State, *const Node),
+) {
     let waiting = State::WAITER.with(State::KEPT);
     let state = top.word.load();
-    let mut walk = Walk::new(top, state);
+    let origin_at = |node: &Node, state: State, above: *const Node| {
+        let own = ORIGINS && state.has_any(State::OWN);
+        if own {
+            ptr::from_ref(node)
+        } else {
+            above
+        }
+    };
     if state.has_any(waiting) {
-        look(top, state, walk.from());
+        look(top, state, origin_at(top, state, ptr::null()));
     }
     let won = below.has_any(Below::WON);
-    walk.step::<FROM>(usize::MAX, |node, from| {
+    Walk::new(top, state).step::<ORIGINS>(usize::MAX, |node, from| {
         let state = node.word.load();
         if state.has_any(waiting) {
-            look(node, state, from);
+            look(node, state, origin_at(node, state, from.origin));
         }
         if won && !state.has_any(State::OWN) {
             state.without(State::MARKED)

@@ -1,7 +1,9 @@
 //! Callbacks that are told the cause. Such a one has a cell for it, which the tree fills when it has taken the waker out
 //! of its slot and before it wakes. So the callback need not own the token, which it would keep alive.
 
+use super::cancel;
 use super::cause::Cause;
+use super::Node;
 use crate::sync::{Arc, UnsafeCell};
 use alloc::boxed::Box;
 use core::ptr;
@@ -57,20 +59,21 @@ pub(crate) fn telling(callback: Waker, told: Arc<Told>) -> Waker {
     unsafe { Waker::from_raw(RawWaker::new(data.cast_const().cast(), &TELLS)) }
 }
 
-/// Tells the waker the `cause`, if it is to be told one. It has been taken out of the slot of a node that is cancelled, or
-/// is below one that is.
+/// Tells a waker the cause, if it is to be told: that of the own cancel of the node that `origin` says, null for none. The
+/// waker has been taken out of its slot.
 #[inline]
-pub(super) fn tell(waker: &Waker, cause: impl FnOnce() -> Option<Cause>) {
+pub(super) fn tell(waker: &Waker, origin: impl FnOnce() -> *const Node) {
     if ptr::eq(waker.vtable(), &TELLS) {
-        tell_cause(waker, cause);
+        // SAFETY: the caller's own, and kept by it.
+        tell_cause(waker, unsafe { origin().as_ref() });
     }
 }
 
 #[cold]
-fn tell_cause(waker: &Waker, cause: impl FnOnce() -> Option<Cause>) {
+fn tell_cause(waker: &Waker, origin: Option<&Node>) {
     // SAFETY: the table says what the data is; the waker is the caller's, which is the only one to look into it.
     let telling = unsafe { &*waker.data().cast::<Telling>() };
-    let cause = cause();
+    let cause = origin.map(|origin| cancel::own_cause(origin, origin.word.load()));
     // SAFETY: see `Told`; the callback has not been started.
     telling.told.0.with_mut(|told| unsafe { *told = cause });
 }

@@ -64,11 +64,6 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// From where the next node inherits.
-    pub(super) fn from(&self) -> From {
-        self.from
-    }
-
     pub(super) fn top(&self) -> &'a Node {
         // SAFETY: made from a reference.
         unsafe { self.top.as_ref() }
