@@ -105,17 +105,24 @@ fn a_cancel_from_above_reaches_it_without_a_handle_of_the_context() {
 
 #[test]
 fn nothing_stays_registered_of_those_that_are_gone() {
-    let (ctx, guard) = Context::background().with_cancel();
-    for _ in 0..20_000 {
-        let done = ctx.done_receiver();
-        let clone = done.clone();
-        drop(done);
-        assert!(clone.receiver().is_empty());
-    }
-    // 20,000 callbacks would take longer.
-    let begin = Instant::now();
-    guard.cancel();
-    assert!(begin.elapsed() < Duration::from_secs(1));
+    let cancel_of_20_000 = |stay: bool| {
+        let (ctx, guard) = Context::background().with_cancel();
+        let mut there = Vec::new();
+        for _ in 0..20_000 {
+            let done = ctx.done_receiver();
+            let clone = done.clone();
+            drop(done);
+            assert!(clone.receiver().is_empty());
+            if stay {
+                there.push(clone);
+            }
+        }
+        let begin = Instant::now();
+        guard.cancel();
+        begin.elapsed()
+    };
+    // Whatever the machine does beside this, in one of ten attempts.
+    assert!((0..10).any(|_| cancel_of_20_000(false) < cancel_of_20_000(true) / 10));
 }
 
 #[test]

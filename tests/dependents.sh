@@ -27,7 +27,7 @@ program() {
     poem) echo poem 3.1.12 - --features test,cookie,session,multipart,sse,static-files,websocket,tempfile ;;
     hickory) echo hickory-server 0.26.3 - ;;
     acton) echo acton-reactive 10.0.0 - --all-features ;;
-    engineioxide) echo engineioxide 0.17.9 - ;;
+    engineioxide) echo engineioxide 0.17.9 - --all-features ;;
     task-supervisor) echo task-supervisor 0.5.2 doc ;;
     restate) echo restate-sdk 0.13.0 - --features tunnel ;;
     *) echo "dependents: no program $1" >&2 && return 1 ;;

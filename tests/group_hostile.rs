@@ -361,3 +361,40 @@ fn nothing_starts_after_either_of_two_joins() {
         other.join().unwrap();
     }
 }
+
+/// Nobody is to wait for room where nothing will be started any more.
+#[test]
+fn who_would_wait_for_room_in_a_group_inside_a_closed_one_is_refused() {
+    let around = group();
+    let inside = around.child("inside").limit(1);
+    let held = inside.enter().unwrap();
+    around.close();
+    let (ctx, _guard) = later();
+    let mut waits = std::pin::pin!(inside.enter_when(&ctx));
+    let Poll::Ready(Err(refused)) = poll(waits.as_mut()) else {
+        panic!("it waits, or has begun");
+    };
+    assert!(refused.cause().downcast_ref::<Closed>().is_some());
+    drop(held);
+}
+
+/// A callback that panics at the cancel keeps no report back, and no stage from its turn.
+#[test]
+fn a_shutdown_goes_on_whatever_panics_at_the_cancel() {
+    let groups = [group(), group()];
+    for group in &groups {
+        let asks = |ctx: Context| _ = ctx.blocking_wait();
+        group.named("asks").spawn_thread(asks).unwrap();
+        drop(group.context().on_cancel(|| panic!("at the end")));
+    }
+    let (limit, guard) = later();
+    guard.cancel();
+    let reports = block_on(Group::shutdown_stages(&[&groups[0], &groups[1]], &limit));
+    for report in reports {
+        assert_eq!(report.cancelled, 1, "{report}");
+        let cause = report.cause.as_ref().unwrap();
+        let panicked = cause.downcast_ref::<Panicked>().unwrap();
+        assert_eq!(panicked.message, "at the end");
+        assert!(report.stuck.is_empty() && !report.is_clean(), "{report}");
+    }
+}

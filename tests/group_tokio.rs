@@ -42,8 +42,15 @@ async fn the_tracker() {
         tracker.event(Duration::from_millis(5));
     }
     tracker.event(Duration::from_secs(3600));
-    let (limit, _guard) = Context::background().with_timeout(Duration::from_millis(200));
-    let report = tracker.0.shutdown(&limit).await;
+    let (limit, guard) = Context::background().with_movable_deadline(None);
+    let shutdown = tracker.0.shutdown(&limit);
+    let all_sent = async {
+        while tracker.0.len() > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(guard.set_timeout(Duration::from_millis(5)));
+    };
+    let (report, ()) = tokio::join!(shutdown, all_sent);
     assert_eq!(tracker.1.load(SeqCst), 5);
     assert_eq!((report.done, report.cancelled), (5, 1), "{report}");
     assert!(report.stuck.is_empty());

@@ -419,6 +419,27 @@ async fn a_blocking_task_of_tokio_that_has_not_looked_says_so() {
     task.await.unwrap();
 }
 
+/// A pool without a free thread: it is no place that somebody holds.
+#[test]
+fn a_blocking_task_that_waits_for_a_thread_has_not_looked() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    let group = Group::new(&Context::background());
+    let (go, gone) = mpsc::channel::<()>();
+    let busy = runtime.spawn_blocking(move || gone.recv().unwrap());
+    let named = group.named("t-waits");
+    let _inside = runtime.enter();
+    named.spawn_blocking(|_| ()).unwrap();
+    assert_eq!(find(&snapshot(), "t-waits").kind, Kind::Thread);
+    group.cancel();
+    assert_eq!(situation("t-waits"), Some(Situation::NotLooked));
+    go.send(()).unwrap();
+    runtime.block_on(busy).unwrap();
+    until("it has run", || group.is_empty());
+}
+
 #[tokio::test]
 async fn a_context_that_a_tokio_task_holds_when_it_is_done_is_still_held() {
     let (root, guard) = Context::background().with_cancel();

@@ -2,7 +2,10 @@
 
 use cancel_tree::{CancellationToken, Context, ContextError, GraceOver, Group, IdleTimeout};
 use std::error::Error;
-use std::sync::{mpsc, Arc};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{mpsc, Arc, Mutex};
+use std::task::{self, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,8 +19,21 @@ fn ms(n: u64) -> Duration {
 
 /// Long enough for what must come, short enough for a test that fails.
 fn comes(ctx: &Context) -> ContextError {
-    ctx.blocking_wait_timeout(Duration::from_secs(20))
+    ctx.blocking_wait_timeout(Duration::from_secs(60))
         .expect("it must be done by now")
+}
+
+/// For what has to be seen before a time is over. A machine may take longer than that for it: then nothing was seen, the
+/// attempt ends with `None`, and begins anew with twice the time.
+fn in_time(unit: Duration, attempt: impl Fn(Duration) -> Option<()>) {
+    (0..10)
+        .find_map(|n| attempt(unit * (1 << n)))
+        .expect("no attempt was in time");
+}
+
+/// What has been done by now has been done before that.
+fn before(end: Instant) -> Option<()> {
+    (Instant::now() < end).then_some(())
 }
 
 // ----- movable deadlines ----------------------------------------------------------------------
@@ -48,27 +64,37 @@ fn without_a_waiter_the_timer_notices() {
 
 #[test]
 fn extended_it_passes_later() {
-    let start = Instant::now();
-    let (ctx, guard) = Context::background().with_movable_deadline(start + ms(30));
-    assert!(guard.extend(ms(60)));
-    assert_eq!(ctx.deadline(), Some(start + ms(90)));
-    assert_eq!(comes(&ctx), ContextError::DeadlineExceeded);
-    assert!(start.elapsed() >= ms(90));
+    in_time(ms(30), |unit| {
+        let start = Instant::now();
+        let (ctx, guard) = Context::background().with_movable_deadline(start + unit);
+        let extended = guard.extend(2 * unit);
+        before(start + unit)?;
+        assert!(extended);
+        assert_eq!(ctx.deadline(), Some(start + 3 * unit));
+        assert_eq!(comes(&ctx), ContextError::DeadlineExceeded);
+        assert!(start.elapsed() >= 3 * unit);
+        Some(())
+    });
 }
 
 #[test]
 fn extended_while_a_thread_waits() {
-    let start = Instant::now();
-    let (ctx, guard) = Context::background().with_movable_deadline(start + ms(50));
-    let waiter = thread::spawn({
-        let ctx = ctx.clone();
-        move || (comes(&ctx), Instant::now())
+    in_time(ms(50), |unit| {
+        let start = Instant::now();
+        let (ctx, guard) = Context::background().with_movable_deadline(start + unit);
+        let waiter = thread::spawn({
+            let ctx = ctx.clone();
+            move || (comes(&ctx), Instant::now())
+        });
+        thread::sleep(unit / 5);
+        let extended = guard.extend(unit);
+        before(start + unit)?;
+        assert!(extended);
+        let (error, when) = waiter.join().unwrap();
+        assert_eq!(error, ContextError::DeadlineExceeded);
+        assert!(when - start >= 2 * unit);
+        Some(())
     });
-    thread::sleep(ms(10));
-    assert!(guard.extend(ms(50)));
-    let (error, when) = waiter.join().unwrap();
-    assert_eq!(error, ContextError::DeadlineExceeded);
-    assert!(when - start >= ms(100));
 }
 
 #[test]
@@ -121,17 +147,45 @@ fn it_is_kept_to_the_nanosecond() {
     }
 }
 
+/// In a process of its own: in this one other tests use the clock.
+#[test]
+fn one_that_has_passed_before_the_first_use_is_shown_as_it_was_said() {
+    const ALONE: &str = "CANCEL_TREE_FIRST_USE";
+    if std::env::var_os(ALONE).is_none() {
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .arg("one_that_has_passed_before_the_first_use_is_shown_as_it_was_said")
+            .env(ALONE, "1")
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{child:?}");
+        return;
+    }
+    let Some(past) = Instant::now().checked_sub(ms(900)) else {
+        return; // A clock that has just begun.
+    };
+    let (ctx, guard) = Context::background().with_movable_deadline(past);
+    assert_eq!((ctx.err(), ctx.deadline()), (DEADLINE, Some(past)));
+    assert!(!guard.set_timeout(LONG));
+    assert_eq!(ctx.deadline(), Some(past));
+}
+
 #[test]
 fn taken_away_it_does_not_pass() {
-    let (ctx, guard) = Context::background().with_movable_deadline(Instant::now() + ms(20));
-    assert!(guard.take_away());
-    assert_eq!(ctx.deadline(), None);
-    assert_eq!(ctx.blocking_wait_timeout(ms(60)), None);
-    // Nor does one that there is none of become later.
-    assert!(guard.extend(ms(1)));
-    assert_eq!(ctx.deadline(), None);
-    assert!(guard.set_timeout(ms(10)));
-    assert_eq!(comes(&ctx), ContextError::DeadlineExceeded);
+    in_time(ms(20), |unit| {
+        let end = Instant::now() + unit;
+        let (ctx, guard) = Context::background().with_movable_deadline(end);
+        let taken = guard.take_away();
+        before(end)?;
+        assert!(taken);
+        assert_eq!(ctx.deadline(), None);
+        assert_eq!(ctx.blocking_wait_timeout(3 * unit), None);
+        // Nor does one that there is none of become later.
+        assert!(guard.extend(ms(1)));
+        assert_eq!(ctx.deadline(), None);
+        assert!(guard.set_timeout(ms(10)));
+        assert_eq!(comes(&ctx), ContextError::DeadlineExceeded);
+        Some(())
+    });
 }
 
 #[test]
@@ -179,16 +233,21 @@ fn dropping_the_guard_cancels() {
 
 #[test]
 fn below_it_a_later_deadline_counts_again() {
-    let start = Instant::now();
-    let (ctx, guard) = Context::background().with_movable_deadline(start + ms(30));
-    let (below, _below) = ctx.with_deadline(start + ms(80));
-    let with_value = below.with_value(7);
-    assert_eq!(with_value.deadline(), Some(start + ms(30)));
-    assert!(guard.set(start + LONG));
-    assert_eq!(with_value.deadline(), Some(start + ms(80)));
-    assert_eq!(comes(&with_value), ContextError::DeadlineExceeded);
-    assert!(start.elapsed() >= ms(80));
-    assert!(with_value.is_own_deadline() && !ctx.is_done());
+    in_time(ms(30), |unit| {
+        let start = Instant::now();
+        let (ctx, guard) = Context::background().with_movable_deadline(start + unit);
+        let (below, _below) = ctx.with_deadline(start + 3 * unit);
+        let with_value = below.with_value(7);
+        assert_eq!(with_value.deadline(), Some(start + unit));
+        let set = guard.set(start + LONG);
+        before(start + unit)?;
+        assert!(set);
+        assert_eq!(with_value.deadline(), Some(start + 3 * unit));
+        assert_eq!(comes(&with_value), ContextError::DeadlineExceeded);
+        assert!(start.elapsed() >= 3 * unit);
+        assert!(with_value.is_own_deadline() && !ctx.is_done());
+        Some(())
+    });
 }
 
 #[test]
@@ -276,27 +335,34 @@ fn idle_it_ends() {
 
 #[test]
 fn touched_it_goes_on() {
-    let (ctx, guard) = Context::background().with_idle_timeout(ms(200));
-    let mut last = Instant::now();
-    for _ in 0..20 {
-        thread::sleep(ms(20));
-        last = Instant::now();
-        guard.touch();
-    }
-    assert!(!ctx.is_done());
-    assert!(ctx.deadline().unwrap() >= last + ms(200));
-    assert_eq!(comes(&ctx), ContextError::DeadlineExceeded);
-    assert!(last.elapsed() >= ms(200));
+    in_time(ms(200), |unit| {
+        let mut last = Instant::now();
+        let (ctx, guard) = Context::background().with_idle_timeout(unit);
+        for _ in 0..20 {
+            thread::sleep(unit / 10);
+            let now = Instant::now();
+            guard.touch();
+            before(last + unit)?;
+            last = now;
+        }
+        let done = ctx.is_done();
+        before(last + unit)?;
+        assert!(!done);
+        assert!(ctx.deadline().unwrap() >= last + unit);
+        assert_eq!(comes(&ctx), ContextError::DeadlineExceeded);
+        assert!(last.elapsed() >= unit);
+        Some(())
+    });
 }
 
 #[test]
 fn touched_by_others() {
-    let (ctx, guard) = Context::background().with_idle_timeout(ms(300));
+    let (ctx, guard) = Context::background().with_idle_timeout(LONG);
     let late = Instant::now();
     for _ in 0..6 {
         thread::scope(|scope| _ = scope.spawn(|| guard.touch()));
     }
-    assert!(ctx.deadline().unwrap() >= late + ms(300));
+    assert!(ctx.deadline().unwrap() >= late + LONG);
     // One that was stopped on its way is not heard instead of those that came later.
     let before = ctx.deadline();
     thread::scope(|scope| {
@@ -314,6 +380,19 @@ fn an_idle_timeout_that_never_ends() {
 }
 
 #[test]
+fn touched_for_a_time_that_will_not_come_it_does_not_end() {
+    let far = Instant::now() + Duration::from_secs(600 * 365 * 24 * 3600);
+    // By the timer, and by a thread that waits.
+    let (ctx, guard) = Context::background().with_idle_timeout(ms(5));
+    let (other, other_guard) = Context::background().with_idle_timeout(ms(5));
+    guard.touch_at(far);
+    other_guard.touch_at(far);
+    assert_eq!((ctx.deadline(), other.deadline()), (None, None));
+    assert_eq!(ctx.blocking_wait_timeout(ms(50)), None);
+    assert!(!other.is_done());
+}
+
+#[test]
 fn an_idle_timeout_of_nothing() {
     let (ctx, _guard) = Context::background().with_idle_timeout(Duration::ZERO);
     assert_eq!(comes(&ctx), ContextError::DeadlineExceeded);
@@ -321,21 +400,27 @@ fn an_idle_timeout_of_nothing() {
 
 #[test]
 fn many_idle_connections() {
-    let all: Vec<_> = (0..500)
-        .map(|i| Context::background().with_idle_timeout(ms(100 + i % 7)))
-        .collect();
-    for _ in 0..20 {
-        thread::sleep(ms(10));
-        all.iter().step_by(2).for_each(|(_, guard)| guard.touch());
-    }
-    let last = Instant::now();
-    for (ctx, _) in all.iter().skip(1).step_by(2) {
-        assert_eq!(comes(ctx), ContextError::DeadlineExceeded);
-    }
-    for (ctx, _) in all.iter().step_by(2) {
-        assert_eq!(comes(ctx), ContextError::DeadlineExceeded);
-        assert!(last.elapsed() >= ms(100));
-    }
+    in_time(ms(100), |unit| {
+        let mut last = Instant::now();
+        let all: Vec<_> = (0..500)
+            .map(|i| Context::background().with_idle_timeout(unit + ms(i % 7)))
+            .collect();
+        for _ in 0..20 {
+            thread::sleep(unit / 10);
+            let now = Instant::now();
+            all.iter().step_by(2).for_each(|(_, guard)| guard.touch());
+            before(last + unit)?;
+            last = now;
+        }
+        for (ctx, _) in all.iter().skip(1).step_by(2) {
+            assert_eq!(comes(ctx), ContextError::DeadlineExceeded);
+        }
+        for (ctx, _) in all.iter().step_by(2) {
+            assert_eq!(comes(ctx), ContextError::DeadlineExceeded);
+            assert!(last.elapsed() >= unit);
+        }
+        Some(())
+    });
 }
 
 // ----- whose deadline -------------------------------------------------------------------------
@@ -397,9 +482,9 @@ fn what_is_ready_is_not_lost() {
         polls += 1;
         if polls == 1 {
             guard.set(Instant::now());
-            return std::task::Poll::Pending;
+            return task::Poll::Pending;
         }
-        std::task::Poll::Ready(polls)
+        task::Poll::Ready(polls)
     });
     assert_eq!(futures::executor::block_on(ctx.run(ready_at_last)), Ok(2));
 }
@@ -408,96 +493,123 @@ fn what_is_ready_is_not_lost() {
 
 #[test]
 fn soft_first_then_hard() {
-    let (server, shutdown) = Context::background().with_cancel();
-    let ctx = server.with_grace(ms(60));
-    let (request, _request) = ctx.with_cancel();
-    let early = request.shield();
-    assert!(early.is_shielded() && !request.is_shielded());
-    assert_eq!(early.deadline(), None);
-    let start = Instant::now();
-    shutdown.cancel_with("shutting down");
-    assert_eq!(request.err(), CANCELLED);
-    let late = request.shield();
-    assert!(!early.is_done() && !late.is_done());
-    let until = early.deadline().unwrap();
-    assert!(until >= start + ms(60));
-    assert_eq!(late.deadline(), Some(until));
-    assert_eq!(comes(&late), ContextError::DeadlineExceeded);
-    assert!(start.elapsed() >= ms(60) && early.is_done());
-    let cause = early.cause().unwrap();
-    assert_eq!(cause.to_string(), "the grace is over");
-    let over = cause.downcast_ref::<GraceOver>().unwrap();
-    assert_eq!(over.first().to_string(), "shutting down");
-    assert_eq!(over.source().unwrap().to_string(), "shutting down");
-    // What is soft keeps its own cause.
-    assert_eq!(request.cause().unwrap().to_string(), "shutting down");
-    assert!(request.shield().is_done());
+    in_time(ms(60), |unit| {
+        let (server, shutdown) = Context::background().with_cancel();
+        let ctx = server.with_grace(unit);
+        let (request, _request) = ctx.with_cancel();
+        let early = request.shield();
+        assert!(early.is_shielded() && !request.is_shielded());
+        assert_eq!(early.deadline(), None);
+        let start = Instant::now();
+        shutdown.cancel_with("shutting down");
+        assert_eq!(request.err(), CANCELLED);
+        let late = request.shield();
+        let hard = early.is_done() || late.is_done();
+        before(start + unit)?;
+        assert!(!hard);
+        let until = early.deadline().unwrap();
+        assert!(until >= start + unit);
+        assert_eq!(late.deadline(), Some(until));
+        assert_eq!(comes(&late), ContextError::DeadlineExceeded);
+        assert!(start.elapsed() >= unit && early.is_done());
+        let cause = early.cause().unwrap();
+        assert_eq!(cause.to_string(), "the grace is over");
+        let over = cause.downcast_ref::<GraceOver>().unwrap();
+        assert_eq!(over.first().to_string(), "shutting down");
+        assert_eq!(over.source().unwrap().to_string(), "shutting down");
+        // What is soft keeps its own cause.
+        assert_eq!(request.cause().unwrap().to_string(), "shutting down");
+        assert!(request.shield().is_done());
+        Some(())
+    });
 }
 
 #[test]
 fn the_outer_is_hard_so_is_the_inner() {
-    let (server, shutdown) = Context::background().with_cancel();
-    let outer = server.with_grace(ms(30));
-    let inner = outer.with_grace(LONG);
-    let shield = inner.shield();
-    let of_outer = outer.shield();
-    // Below a shield there may be a grace too.
-    let deeper = of_outer.with_grace(LONG).shield();
-    shutdown.cancel();
-    assert!(inner.is_done() && !shield.is_done());
-    comes(&shield);
-    comes(&of_outer);
-    comes(&deeper);
-    assert!(shield.cause().unwrap().find::<GraceOver>().is_some());
+    in_time(ms(30), |unit| {
+        let (server, shutdown) = Context::background().with_cancel();
+        let outer = server.with_grace(unit);
+        let inner = outer.with_grace(LONG);
+        let shield = inner.shield();
+        let of_outer = outer.shield();
+        // Below a shield there may be a grace too.
+        let deeper = of_outer.with_grace(LONG).shield();
+        let start = Instant::now();
+        shutdown.cancel();
+        let hard = shield.is_done();
+        before(start + unit)?;
+        assert!(inner.is_done() && !hard);
+        comes(&shield);
+        comes(&of_outer);
+        comes(&deeper);
+        assert!(shield.cause().unwrap().find::<GraceOver>().is_some());
+        Some(())
+    });
 }
 
 #[test]
 fn a_grace_begins_with_a_deadline_too() {
-    let (server, _guard) = Context::background().with_timeout(ms(20));
-    let ctx = server.with_grace(ms(30));
-    assert_eq!(ctx.deadline(), server.deadline());
-    let shield = ctx.shield();
-    assert_eq!(comes(&ctx), ContextError::DeadlineExceeded);
-    assert!(!shield.is_done());
-    comes(&shield);
-    let cause = shield.cause().unwrap();
-    let over = cause.downcast_ref::<GraceOver>().unwrap();
-    assert_eq!(over.first().kind(), ContextError::DeadlineExceeded);
+    in_time(ms(30), |unit| {
+        let (server, _guard) = Context::background().with_timeout(ms(20));
+        let ctx = server.with_grace(unit);
+        assert_eq!(ctx.deadline(), server.deadline());
+        let shield = ctx.shield();
+        assert_eq!(comes(&ctx), ContextError::DeadlineExceeded);
+        let hard = shield.is_done();
+        before(server.deadline().unwrap() + unit)?;
+        assert!(!hard);
+        comes(&shield);
+        let cause = shield.cause().unwrap();
+        let over = cause.downcast_ref::<GraceOver>().unwrap();
+        assert_eq!(over.first().kind(), ContextError::DeadlineExceeded);
+        Some(())
+    });
 }
 
 #[test]
 fn one_that_is_done_already_has_its_grace() {
     let (server, shutdown) = Context::background().with_cancel();
     shutdown.cancel_with("before");
-    let ctx = server.with_grace(ms(40));
-    assert_eq!(ctx.cause().unwrap().to_string(), "before");
-    let shield = ctx.shield();
-    assert!(!shield.is_done());
-    comes(&shield);
-    let cause = shield.cause().unwrap();
-    assert_eq!(
-        cause.find::<GraceOver>().unwrap().first().to_string(),
-        "before"
-    );
+    in_time(ms(40), |unit| {
+        let start = Instant::now();
+        let ctx = server.with_grace(unit);
+        assert_eq!(ctx.cause().unwrap().to_string(), "before");
+        let shield = ctx.shield();
+        let hard = shield.is_done();
+        before(start + unit)?;
+        assert!(!hard);
+        comes(&shield);
+        let cause = shield.cause().unwrap();
+        assert_eq!(
+            cause.find::<GraceOver>().unwrap().first().to_string(),
+            "before"
+        );
+        Some(())
+    });
 }
 
 #[test]
 fn shields_share_what_is_left() {
-    let (server, shutdown) = Context::background().with_cancel();
-    let ctx = server.with_grace(ms(60));
-    shutdown.cancel();
-    let start = Instant::now();
-    let mut rounds = 0;
-    while start.elapsed() < Duration::from_secs(10) {
-        let shield = ctx.shield();
-        if shield.is_done() {
-            break;
+    in_time(ms(60), |unit| {
+        let (server, shutdown) = Context::background().with_cancel();
+        let ctx = server.with_grace(unit);
+        let start = Instant::now();
+        shutdown.cancel();
+        let until = ctx.shield().deadline();
+        let mut rounds = 0;
+        loop {
+            let shield = ctx.shield();
+            if shield.is_done() {
+                break;
+            }
+            assert_eq!(shield.deadline(), until);
+            let _ = shield.blocking_wait_timeout(unit / 6);
+            rounds += 1;
         }
-        let _ = shield.blocking_wait_timeout(ms(10));
-        rounds += 1;
-    }
-    assert!(rounds >= 2 && start.elapsed() < Duration::from_secs(5));
-    assert!(ctx.shield().shield().is_done());
+        assert!(Instant::now() >= until.unwrap() && until.unwrap() >= start + unit);
+        assert!(ctx.shield().shield().is_done());
+        (rounds >= 2).then_some(())
+    });
 }
 
 #[test]
@@ -555,28 +667,40 @@ fn what_is_detached_is_under_no_grace() {
 
 #[test]
 fn a_guard_of_ones_own_leaves_a_bound() {
-    let (server, _shutdown) = Context::background().with_cancel();
-    let ctx = server.with_grace(ms(20));
-    let (request, guard) = ctx.with_cancel();
-    guard.cancel_with("closed");
-    let cleanup = request.shield();
-    assert!(!cleanup.is_done() && !ctx.is_done());
-    comes(&cleanup);
-    let cause = cleanup.cause().unwrap();
-    assert_eq!(
-        cause.find::<GraceOver>().unwrap().first().to_string(),
-        "closed"
-    );
-    assert!(!ctx.shield().is_done());
+    in_time(ms(20), |unit| {
+        let (server, _shutdown) = Context::background().with_cancel();
+        let ctx = server.with_grace(unit);
+        let (request, guard) = ctx.with_cancel();
+        let start = Instant::now();
+        guard.cancel_with("closed");
+        let cleanup = request.shield();
+        let hard = cleanup.is_done();
+        before(start + unit)?;
+        assert!(!hard && !ctx.is_done());
+        comes(&cleanup);
+        let cause = cleanup.cause().unwrap();
+        assert_eq!(
+            cause.find::<GraceOver>().unwrap().first().to_string(),
+            "closed"
+        );
+        assert!(!ctx.shield().is_done());
+        Some(())
+    });
 }
 
 #[test]
 fn a_shield_alone_is_bounded() {
-    let (server, shutdown) = Context::background().with_cancel();
-    let shield = server.with_grace(ms(20)).shield();
-    shutdown.cancel();
-    assert!(!shield.is_done());
-    comes(&shield);
+    in_time(ms(20), |unit| {
+        let (server, shutdown) = Context::background().with_cancel();
+        let shield = server.with_grace(unit).shield();
+        let start = Instant::now();
+        shutdown.cancel();
+        let hard = shield.is_done();
+        before(start + unit)?;
+        assert!(!hard);
+        comes(&shield);
+        Some(())
+    });
 }
 
 #[test]
@@ -730,6 +854,91 @@ fn a_callback_that_is_left_under_a_grace_runs() {
     );
     guard.cancel();
     hear.try_recv().unwrap();
+}
+
+/// Whatever is left below a shield is done when the grace is over.
+#[test]
+fn what_is_below_a_shield_ends_when_no_context_is_left() {
+    let (server, shutdown) = Context::background().with_cancel();
+    let (other, _other) = Context::background().with_cancel();
+    let (token, either) = {
+        let shield = server.with_grace(ms(20)).shield();
+        (shield.child_token(), Context::any_of([&other, &shield]))
+    };
+    let alone = server.with_grace(ms(20)).shield().child_token();
+    shutdown.cancel_with("the end");
+    assert!(!alone.is_cancelled() || alone.cause().unwrap().find::<GraceOver>().is_some());
+    assert_eq!(comes(&either), ContextError::DeadlineExceeded);
+    for token in [token, alone] {
+        assert!(token.blocking_wait_timeout(Duration::from_secs(20)));
+        let cause = token.cause().unwrap();
+        assert_eq!(
+            cause.find::<GraceOver>().unwrap().first().to_string(),
+            "the end"
+        );
+    }
+}
+
+/// However far whoever has cancelled has come with telling others.
+#[test]
+fn a_shield_of_what_is_done_has_a_bound() {
+    // A waker that stands still, before that of the grace.
+    struct Still(mpsc::Sender<()>, Mutex<mpsc::Receiver<()>>);
+    impl Wake for Still {
+        fn wake(self: Arc<Self>) {
+            self.0.send(()).unwrap();
+            self.1.lock().unwrap().recv().unwrap();
+        }
+    }
+    let (server, shutdown) = Context::background().with_cancel();
+    let (stands, has_come) = mpsc::channel();
+    let (go, may_go) = mpsc::channel();
+    let waker = Waker::from(Arc::new(Still(stands, Mutex::new(may_go))));
+    let mut done = pin!(server.done());
+    assert!(done
+        .as_mut()
+        .poll(&mut task::Context::from_waker(&waker))
+        .is_pending());
+    let ctx = server.with_grace(ms(20));
+    thread::scope(|scope| {
+        scope.spawn(move || shutdown.cancel_with("the end"));
+        has_come.recv().unwrap();
+        let shield = ctx.shield();
+        assert!(ctx.is_done() && shield.deadline().is_some());
+        assert_eq!(comes(&shield), ContextError::DeadlineExceeded);
+        let cause = shield.cause().unwrap();
+        assert_eq!(
+            cause.find::<GraceOver>().unwrap().first().to_string(),
+            "the end"
+        );
+        go.send(()).unwrap();
+    });
+    // A thread that notices the deadline itself goes on before a worker has told anybody.
+    for _ in 0..20 {
+        let (ctx, _guard) = Context::background().with_timeout(ms(1));
+        let ctx = ctx.with_grace(LONG);
+        ctx.blocking_wait();
+        assert!(ctx.shield().remaining().unwrap() <= LONG);
+    }
+}
+
+/// A way up that many others join is gone once.
+#[test]
+fn the_deadline_of_many_sources_below_a_chain_is_linear_to_ask_for() {
+    let (ctx, _guard) = Context::background().with_movable_deadline(Instant::now() + LONG);
+    let mut chain = vec![ctx.child_token()];
+    for i in 0..20_000 {
+        chain.push(chain[i].child_token());
+    }
+    let sources: Vec<_> = (0..20_000).map(|_| chain[20_000].child_token()).collect();
+    let either = CancellationToken::any_of(&sources);
+    let start = Instant::now();
+    assert_eq!(either.context().deadline(), ctx.deadline());
+    assert!(either.is_below(&chain[0]) && !chain[0].is_below(&either));
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "it is a minute if it is not linear"
+    );
 }
 
 /// By the timer, and by a thread that waits.

@@ -40,7 +40,7 @@ fn threads_of_ours() -> usize {
 
 #[test]
 fn without_the_timers_thread_tokens_below_a_context_notice_its_deadline() {
-    const SOON: Duration = Duration::from_millis(50);
+    const SOON: Duration = Duration::from_millis(200);
     const LATE: Duration = Duration::from_secs(3600);
     let passed = Some(ContextError::DeadlineExceeded);
     let below = |within| {
@@ -51,6 +51,9 @@ fn without_the_timers_thread_tokens_below_a_context_notice_its_deadline() {
         assert_eq!(threads_of_ours(), 0, "a thread was to be had");
         (ctx.child_token(), guard)
     };
+    let begin = Instant::now();
+    // A machine may take so long for what comes before the deadlines.
+    let is_late = || begin.elapsed() >= SOON;
     let (asked, _asked) = below(SOON);
     let (polled, _polled) = below(SOON);
     let (called, _called) = below(SOON);
@@ -58,11 +61,11 @@ fn without_the_timers_thread_tokens_below_a_context_notice_its_deadline() {
     let (timed, _timed) = below(SOON);
     let (blocked, _blocked) = below(SOON);
     let (late, _late) = below(LATE);
-    assert!(!asked.is_cancelled());
+    assert!(!asked.is_cancelled() || is_late());
     let mut future = pin!(polled.cancelled());
     let mut cx = std::task::Context::from_waker(Waker::noop());
-    assert!(future.as_mut().poll(&mut cx).is_pending());
-    assert!(!waited.blocking_wait_timeout(Duration::from_millis(1)));
+    assert!(future.as_mut().poll(&mut cx).is_pending() || is_late());
+    assert!(!waited.blocking_wait_timeout(Duration::from_millis(1)) || is_late());
 
     // Nobody else is there to end the wait.
     let begin = Instant::now();

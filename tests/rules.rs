@@ -1492,7 +1492,10 @@ fn stray_unparks_do_not_end_a_wait_that_ends_by_time() {
 #[test]
 fn a_permit_that_comes_during_a_wait_is_found_by_the_next_park() {
     let timed = |token: &CancellationToken| assert!(!token.blocking_wait_timeout(3 * SHORT));
-    for wait in [CancellationToken::blocking_wait, timed] {
+    for (wait, is_timed) in [
+        (CancellationToken::blocking_wait as fn(&_), false),
+        (timed, true),
+    ] {
         let token = CancellationToken::new();
         thread::scope(|scope| {
             let sleeper = scope.spawn(|| {
@@ -1503,8 +1506,10 @@ fn a_permit_that_comes_during_a_wait_is_found_by_the_next_park() {
             });
             thread::sleep(SHORT);
             sleeper.thread().unpark();
-            thread::sleep(3 * SHORT);
-            token.cancel();
+            if !is_timed {
+                thread::sleep(3 * SHORT);
+                token.cancel();
+            }
         });
     }
 }
@@ -1924,6 +1929,32 @@ fn many_callbacks_cancel_the_root_again() {
     let start = Instant::now();
     root.cancel();
     assert!(start.elapsed() < LINEAR);
+}
+
+/// None of them climbs to what was cancelled.
+#[test]
+fn many_callbacks_in_a_chain_are_told_the_cause() {
+    let root = CancellationToken::new();
+    let told = Arc::new(AtomicUsize::new(0));
+    let mut chain = vec![root.child_token()];
+    for i in 0..scaled(60_000) {
+        let told = told.clone();
+        drop(chain[i].on_cancel_with(move |cause| {
+            assert_eq!(cause.to_string(), "all of it");
+            told.fetch_add(1, SeqCst);
+        }));
+        chain.push(chain[i].child_token());
+    }
+    // One in the middle has a cause of its own, for itself and those below.
+    let middle = chain.len() / 2;
+    let own = chain[middle].child_token();
+    drop(chain[middle].on_cancel_with(|cause| assert_eq!(cause.to_string(), "all of it")));
+    drop(own.on_cancel_with(|cause| assert_eq!(cause.to_string(), "a part")));
+    own.cancel_with("a part");
+    let start = Instant::now();
+    root.cancel_with("all of it");
+    assert!(start.elapsed() < LINEAR);
+    assert_eq!(told.load(SeqCst), scaled(60_000));
 }
 
 /// Nested guards go while a cancel above stands still in a callback: from the innermost on, the other way round, and

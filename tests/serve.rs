@@ -5,7 +5,7 @@ use cancel_tree::integrations::serve::{
     Phase, Serve, Server, ServerFuture, ServerHandle, ServerReport, Shutdown,
 };
 use cancel_tree::integrations::signals::Signal;
-use cancel_tree::{Context, Panicked};
+use cancel_tree::{Cause, Context, ContextError, Panicked};
 use futures::executor::block_on;
 use std::future::{pending, poll_fn, Future};
 use std::io;
@@ -31,8 +31,12 @@ fn serve() -> Serve {
         .dropped(LONG)
 }
 
-/// For those that do not stop: as long as the others may take on a busy machine to be counted.
-const OTHERS: Duration = Duration::from_millis(1500);
+/// For those that do not stop: as long as the others may take on a busy machine to be counted, in one of the attempts.
+fn beside_others(attempt: impl Fn(Duration) -> Option<()>) {
+    (0..5)
+        .find_map(|n| attempt(millis(1500 << n)))
+        .expect("those that stop are counted");
+}
 
 fn phases(report: &ServerReport) -> Vec<Phase> {
     report.phases.iter().map(|(phase, _)| *phase).collect()
@@ -110,8 +114,12 @@ fn an_interrupt_skips_the_lame_duck() {
 
 #[test]
 fn who_does_not_stop_is_named() {
+    beside_others(stuck_beside_others);
+}
+
+fn stuck_beside_others(others: Duration) -> Option<()> {
     let serve = serve().graceful(millis(20));
-    let server = serve.cancelled(OTHERS).dropped(millis(20)).start().unwrap();
+    let server = serve.cancelled(others).dropped(millis(20)).start().unwrap();
     let handle = server.handle();
     let future = polite(&server);
     let (say, hear) = mpsc::channel::<()>();
@@ -130,6 +138,9 @@ fn who_does_not_stop_is_named() {
     let report = running.join().unwrap();
     assert!(shutdown.cause().unwrap().find::<Shutdown>().is_some());
     let stuck = &report.tasks.stuck;
+    if stuck.len() == 2 {
+        return None;
+    }
     assert_eq!(stuck.len(), 1, "{report}");
     assert_eq!(stuck[0].name.as_deref(), Some("stubborn"));
     assert_eq!(report.tasks.cancelled, 1, "{report}");
@@ -140,6 +151,7 @@ fn who_does_not_stop_is_named() {
     );
     assert!(report.to_string().contains("stuck: stubborn"), "{report}");
     drop(say);
+    Some(())
 }
 
 #[test]
@@ -356,10 +368,14 @@ fn dropping_it_in_any_phase_cancels_the_requests() {
 
 #[test]
 fn an_executor_that_is_stuck_is_said_elsewhere() {
+    beside_others(stuck_executor_beside_others);
+}
+
+fn stuck_executor_beside_others(others: Duration) -> Option<()> {
     let (say, hear) = mpsc::channel();
     let serve = serve()
         .graceful(millis(20))
-        .cancelled(OTHERS)
+        .cancelled(others)
         .dropped(millis(20))
         .when_stuck(move |report| say.send(report).unwrap());
     let server = serve.start().unwrap();
@@ -378,12 +394,16 @@ fn an_executor_that_is_stuck_is_said_elsewhere() {
     let report = hear.recv_timeout(SOON).unwrap();
     assert!(matches!(report.server, ServerFuture::Stuck), "{report}");
     // The others were told all the same.
+    if report.tasks.cancelled == 0 && report.tasks.stuck.len() == 1 {
+        return None;
+    }
     assert_eq!(report.tasks.cancelled, 1, "{report}");
     assert_eq!(report.exit_code(), 143);
     // If it comes back after all, it gets the same.
     drop(back);
     let late = running.join().unwrap();
     assert_eq!(late.to_string(), report.to_string());
+    Some(())
 }
 
 #[test]
@@ -442,4 +462,58 @@ fn a_task_that_panics_ends_the_server() {
     assert!(handle.is_ready());
     handle.end(Signal::TERM);
     assert!(block_on(run).tasks.cause.is_some());
+}
+
+#[test]
+fn an_executor_without_time_for_the_drop_is_not_stuck() {
+    let zero = Duration::ZERO;
+    for is_polite in [true, false] {
+        let (say, hear) = mpsc::channel();
+        let serve = serve()
+            .graceful(if is_polite { LONG } else { zero })
+            .cancelled(zero)
+            .dropped(zero)
+            .when_stuck(move |report| say.send(report).unwrap());
+        let server = serve.start().unwrap();
+        let handle = server.handle();
+        let polite = polite(&server);
+        let running = run(server, async move {
+            match is_polite {
+                true => polite.await,
+                false => pending().await,
+            }
+        });
+        handle.end(Signal::TERM);
+        let report = running.join().unwrap();
+        assert_eq!(report.is_clean(), is_polite, "{report}");
+        // It goes with the conductor, which has not called it.
+        assert!(hear.recv().is_err(), "{report}");
+    }
+}
+
+#[derive(Debug)]
+struct NoSource;
+
+impl std::fmt::Display for NoSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("it has to end")
+    }
+}
+
+impl std::error::Error for NoSource {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        panic!("whoever looks for a signal in it meets this")
+    }
+}
+
+#[test]
+fn a_cause_that_panics_when_it_is_looked_at_ends_the_server_as_others_do() {
+    let serve = serve().graceful(millis(20)).cancelled(millis(20));
+    let server = serve.start().unwrap();
+    let handle = server.handle();
+    let running = run(server, async { pending().await });
+    handle.end(Cause::with_kind(ContextError::Cancelled, NoSource));
+    let report = running.join().unwrap();
+    assert!(matches!(report.server, ServerFuture::Dropped), "{report}");
+    assert_eq!(report.cause.to_string(), "it has to end");
 }

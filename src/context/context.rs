@@ -406,6 +406,9 @@ impl Context {
 
     /// Creates a context with the values of this one that is never done: for work that has to be finished
     /// after the request. It has no deadline and no cause either. (Go's `WithoutCancel`.)
+    ///
+    /// A name among the values is kept with them (feature `inspect`): the context with that name lives as long as this one, and once done
+    /// it is shown as still held. Name this one, by [`with_name`](Self::with_name), to see what holds it.
     #[doc(alias("WithoutCancel", "detach"))]
     pub fn without_cancel(&self) -> Context {
         Context {

@@ -59,6 +59,12 @@ impl DoneOwned {
         DoneOwned { ctx, waiter }
     }
 
+    /// Waits no more, until it is polled again: who cancels next does not wake us.
+    #[cfg(feature = "tower")]
+    pub(crate) fn leave(&mut self) {
+        leave(&self.ctx, &mut self.waiter);
+    }
+
     /// What it waits for.
     #[cfg(feature = "tower")]
     pub(crate) fn context(&self) -> &Context {

@@ -13,7 +13,7 @@ use super::limit::Limit;
 use super::values::Values;
 use super::{CancelGuard, Context};
 use crate::sync::{waker_of, Arc, Wake};
-use crate::tree::{Cause, ContextError, Handle, Moving, Weak};
+use crate::tree::{Cause, ContextError, Handle, Moving, Signal, Weak};
 use core::error::Error;
 use core::fmt;
 use std::time::Duration;
@@ -24,37 +24,26 @@ struct Under(Option<Grace>);
 #[derive(Clone)]
 struct Grace {
     hard: Handle,
-    /// Kept for the shields' sake: it starts the clock when all but those are gone.
-    soft: Handle,
     period: Duration,
     is_shielded: bool,
 }
 
-/// What is woken by the soft cancel, and starts the clock of the hard one. It keeps neither token: the soft one has it.
+/// What is woken by the soft cancel, and starts the clock of the hard one. It keeps neither token: the soft one has it, and
+/// is kept by the hard one.
 struct Start {
-    hard: Weak,
+    hard: Signal,
     soft: Weak,
     period: Duration,
 }
 
 impl Wake for Start {
     fn wake(this: &Arc<Start>) {
-        let Some(hard) = this.hard.upgrade() else {
-            return;
-        };
-        let first = this.soft.upgrade().and_then(|soft| soft.cause());
-        let first = first.unwrap_or_else(|| ContextError::Cancelled.into());
-        start(&hard, this.period, first);
+        let period = u64::try_from(this.period.as_nanos()).unwrap_or(u64::MAX);
+        this.hard.start_deadline(period, || {
+            let first = this.soft.upgrade().and_then(|soft| soft.cause());
+            over(first.unwrap_or_else(|| ContextError::Cancelled.into()))
+        });
     }
-}
-
-/// Once for each hard token.
-fn start(hard: &Handle, period: Duration, first: Cause) {
-    if hard.is_cancelled() {
-        return;
-    }
-    let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
-    hard.start_deadline(period, over(first));
 }
 
 /// The cause of the hard cancel.
@@ -101,30 +90,38 @@ impl Context {
             Some(outer) => outer.hard.child(),
             None => Handle::root(),
         };
-        if !hard.is_cancelled() {
-            hard.make_movable(Moving::new(self.clock()), None);
-        }
         let soft = match &self.token {
-            None => hard.child(),
-            Some(above) => above.handle().child(),
+            // Done by the hard one alone: there is nothing to start.
+            None => {
+                if !hard.is_cancelled() {
+                    hard.make_movable(Moving::new(self.clock()), None);
+                }
+                hard.child()
+            }
+            Some(above) => {
+                let soft = above.handle().child();
+                if !hard.is_cancelled() {
+                    let hard = hard.make_startable(Moving::new(self.clock()), soft.clone());
+                    let waker = waker_of(Arc::new(Start {
+                        hard,
+                        soft: soft.downgrade(),
+                        period: grace,
+                    }));
+                    if let Err(refused) = soft.put_waker(waker) {
+                        // The outer one is done already: so this one begins with its grace.
+                        refused.wake();
+                    }
+                }
+                soft
+            }
         };
-        let waker = waker_of(Arc::new(Start {
-            hard: hard.downgrade(),
-            soft: soft.downgrade(),
-            period: grace,
-        }));
-        if let Err(refused) = soft.put_waker(waker) {
-            // The outer one is done already: so this one begins with its grace.
-            refused.wake();
-        }
         Context {
             // What is done already has nothing above it that could be asked.
             limit: self.limit_below(&soft),
-            token: Some(soft.clone().into()),
+            token: Some(soft.into()),
             values: self.values_under(
                 Grace {
                     hard,
-                    soft,
                     period: grace,
                     is_shielded: self.is_shielded(),
                 },
@@ -177,11 +174,9 @@ impl Context {
             ),
             chain: Chain::new(Step::Shield),
         };
-        // The cause first: if it came from above, the soft token is found cancelled after that.
-        let cause = self.cause();
-        let has_begun =
-            grace.soft.is_cancelled() || grace.hard.deadline(&grace.hard.clock()).0.is_some();
-        match cause {
+        // Also where a soft cancel is just on its way, or a worker is to go on with it: from now on there is a bound.
+        let has_begun = grace.hard.deadline(&grace.hard.clock()).0.is_some();
+        match self.cause() {
             Some(first) if !has_begun && !shield.is_done() => {
                 let (bounded, guard) = shield.with_timeout_cause(grace.period, over(first));
                 guard.detach();

@@ -65,7 +65,12 @@ pub enum Event<'a> {
 
 /// An observer: it is told what happens; see [`observe`].
 pub trait Observer: Send + Sync {
-    /// Called on the thread where it happens, which waits for it, with no lock or place of this crate held. A panic of it is caught.
+    /// Called on the thread where it happens, which waits for it. A panic of it is caught.
+    ///
+    /// No lock is held, so it may cancel, make and drop anything. But a task that is reported is still there: at
+    /// [`FirstPoll`](Event::FirstPoll) its poll is about to go on, at [`Gone`](Event::Gone) its place is about to be given up. So an
+    /// observer that waits for the group here waits for itself. The cause of a [`Done`](Event::Done) is told after all waiters have been
+    /// woken, but other callbacks may still have to run.
     fn tell(&self, event: &Event<'_>);
 }
 
@@ -106,7 +111,7 @@ pub(crate) fn is_observed() -> bool {
     !NEWEST.load(Relaxed).is_null()
 }
 
-/// User code: where nothing is held. Its panics stay here.
+/// User code: no lock is held, and no invariant broken. Its panics stay here.
 pub(crate) fn tell(event: &Event<'_>) {
     // Acquire: pairs with `observe`.
     let mut at = NEWEST.load(Acquire).cast_const();

@@ -584,7 +584,7 @@ impl Body {
         place: &Place,
         panics: &mut Panics,
     ) {
-        let cause = panicked(&*payload, place);
+        let cause = panicked(&*payload, place.name(), place.where_from());
         let payload = Box::into_raw(Box::new(OfUser::new(payload)));
         // Relaxed: it is taken out when all are gone, and the end of the place hands it on.
         let first = self
@@ -606,7 +606,20 @@ impl Body {
         place: &Place,
         panics: &mut Panics,
     ) {
-        keep_first(&self.noted, panicked(payload, place), panics);
+        let cause = panicked(payload, place.name(), place.where_from());
+        keep_first(&self.noted, cause, panics);
+    }
+
+    /// What was called at the group's end has panicked: that is said, and holds up no end.
+    pub(super) fn note_panics(&self, of_others: Panics) {
+        let Some(payload) = of_others.into_payload() else {
+            return;
+        };
+        let mut panics = Panics::default();
+        let cause = panicked(&*payload, Some("what was called at the end"), None);
+        keep_first(&self.noted, cause, &mut panics);
+        panics.catch(|| drop(payload));
+        panics.swallow();
     }
 
     fn end_with(&self, cause: Cause, ends: bool, panics: &mut Panics) {
@@ -666,11 +679,15 @@ fn keep_first(kept: &AtomicPtr<Cause>, cause: Cause, panics: &mut Panics) {
 }
 
 /// What a panic said, as a cause.
-fn panicked(payload: &(dyn Any + Send), place: &Place) -> Cause {
+fn panicked(
+    payload: &(dyn Any + Send),
+    name: Option<&str>,
+    spawned_at: Option<&'static Location<'static>>,
+) -> Cause {
     Cause::new(Panicked {
         message: Panicked::text(payload).unwrap_or("no text".into()),
-        name: place.name().map(Into::into),
-        spawned_at: place.where_from(),
+        name: name.map(Into::into),
+        spawned_at,
     })
 }
 

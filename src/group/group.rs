@@ -97,7 +97,7 @@ impl Group {
 
     /// Creates a group inside this one. Its context is below this one's, and its tasks count here too, so this one's
     /// `join` and `shutdown` include them. Its errors cancel only itself; code that joins it may pass them on. Closing this one
-    /// closes that one.
+    /// closes that one. (Code that waits for room there already is told when its turn comes.)
     ///
     /// Where `named` gives a task a name, it is called `db/name` here. The limit of this one does not count
     /// them.
@@ -276,8 +276,8 @@ impl Group {
 /// # Shutting down
 impl Group {
     /// Shuts the group down, in bounded time. No new task is started, and the running ones may finish until `limit` is done. Then the
-    /// group is cancelled, with the limit's cause, and tasks that have not ended a second later are named in the report. Panics of tasks
-    /// are not resumed, but reported.
+    /// group is cancelled, with the limit's cause, and tasks that have not ended a second later are named in the report. Panics of tasks,
+    /// and of what is called at the cancel ([`on_cancel`](Context::on_cancel)), are not resumed, but reported.
     ///
     /// # Cancel safety
     ///
@@ -293,9 +293,9 @@ impl Group {
     /// As there.
     pub async fn shutdown_with(&self, limit: &Context, grace: Duration) -> Report {
         let since = self.since_under(limit.clock().or_else(|| self.context().clock()));
-        self.close();
+        self.saying_panics(|| self.close());
         if !until(self.gone(), limit).await {
-            self.cancel_with(cause_of(limit));
+            self.saying_panics(|| _ = self.cancel_with(cause_of(limit)));
             let (bound, _guard) = since.timed.with_timeout(grace);
             until(self.gone(), &bound).await;
         }
@@ -303,6 +303,13 @@ impl Group {
         #[cfg(feature = "inspect")]
         Group::tell_stuck(&report);
         report
+    }
+
+    /// Does a step of the end that calls user code, whose panic is said in the report.
+    fn saying_panics(&self, step: impl FnOnce()) {
+        let mut panics = Panics::default();
+        panics.catch(step);
+        self.spawner.body().note_panics(panics);
     }
 
     /// Where a report begins, for what ends a group by steps of its own.

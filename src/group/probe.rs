@@ -57,7 +57,7 @@ pub enum Situation {
     NotPolled,
     /// A future that was polled since, or a thread that has looked since, but goes on.
     GoesOn,
-    /// A thread that has not looked since the cancel.
+    /// A thread that has not looked since the cancel; or a closure that waits for a thread of a runtime's.
     NotLooked,
     /// A context or group that is done and has nothing known below it any more, but is still held.
     StillHeld,
@@ -234,12 +234,17 @@ impl Probe {
         group.map_or(is_done, CancellationToken::is_cancelled)
     }
 
+    /// A thread will run the task.
+    pub(super) fn is_for_thread(&self) {
+        // Relaxed: as above.
+        self.work.store(THREAD, Relaxed);
+    }
+
     /// By the thread that runs the task, once.
     pub(super) fn is_thread(&self, looks: Arc<Looks>) {
         // Release: pairs with `progress`, which reads what is here.
         self.looks.store(Arc::into_raw(looks).cast_mut(), Release);
-        // Relaxed: as above.
-        self.work.store(THREAD, Relaxed);
+        self.is_for_thread();
     }
 
     /// A poll begins; `is_done` as in `is_told`. True: it is the first one since.

@@ -470,6 +470,10 @@ impl Future for When<'_, '_> {
         if this.wait.is_new() && is_inside(this.spawner.body) {
             return Poll::Ready(start.enter());
         }
+        // Also where it is the group around that was: that closes no queue in here.
+        if this.wait.is_new() && body.is_closed() {
+            return this.refuse(super::refused::Closed.into());
+        }
         let mut panics = Panics::default();
         let answer = this.wait.poll(&body.limit, cx.waker(), &mut panics);
         match answer {

@@ -78,9 +78,9 @@ impl<T, E: Into<Cause>> Outcome for Result<T, E> {
 pub struct Panicked {
     /// What the panic said, if it was a text.
     pub message: Cow<'static, str>,
-    /// The task's name, if it has one.
+    /// The task's name, if it has one; or what it was that is no task.
     pub name: Option<String>,
-    /// Where it was started.
+    /// Where it was started. None: it is no task.
     pub spawned_at: Option<&'static Location<'static>>,
 }
 
@@ -96,12 +96,11 @@ impl Panicked {
 
 impl fmt::Display for Panicked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a task panicked")?;
-        if let Some(name) = &self.name {
-            write!(f, " ({name})")?;
-        }
-        if let Some(at) = self.spawned_at {
-            write!(f, ", started at {at}")?;
+        match (&self.name, self.spawned_at) {
+            (Some(other), None) => write!(f, "{other} panicked")?,
+            (Some(name), Some(at)) => write!(f, "a task panicked ({name}), started at {at}")?,
+            (None, Some(at)) => write!(f, "a task panicked, started at {at}")?,
+            (None, None) => f.write_str("a task panicked")?,
         }
         write!(f, ": {}", self.message)
     }
@@ -276,13 +275,21 @@ impl<F> Job<F> {
     /// For whoever may go before its turn has come.
     #[cfg(feature = "tokio")]
     pub(crate) fn new(member: Member, f: F) -> Job<F> {
-        let (parts, end) = (Some((member, f)), End::Dropped);
-        Job { parts, end }
+        Job::with(member, f, End::Dropped)
     }
 
     /// For a caller that says so itself when nothing is started.
     pub(super) fn or_refused(member: Member, f: F) -> Job<F> {
-        let (parts, end) = (Some((member, f)), End::Refused);
+        Job::with(member, f, End::Refused)
+    }
+
+    fn with(member: Member, f: F, end: End) -> Job<F> {
+        // From now on, though it may wait for its thread yet.
+        #[cfg(feature = "inspect")]
+        if let Some(probe) = member.place().probe() {
+            probe.is_for_thread();
+        }
+        let parts = Some((member, f));
         Job { parts, end }
     }
 
@@ -418,6 +425,12 @@ impl Member {
         let mut panics = Panics::default();
         self.body().note_panic(payload, self.place(), &mut panics);
         panics.resume();
+    }
+
+    /// What was called at the end of its context has panicked: the same.
+    #[cfg(feature = "tower")]
+    pub(crate) fn note_panics(&self, of_others: Panics) {
+        self.body().note_panics(of_others);
     }
 
     /// What was here was dropped before it was through.

@@ -268,6 +268,9 @@ impl Running {
             let now = Instant::now();
             if ended.is_none() && self.has_ended()? {
                 ended = Some(now);
+                // What it has written is there, however short the delay for what others write.
+                stdout.read()?;
+                stderr.read()?;
             }
             if ended.is_some() && stdout.is_closed() && stderr.is_closed() {
                 break;

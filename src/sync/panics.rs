@@ -58,6 +58,12 @@ impl Panics {
         }
     }
 
+    /// What the first one said, for whoever tells of it in another way.
+    #[cfg(feature = "std")]
+    pub(crate) fn into_payload(self) -> Option<alloc::boxed::Box<dyn core::any::Any + Send>> {
+        self.first
+    }
+
     /// Lets the first panic go on, unless this thread is unwinding already: a second panic
     /// would end the process.
     #[inline]

@@ -1,10 +1,15 @@
 //! Time as the timer counts it.
 
+use alloc::boxed::Box;
 use core::hash::{Hash, Hasher};
-use std::sync::OnceLock;
+use core::ptr;
+use std::sync::atomic::{
+    AtomicPtr,
+    Ordering::{AcqRel, Acquire},
+};
 use std::time::{Duration, Instant};
 
-/// A point in time, as deadlines are kept: so many times 64 ns after the first use of the clock.
+/// A point in time, as deadlines are kept: so many times 64 ns after the clock's base.
 pub(crate) type Moment = u64;
 
 /// A point in time, as the wheel counts it: so many times 2^17 ns, an eighth of a millisecond.
@@ -13,7 +18,8 @@ pub(crate) type Tick = u64;
 const MOMENT: u32 = 6;
 const TICK: u32 = 17;
 
-/// The first use of the clock.
+/// A day before the first use of the clock, or as much of it as instants can express: also a deadline that had passed by then is
+/// shown as it was said.
 struct Base {
     instant: Instant,
     parts: Parts,
@@ -23,9 +29,45 @@ struct Base {
 
 #[inline]
 fn base() -> &'static Base {
-    static BASE: OnceLock<Base> = OnceLock::new();
-    BASE.get_or_init(|| Base::new(Instant::now()))
+    // Acquire: pairs with the CAS in `begin`.
+    // SAFETY: null, or never freed.
+    unsafe { BASE.load(Acquire).as_ref() }.unwrap_or_else(begin)
 }
+
+/// std's, also in models: whichever execution is the first to ask, the answer stays. Not a `OnceLock`: where several threads
+/// come first, they would wait for one of them.
+static BASE: AtomicPtr<Base> = AtomicPtr::new(ptr::null_mut());
+
+#[cold]
+fn begin() -> &'static Base {
+    let new = Box::into_raw(Box::new(Base::new(beginning())));
+    // AcqRel: publishes it, or, on failure, pairs with the other one's step. It stays for as long as the process does.
+    match BASE.compare_exchange(ptr::null_mut(), new, AcqRel, Acquire) {
+        // SAFETY: never freed.
+        Ok(_) => unsafe { &*new },
+        Err(other) => {
+            // SAFETY: from a Box, and nobody else has seen it.
+            drop(unsafe { Box::from_raw(new) });
+            // SAFETY: never freed.
+            unsafe { &*other }
+        }
+    }
+}
+
+/// As early as the clock can say, but for a round number: a deadline may lie before the first use of the clock.
+fn beginning() -> Instant {
+    let now = Instant::now();
+    let back = |seconds| now.checked_sub(Duration::from_secs(seconds));
+    EARLIER.into_iter().find_map(back).unwrap_or(now)
+}
+
+/// In seconds.
+#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
+const EARLIER: [u64; 4] = [24 * 3600, 3600, 60, 1];
+
+/// Models choose their ticks, from the first on.
+#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
+const EARLIER: [u64; 0] = [];
 
 impl Base {
     #[cold]
@@ -131,7 +173,7 @@ pub(crate) fn now() -> Instant {
     base().instant
 }
 
-/// So many nanoseconds after the first use of the clock.
+/// So many nanoseconds after the base.
 #[inline]
 pub(crate) fn nanos(instant: Instant) -> u64 {
     let base = base();

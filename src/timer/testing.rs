@@ -142,7 +142,7 @@ impl Clock {
         let mut state = self.lock();
         let now = self.nanos();
         let next = state.next().map(|at| at.max(now));
-        match next.filter(|at| at - now <= *left) {
+        match next.filter(|at| *at <= END && at - now <= *left) {
             Some(at) => {
                 *left -= at - now;
                 let fired = state.fire(at);
@@ -161,7 +161,7 @@ impl Clock {
         let (by, fired) = {
             let mut state = self.lock();
             let now = self.nanos();
-            let at = state.next()?.max(now);
+            let at = state.next().filter(|at| *at <= END)?.max(now);
             let fired = state.fire(at);
             self.set_now(at);
             (at - now, fired)
@@ -263,7 +263,9 @@ impl State {
 
     /// Takes out those that have waited for as many deadlines as there are now.
     fn take_content(&mut self) -> Vec<Watcher> {
-        if self.watchers.is_empty() {
+        // Counting takes a look at each, which is not worth it at each one that is set on the way there.
+        let all = self.alarms.len();
+        if !self.watchers.iter().any(|watcher| watcher.least <= all) {
             return Vec::new();
         }
         let count = self.count();

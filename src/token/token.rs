@@ -509,7 +509,7 @@ impl CancellationToken {
     ///
     /// # Cost
     ///
-    /// That of `on_cancel`, two allocations, and a climb to what was cancelled.
+    /// That of `on_cancel`, and two allocations.
     pub fn on_cancel_with<F>(&self, f: F) -> Registration
     where
         F: FnOnce(Cause) + Send + 'static,

@@ -87,11 +87,17 @@ impl Handle {
 
     /// Visits the token and all above it, as long as the visitor says so.
     pub(super) fn each_above<'a>(&'a self, mut visit: impl FnMut(&'a Node) -> bool) {
-        // An `any_of` token has more than one way up. Each of these tokens is looked at once, however many ways lead to it.
+        // An `any_of` token has more than one way up. From there on what has been looked at is noted, for another way may lead to
+        // it too; what is below leads there alone.
         let mut others: Vec<&Node> = Vec::new();
-        let mut forks: BTreeSet<*const Node> = BTreeSet::new();
+        let mut seen: BTreeSet<*const Node> = BTreeSet::new();
+        let mut has_forked = false;
         let mut next = Some(self.node());
         while let Some(node) = next {
+            if has_forked && !seen.insert(node) {
+                next = others.pop();
+                continue;
+            }
             if !visit(node) {
                 return;
             }
@@ -99,15 +105,11 @@ impl Handle {
             // Of `below_both` the other is not a way up.
             let extension = extension.filter(|e| !matches!(e.any_of, AnyOf::No));
             let edges = extension.map_or(&[][..], |extension| &extension.edges);
-            if edges.is_empty() || forks.insert(node) {
-                // SAFETY: held, or above what is held.
-                others.extend(edges.iter().filter_map(|edge| unsafe { edge.source() }));
-                // SAFETY: the same (I5).
-                next = unsafe { node.parent() };
-            } else {
-                next = None;
-            }
-            next = next.or_else(|| others.pop());
+            has_forked |= !edges.is_empty();
+            // SAFETY: held, or above what is held.
+            others.extend(edges.iter().filter_map(|edge| unsafe { edge.source() }));
+            // SAFETY: the same (I5).
+            next = unsafe { node.parent() }.or_else(|| others.pop());
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::any_of::{Edge, FiredEdges, Noted};
 use super::cause::{Bare, Cause, GuardDropped};
 use super::extension::{AnyOf, RawCause};
-use super::walk::{Climb, From, Walk};
+use super::walk::{origin_of, Climb, From, Walk};
 use super::word::State;
 use super::{reclaim, room, telling, Handle, Node};
 use crate::sync::{to_the_end, unless_unwinding, Panics, SMALL};
@@ -744,7 +744,7 @@ fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
     if !below.has_any(Below::TASKS) {
         return;
     }
-    look_at(top, below, |node, state| {
+    look_at::<false>(top, below, |node, state, _| {
         if state.has_any(State::WAITER) && is_task(state) && !state.has_any(State::EDGE) {
             if state.is_room() {
                 room::close(node, panics, Waker::wake);
@@ -760,12 +760,17 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
     if !below.has_any(Below::CALLS) {
         return;
     }
-    look_at(top, below, |node, state| {
+    // The walk knows from where a node inherits. A climb from each callback would go over the same again and again.
+    let mut above = None;
+    look_at::<true>(top, below, |node, state, origin| {
         if state.has_any(State::WAITER) && !state.has_any(State::EDGE) {
             if state.is_room() {
                 room::close(node, panics, Waker::wake);
             } else if let Some(waker) = node.slot.disarm(&node.word) {
-                telling::tell(node, top, &waker);
+                telling::tell(&waker, || match origin.is_null() {
+                    true => *above.get_or_insert_with(|| origin_of(top)),
+                    false => origin,
+                });
                 panics.catch(|| waker.wake());
             }
         }
@@ -779,18 +784,31 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
 
 /// Looks at `top`, and at what is below and may be this cancel's to wake: not below other nodes with an own cancel that are
 /// marked through, for whoever has set that wakes there. Whoever has not cancelled `top` itself only helps, and stops
-/// wherever somebody has been through.
-fn look_at(top: &Node, below: Below, mut look: impl FnMut(&Node, State)) {
+/// wherever somebody has been through. `ORIGINS`: the last that it is given is whose own cancel has cancelled the node; null:
+/// somebody's above `top`.
+fn look_at<const ORIGINS: bool>(
+    top: &Node,
+    below: Below,
+    mut look: impl FnMut(&Node, State, *const Node),
+) {
     let waiting = State::WAITER.with(State::KEPT);
     let state = top.word.load();
+    let origin_at = |node: &Node, state: State, above: *const Node| {
+        let own = ORIGINS && state.has_any(State::OWN);
+        if own {
+            ptr::from_ref(node)
+        } else {
+            above
+        }
+    };
     if state.has_any(waiting) {
-        look(top, state);
+        look(top, state, origin_at(top, state, ptr::null()));
     }
     let won = below.has_any(Below::WON);
-    Walk::new(top, state).step::<false>(usize::MAX, |node, _| {
+    Walk::new(top, state).step::<ORIGINS>(usize::MAX, |node, from| {
         let state = node.word.load();
         if state.has_any(waiting) {
-            look(node, state);
+            look(node, state, origin_at(node, state, from.origin));
         }
         if won && !state.has_any(State::OWN) {
             state.without(State::MARKED)

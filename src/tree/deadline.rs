@@ -7,7 +7,7 @@
 use super::cancel::{self, Cancel};
 use super::cause::{Cause, ContextError};
 use super::extension::{AnyOf, Extension, Remains};
-use super::moving::Moving;
+use super::moving::{self, Moving};
 use super::word::State;
 use super::{reclaim, Handle, Node};
 use crate::sync::{Arc, Panics, UnsafeCell};
@@ -41,17 +41,18 @@ pub(super) struct Timing {
 /// What few nodes have beside the timer's entry.
 pub(super) enum Beside {
     Foreign(Foreign),
-    Moving(Arc<Moving>),
+    /// And what starts the deadline, if that is something from outside.
+    Moving(Arc<Moving>, Option<Foreign>),
 }
 
-/// A parent that is not one of ours.
+/// A parent that is not one of ours; or what is not above the node, and starts its deadline.
 pub(super) struct Foreign {
     signal: Arc<Target>,
     /// Keeps the parent informed of the signal; dropped when the node goes.
     _subscription: Box<dyn Any + Send>,
 }
 
-/// What a foreign parent's signal is about.
+/// What a signal from outside is about.
 struct Target {
     trigger: Trigger,
     /// Good until the trigger is settled or finished.
@@ -94,7 +95,17 @@ impl Timing {
     fn foreign(&self) -> Option<&Foreign> {
         match self.beside()? {
             Beside::Foreign(foreign) => Some(foreign),
-            Beside::Moving(_) => None,
+            Beside::Moving(..) => None,
+        }
+    }
+
+    /// The trigger of what acts on the node from outside, beside the timer.
+    fn signal(&self) -> Option<&Trigger> {
+        match self.beside()? {
+            Beside::Foreign(foreign) | Beside::Moving(_, Some(foreign)) => {
+                Some(&foreign.signal.trigger)
+            }
+            Beside::Moving(_, None) => None,
         }
     }
 
@@ -103,15 +114,20 @@ impl Timing {
     pub(super) fn moving(&self) -> Option<&Moving> {
         match self.beside()? {
             Beside::Foreign(_) => None,
-            Beside::Moving(moving) => Some(moving),
+            Beside::Moving(moving, _) => Some(moving),
         }
     }
 
     /// The node is new, and the deadline not armed.
-    pub(super) fn set_moving(&self, moving: Arc<Moving>) {
-        let beside = Some(Box::new(Beside::Moving(moving)));
+    fn set_beside(&self, beside: Beside) {
+        let beside = Some(Box::new(beside));
         // SAFETY: the node is not shared.
         self.beside.with_mut(|b| unsafe { *b = beside });
+    }
+
+    /// The same.
+    pub(super) fn set_moving(&self, moving: Arc<Moving>) {
+        self.set_beside(Beside::Moving(moving, None));
     }
 
     /// Why the node is cancelled when its deadline passes.
@@ -153,6 +169,11 @@ impl Timing {
         self.entry.trigger().is_live() || self.foreign().is_some_and(|f| f.signal.trigger.is_live())
     }
 
+    /// A trigger that may still fire, or start the deadline: to be settled.
+    pub(super) fn is_live(&self) -> bool {
+        self.can_cancel() || self.signal().is_some_and(Trigger::is_live)
+    }
+
     /// The last owner's short way: false if the timer is at it.
     #[inline]
     pub(super) fn disarm(&self) -> bool {
@@ -164,7 +185,8 @@ impl Timing {
         let settle = |trigger: &Trigger| {
             trigger.settle(|| node.word.add_handle(), || node.word.return_handles(1))
         };
-        settle(self.entry.trigger()) && self.foreign().is_none_or(|f| settle(&f.signal.trigger))
+        // In this order: what comes from outside may arm the entry.
+        self.signal().is_none_or(settle) && settle(self.entry.trigger())
     }
 
     /// # Safety
@@ -645,10 +667,7 @@ impl Handle {
     ) -> Handle {
         let handle = Handle::root();
         match deadline {
-            Some((deadline, exact)) => {
-                handle.set_deadline(deadline);
-                handle.note_deadline(exact);
-            }
+            Some((_, exact)) => handle.note_deadline(exact),
             None => {
                 let extension = Extension::new(AnyOf::No, Box::default());
                 handle.node().link.put_extension_unshared(extension);
@@ -662,11 +681,7 @@ impl Handle {
             trigger: Trigger::armed(),
             node: NonNull::from(node),
         });
-        let set = |foreign| {
-            let beside = Some(Box::new(Beside::Foreign(foreign)));
-            // SAFETY: the node is not shared.
-            timing.beside.with_mut(|b| unsafe { *b = beside });
-        };
+        let set = |foreign| timing.set_beside(Beside::Foreign(foreign));
         set(Foreign {
             signal: signal.clone(),
             _subscription: Box::new(()),
@@ -677,7 +692,31 @@ impl Handle {
             signal,
             _subscription: subscription,
         });
+        // Last: from here on the timer looks at what is beside the deadline.
+        if let Some((deadline, _)) = deadline.filter(|(deadline, _)| *deadline < NEVER) {
+            if let Some(extension) = node.link.extension_raw() {
+                handle.arm(extension, deadline);
+            }
+        }
         handle
+    }
+}
+
+impl Handle {
+    /// The token's deadline can be moved; there is none yet. The answer is the right to [start](Signal::start_deadline) it, without
+    /// holding the token; `kept` goes when that does. The token is new.
+    pub(crate) fn make_startable(&self, moving: Arc<Moving>, kept: impl Any + Send) -> Signal {
+        let signal = Arc::new(Target {
+            trigger: Trigger::armed(),
+            node: self.0,
+        });
+        let starter = Foreign {
+            signal: signal.clone(),
+            _subscription: Box::new(kept),
+        };
+        let timing = self.put_movable(&moving);
+        timing.set_beside(Beside::Moving(moving, Some(starter)));
+        Signal(signal)
     }
 }
 
@@ -699,6 +738,20 @@ impl Signal {
         unsafe { self.finish(&mut panics) };
         panics.resume();
         first
+    }
+
+    /// Sets the deadline of a token that was made for that, for the first and only time: so many nanoseconds from now. The cause
+    /// is asked for if the token is still there, and not cancelled. Once for each signal.
+    pub(crate) fn start_deadline(&self, after: u64, cause: impl FnOnce() -> Cause) {
+        if !self.begin() {
+            return;
+        }
+        let mut panics = Panics::default();
+        // SAFETY: FIRING by the step above, which keeps the node. Nobody else starts it.
+        panics.catch(|| unsafe { moving::start_deadline(self.node().as_ref(), after, cause) });
+        // SAFETY: the same.
+        unsafe { self.finish(&mut panics) };
+        panics.resume();
     }
 
     /// The trigger becomes FIRING, or the caller joins the one that has made it so. False: the token is gone, or cancelled by

@@ -253,6 +253,15 @@ impl Extension {
         !self.edges.is_empty()
     }
 
+    /// Whether there is something in here that the last owner has to settle.
+    pub(super) fn is_live(&self) -> bool {
+        #[cfg(feature = "std")]
+        if self.timing.is_live() {
+            return true;
+        }
+        !self.edges.is_empty()
+    }
+
     /// The last owner takes the triggers out of the game. False: a firer has one, and a handle of `node`.
     pub(super) fn settle_triggers(&self, node: &Node) -> bool {
         #[cfg(feature = "std")]

@@ -1,10 +1,13 @@
 //! What the search for what does not stop asks of a token that it holds: by loads, so no other thread notices.
 
 use super::above::token_above;
+use super::cancel::own_cause;
 use super::extension::Extension;
 use super::word::State;
-use super::{room, Handle, Node};
+use super::{room, Cause, Handle, Node};
+use alloc::vec::Vec;
 use core::ptr;
+use std::collections::HashMap;
 
 fn address_of(node: &Node) -> *const () {
     ptr::from_ref(node).cast()
@@ -44,19 +47,80 @@ impl Handle {
             })
         })
     }
+}
 
+/// Why tokens are cancelled: of many, with a step for each token on the ways up, once. It tells tokens by their addresses,
+/// so those that it was asked about are held as long as it is.
+#[derive(Default)]
+pub(crate) struct Causes {
+    found: Vec<Cause>,
+    /// Of a token that is cancelled, where its cause is: for good, for an own cancel is there from the beginning.
+    by_address: HashMap<*const (), usize>,
+    way: Vec<*const ()>,
+}
+
+impl Causes {
+    /// As `Handle::cause` says.
+    pub(crate) fn of(&mut self, token: &Handle) -> Option<Cause> {
+        let mut node = token.node();
+        let mut state = node.word.load();
+        if !state.is_cancelled() {
+            return None;
+        }
+        self.way.clear();
+        let place = loop {
+            let address = address_of(node);
+            if let Some(place) = self.by_address.get(&address) {
+                break *place;
+            }
+            self.way.push(address);
+            if state.has_any(State::OWN) {
+                self.found.push(own_cause(node, state));
+                break self.found.len() - 1;
+            }
+            // SAFETY: held, or above what is held (I5); cancelled from above, so there is a parent, which is cancelled too.
+            node = unsafe { node.parent() }?;
+            state = node.word.load();
+        };
+        let way = self.way.drain(..).map(|address| (address, place));
+        self.by_address.extend(way);
+        self.found.get(place).cloned()
+    }
+}
+
+/// Which tokens nobody can cancel any more: of many, as `Causes`.
+#[derive(Default)]
+pub(crate) struct Reach {
+    /// Whether nobody above can. Where somebody could, that is no more than old.
+    is_out: HashMap<*const (), bool>,
+    way: Vec<*const ()>,
+}
+
+impl Reach {
     /// Whether nobody is left who could cancel the token, now or ever. What `is_harmless` says of a token above is that those who hold
-    /// it are told by it, and cannot cancel it.
+    /// it are told by it, and cannot cancel it: the same at each call.
     ///
     /// A token above that nobody holds has left its mark on the one below (I5). It has no deadline then that is not
     /// seen here, and its guard is gone.
-    pub(crate) fn is_out_of_reach(&self, mut is_harmless: impl FnMut(*const ()) -> bool) -> bool {
-        let mut node = self.node();
-        while !has_other_cause(node) {
+    pub(crate) fn is_out(
+        &mut self,
+        token: &Handle,
+        mut is_harmless: impl FnMut(*const ()) -> bool,
+    ) -> bool {
+        self.way.clear();
+        let mut node = token.node();
+        let is_out = loop {
+            let address = address_of(node);
+            if let Some(is_out) = self.is_out.get(&address) {
+                break *is_out;
+            }
+            self.way.push(address);
+            if has_other_cause(node) {
+                break false;
+            }
             // SAFETY: held, or above what is held (I5).
             let Some(parent) = (unsafe { node.parent() }) else {
-                // The last one: what it was cancelled by before it was let go is seen by the loads above.
-                return !self.is_cancelled();
+                break true;
             };
             if node.word.load().has_any(State::ORPHAN) {
                 node = parent;
@@ -65,10 +129,13 @@ impl Handle {
             // SAFETY: as above.
             match unsafe { token_above(node) } {
                 Some(above) if is_harmless(address_of(above)) => node = above,
-                _ => return false,
+                _ => break false,
             }
-        }
-        false
+        };
+        let way = self.way.drain(..).map(|address| (address, is_out));
+        self.is_out.extend(way);
+        // What the last one was cancelled by before it was let go is seen by the loads above.
+        is_out && !token.is_cancelled()
     }
 }
 

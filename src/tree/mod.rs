@@ -40,7 +40,7 @@ mod extension;
 mod fixed;
 mod handle;
 #[cfg(feature = "inspect")]
-mod inspect;
+pub(crate) mod inspect;
 #[cfg(feature = "std")]
 mod moving;
 mod node;

@@ -9,7 +9,8 @@
 //! the deadline itself asks first. A touch that comes while they do is as late as one that comes after.
 
 use super::cause::Cause;
-use super::Handle;
+use super::deadline::Timing;
+use super::{Handle, Node};
 use crate::sync::{thread, Arc, AtomicU64, AtomicUsize, Relaxed, SMALL};
 use crate::timer;
 use crate::timer::clock::{self, Moment};
@@ -98,7 +99,9 @@ impl Moving {
     /// When the deadline is, if that is later than what its entry says: it has been touched.
     pub(super) fn put_off(&self, entry: Moment) -> Option<Moment> {
         let due = clock::moment_of(self.idle.as_ref()?.due());
-        (due > entry).then_some(due).filter(|due| *due < NEVER)
+        // One that will not come, for it has been touched for a time that far away, is looked at as late as the timer can.
+        let due = due.min(NEVER - 1);
+        (due > entry).then_some(due)
     }
 
     /// The deadline passes, by a look that found it not later than that moment. A touch since then has come too late. Called by
@@ -205,10 +208,7 @@ impl Idle {
 impl Handle {
     /// The token's deadline can be moved; there is none yet. The token is new.
     pub(crate) fn make_movable(&self, moving: Arc<Moving>, cause: Option<Cause>) {
-        let extension = self.put_extension_by(moving.clock.clone());
-        // SAFETY: the token's extension, which it has as long as it is held.
-        let timing = unsafe { &extension.as_ref().timing };
-        timing.entry.set_owner(self.0.as_ptr().cast());
+        let timing = self.put_movable(&moving);
         timing.set_moving(moving);
         if let Some(cause) = cause {
             // SAFETY: neither is shared yet, nor is the deadline armed.
@@ -216,51 +216,20 @@ impl Handle {
         }
     }
 
+    /// What the timing of a token is whose deadline can be moved, by what is not there yet. The token is new.
+    pub(super) fn put_movable(&self, moving: &Moving) -> &Timing {
+        let extension = self.put_extension_by(moving.clock.clone());
+        // SAFETY: the token's extension, which it has as long as it is held.
+        let timing = unsafe { &extension.as_ref().timing };
+        timing.entry.set_owner(self.0.as_ptr().cast());
+        timing
+    }
+
     /// Moves the deadline: `to` is given what it is, and says what it is to be, in nanoseconds. False: it is too late, for the
     /// token is cancelled or about to be.
-    pub(crate) fn move_deadline(&self, mut to: impl FnMut(Option<u64>) -> Option<u64>) -> bool {
-        let node = self.node();
-        let Some(extension) = node.link.extension_raw() else {
-            return false;
-        };
-        // SAFETY: the token's, as long as it is held.
-        let timing = unsafe { &extension.as_ref().timing };
-        let Some(moving) = timing.moving() else {
-            return false;
-        };
-        let mut seen = timing.entry.look();
-        loop {
-            // The word first: if a deadline has passed and is through with, that shows here.
-            if seen.is_firing() || self.is_cancelled() {
-                return false;
-            }
-            let to = to(moving
-                .nanos(&timing.entry, seen)
-                .filter(|_| seen.is_armed()));
-            let to = to.filter(|nanos| clock::moment_of(*nanos) < NEVER);
-            // Relaxed: see the field.
-            moving.exact.store(to.unwrap_or(NONE), Relaxed);
-            let moment = to.map(clock::moment_of);
-            // SAFETY: not FIRING, and the handle keeps the node; the owner was set when the token was made. The pointer is
-            // to all of the extension.
-            let step = unsafe {
-                match timing.alarm() {
-                    None => timer::move_to(extension.cast(), seen, moment),
-                    Some(alarm) => alarm.move_to(extension.cast(), seen, to),
-                }
-            };
-            match step {
-                Ok(()) => {
-                    // In time, also if the token is cancelled by now: by this deadline, or by a step beside this one. Where the
-                    // word was changed and changed back meanwhile, this one is the first of those steps.
-                    if let Some(alarm) = timing.alarm() {
-                        alarm.catch_up(to);
-                    }
-                    return true;
-                }
-                Err(now) => seen = now,
-            }
-        }
+    pub(crate) fn move_deadline(&self, to: impl FnMut(Option<u64>) -> Option<u64>) -> bool {
+        // SAFETY: held.
+        unsafe { move_deadline(self.node(), to) }
     }
 
     /// Has the timer cancel the token when the period after the last touch is over. The token is new, and movable.
@@ -274,19 +243,69 @@ impl Handle {
             self.move_deadline(|_| Some(due));
         }
     }
+}
 
-    /// Sets the deadline for the first and only time, so many nanoseconds from now, and its cause. By one caller, and the token
-    /// is movable.
-    pub(crate) fn start_deadline(&self, after: u64, cause: Cause) {
-        let Some(timing) = self.node().link.extension().map(|e| &e.timing) else {
-            return;
+/// # Safety
+/// The caller keeps the node.
+unsafe fn move_deadline(node: &Node, mut to: impl FnMut(Option<u64>) -> Option<u64>) -> bool {
+    let Some(extension) = node.link.extension_raw() else {
+        return false;
+    };
+    // SAFETY: the token's, as long as it is kept.
+    let timing = unsafe { &extension.as_ref().timing };
+    let Some(moving) = timing.moving() else {
+        return false;
+    };
+    let mut seen = timing.entry.look();
+    loop {
+        // The word first: if a deadline has passed and is through with, that shows here.
+        if seen.is_firing() || node.word.load().is_cancelled() {
+            return false;
+        }
+        let to = to(moving
+            .nanos(&timing.entry, seen)
+            .filter(|_| seen.is_armed()));
+        let to = to.filter(|nanos| clock::moment_of(*nanos) < NEVER);
+        // Relaxed: see the field.
+        moving.exact.store(to.unwrap_or(NONE), Relaxed);
+        let moment = to.map(clock::moment_of);
+        // SAFETY: not FIRING, and the node is kept; the owner was set when the token was made. The pointer is to all of the
+        // extension.
+        let step = unsafe {
+            match timing.alarm() {
+                None => timer::move_to(extension.cast(), seen, moment),
+                Some(alarm) => alarm.move_to(extension.cast(), seen, to),
+            }
         };
-        let Some(moving) = timing.moving() else {
-            return;
-        };
-        // SAFETY: the caller's promise: nobody has armed it, nor does anybody else.
-        unsafe { timing.set_cause(cause) };
-        let at = moving.now().saturating_add(after);
-        self.move_deadline(|_| Some(at));
+        match step {
+            Ok(()) => {
+                // In time, also if the token is cancelled by now: by this deadline, or by a step beside this one. Where the
+                // word was changed and changed back meanwhile, this one is the first of those steps.
+                if let Some(alarm) = timing.alarm() {
+                    alarm.catch_up(to);
+                }
+                return true;
+            }
+            Err(now) => seen = now,
+        }
     }
+}
+
+/// Sets the deadline for the first and only time, so many nanoseconds from now, and its cause.
+///
+/// # Safety
+/// The caller keeps the node, and nobody else does this.
+pub(super) unsafe fn start_deadline(node: &Node, after: u64, cause: impl FnOnce() -> Cause) {
+    if node.word.load().is_cancelled() {
+        return;
+    }
+    let timing = node.link.extension().map(|extension| &extension.timing);
+    let Some((timing, moving)) = timing.and_then(|timing| Some((timing, timing.moving()?))) else {
+        return;
+    };
+    // SAFETY: the caller's promise: nobody has armed it, nor does anybody else.
+    unsafe { timing.set_cause(cause()) };
+    let at = moving.now().saturating_add(after);
+    // SAFETY: the caller's promise.
+    unsafe { move_deadline(node, |_| Some(at)) };
 }

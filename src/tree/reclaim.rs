@@ -193,10 +193,10 @@ unsafe fn give_up(node: NonNull<Node>, left: &mut Left) -> Option<NonNull<Node>>
             this.word.return_handles(census.living - adopted);
             continue;
         }
-        let Some(extension) = extension.filter(|e| e.can_cancel()) else {
+        let Some(extension) = extension.filter(|e| e.is_live()) else {
             break census;
         };
-        if census.passengers != 0 && !seen.is_cancelled() {
+        if census.passengers != 0 && !seen.is_cancelled() && extension.can_cancel() {
             // Without its edges a callback below would not hear of all sources, nor of the
             // deadline. So it stays, and our handle with it, until one of these cancels it.
             match this.word.vacate(seen, seen.with(State::KEPT)) {

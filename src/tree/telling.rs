@@ -59,21 +59,21 @@ pub(crate) fn telling(callback: Waker, told: Arc<Told>) -> Waker {
     unsafe { Waker::from_raw(RawWaker::new(data.cast_const().cast(), &TELLS)) }
 }
 
-/// Tells the cause of `node` to its waker, if that is to be told. The waker has been taken out of the slot of the node,
-/// which is kept. It is cancelled, or else `top`, which is above it, is: the mark may be another cancel's to set, which is
-/// relied upon for want of memory.
+/// Tells a waker the cause, if it is to be told: that of the own cancel of the node that `origin` says, null for none. The
+/// waker has been taken out of its slot.
 #[inline]
-pub(super) fn tell(node: &Node, top: &Node, waker: &Waker) {
+pub(super) fn tell(waker: &Waker, origin: impl FnOnce() -> *const Node) {
     if ptr::eq(waker.vtable(), &TELLS) {
-        tell_cause(node, top, waker);
+        // SAFETY: the caller's own, and kept by it.
+        tell_cause(waker, unsafe { origin().as_ref() });
     }
 }
 
 #[cold]
-fn tell_cause(node: &Node, top: &Node, waker: &Waker) {
+fn tell_cause(waker: &Waker, origin: Option<&Node>) {
     // SAFETY: the table says what the data is; the waker is the caller's, which is the only one to look into it.
     let telling = unsafe { &*waker.data().cast::<Telling>() };
-    let cause = cancel::cause(node).or_else(|| cancel::cause(top));
+    let cause = origin.map(|origin| cancel::own_cause(origin, origin.word.load()));
     // SAFETY: see `Told`; the callback has not been started.
     telling.told.0.with_mut(|told| unsafe { *told = cause });
 }

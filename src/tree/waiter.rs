@@ -7,6 +7,7 @@
 
 use super::any_of::Edge;
 use super::room::{self, Seated};
+use super::walk::origin_of;
 use super::word::{Refused, State, Word};
 use super::{children, reclaim, telling, Handle, Node};
 use crate::sync::{const_where_possible, thread, unless_unwinding, UnsafeCell};
@@ -390,7 +391,7 @@ impl Entry {
         } {
             Ok(()) => Ok(Entry(ManuallyDrop::new(child))),
             Err(Content::Waker(waker)) => {
-                telling::tell(node, node, &waker);
+                telling::tell(&waker, || origin_of(node));
                 Err(waker)
             }
             Err(Content::Edge(_)) => unreachable!("what was put in comes back"),

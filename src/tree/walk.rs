@@ -14,6 +14,16 @@ pub(super) struct From {
     pub(super) origin: *const Node,
 }
 
+impl From {
+    fn of_top(top: &Node, state: State) -> From {
+        let own = state.has_any(State::OWN);
+        From {
+            kind: state.only(State::DEADLINE),
+            origin: if own { top } else { ptr::null() },
+        }
+    }
+}
+
 /// A walk over everything below `top` where somebody can live, parents before children.
 ///
 /// The walker has cancelled `top`, or found it cancelled, and keeps it. What is below is frozen once it is marked (I3),
@@ -24,8 +34,8 @@ pub(super) struct Walk<'a> {
     node: NonNull<Node>,
     state: State,
     from: From,
-    /// It is, or was, below an own cancel that is below `top`.
-    mixed: bool,
+    /// How many nodes with an own cancel it is below, without `top`: others' cancels, half way.
+    others: usize,
     /// How many nodes on the way down from `top` have a sibling that is still to be visited. So
     /// the end of a chain is the end of the walk: there is nothing to climb back for.
     forks: usize,
@@ -43,16 +53,12 @@ impl<'a> Walk<'a> {
     /// `state` is one of the top's, in which it is cancelled.
     #[inline]
     pub(super) fn new(top: &'a Node, state: State) -> Walk<'a> {
-        let own = state.has_any(State::OWN);
         Walk {
             top: NonNull::from(top),
             node: NonNull::from(top),
             state: state.without(State::MARKED),
-            from: From {
-                kind: state.only(State::DEADLINE),
-                origin: if own { top } else { ptr::null() },
-            },
-            mixed: false,
+            from: From::of_top(top, state),
+            others: 0,
             forks: 0,
             _kept: PhantomData,
         }
@@ -64,10 +70,10 @@ impl<'a> Walk<'a> {
     }
 
     /// Visits at most so many nodes. The visitor answers with the node's state: where MARKED is in it, what is below is
-    /// passed over. The answer is what is left of the budget when the walk is through. `MARKING`: the visitor is told
+    /// passed over. The answer is what is left of the budget when the walk is through. `FROM`: the visitor is told
     /// from where the nodes inherit.
     #[inline(always)]
-    pub(super) fn step<const MARKING: bool>(
+    pub(super) fn step<const FROM: bool>(
         &mut self,
         mut budget: usize,
         mut visit: impl FnMut(&'a Node, From) -> State,
@@ -77,7 +83,7 @@ impl<'a> Walk<'a> {
         let mut node: &'a Node = unsafe { self.node.as_ref() };
         let mut state = self.state;
         let mut from = self.from;
-        let mut mixed = self.mixed;
+        let mut others = self.others;
         let mut forks = self.forks;
         while budget != 0 {
             budget -= 1;
@@ -91,13 +97,13 @@ impl<'a> Walk<'a> {
                     if !node.sibling().is_null() {
                         forks += 1;
                     }
-                    if MARKING && state.has_any(State::OWN) {
+                    if FROM && state.has_any(State::OWN) {
                         // Somebody else's, half way.
                         from = From {
                             kind: state.only(State::DEADLINE),
                             origin: node,
                         };
-                        mixed = true;
+                        others += 1;
                     }
                 }
             } else {
@@ -110,6 +116,7 @@ impl<'a> Walk<'a> {
                         return Some(budget);
                     }
                     forks -= 1;
+                    let left = node;
                     while next.is_null() {
                         // SAFETY: below `top`, which is kept; parents are fixed (I1).
                         match unsafe { node.parent() } {
@@ -118,8 +125,8 @@ impl<'a> Walk<'a> {
                         }
                         next = node.sibling();
                     }
-                    if MARKING && mixed {
-                        from = inherited_by(node, top);
+                    if FROM && others != 0 {
+                        (from, others) = leave_others(from, others, left, node, top);
                     }
                 }
             }
@@ -130,30 +137,51 @@ impl<'a> Walk<'a> {
         self.node = NonNull::from(node);
         self.state = state;
         self.from = from;
-        self.mixed = mixed;
+        self.others = others;
         self.forks = forks;
         None
     }
 }
 
-/// From where a node that is below `top`, and so its siblings, inherit.
+/// From where the siblings of `node` inherit, after a climb to it from `left`; `from` is what `left` inherits. As many steps
+/// as were climbed, but where one other cancel is below another one: then as many more as these are apart.
 #[cold]
-fn inherited_by(node: &Node, top: &Node) -> From {
-    // SAFETY: below `top`, which is kept.
-    let parent = unsafe { node.parent() }.unwrap_or(top);
-    let kind = parent.word.load().only(State::DEADLINE);
-    let mut origin = parent;
-    while !origin.word.load().has_any(State::OWN) {
-        if ptr::eq(origin, top) {
-            return From {
-                kind,
-                origin: ptr::null(),
-            };
+fn leave_others(from: From, others: usize, left: &Node, node: &Node, top: &Node) -> (From, usize) {
+    let (mut from, mut others) = (from, others);
+    let mut at = left;
+    loop {
+        if ptr::eq(at, from.origin) {
+            others -= 1;
+            if others == 0 {
+                return (From::of_top(top, top.word.load()), 0);
+            }
+            from = inherited_by(at, top);
         }
+        if ptr::eq(at, node) {
+            return (from, others);
+        }
+        // SAFETY: below `top`, which is kept; parents are fixed (I1).
+        at = unsafe { at.parent() }.unwrap_or(node);
+    }
+}
+
+/// From where a node inherits that is below another cancel, and that below `top`.
+fn inherited_by(node: &Node, top: &Node) -> From {
+    let mut origin = node;
+    loop {
         // SAFETY: as above.
         origin = unsafe { origin.parent() }.unwrap_or(top);
+        let state = origin.word.load();
+        if ptr::eq(origin, top) {
+            return From::of_top(top, state);
+        }
+        if state.has_any(State::OWN) {
+            return From {
+                kind: state.only(State::DEADLINE),
+                origin,
+            };
+        }
     }
-    From { kind, origin }
 }
 
 /// A climb from a node in search of an ancestor that is marked through: then so is all below the node. What has been

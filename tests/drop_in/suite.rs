@@ -1002,6 +1002,7 @@ async fn aborted_tasks_leave_nothing() {
 #[tokio::test]
 async fn a_branch_of_select() {
     let token = CancellationToken::new();
+    let (say, mut hear) = tokio::sync::mpsc::unbounded_channel();
     let worker = tokio::spawn({
         let token = token.child_token();
         async move {
@@ -1011,12 +1012,13 @@ async fn a_branch_of_select() {
                     _ = token.cancelled() => break rounds,
                     _ = tokio::time::sleep(Duration::from_millis(1)) => rounds += 1,
                 }
+                say.send(rounds).unwrap();
             }
         }
     });
-    tokio::time::sleep(Duration::from_millis(30)).await;
+    while hear.recv().await.unwrap() < 5 {}
     token.cancel();
-    assert!(worker.await.unwrap() > 0);
+    assert!(worker.await.unwrap() >= 5);
 }
 
 #[tokio::test]

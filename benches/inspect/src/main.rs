@@ -95,6 +95,27 @@ fn main() {
     snapshots();
 }
 
+/// Of a group with one task that is stuck, beside others.
+#[cfg(feature = "inspect")]
+fn report(beside: &str) {
+    let (limit, guard) = Context::background().with_cancel();
+    guard.cancel();
+    let mut times: Vec<f64> = (0..15)
+        .map(|_| {
+            let group = Group::new(&Context::background());
+            let _task = group.named("flush").track(pending::<()>()).unwrap();
+            let begin = on_processor();
+            let report = group.shutdown_blocking(&limit);
+            let took = (on_processor() - begin).as_secs_f64() * 1e3;
+            assert_eq!(report.tree.unwrap().nodes().len(), 2);
+            took
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    println!("a report with a stuck task, on its processor, beside");
+    print(&format!("  {beside}: the median"), times[7], "ms");
+}
+
 #[cfg(feature = "inspect")]
 fn snapshots() {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -128,6 +149,11 @@ fn snapshots() {
         "ms",
     );
     print("  which is", json.len() as f64 / 1e6, "MB");
+    report("100,000 named tasks of another group");
+    let (ctx, _guard) = Context::background().with_cancel();
+    let names: Vec<_> = (0..MANY).map(|_| ctx.with_name("part")).collect();
+    report("100,000 named contexts, and those tasks");
+    drop(names);
 
     // A thread that makes, polls and drops named tasks of that group, while another one takes one snapshot after the other, and
     // while it does not: in turns.

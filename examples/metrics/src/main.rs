@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     drop(service.oneshot(request).await?);
 
     shutdown.cancel_with("the end of the example");
-    let (limit, _guard) = Context::background().with_timeout(Duration::from_millis(100));
+    let (limit, _guard) = Context::background().with_timeout(Duration::from_millis(500));
     let report = group.shutdown_with(&limit, Duration::ZERO).await;
     eprintln!("{report}");
     drop(deaf);

@@ -20,12 +20,16 @@ fn a_disk_that_hangs() {
     let server = Server::alone(&dir, &[]);
     // To open it is to wait for somebody who writes to it.
     let pipe = dir.pipe("hangs.txt");
-    let mut page = server.events("/search?q=tea&timeout=500ms");
-    // The answer is there at the limit, and says who has not stopped.
-    let end = page.wait_for("end");
-    assert_eq!(end["ended"], "limit", "{end}");
-    let missing = page.wait_for("stopped")["missing"].to_string();
-    assert!(missing.contains("reads hangs.txt"), "{missing}");
+    // A busy machine may take longer to get there.
+    let hangs = ["500ms", "4s", "32s"].into_iter().any(|limit| {
+        let mut page = server.events(&format!("/search?q=tea&timeout={limit}"));
+        // The answer is there at the limit, and says who has not stopped.
+        let end = page.wait_for("end");
+        assert_eq!(end["ended"], "limit", "{end}");
+        let missing = page.wait_for("stopped")["missing"].to_string();
+        missing.contains("reads hangs.txt")
+    });
+    assert!(hangs, "{:?}", server.get("/debug/searches", ""));
     let works = server.get("/debug/searches", "").body;
     assert!(
         works.starts_with("searches: 1\n")
@@ -69,8 +73,13 @@ fn who_hangs_at_the_end_is_named() {
     let server = Server::alone(&dir, &args);
     dir.pipe("hangs.txt");
     let header = "X-Request-Id: stays\r\n";
-    let answer = server.get("/search?q=tea&timeout=100ms", header);
-    assert_eq!(answer.json()["ended"], "limit");
+    // A busy machine may take longer to get there.
+    let hangs = ["100ms", "3s", "32s"].into_iter().any(|limit| {
+        let answer = server.get(&format!("/search?q=tea&timeout={limit}"), header);
+        assert_eq!(answer.json()["ended"], "limit");
+        server.metric("search_working") > 0
+    });
+    assert!(hangs);
     server.signal(libc::SIGTERM);
     let (code, said) = server.ended();
     // As if the signal had ended it.

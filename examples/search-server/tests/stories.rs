@@ -48,15 +48,19 @@ fn a_slow_backend() {
     let quick = Server::backend(&dir, &[]);
     let mut slow = Server::backend(&other, &NEVER);
     let front = Server::front(&[quick.address, slow.address], &[]);
-    let answer = front.get("/search?q=tea&timeout=3s", "");
-    // No error: what was found until then, and that there may be more.
-    assert_eq!(answer.status, 200, "{answer:?}");
-    let json = answer.json();
-    assert_eq!(
-        (&json["complete"], &json["count"]),
-        (&false.into(), &2.into())
-    );
-    let says = "The limit of 3s came first: this is what was found until then.";
+    // A busy machine may take longer for what is quick.
+    let mut limits = ["3s", "12s", "48s"].into_iter().enumerate();
+    let (before, limit, json) = limits
+        .find_map(|(before, limit)| {
+            let answer = front.get(&format!("/search?q=tea&timeout={limit}"), "");
+            // No error: what was found until then, and that there may be more.
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let json = answer.json();
+            (json["count"] == 2).then_some((before, limit, json))
+        })
+        .expect("what the quick one has found");
+    assert_eq!(json["complete"], false);
+    let says = format!("The limit of {limit} came first: this is what was found until then.");
     assert_eq!(
         (&json["ended"], &json["says"]),
         (&"limit".into(), &says.into())
@@ -68,7 +72,8 @@ fn a_slow_backend() {
         line.contains(": limit, 0 hits") || line.contains(": client_gone, 0 hits"),
         "{line}"
     );
-    front.wait_until("search_ended_total{by=\"limit\"}", |count| count == 1);
+    let all = before as u64 + 1;
+    front.wait_until("search_ended_total{by=\"limit\"}", |count| count == all);
 }
 
 #[test]
@@ -105,7 +110,7 @@ fn the_page_that_closes_is_noticed_by_the_backends() {
     drop(page);
     front.wait_until("search_ended_total{by=\"client_gone\"}", |count| count == 1);
     // One that had not been asked yet when the page closed says nothing.
-    let one = front.get("/search?q=tea&timeout=1s", "");
+    let one = front.get("/search?q=tea&timeout=3s", "");
     assert_eq!(one.json()["ended"], "limit");
     for backend in &mut backends {
         backend.wait_for("asked for \"tea\": ");
@@ -237,11 +242,14 @@ fn a_backend_that_freezes_goes_on() {
         4
     );
     frozen.signal(libc::SIGSTOP);
-    let json = front.get("/search?q=tea&timeout=500ms", "").json();
-    assert_eq!(
-        (&json["ended"], &json["count"]),
-        (&"limit".into(), &2.into())
-    );
+    // A busy machine may take longer for what is not frozen.
+    let found = ["500ms", "4s", "32s"].into_iter().any(|limit| {
+        let search = format!("/search?q=tea&timeout={limit}");
+        let json = front.get(&search, "").json();
+        assert_eq!(json["ended"], "limit");
+        json["count"] == 2
+    });
+    assert!(found, "what the quick one has found");
     // Nobody waits for it.
     front.wait_until("search_tasks", |count| count == 0);
     frozen.signal(libc::SIGCONT);

@@ -2,7 +2,8 @@
 
 use cancel_tree::set_thread_number;
 use cancel_tree_loom::{
-    block_on, model, reached, seed, spawn, Data, Reason, Runs, Token, UNBOUNDED, USUAL,
+    block_on, model, reached, reason_of, seed, spawn, Cause, Data, Reason, Runs, Token, UNBOUNDED,
+    USUAL,
 };
 
 #[test]
@@ -337,5 +338,37 @@ fn stop_of_one_with_the_cause_vs_cancel_above_and_drop_of_the_token() {
         root.cancel_with(Reason::cause(1));
         let stopped = thread.join().unwrap();
         assert_eq!(runs.count(), !stopped as usize);
+    });
+}
+
+/// What a walk hands on is what `cause` says, also where another cancel is half way below it: of that one's own, and of what
+/// comes after it.
+#[test]
+fn who_is_told_hears_what_the_cause_is_beside_another_cancel() {
+    // Two callbacks: bound 2.
+    model(Some(2), || {
+        let root = Token::new();
+        // The newer one is met first.
+        let beside = root.child_token();
+        let middle = root.child_token();
+        let told = |token: &Token| {
+            let (runs, at) = (Runs::default(), token.clone());
+            let run = runs.callback();
+            let registration = token.on_cancel_with(move |cause| {
+                let said = at.cause().expect("told before it is cancelled");
+                let number = |cause: &Cause| cause.downcast_ref::<Reason>().map(Reason::number);
+                assert_eq!(number(&cause), number(&said));
+                run();
+            });
+            (runs, registration)
+        };
+        let all = [told(&middle), told(&beside)];
+        let thread = spawn(move || _ = middle.cancel_with(Reason::cause(2)));
+        root.cancel_with(Reason::cause(1));
+        thread.join().unwrap();
+        for (runs, _) in &all {
+            assert_eq!(runs.count(), 1);
+        }
+        assert_eq!(reason_of(&beside), 1);
     });
 }

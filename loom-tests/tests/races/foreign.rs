@@ -232,6 +232,33 @@ fn signal_vs_the_end_of_subscribing() {
     });
 }
 
+/// The deadline passes on the timer's thread while `below` is still at it.
+#[test]
+fn deadline_vs_the_end_of_subscribing() {
+    #[derive(Clone, Default)]
+    struct Slow(Arc<Mutex<Option<JoinHandle<Service>>>>);
+
+    impl ForeignContext for Slow {
+        fn on_done(&self, _: DoneSignal) -> Box<dyn Any + Send> {
+            *self.0.lock().unwrap() = Some(turn(Service::new(), 1));
+            Box::new(())
+        }
+
+        fn deadline(&self) -> Option<Instant> {
+            Some(Service::at(1))
+        }
+    }
+
+    model(Some(2), || {
+        let foreign = Slow::default();
+        let ctx = Context::below(foreign.clone());
+        let timer = foreign.0.lock().unwrap().take().unwrap();
+        let mut service = timer.join().unwrap();
+        service.turn(Service::at(1));
+        assert_eq!(ctx.err(), Some(ContextError::DeadlineExceeded));
+    });
+}
+
 #[test]
 fn signal_vs_deadline() {
     model_in_all_orders(USUAL, || {

@@ -352,20 +352,23 @@ fn soft_vs_shield() {
     });
 }
 
-/// One that finds the soft cancel on its way is not taken for a shield of what was cancelled by itself, which would be over
-/// at once here.
+/// Of what is done the shield has a bound at once, however far the soft cancel has come.
 #[test]
-fn soft_vs_shield_of_a_grace_without_time() {
+fn soft_vs_the_bound_of_a_shield() {
     // Too many executions at 2: bound 1.
     model(Some(1), || {
-        let (parent, shutdown) = background().with_cancel();
-        let ctx = parent.with_grace(std::time::Duration::ZERO);
+        let mut service = Service::new();
+        let (ctx, shutdown) = grace();
         let thread = spawn(move || shutdown.cancel_with(Reason::cause(1)));
-        let shield = ctx.shield();
-        assert!(!shield.is_done());
-        thread.join().unwrap();
-        drop((ctx, shield));
-        drop(Service::new());
+        if ctx.is_done() {
+            let shield = ctx.shield();
+            assert!(!shield.is_done() && shield.deadline().is_some());
+            thread.join().unwrap();
+            service.turn(Service::at(1));
+            assert_eq!(first_reason(&shield), 1);
+        } else {
+            thread.join().unwrap();
+        }
     });
 }
 
@@ -459,6 +462,39 @@ fn soft_vs_all_but_the_shield() {
         assert!(!shield.is_done());
         service.turn(Service::at(1));
         assert_eq!(first_reason(&shield), 1);
+    });
+}
+
+/// A token below the shield is what is left of it: the hard token is kept by that, and keeps what starts its clock.
+#[test]
+fn soft_vs_all_but_a_token_below_the_shield() {
+    // Too many executions at 2: bound 1.
+    model(Some(1), || {
+        let mut service = Service::new();
+        let (ctx, shutdown) = grace();
+        let token = ctx.shield().child_token();
+        let thread = spawn(move || shutdown.cancel_with(Reason::cause(1)));
+        drop(ctx);
+        thread.join().unwrap();
+        assert!(!token.is_cancelled());
+        service.turn(Service::at(1));
+        let cause = token.cause().unwrap();
+        let over = cause.find::<GraceOver>().unwrap();
+        assert_eq!(over.first().find::<Reason>().unwrap().number(), 1);
+    });
+}
+
+#[test]
+fn soft_vs_the_last_token_below_the_shield() {
+    // Too many executions at 2: bound 1.
+    model(Some(1), || {
+        let (ctx, shutdown) = grace();
+        let token = ctx.shield().child_token();
+        drop(ctx);
+        let thread = spawn(move || shutdown.cancel_with(Reason::cause(1)));
+        drop(token);
+        thread.join().unwrap();
+        drop(Service::new());
     });
 }
 

@@ -64,11 +64,9 @@ pub(crate) fn quietly() -> Snapshot {
 
 /// What belongs to a group, and is below it. What panics in others' destructors is not its panic.
 pub(super) fn of_group(body: &Body) -> Option<Snapshot> {
-    let (all, panics) = walk::all();
+    let (part, panics) = walk::part(NodeId::of_group(body.record().number()));
     panics.swallow();
-    let id = NodeId::of_group(body.record().number());
-    let first = all.nodes.iter().position(|node| node.id == id)?;
-    Some(all.part(first))
+    part
 }
 
 /// What there was at one moment; made by [`snapshot`].
@@ -251,21 +249,6 @@ impl Snapshot {
     #[must_use]
     pub fn dot(&self) -> String {
         dot::of(self)
-    }
-
-    /// That node, and all below it.
-    fn part(self, first: usize) -> Snapshot {
-        let depth = self.nodes[first].depth;
-        let mut nodes = self.nodes;
-        nodes.drain(..first);
-        let len = nodes.iter().skip(1).take_while(|node| node.depth > depth);
-        let len = 1 + len.count();
-        nodes.truncate(len);
-        for node in &mut nodes {
-            node.depth -= depth;
-            node.above = node.above.and_then(|above| above.checked_sub(first as u32));
-        }
-        Snapshot { nodes, ..self }
     }
 }
 

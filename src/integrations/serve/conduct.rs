@@ -4,6 +4,7 @@ use super::{Bounds, Phase, ServerFuture, ServerReport, Shared, Shutdown, WhenStu
 use crate::context::{CancelGuard, Canceller, Context};
 use crate::group::Group;
 use crate::integrations::signals::Signal;
+use crate::sync::Panics;
 use crate::tree::Cause;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -34,15 +35,29 @@ fn later(f: impl FnOnce(Cause) + Send + 'static) -> Canceller {
     canceller
 }
 
+/// How long the executor has to take the report where no time was left for it to drop the server's future.
+const TO_TAKE: Duration = Duration::from_secs(1);
+
+/// Whether that is a SIGINT. The error's sources are user code: one that panics is none.
+fn is_interrupt(cause: &Cause) -> bool {
+    let mut is_interrupt = false;
+    let mut panics = Panics::default();
+    panics.catch(|| is_interrupt = cause.find() == Some(&Signal::INT));
+    panics.swallow();
+    is_interrupt
+}
+
 /// The phases that have begun, and when.
 struct Clock {
+    /// The background, under the clock of the server's context.
+    timed: Context,
     begun: Instant,
     phases: Vec<(Phase, Instant)>,
 }
 
 impl Clock {
     fn begin(&mut self, shared: &Shared, phase: Phase) {
-        self.phases.push((phase, Instant::now()));
+        self.phases.push((phase, self.timed.now()));
         shared.advance(phase);
     }
 
@@ -82,15 +97,17 @@ impl Conductor {
         });
 
         let has_ended = begin.block_on(shared.gone.cancelled()).is_ok();
+        let timed = Context::background().under(&group.context().clock());
         let mut clock = Clock {
-            begun: Instant::now(),
+            begun: timed.now(),
             phases: Vec::new(),
+            timed: timed.clone(),
         };
         let cause = match begin.cause() {
             Some(cause) if !has_ended => cause,
             _ => "the server ended by itself".into(),
         };
-        let is_patient = cause.find() != Some(&Signal::INT) && !bounds.lame_duck.is_zero();
+        let is_patient = !bounds.lame_duck.is_zero() && !is_interrupt(&cause);
         if !has_ended && is_patient && !force.is_done() {
             clock.begin(&shared, Phase::LameDuck);
             let (limit, _guard) = force.with_timeout(bounds.lame_duck);
@@ -107,17 +124,17 @@ impl Conductor {
         if !are_gone {
             clock.begin(&shared, Phase::Cancelled);
             cancel.cancel();
-            let (limit, _guard) = Context::background().with_timeout(bounds.cancelled);
+            let (limit, _guard) = timed.with_timeout(bounds.cancelled);
             are_gone = wait(&limit, &shared, &group);
         }
         if !are_gone {
             clock.begin(&shared, Phase::Dropped);
             drop_now.cancel();
-            let (limit, _guard) = Context::background().with_timeout(bounds.dropped);
+            let (limit, _guard) = timed.with_timeout(bounds.dropped);
             wait(&limit, &shared, &group);
         }
 
-        let now = Instant::now();
+        let now = timed.now();
         let future = shared.future.get().cloned();
         let is_stuck = future.is_none();
         let report = ServerReport {
@@ -137,7 +154,9 @@ impl Conductor {
             let told = report.clone();
             later(move |_| Group::tell_stuck(&told.tasks)).cancel();
         }
-        let (limit, _guard) = Context::background().with_timeout(match is_stuck {
+        let (limit, _guard) = timed.with_timeout(match is_stuck {
+            // An executor that was given no time cannot be told from one that is stuck.
+            _ if bounds.dropped.is_zero() => TO_TAKE,
             // It has had its time.
             true => Duration::ZERO,
             false => bounds.dropped,

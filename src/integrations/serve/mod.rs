@@ -36,7 +36,8 @@
 //! | `Ended` | [`run`](Server::run) returns the [report](ServerReport) | | |
 //!
 //! That makes 26 s, of the 30 that Kubernetes gives. The second signal skips to `Cancelled`, and the third [ends the process](super::signals). A thread of its own
-//! keeps the time, so that the phases go on if the executor is stuck. A bound of zero skips the wait, `Duration::MAX` is none.
+//! keeps the time, so that the phases go on if the executor is stuck. A bound of zero skips the wait, `Duration::MAX` is none. Under a test's clock (of the
+//! context that [`Serve::new`] is given) all bounds are by that clock.
 //!
 //! # What cannot be done
 //!
@@ -159,7 +160,8 @@ impl Serve {
         self
     }
 
-    /// Sets how long the executor has to drop the server's future, and again to take the report: 1 second by default.
+    /// Sets how long the executor has to drop the server's future, and again to take the report: 1 second by default. If this is zero,
+    /// the drop is not waited for, and the report has a second.
     pub fn dropped(mut self, bound: Duration) -> Serve {
         self.bounds.dropped = bound;
         self
@@ -198,6 +200,7 @@ impl Serve {
         });
         let mut force_with = self.force_with;
         force_with.extend([forced, group.context().clone()]);
+        let clock = group.context().clock();
         let mut end_with = self.end_with;
         end_with.push(ending);
         end_with.extend(force_with.iter().cloned());
@@ -206,7 +209,8 @@ impl Serve {
             group,
             close,
             begin: Context::any_of(&end_with),
-            force: Context::any_of(&force_with),
+            // The time of the phases is that of the server, whoever forces it.
+            force: Context::any_of(&force_with).under(&clock),
             bounds: self.bounds,
             when_stuck: self.when_stuck,
         };

@@ -15,6 +15,8 @@ pub(super) enum Answer {
     Expired,
     Malformed,
     Unavailable,
+    /// The group has no room.
+    Full,
     /// The handler, which is a task of its own, has panicked.
     Failed,
     /// Of a call that goes out. (There is no HTTP status for it: 499 is what proxies write into their logs.)
@@ -30,7 +32,7 @@ impl Answer {
                 *response.status_mut() = match self {
                     Answer::Expired => StatusCode::GATEWAY_TIMEOUT,
                     Answer::Malformed => StatusCode::BAD_REQUEST,
-                    Answer::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+                    Answer::Unavailable | Answer::Full => StatusCode::SERVICE_UNAVAILABLE,
                     Answer::Failed => StatusCode::INTERNAL_SERVER_ERROR,
                     Answer::Cancelled => StatusCode::from_u16(499).unwrap_or_default(),
                 };
@@ -69,6 +71,8 @@ impl Answer {
             Answer::Malformed => ("13", "malformed timeout"),
             Answer::Failed => ("13", "the handler panicked"),
             Answer::Unavailable => ("14", "the server is shutting down"),
+            // As tonic says where it sheds load.
+            Answer::Full => ("8", "too many requests at once"),
             Answer::Cancelled => ("1", "cancelled"),
         };
         headers.insert(GRPC_STATUS, HeaderValue::from_static(status));

@@ -35,7 +35,9 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             // As it is to end if it is dropped.
-            drop(this.lifetime.take());
+            if let Some(ending) = this.lifetime.as_ref().map(Lifetime::ending) {
+                end(this.lifetime, this.member, ending);
+            }
             if this.inner.is_some() {
                 step(this.lifetime, this.member, || this.inner.set(None));
             }
@@ -62,35 +64,36 @@ impl<B> ContextBody<B> {
 impl<B: Body> ContextBody<B> {
     /// The handler's response, and what is to come of it. Its context ends here, if that is nothing.
     pub(super) fn around(
-        mut lifetime: Lifetime,
-        mut member: Option<Member>,
+        lifetime: &mut Option<Lifetime>,
+        member: &mut Option<Member>,
         response: Response<B>,
         to_come: ToCome,
     ) -> Response<ContextBody<B>> {
         let ToCome { left, left_over } = to_come;
-        let status = response.status();
-        let is_upgraded =
-            status == StatusCode::SWITCHING_PROTOCOLS || lifetime.is_connect && status.is_success();
-        let has_none = lifetime.is_head
-            || status.is_informational()
-            || status == StatusCode::NO_CONTENT
-            || status == StatusCode::NOT_MODIFIED;
-        let lifetime = if is_upgraded && lifetime.is_upgrade() {
-            lifetime.hand_over(member.take());
-            None
-        } else if !has_none && left_over == LeftOver::More {
-            Some(lifetime)
-        } else if lifetime.ends_by_length || left_over == LeftOver::Nothing {
-            lifetime.end(Ending::Completed);
-            member = None;
-            None
-        } else {
-            lifetime.is_enough();
-            Some(lifetime)
-        };
+        let mut member = member.take();
+        if let Some(at) = lifetime {
+            let status = response.status();
+            let is_upgraded =
+                status == StatusCode::SWITCHING_PROTOCOLS || at.is_connect && status.is_success();
+            let has_none = at.is_head
+                || status.is_informational()
+                || status == StatusCode::NO_CONTENT
+                || status == StatusCode::NOT_MODIFIED;
+            if is_upgraded && at.is_upgrade() {
+                at.hand_over(member.take());
+                *lifetime = None;
+            } else if !has_none && left_over == LeftOver::More {
+                // It goes on.
+            } else if at.ends_by_length || left_over == LeftOver::Nothing {
+                end(lifetime, &member, Ending::Completed);
+                member = None;
+            } else {
+                at.is_enough();
+            }
+        }
         response.map(|body| ContextBody {
             inner: Some(body),
-            lifetime,
+            lifetime: lifetime.take(),
             left,
             member,
         })
@@ -178,7 +181,7 @@ where
                     (left_over, _) => left_over == LeftOver::NoData,
                 };
                 if is_last {
-                    end(this.lifetime, Ending::Completed);
+                    end(this.lifetime, this.member, Ending::Completed);
                 }
                 // A body that always has a next frame would have no end.
                 if is_last || !is_past {
@@ -186,11 +189,11 @@ where
                 }
             }
             Poll::Ready(Some(Err(error))) if !is_past => {
-                end(this.lifetime, Ending::Failed);
+                end(this.lifetime, this.member, Ending::Failed);
                 return Poll::Ready(Some(Err(error.into())));
             }
             Poll::Ready(None) => {
-                end(this.lifetime, Ending::Completed);
+                end(this.lifetime, this.member, Ending::Completed);
                 step(this.lifetime, this.member, || this.inner.set(None));
                 *this.member = None;
                 return Poll::Ready(None);
@@ -203,7 +206,7 @@ where
             }
             Poll::Ready(Some(Err(_))) | Poll::Pending => {}
         }
-        let protocol = end(this.lifetime, Ending::Deadline);
+        let protocol = end(this.lifetime, this.member, Ending::Deadline);
         step(this.lifetime, this.member, || this.inner.set(None));
         *this.member = None;
         Poll::Ready(Some(Answer::Expired.last_frame(protocol, DeadlineReached)))

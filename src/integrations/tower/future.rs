@@ -10,7 +10,7 @@ use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{self, Poll};
-use http::Response;
+use http::{Request, Response};
 use pin_project_lite::pin_project;
 
 pin_project! {
@@ -35,7 +35,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if this.future.is_some() {
-                end(this.lifetime, Ending::ClientGone);
+                end(this.lifetime, this.member, Ending::ClientGone);
                 step(this.lifetime, this.member, || this.future.set(None));
             }
         }
@@ -43,28 +43,43 @@ pin_project! {
 }
 
 impl<F> ResponseFuture<F> {
-    pub(super) fn run(
-        lifetime: Lifetime,
-        member: Option<Member>,
-        call: impl FnOnce() -> F,
-    ) -> ResponseFuture<F> {
-        let mut lifetime = Some(lifetime);
-        let future = Some(step(&mut lifetime, &member, call));
-        ResponseFuture {
-            lifetime,
-            future,
-            answer: None,
-            member,
-        }
-    }
-
-    pub(super) fn answer(answer: Answer, protocol: Protocol) -> ResponseFuture<F> {
+    /// Before anything has begun.
+    #[inline]
+    pub(super) fn new() -> ResponseFuture<F> {
         ResponseFuture {
             lifetime: None,
             future: None,
-            answer: Some((answer, protocol)),
+            answer: None,
             member: None,
         }
+    }
+
+    /// Where a request begins.
+    pub(super) fn parts(&mut self) -> (&mut Option<Lifetime>, &mut Option<Member>) {
+        (&mut self.lifetime, &mut self.member)
+    }
+
+    /// Calls the handler under the context that has begun.
+    #[inline]
+    pub(super) fn run<B>(&mut self, mut request: Request<B>, call: impl FnOnce(Request<B>) -> F) {
+        if let Some(lifetime) = &self.lifetime {
+            let ctx = lifetime.context().clone();
+            if let Some(member) = &self.member {
+                member.is_future_under(&ctx);
+            }
+            request.extensions_mut().insert(ctx);
+        }
+        // Taken out in there: what a step owns is moved from one frame to the next.
+        let mut request = Some(request);
+        let future = &mut self.future;
+        step(&mut self.lifetime, &self.member, || {
+            *future = request.take().map(call);
+        });
+    }
+
+    /// Answers in the handler's place.
+    pub(super) fn answer(&mut self, answer: Answer, protocol: Protocol) {
+        self.answer = Some((answer, protocol));
     }
 }
 
@@ -78,14 +93,16 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let mut to_come = None;
-        let result = step(this.lifetime, this.member, || {
-            let future = this.future.as_mut().as_pin_mut();
-            let result = future.map(|future| future.poll(cx));
+        // Written in there: what a step returns is moved from one frame to the next.
+        let mut result = None;
+        step(this.lifetime, this.member, || {
+            if let Some(future) = this.future.as_mut().as_pin_mut() {
+                result = Some(future.poll(cx));
+            }
             if let Some(Poll::Ready(result)) = &result {
                 to_come = result.as_ref().ok().map(ToCome::of);
                 this.future.set(None);
             }
-            result
         });
         let Some(result) = result else {
             let Some((answer, protocol)) = this.answer.take() else {
@@ -95,14 +112,16 @@ where
         };
         match result {
             // Also if the deadline has passed meanwhile: what is ready is not replaced.
-            Poll::Ready(Ok(response)) => Poll::Ready(Ok(match (this.lifetime.take(), to_come) {
-                (Some(lifetime), Some(to_come)) => {
-                    ContextBody::around(lifetime, this.member.take(), response, to_come)
+            Poll::Ready(Ok(response)) => {
+                match to_come {
+                    Some(to_come) if this.lifetime.is_some() => Poll::Ready(Ok(
+                        ContextBody::around(this.lifetime, this.member, response, to_come),
+                    )),
+                    _ => panic!("polled after it has panicked"),
                 }
-                _ => unreachable!("it is taken with the future"),
-            })),
+            }
             Poll::Ready(Err(error)) => {
-                end(this.lifetime, Ending::Failed);
+                end(this.lifetime, this.member, Ending::Failed);
                 Poll::Ready(Err(error))
             }
             Poll::Pending => {
@@ -110,7 +129,7 @@ where
                 if !past {
                     return Poll::Pending;
                 }
-                let protocol = end(this.lifetime, Ending::Deadline);
+                let protocol = end(this.lifetime, this.member, Ending::Deadline);
                 step(this.lifetime, this.member, || this.future.set(None));
                 drop(this.member.take());
                 let answer = Answer::Expired.response(protocol);

@@ -71,21 +71,28 @@ impl DeadlineHeader {
         time.map(Some).ok_or(Malformed)
     }
 
-    /// The value for a time that is left, rounded up.
-    pub(super) fn write(&self, left: Duration) -> HeaderValue {
-        let number = match self.form {
-            Form::Grpc => return text(grpc_timeout::format(left)),
-            Form::Millis { most } => {
-                let millis = left.as_nanos().div_ceil(1_000_000);
-                millis.min(if most == 10 {
-                    9_999_999_999
-                } else {
-                    u128::from(u64::MAX)
-                })
+    /// The value for a time that is left, rounded up; and how much it says.
+    pub(super) fn write(&self, left: Duration) -> (HeaderValue, Duration) {
+        let up = |each: u128| u64::try_from(left.as_nanos().div_ceil(each)).unwrap_or(u64::MAX);
+        match self.form {
+            Form::Grpc => {
+                let written = grpc_timeout::format(left);
+                let said = grpc_timeout::parse(&written).unwrap_or(left);
+                (text(written), said)
             }
-            Form::Seconds => left.as_nanos().div_ceil(1_000_000_000),
-        };
-        HeaderValue::from(u64::try_from(number).unwrap_or(u64::MAX))
+            Form::Millis { most } => {
+                let millis = up(1_000_000);
+                let millis = match most {
+                    10 => millis.min(9_999_999_999),
+                    _ => millis,
+                };
+                (HeaderValue::from(millis), Duration::from_millis(millis))
+            }
+            Form::Seconds => {
+                let secs = up(1_000_000_000);
+                (HeaderValue::from(secs), Duration::from_secs(secs))
+            }
+        }
     }
 }
 

@@ -56,7 +56,8 @@ impl ContextLayer {
 
     /// Makes each request a task of this group, from the call to the end of its context, and its context is below the
     /// group's, whose values it has; it is done too when that of [`new`](Self::new) is. So [`Group::shutdown`](crate::Group::shutdown) waits for
-    /// it. A group that is closed or full takes none: 503, or gRPC's 14.
+    /// it. A group that is closed takes none: 503, or gRPC's 14 (UNAVAILABLE); nor does one that is full: 503, or gRPC's 8
+    /// (RESOURCE_EXHAUSTED).
     #[track_caller]
     pub fn in_group(mut self, group: &Spawner) -> ContextLayer {
         self.settings.ctx = below_both(group.context(), &self.settings.ctx);

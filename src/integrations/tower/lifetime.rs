@@ -5,6 +5,7 @@ use super::shared::{Guards, HandlerGuard, Shared};
 use super::upgrade::UpgradeGuard;
 use crate::context::{CancelGuard, Context, DoneOwned};
 use crate::group::Member;
+use crate::sync::Panics;
 use crate::tree::ContextError;
 use alloc::sync::Arc;
 use core::future::Future;
@@ -118,7 +119,7 @@ impl Lifetime {
     }
 
     /// The upgrade's guard ends the context, and is a task of the group until then.
-    pub(super) fn hand_over(mut self, member: Option<Member>) {
+    pub(super) fn hand_over(&mut self, member: Option<Member>) {
         if let (Some(guards), Some(upgrade)) = (self.guards.take(), self.upgrade.take()) {
             if let Some(member) = &member {
                 member.is_held_on();
@@ -128,8 +129,9 @@ impl Lifetime {
         self.ending = Ending::HandedOver;
     }
 
-    pub(super) fn end(mut self, ending: Ending) {
-        self.ending = ending;
+    /// How it has gone if it is dropped now.
+    pub(super) fn ending(&self) -> Ending {
+        self.ending
     }
 
     /// All of the response is taken, but for trailers perhaps: whoever drops it now has had enough.
@@ -138,38 +140,69 @@ impl Lifetime {
     }
 }
 
-impl Drop for Lifetime {
-    fn drop(&mut self) {
+impl Lifetime {
+    /// Ends the context, once. What is called then is user code.
+    fn finish(&mut self, ending: Ending) -> Panics {
+        self.ending = Ending::HandedOver;
+        let mut panics = Panics::default();
         let counters = &self.shared.counters;
         let causes = &self.shared.causes;
-        let cause = match self.ending {
-            Ending::HandedOver => return,
+        let cause = match ending {
+            Ending::HandedOver => return panics,
             Ending::Completed => causes.completed.clone(),
             Ending::Failed => causes.failed.clone(),
             Ending::Deadline => ContextError::DeadlineExceeded.into(),
             Ending::ClientGone => causes.client_gone.clone(),
         };
+        // The task that ends it need not be woken by that.
+        panics.catch(|| self.done.leave());
         if let Some(guards) = &self.guards {
-            guards.cancel_with(cause);
+            panics.catch(|| guards.cancel_with(cause));
         }
         // Last: it may be told to an observer, which is user code.
-        match self.ending {
+        match ending {
             Ending::HandedOver | Ending::Completed => {}
             Ending::Failed => counters.failed(),
             Ending::Deadline => counters.cut(),
             Ending::ClientGone => counters.client_gone(),
         }
+        panics
+    }
+
+    /// Ends the request. If what is called then panics, the group says so, and the answer goes on. Without one the panic goes on.
+    pub(super) fn end(&mut self, member: &Option<Member>, ending: Ending) {
+        say(self.finish(ending), member);
+    }
+}
+
+impl Drop for Lifetime {
+    fn drop(&mut self) {
+        self.finish(self.ending).resume();
     }
 }
 
 /// Ends the request, if that is still to be done. The answer is what it speaks.
-pub(super) fn end(lifetime: &mut Option<Lifetime>, ending: Ending) -> Protocol {
-    let Some(lifetime) = lifetime.take() else {
+pub(super) fn end(
+    lifetime: &mut Option<Lifetime>,
+    member: &Option<Member>,
+    ending: Ending,
+) -> Protocol {
+    // What has ended does nothing when it is dropped, and need not be moved out for that.
+    let Some(at) = lifetime else {
         return Protocol::Http;
     };
-    let protocol = lifetime.protocol;
-    lifetime.end(ending);
+    let protocol = at.protocol;
+    let panics = at.finish(ending);
+    *lifetime = None;
+    say(panics, member);
     protocol
+}
+
+fn say(panics: Panics, member: &Option<Member>) {
+    match member {
+        Some(member) => member.note_panics(panics),
+        None => panics.resume(),
+    }
 }
 
 /// Does a step of the handler or of its body. If that panics, the context ends as failed, and the group says so.
@@ -186,10 +219,10 @@ pub(super) fn step<R>(
     match catch_unwind(AssertUnwindSafe(step)) {
         Ok(done) => done,
         Err(payload) => {
-            end(lifetime, Ending::Failed);
             if let Some(member) = member {
                 member.note_panic(&*payload);
             }
+            end(lifetime, member, Ending::Failed);
             resume_unwind(payload)
         }
     }

@@ -98,22 +98,28 @@ impl PropagateLayer {
         if let Some(deadline) = ctx.deadline() {
             let now = ctx.now();
             let left = deadline.saturating_duration_since(now);
-            let mut left = left.saturating_sub(self.reserve);
+            let left = left.saturating_sub(self.reserve);
             if left.is_zero() || left < self.minimum {
                 return Err(ContextError::DeadlineExceeded.into());
             }
             // The content type may not be there yet: whose header this is decides.
             match self.header.read(headers, Protocol::Grpc) {
-                Ok(Some(said)) if said <= left => left = said,
-                _ => _ = headers.insert(self.header.name.clone(), self.header.write(left)),
+                Ok(Some(said)) if said <= left => told = now.checked_add(said),
+                _ => {
+                    let (value, said) = self.header.write(left);
+                    // There is an end to how many headers a request can have: then it goes without.
+                    if headers.try_insert(self.header.name.clone(), value).is_ok() {
+                        told = now.checked_add(said);
+                    }
+                }
             }
-            told = now.checked_add(left);
         }
         if let Some(carried) = ctx.value::<Carried>() {
             for name in carried.headers().keys() {
                 if !headers.contains_key(name) {
                     for value in carried.headers().get_all(name) {
-                        headers.append(name.clone(), value.clone());
+                        // As above.
+                        let _ = headers.try_append(name.clone(), value.clone());
                     }
                 }
             }

@@ -38,17 +38,17 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> ResponseFuture<S::Future> {
         let protocol = Protocol::of(request.headers());
-        match self.settings.begin(&mut request, protocol) {
-            Ok(begun) => {
-                let ctx = begun.lifetime.context().clone();
-                if let Some(member) = &begun.member {
-                    member.is_future_under(&ctx);
-                }
-                request.extensions_mut().insert(ctx);
-                ResponseFuture::run(begun.lifetime, begun.member, || self.inner.call(request))
-            }
-            Err(answer) => ResponseFuture::answer(answer, protocol),
+        let mut future = ResponseFuture::new();
+        let begun = {
+            let (lifetime, member) = future.parts();
+            self.settings
+                .begin(&mut request, protocol, lifetime, member)
+        };
+        match begun {
+            Ok(_) => future.run(request, |request| self.inner.call(request)),
+            Err(answer) => future.answer(answer, protocol),
         }
+        future
     }
 }
 

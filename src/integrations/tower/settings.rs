@@ -41,14 +41,6 @@ pub enum Malformed {
     Reject,
 }
 
-/// A request that is to be handled.
-pub(super) struct Begun {
-    pub(super) lifetime: Lifetime,
-    pub(super) member: Option<Member>,
-    /// The context above the request's, if it is not the server's.
-    pub(super) above: Option<Context>,
-}
-
 impl Settings {
     pub(super) fn new(ctx: &Context) -> Settings {
         Settings {
@@ -82,12 +74,15 @@ impl Settings {
         }
     }
 
-    /// The request's context; or what is to be answered instead.
+    /// Begins a request that is to be handled, in the place of these two: they are too large to be handed on. Returns the context above the request's, if
+    /// it is not the server's; or what is to be answered instead.
     pub(super) fn begin<B>(
         &self,
         request: &mut Request<B>,
         protocol: Protocol,
-    ) -> Result<Begun, Answer> {
+        begun: &mut Option<Lifetime>,
+        member: &mut Option<Member>,
+    ) -> Result<Option<Context>, Answer> {
         let counters = &self.shared.counters;
         counters.received();
         let now = self.has_deadlines().then(|| self.ctx.now());
@@ -114,20 +109,22 @@ impl Settings {
             }
             said = None;
         }
-        let member = match &self.group {
-            None => None,
-            Some((group, from)) => {
-                let name = self.is_named.then(|| {
-                    let path = request.uri().path();
-                    Cow::Owned(format!("{} {path}", request.method()))
-                });
-                let Ok(member) = group.enter_from(name, from) else {
+        if let Some((group, from)) = &self.group {
+            let name = self.is_named.then(|| {
+                let path = request.uri().path();
+                Cow::Owned(format!("{} {path}", request.method()))
+            });
+            match group.enter_from(name, from) {
+                Ok(place) => *member = Some(place),
+                Err(refused) => {
                     counters.refused();
-                    return Err(Answer::Unavailable);
-                };
-                Some(member)
+                    return Err(match refused.is_full() {
+                        true => Answer::Full,
+                        false => Answer::Unavailable,
+                    });
+                }
             }
-        };
+        }
         let mut above = request
             .extensions()
             .get()
@@ -147,15 +144,17 @@ impl Settings {
             *request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
         let upgrade = upgrades.then(|| UpgradeGuard::new(self.shared.clone()));
         let shared = self.shared.clone();
-        let lifetime = Lifetime::new(pair, upgrade.clone(), shared, protocol, request);
+        *begun = Some(Lifetime::new(
+            pair,
+            upgrade.clone(),
+            shared,
+            protocol,
+            request,
+        ));
         if let Some(upgrade) = upgrade {
             request.extensions_mut().insert(upgrade);
         }
-        Ok(Begun {
-            lifetime,
-            member,
-            above,
-        })
+        Ok(above)
     }
 
     /// With the values of what is above the request's context, but done with the server's only.

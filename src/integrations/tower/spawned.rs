@@ -5,7 +5,7 @@ use super::body::ToCome;
 use super::headers::Protocol;
 use super::layer::ContextLayer;
 use super::lifetime::{end, step, Ending, Lifetime};
-use super::settings::{Begun, Settings};
+use super::settings::Settings;
 use super::shared::HandlerGuard;
 use super::slot::{slot, Receiver};
 use super::task::{HandlerTask, Outcome, Running};
@@ -157,17 +157,16 @@ where
     fn call(&mut self, mut request: Request<B>) -> SpawnedFuture<R, S::Error> {
         let protocol = Protocol::of(request.headers());
         let layer = &*self.layer;
-        let begun = match layer.settings.begin(&mut request, protocol) {
-            Ok(begun) => begun,
+        let (mut lifetime, mut member) = (None, None);
+        let begun = layer
+            .settings
+            .begin(&mut request, protocol, &mut lifetime, &mut member);
+        let above = match begun {
+            Ok(above) => above,
             Err(answer) => return SpawnedFuture::answer(answer, protocol),
         };
-        let Begun {
-            lifetime,
-            member,
-            above,
-        } = begun;
-        let Some(member) = member else {
-            unreachable!("a layer that spawns has a group");
+        let (Some(mut lifetime), Some(member)) = (lifetime, member) else {
+            unreachable!("it has begun, and a layer that spawns has a group");
         };
         let shared = &layer.settings.shared;
         let (ctx, ends) = match layer.mode {
@@ -193,8 +192,8 @@ where
                 if let Some(guard) = &ends.1 {
                     guard.cancel_with(shared.causes.failed.clone());
                 }
-                lifetime.end(Ending::Failed);
                 member.note_panic(&*payload);
+                lifetime.end(&Some(member), Ending::Failed);
                 return SpawnedFuture::answer(Answer::Failed, protocol);
             }
         };
@@ -241,7 +240,7 @@ impl<R, E> SpawnedFuture<R, E> {
 
     /// Ends the request, with an answer in the place of the handler's.
     fn end(&mut self, ending: Ending, answer: Answer) -> Response<ContextBody<R>> {
-        let protocol = end(&mut self.lifetime, ending);
+        let protocol = end(&mut self.lifetime, &None, ending);
         self.receiver = None;
         ContextBody::without(answer.response(protocol))
     }
@@ -269,19 +268,14 @@ impl<R: http_body::Body, E> Future for SpawnedFuture<R, E> {
                 match (result, self.lifetime.take()) {
                     (Some(Ok(response)), Some(mut lifetime)) => {
                         lifetime.take_over(guard);
-                        let (mut lifetime, member) = (Some(lifetime), Some(member));
+                        let (mut lifetime, mut member) = (Some(lifetime), Some(member));
                         let to_come = step(&mut lifetime, &member, || ToCome::of(&response));
-                        match lifetime {
-                            Some(lifetime) => {
-                                ContextBody::around(lifetime, member, response, to_come)
-                            }
-                            None => unreachable!("only a panic takes it"),
-                        }
+                        ContextBody::around(&mut lifetime, &mut member, response, to_come)
                     }
                     (Some(Err(error)), lifetime) => {
                         if let Some(mut lifetime) = lifetime {
                             lifetime.take_over(guard);
-                            lifetime.end(Ending::Failed);
+                            lifetime.end(&Some(member), Ending::Failed);
                         }
                         return Poll::Ready(Err(error));
                     }

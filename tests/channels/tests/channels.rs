@@ -98,9 +98,9 @@ fn all_arrive_and_a_cancel_ends_the_receiver<C: Channel>() {
 }
 
 fn a_deadline_ends_a_sender_that_has_no_room<C: Channel>() {
+    let begin = Instant::now();
     let (ctx, _guard) = Context::background().with_timeout(SOON);
     let (mut to, mut from) = C::new();
-    let begin = Instant::now();
     let mut sent = 0;
     let error = loop {
         match ctx.block_on(C::send(&mut to, sent)) {

@@ -20,13 +20,23 @@ const NOBODY: [&str; 0] = [];
 
 #[test]
 fn sigterm_has_the_lame_duck_and_sigint_has_not() {
-    let server = |signal| {
-        let server = server(&["lame_duck=2000", "graceful=30000"]);
-        assert!(server.get("/ready", "").starts_with("HTTP/1.1 200"));
-        server.signal(signal);
-        server
-    };
-    let patient = server(TERM);
+    // Long enough to ask, in one of the attempts.
+    (0..4)
+        .find(|n| is_seen_as_a_lame_duck(2000 << n))
+        .expect("it was ready to the end");
+    let server = server(&["lame_duck=2000", "graceful=30000"]);
+    assert!(server.get("/ready", "").starts_with("HTTP/1.1 200"));
+    server.signal(INT);
+    let ended = server.ended_within(millis(30_000));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.phases(), ["graceful"]);
+    assert!(ended.all("report ")[0].starts_with("SIGINT: "), "{ended:?}");
+}
+
+fn is_seen_as_a_lame_duck(lasts: u64) -> bool {
+    let patient = server(&[&format!("lame_duck={lasts}"), "graceful=30000"]);
+    assert!(patient.get("/ready", "").starts_with("HTTP/1.1 200"));
+    patient.signal(TERM);
     // Not ready any more, but serving.
     let mut was_lame = false;
     while let Ok(mut stream) = TcpStream::connect(("127.0.0.1", patient.port)) {
@@ -36,19 +46,14 @@ fn sigterm_has_the_lame_duck_and_sigint_has_not() {
         }
         was_lame |= rest(stream).starts_with("HTTP/1.1 503");
     }
-    let ended = patient.ended_within(millis(32_000));
-    assert!(was_lame, "{ended:?}");
+    let ended = patient.ended_within(millis(30_000 + lasts));
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(ended.phases(), ["lame duck", "graceful"]);
     assert!(
         ended.all("report ")[0].starts_with("SIGTERM: "),
         "{ended:?}"
     );
-
-    let ended = server(INT).ended_within(millis(30_000));
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert_eq!(ended.phases(), ["graceful"]);
-    assert!(ended.all("report ")[0].starts_with("SIGINT: "), "{ended:?}");
+    was_lame
 }
 
 #[test]
@@ -75,11 +80,28 @@ fn requests_finish() {
 
 #[test]
 fn those_who_do_not_stop_are_named() {
-    let mut server = server(&["graceful=100", "cancelled=3000"]);
+    // Long enough for the one that stops, in one of the attempts.
+    (0..4)
+        .find(|n| is_told_from_those_who_stop(3000 << n))
+        .expect("the one that stops has ended");
+}
+
+/// Whether the one that stops had the time for that.
+fn is_told_from_those_who_stop(cancelled: u64) -> bool {
+    let bounds = [
+        "graceful=100",
+        &format!("cancelled={cancelled}"),
+        &format!("dropped={}", cancelled / 10),
+    ];
+    let mut server = server(&bounds);
     let paths = ["/deaf/1", "/block/1", "/flood/1", "/mute/1", "/polite/1"];
     let streams = paths.map(|path| server.begin(path));
     server.signal(TERM);
-    let ended = server.ended_within(millis(3_700));
+    let ended = server.ended_within(millis(100 + cancelled + cancelled / 5));
+    // Or the executor was late to drop it.
+    if ended.stuck().contains(&"GET /polite/1") || ended.all("server ") == ["stuck"] {
+        return false;
+    }
     assert_eq!(
         ended.stuck(),
         ["GET /block/1", "GET /deaf/1", "GET /flood/1", "GET /mute/1"],
@@ -90,6 +112,7 @@ fn those_who_do_not_stop_are_named() {
     assert_eq!(ended.all("server "), ["dropped"]);
     let [.., polite] = streams.map(rest);
     assert!(polite.ends_with("the server is shutting down"), "{polite}");
+    true
 }
 
 #[test]
@@ -238,7 +261,7 @@ fn an_end_without_descriptors() {
 #[test]
 fn connections_that_come_while_it_ends() {
     for signal in [TERM, INT] {
-        let server = server(&["lame_duck=50", "graceful=30000"]);
+        let mut server = server(&["lame_duck=50", "graceful=30000"]);
         let port = server.port;
         let clients: Vec<_> = (0..8)
             .map(|client| {
@@ -265,6 +288,7 @@ fn connections_that_come_while_it_ends() {
                 })
             })
             .collect();
+        server.wait_for("started ");
         thread::sleep(millis(50));
         server.signal(signal);
         let ended = server.ended_within(millis(30_050));

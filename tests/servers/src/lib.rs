@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -84,6 +84,27 @@ pub const fn patience() -> Duration {
     Duration::from_secs(30)
 }
 
+/// For what has to be through before a deadline: an attempt that finds that the machine was too slow for that says `None`, and
+/// begins anew with twice the time.
+pub async fn in_time<F>(unit: Duration, attempt: impl Fn(Duration) -> F)
+where
+    F: Future<Output = Option<()>>,
+{
+    for n in 0..10 {
+        if attempt(unit * (1 << n)).await.is_some() {
+            return;
+        }
+    }
+    panic!("no attempt was in time");
+}
+
+/// What has been done by now has been done before the deadline.
+pub fn before(ctx: &Context) -> Option<()> {
+    ctx.deadline()
+        .is_none_or(|end| Instant::now() < end)
+        .then_some(())
+}
+
 /// Waits for what has to come.
 pub async fn soon<F: Future>(what: F) -> F::Output {
     let waited = tokio::time::timeout(patience(), what);
@@ -103,9 +124,16 @@ pub async fn ended_by<T: std::error::Error + 'static>(seen: &mut mpsc::Unbounded
     assert!(cause.downcast_ref::<T>().is_some(), "{cause}");
 }
 
+/// One each millisecond; where some could not be, they are not made up for: a client takes many small frames at once for an attack.
+pub fn ticks() -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(Duration::from_millis(1));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
+}
+
 /// Frames that never end, one each millisecond.
 pub fn endless() -> Body {
-    let mut tick = tokio::time::interval(Duration::from_millis(1));
+    let mut tick = ticks();
     Body::new(StreamBody::new(Stream(
         move |cx: &mut task::Context<'_>| {
             tick.poll_tick(cx)
@@ -130,6 +158,6 @@ impl<F: FnMut(&mut task::Context<'_>) -> Poll<Option<T>> + Unpin, T> futures_cor
 /// Messages that never end, one each millisecond.
 pub fn endless_messages(
 ) -> impl futures_core::Stream<Item = Result<Vec<u8>, tonic::Status>> + Send + 'static {
-    let mut tick = tokio::time::interval(Duration::from_millis(1));
+    let mut tick = ticks();
     Stream(move |cx: &mut task::Context<'_>| tick.poll_tick(cx).map(|_| Some(Ok(b"x".to_vec()))))
 }

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
+use cancel_tree::integrations::serve::{Phase, Serve};
 use cancel_tree::integrations::tower::{
     grpc_timeout, ContextLayer, DeadlineHeader, PropagateLayer,
 };
@@ -48,4 +49,40 @@ async fn what_is_left_by_the_clock_is_sent() {
     let mut request = Request::new(Body::empty());
     request.extensions_mut().insert(ctx);
     assert!(client.oneshot(request).await.is_ok());
+}
+
+/// Each phase takes its time by the clock, and none by ours.
+#[tokio::test]
+async fn a_server_ends_in_its_time() {
+    let clock = TestClock::new();
+    let ctx = Context::background().with_clock(&clock);
+    let serve = Serve::new(&ctx).lame_duck(SECOND).graceful(2 * SECOND);
+    let serve = serve.cancelled(3 * SECOND).dropped(4 * SECOND);
+    let server = serve.start().unwrap();
+    let handle = server.handle();
+    let held = handle.requests().named("held").enter().unwrap();
+    let server = tokio::spawn(server.run(pending::<Result<(), Infallible>>()));
+    handle.end("it is time");
+    for (phase, bound) in [
+        (Phase::LameDuck, 1),
+        (Phase::Graceful, 2),
+        (Phase::Cancelled, 3),
+        (Phase::Dropped, 4),
+    ] {
+        clock.wait_for_deadlines(1).await;
+        assert_eq!(handle.phase(), phase);
+        clock.advance(bound * SECOND - SECOND / 2);
+        tokio::task::yield_now().await;
+        assert_eq!(handle.phase(), phase);
+        clock.advance(SECOND / 2);
+        while handle.phase() == phase {
+            tokio::task::yield_now().await;
+        }
+    }
+    let report = server.await.unwrap();
+    let bounds: Vec<_> = report.phases.iter().map(|(_, took)| *took).collect();
+    assert_eq!(bounds, [SECOND, 2 * SECOND, 3 * SECOND, 4 * SECOND]);
+    assert_eq!(report.took, 10 * SECOND);
+    assert_eq!(report.tasks.stuck.len(), 1);
+    drop(held);
 }

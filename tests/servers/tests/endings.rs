@@ -12,12 +12,16 @@ use cancel_tree::{Cause, Context, ContextError, Group, Panicked};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Body as _, Bytes, Frame, SizeHint};
 use hyper::http::{HeaderMap, Method};
-use servers::{background, context, exchange, is, millis, patience, serve, soon, Stream};
+use servers::{
+    background, before, context, exchange, in_time, is, millis, patience, serve, soon, Stream,
+};
 use std::convert::Infallible;
 use std::future::{pending, poll_fn, ready, Future, Ready};
 use std::pin::{pin, Pin};
-use std::task::{self, Poll};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::Arc;
+use std::task::{self, Poll, Wake};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -99,19 +103,25 @@ async fn a_cancel_from_above_does_not_take_the_deadline_away() {
     }
 
     // In the middle of a body too.
-    let (server, end) = Context::background().with_cancel();
-    let layer = ContextLayer::new(&server).max(millis(100));
-    type Next = Option<Result<Frame<Bytes>, Infallible>>;
-    let body = Stream(|_: &mut task::Context<'_>| Poll::<Next>::Pending);
-    let response = Response::new(StreamBody::new(body));
-    let (response, ctx) = answered(&layer, request(), response).await;
-    let mut body = response.into_body();
-    assert!(is_pending(pin!(body.frame())));
-    end.cancel_with(Shutdown);
-    let error = soon(body.frame()).await.unwrap().unwrap_err();
-    assert!(error.is::<DeadlineReached>());
-    assert!(is::<Shutdown>(&ctx));
-    assert!(body.frame().await.is_none());
+    in_time(millis(100), |limit| async move {
+        let (server, end) = Context::background().with_cancel();
+        let layer = ContextLayer::new(&server).max(limit);
+        type Next = Option<Result<Frame<Bytes>, Infallible>>;
+        let body = Stream(|_: &mut task::Context<'_>| Poll::<Next>::Pending);
+        let response = Response::new(StreamBody::new(body));
+        let (response, ctx) = answered(&layer, request(), response).await;
+        let mut body = response.into_body();
+        let waits = is_pending(pin!(body.frame()));
+        end.cancel_with(Shutdown);
+        before(&ctx)?;
+        assert!(waits);
+        let error = soon(body.frame()).await.unwrap().unwrap_err();
+        assert!(error.is::<DeadlineReached>());
+        assert!(is::<Shutdown>(&ctx));
+        assert!(body.frame().await.is_none());
+        Some(())
+    })
+    .await;
 }
 
 /// As for heads: what is there, and is all that was missing, is not thrown away.
@@ -161,21 +171,26 @@ async fn a_last_frame_or_an_end_that_is_ready_at_the_deadline_is_taken() {
     }
 
     // The end of a stream; but no frame that is not the last.
-    let mut frames = vec![None, Some("b"), Some("a")];
-    let layer = background().max(millis(30));
-    let body = Stream(move |_: &mut task::Context<'_>| {
-        let frame = frames.pop().unwrap();
-        Poll::Ready(frame.map(|frame| Ok::<_, Infallible>(Frame::data(Bytes::from(frame)))))
-    });
-    let (answer, ctx) = answered(&layer, request(), Response::new(StreamBody::new(body))).await;
-    let mut body = answer.into_body();
-    for frame in ["a", "b"] {
-        let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
-        assert_eq!(data, frame);
-    }
-    held_until_past(ctx.clone()).await;
-    assert!(body.frame().await.is_none());
-    assert_eq!(layer.counts().cut_by_deadline, 0);
+    in_time(millis(30), |limit| async move {
+        let mut frames = vec![None, Some("b"), Some("a")];
+        let layer = background().max(limit);
+        let body = Stream(move |_: &mut task::Context<'_>| {
+            let frame = frames.pop().unwrap();
+            Poll::Ready(frame.map(|frame| Ok::<_, Infallible>(Frame::data(Bytes::from(frame)))))
+        });
+        let (answer, ctx) = answered(&layer, request(), Response::new(StreamBody::new(body))).await;
+        let mut body = answer.into_body();
+        for frame in ["a", "b"] {
+            let next = body.frame().await;
+            before(&ctx)?;
+            assert_eq!(next.unwrap().unwrap().into_data().unwrap(), frame);
+        }
+        held_until_past(ctx.clone()).await;
+        assert!(body.frame().await.is_none());
+        assert_eq!(layer.counts().cut_by_deadline, 0);
+        Some(())
+    })
+    .await;
 }
 
 /// Trailers that are made when all data is there, by a future.
@@ -244,16 +259,22 @@ async fn trailers_after_a_known_length_are_under_the_context() {
     }
 
     // Trailers that do not come are cut at the deadline.
-    let body = with_trailers(Full::new(Bytes::from("hello")), pending());
-    let mut request = request();
-    *request.version_mut() = Version::HTTP_2;
-    let layer = background().max(millis(30));
-    let (response, ctx) = answered(&layer, request, Response::new(body)).await;
-    let mut body = response.into_body();
-    soon(body.frame()).await.unwrap().unwrap();
-    let error = soon(body.frame()).await.unwrap().unwrap_err();
-    assert!(error.is::<DeadlineReached>());
-    assert!(ctx.cause().unwrap() == ContextError::DeadlineExceeded);
+    in_time(millis(30), |limit| async move {
+        let body = with_trailers(Full::new(Bytes::from("hello")), pending());
+        let mut request = request();
+        *request.version_mut() = Version::HTTP_2;
+        let layer = background().max(limit);
+        let (response, ctx) = answered(&layer, request, Response::new(body)).await;
+        let mut body = response.into_body();
+        let data = soon(body.frame()).await;
+        before(&ctx)?;
+        data.unwrap().unwrap();
+        let error = soon(body.frame()).await.unwrap().unwrap_err();
+        assert!(error.is::<DeadlineReached>());
+        assert!(ctx.cause().unwrap() == ContextError::DeadlineExceeded);
+        Some(())
+    })
+    .await;
 }
 
 /// A body that never says that it has ended, and has no frame either.
@@ -654,16 +675,19 @@ async fn expect_continue() {
     assert!(answer.ends_with("hello"), "{answer}");
 
     // It is told to go on, and does not: the deadline is over all the same.
-    let head = head.replace(
-        "\r\nHost",
-        "\r\nconnect-timeout-ms: 60\r\nConnection: close\r\nHost",
-    );
-    let answer = exchange(to, &format!("{head}\r\n")).await;
-    assert!(answer.starts_with("HTTP/1.1 100"), "{answer}");
-    assert!(
-        answer.contains("HTTP/1.1 504") || answer.ends_with("cut"),
-        "{answer}"
-    );
+    in_time(millis(60), |limit| async move {
+        let limit = limit.as_millis();
+        let with = format!("\r\nconnect-timeout-ms: {limit}\r\nConnection: close\r\nHost");
+        let head = head.replace("\r\nHost", &with);
+        let answer = exchange(to, &format!("{head}\r\n")).await;
+        assert!(
+            answer.contains("HTTP/1.1 504") || answer.ends_with("cut"),
+            "{answer}"
+        );
+        // Where the handler was late, it has not asked for it.
+        answer.starts_with("HTTP/1.1 100").then_some(())
+    })
+    .await;
 }
 
 /// Requests one after the other on one connection: each has its own context, and its own end.
@@ -746,23 +770,34 @@ async fn lengths_are_the_inner_ones() {
 /// A deadline that moves still moves when the request was cancelled from above.
 #[tokio::test]
 async fn an_idle_timeout_goes_on_after_a_cancel_from_above() {
-    let server = Group::new(&Context::background());
-    let (conn, idle) = Context::background().with_idle_timeout(millis(400));
-    let layer = ContextLayer::new(&conn).in_group(&server);
-    let service = layer.layer(service_fn(|_: Request<Body>| {
-        pending::<Result<Response<Body>, Infallible>>()
-    }));
-    let mut answer = Box::pin(service.oneshot(request()));
-    assert!(is_pending(answer.as_mut()));
-    server.cancel();
-    assert!(is_pending(answer.as_mut()));
-    for _ in 0..8 {
-        tokio::time::sleep(millis(100)).await;
-        idle.touch();
-        assert!(is_pending(answer.as_mut()), "it is not idle");
-    }
-    let response = soon(answer).await.unwrap();
-    assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+    in_time(millis(400), |limit| async move {
+        let server = Group::new(&Context::background());
+        let mut last = Instant::now();
+        let (conn, idle) = Context::background().with_idle_timeout(limit);
+        let layer = ContextLayer::new(&conn).in_group(&server);
+        let service = layer.layer(service_fn(|_: Request<Body>| {
+            pending::<Result<Response<Body>, Infallible>>()
+        }));
+        let mut answer = Box::pin(service.oneshot(request()));
+        let waits = is_pending(answer.as_mut());
+        server.cancel();
+        let still = is_pending(answer.as_mut());
+        (last.elapsed() < limit).then_some(())?;
+        assert!(waits && still);
+        for _ in 0..8 {
+            tokio::time::sleep(limit / 4).await;
+            let now = Instant::now();
+            idle.touch();
+            let waits = is_pending(answer.as_mut());
+            (last.elapsed() < limit).then_some(())?;
+            assert!(waits, "it is not idle");
+            last = now;
+        }
+        let response = soon(answer).await.unwrap();
+        assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+        Some(())
+    })
+    .await;
 }
 
 /// A panic in `call` is a handler that failed, in each mode.
@@ -781,4 +816,70 @@ async fn a_panic_in_call_is_no_client_that_has_gone() {
     let ctx = soon(told.recv()).await.unwrap();
     soon(ctx.done()).await;
     assert!(is::<HandlerFailed>(&ctx));
+}
+
+/// What the handler has left to be called at the end may panic: in a group, that is said there, and the answer goes out. Without one it goes on.
+/// What is counted is counted.
+#[tokio::test]
+async fn a_callback_that_panics_at_the_end_takes_no_answer_away() {
+    for is_in_group in [true, false] {
+        let group = Group::new(&Context::background());
+        let layer = match is_in_group {
+            true => background().in_group(&group),
+            false => background(),
+        };
+        let left = |ctx: &Context| drop(ctx.on_cancel(|| panic!("at the end")));
+        let handler = move |Extension(ctx): Extension<Context>| async move {
+            left(&ctx);
+            "hello"
+        };
+        let fails = move |request: Request<Body>| {
+            left(&context(&request));
+            ready(Err::<Response<Body>, _>("no"))
+        };
+        let to = serve(Router::new().route("/", get(handler)).layer(layer.clone())).await;
+        let get = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let answer = soon(exchange(to, get)).await;
+        assert_eq!(answer.ends_with("hello"), is_in_group, "{answer}");
+        let failed = tokio::spawn(layer.layer(service_fn(fails)).oneshot(request()));
+        assert_eq!(soon(failed).await.is_ok(), is_in_group);
+        assert_eq!(layer.counts().failed, 1);
+        if is_in_group {
+            let said = soon(group.join()).await.unwrap_err();
+            let panicked = said.downcast_ref::<Panicked>().unwrap();
+            assert_eq!(panicked.message, "at the end");
+        }
+    }
+}
+
+/// A request that ends does not wake the task that ends it.
+#[tokio::test]
+async fn an_end_wakes_nobody_but_others() {
+    struct Count(AtomicUsize);
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+    let count = Arc::new(Count(AtomicUsize::new(0)));
+    let waker = task::Waker::from(count.clone());
+    let mut cx = task::Context::from_waker(&waker);
+    let service = background().max(patience()).layer(service_fn({
+        let mut answers = false;
+        move |_: Request<Body>| {
+            poll_fn(move |_| match std::mem::replace(&mut answers, true) {
+                false => Poll::Pending,
+                true => Poll::Ready(Ok::<_, Infallible>(Response::new(Body::from("x")))),
+            })
+        }
+    }));
+    let mut call = pin!(service.oneshot(request()));
+    assert!(call.as_mut().poll(&mut cx).is_pending());
+    let Poll::Ready(Ok(response)) = call.poll(&mut cx) else {
+        panic!("it answers");
+    };
+    let mut body = response.into_body();
+    assert!(pin!(body.frame()).poll(&mut cx).is_ready());
+    drop(body);
+    assert_eq!(count.0.load(SeqCst), 0);
 }

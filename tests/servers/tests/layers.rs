@@ -9,7 +9,7 @@ use cancel_tree::integrations::tower::{
 };
 use cancel_tree::{Cause, Context, ContextError, Group};
 use http_body_util::BodyExt;
-use servers::{background, context, exchange, is, millis, patience, serve, soon};
+use servers::{background, context, exchange, in_time, is, millis, patience, serve, soon};
 use std::convert::Infallible;
 use std::future::{pending, ready, Ready};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -36,7 +36,7 @@ async fn a_layer_around_another_one() {
         .deadline_from([DeadlineHeader::CONNECT])
         .carry([ID])
         .in_group(&server);
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, told) = mpsc::unbounded_channel();
     let handler = move |Extension(ctx): Extension<Context>| async move {
         let carried = ctx.value::<Carried>().unwrap().headers();
         assert_eq!(carried["x-request-id"], "7");
@@ -60,31 +60,43 @@ async fn a_layer_around_another_one() {
         .route("/detached", get(handler).layer(layer().detached(&server)))
         .layer(outer);
     let to = serve(router).await;
+    let told = Arc::new(tokio::sync::Mutex::new(told));
     for (path, limit) in [
-        ("/later", 60),
-        ("/earlier", 30_000),
-        ("/task", 60),
-        ("/detached", 60),
+        ("/later", millis(60)),
+        ("/earlier", patience()),
+        ("/task", millis(60)),
+        ("/detached", millis(60)),
     ] {
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nx-request-id: 7\r\n\
+        in_time(limit, |limit| {
+            let told = told.clone();
+            async move {
+                let limit = limit.as_millis();
+                let request = format!(
+                    "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nx-request-id: 7\r\n\
              connect-timeout-ms: {limit}\r\n\r\n"
-        );
-        let answer = soon(exchange(to, &request)).await;
-        assert!(answer.starts_with("HTTP/1.1 504"), "{path} {answer}");
-        let ctx = soon(told.recv()).await.unwrap();
-        if path == "/detached" {
-            // It runs to its end, whoever has given up.
-            assert_eq!(ctx.deadline(), None);
-            assert!(!ctx.is_done());
-            continue;
-        }
-        soon(ctx.done()).await;
-        assert!(
-            ctx.cause().unwrap() == ContextError::DeadlineExceeded,
-            "{path}"
-        );
-        assert!(ctx.deadline().is_some());
+                );
+                let answer = soon(exchange(to, &request)).await;
+                assert!(answer.starts_with("HTTP/1.1 504"), "{path} {answer}");
+                // A task that was late has never begun.
+                let mut told = told.lock().await;
+                let ctx = tokio::time::timeout(millis(2000), told.recv());
+                let ctx = ctx.await.ok()?.unwrap();
+                if path == "/detached" {
+                    // It runs to its end, whoever has given up.
+                    assert_eq!(ctx.deadline(), None);
+                    assert!(!ctx.is_done());
+                    return Some(());
+                }
+                soon(ctx.done()).await;
+                assert!(
+                    ctx.cause().unwrap() == ContextError::DeadlineExceeded,
+                    "{path}"
+                );
+                assert!(ctx.deadline().is_some());
+                Some(())
+            }
+        })
+        .await;
     }
     while server.len() > 1 {
         tokio::time::sleep(millis(1)).await;
@@ -284,33 +296,39 @@ impl<R, E> Policy<Request<String>, R, E> for Attempts {
 /// Inside of a retry layer each attempt says what is left then, and none is made without time.
 #[tokio::test]
 async fn attempts_have_less_and_less_time() {
-    let (tell, mut told) = mpsc::unbounded_channel();
-    let client = service_fn(move |request: Request<String>| {
-        let left = request.headers()["connect-timeout-ms"].to_str().unwrap();
-        tell.send(left.parse::<u64>().unwrap()).unwrap();
-        async {
-            tokio::time::sleep(millis(100)).await;
-            Err::<Response<Body>, _>(BoxError::from("no"))
+    in_time(millis(1000), |limit| async move {
+        let tenth = limit / 10;
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let client = service_fn(move |request: Request<String>| {
+            let left = request.headers()["connect-timeout-ms"].to_str().unwrap();
+            tell.send(left.parse::<u128>().unwrap()).unwrap();
+            async move {
+                tokio::time::sleep(tenth).await;
+                Err::<Response<Body>, _>(BoxError::from("no"))
+            }
+        });
+        let layer = PropagateLayer::new(DeadlineHeader::CONNECT)
+            .reserve(tenth)
+            .minimum(tenth);
+        let client = RetryLayer::new(Attempts(1000)).layer(layer.layer(client));
+        let (ctx, _guard) = Context::background().with_timeout(limit);
+        let mut request = Request::new(String::new());
+        request.extensions_mut().insert(ctx.clone());
+        let error = soon(client.oneshot(request)).await.unwrap_err();
+        let cause = error.downcast_ref::<Cause>().unwrap();
+        assert!(*cause == ContextError::DeadlineExceeded);
+        let mut before = 9 * tenth.as_millis() + 1;
+        let mut attempts = 0;
+        while let Ok(left) = told.try_recv() {
+            let possible = tenth.as_millis()..before;
+            assert!(possible.contains(&left), "{left} after {before}");
+            before = left;
+            attempts += 1;
         }
-    });
-    let layer = PropagateLayer::new(DeadlineHeader::CONNECT)
-        .reserve(millis(100))
-        .minimum(millis(100));
-    let client = RetryLayer::new(Attempts(1000)).layer(layer.layer(client));
-    let (ctx, _guard) = Context::background().with_timeout(millis(1000));
-    let mut request = Request::new(String::new());
-    request.extensions_mut().insert(ctx.clone());
-    let error = soon(client.oneshot(request)).await.unwrap_err();
-    let cause = error.downcast_ref::<Cause>().unwrap();
-    assert!(*cause == ContextError::DeadlineExceeded);
-    let mut before = 901;
-    let mut attempts = 0;
-    while let Ok(left) = told.try_recv() {
-        assert!((100..before).contains(&left), "{left} after {before}");
-        before = left;
-        attempts += 1;
-    }
-    assert!((1..=9).contains(&attempts), "{attempts}");
+        assert!(attempts <= 9, "{attempts}");
+        (attempts > 0).then_some(())
+    })
+    .await;
 }
 
 /// A service of ours that calls another one of ours in the same process: what it is told ends both.

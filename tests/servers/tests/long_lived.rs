@@ -9,7 +9,7 @@ use cancel_tree::integrations::tower::{
     ClientGone, Completed, ContextLayer, Shutdown, UpgradeGuard,
 };
 use cancel_tree::{Context, Group};
-use servers::{ended_by, patience, soon, Seen, Stream};
+use servers::{ended_by, patience, soon, ticks, Seen, Stream};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 async fn events(Extension(ctx): Extension<Context>, Extension(seen): Extension<Seen>) -> Response {
     use axum::response::IntoResponse;
     seen.note(&ctx);
-    let mut tick = tokio::time::interval(Duration::from_millis(1));
+    let mut tick = ticks();
     let mut done = ctx.done_owned();
     let events = Stream(move |cx: &mut std::task::Context<'_>| {
         if Pin::new(&mut done).poll(cx).is_ready() {

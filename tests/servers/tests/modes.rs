@@ -7,11 +7,13 @@ use axum::{Extension, Router};
 use cancel_tree::integrations::tower::{ClientGone, Completed, HandlerFailed, Mode, Shutdown};
 use cancel_tree::{Context, Group, Panicked};
 use http_body_util::BodyExt;
-use servers::{background, cause, ended_by, exchange, millis, patience, serve, soon, Seen};
+use servers::{
+    background, cause, ended_by, exchange, in_time, millis, patience, serve, soon, Seen,
+};
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, Notify};
@@ -275,34 +277,44 @@ async fn a_handler_that_nobody_runs_is_answered_for() {
 
 #[tokio::test]
 async fn the_servers_end_gives_cooperative_handlers_their_grace() {
-    let (above, end) = Context::background().with_cancel();
-    let group = Group::new(&above);
-    let (seen, mut contexts) = Seen::new();
-    let layer = background().cooperative(&group, millis(50));
-    let service = layer.layer(service_fn(move |request: Request<Body>| {
-        let ctx = context(&request);
-        seen.note(&ctx);
-        async move {
-            if request.uri().path() == "/stubborn" {
-                pending::<()>().await;
+    in_time(millis(50), |grace| async move {
+        let (above, end) = Context::background().with_cancel();
+        let group = Group::new(&above);
+        let (seen, mut contexts) = Seen::new();
+        let layer = background().cooperative(&group, grace);
+        let service = layer.layer(service_fn(move |request: Request<Body>| {
+            let ctx = context(&request);
+            seen.note(&ctx);
+            async move {
+                if request.uri().path() == "/stubborn" {
+                    pending::<()>().await;
+                }
+                ctx.done().await;
+                Ok::<_, Infallible>(Response::new(Body::empty()))
             }
-            ctx.done().await;
-            Ok::<_, Infallible>(Response::new(Body::empty()))
+        }));
+        let mut answers = Vec::new();
+        for path in ["/", "/stubborn"] {
+            let mut request = request();
+            *request.uri_mut() = path.parse().unwrap();
+            answers.push(tokio::spawn(service.clone().oneshot(request)));
+            assert!(soon(contexts.recv()).await.is_some());
         }
-    }));
-    let mut answers = Vec::new();
-    for path in ["/", "/stubborn"] {
-        let mut request = request();
-        *request.uri_mut() = path.parse().unwrap();
-        answers.push(tokio::spawn(service.clone().oneshot(request)));
-        assert!(soon(contexts.recv()).await.is_some());
-    }
-    end.cancel_with(Shutdown);
-    for (answer, status) in answers.into_iter().zip([200, 503]) {
-        let answer = soon(answer).await.unwrap().unwrap();
-        assert_eq!(answer.status().as_u16(), status);
-    }
-    soon(group.join()).await.unwrap();
+        let begin = Instant::now();
+        end.cancel_with(Shutdown);
+        let mut statuses = Vec::new();
+        for answer in answers {
+            statuses.push(soon(answer).await.unwrap().unwrap().status().as_u16());
+            if statuses == [503] {
+                assert!(begin.elapsed() >= grace);
+                return None;
+            }
+        }
+        assert_eq!(statuses, [200, 503]);
+        soon(group.join()).await.unwrap();
+        Some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -11,7 +11,9 @@ use cancel_tree::integrations::tower::{
 use cancel_tree::{Context, ContextError, Group};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
-use servers::{background, cause, ended_by, endless, exchange, millis, serve, Seen, Stream};
+use servers::{
+    background, cause, ended_by, endless, exchange, in_time, is, millis, serve, soon, Seen, Stream,
+};
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -67,11 +69,12 @@ async fn a_client_that_goes_ends_handler_and_body() {
         stream.write_all(request.as_bytes()).await.unwrap();
         if path == "/body" {
             stream.read_u8().await.unwrap();
-        } else {
-            tokio::time::sleep(millis(30)).await;
         }
+        let ctx = soon(contexts.recv()).await.unwrap();
+        assert!(!ctx.is_done());
         drop(stream);
-        ended_by::<ClientGone>(&mut contexts).await;
+        soon(ctx.done()).await;
+        assert!(is::<ClientGone>(&ctx));
     }
     assert_eq!(layer.counts().client_gone, 2);
 }
@@ -80,21 +83,15 @@ async fn a_client_that_goes_ends_handler_and_body() {
 async fn the_deadline_before_the_head_and_after_it() {
     let (seen, mut contexts) = Seen::new();
     let (a, b) = (seen.clone(), seen);
-    let router = Router::new()
-        .route(
-            "/head",
-            any(move |Extension(ctx): Extension<Context>| async move {
-                a.note(&ctx);
-                pending::<()>().await;
-            }),
-        )
-        .route(
-            "/body",
-            any(move |Extension(ctx): Extension<Context>| async move {
-                b.note(&ctx);
-                endless()
-            }),
-        );
+    let head = any(move |Extension(ctx): Extension<Context>| async move {
+        a.note(&ctx);
+        pending::<()>().await;
+    });
+    let body = any(move |Extension(ctx): Extension<Context>| async move {
+        b.note(&ctx);
+        endless()
+    });
+    let router = Router::new().route("/head", head);
     let layer = background().max(millis(50));
     let to = serve(router.layer(layer.clone())).await;
     let begin = Instant::now();
@@ -103,12 +100,28 @@ async fn the_deadline_before_the_head_and_after_it() {
     assert!(answer.contains("x-deadline-expired: 1"), "{answer}");
     assert!(begin.elapsed() >= millis(50));
     assert!(cause(&mut contexts).await == ContextError::DeadlineExceeded);
+    assert_eq!(layer.counts().cut_by_deadline, 1);
 
-    let answer = exchange(to, &format!("GET /body HTTP/1.1\r\n{CLOSE}")).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(!answer.ends_with("\r\n0\r\n\r\n"), "no clean end: {answer}");
-    assert!(cause(&mut contexts).await == ContextError::DeadlineExceeded);
-    assert_eq!(layer.counts().cut_by_deadline, 2);
+    let contexts = Arc::new(tokio::sync::Mutex::new(contexts));
+    let router = Router::new().route("/body", body);
+    in_time(millis(50), |limit| {
+        let (layer, begin) = (background().max(limit), Instant::now());
+        let (router, contexts) = (router.clone().layer(layer.clone()), contexts.clone());
+        async move {
+            let to = serve(router).await;
+            let answer = exchange(to, &format!("GET /body HTTP/1.1\r\n{CLOSE}")).await;
+            assert!(cause(&mut *contexts.lock().await).await == ContextError::DeadlineExceeded);
+            assert_eq!(layer.counts().cut_by_deadline, 1);
+            if !answer.starts_with("HTTP/1.1 200") {
+                // The head was late, or was cut with the body.
+                assert!(begin.elapsed() >= limit, "{answer}");
+                return None;
+            }
+            assert!(!answer.ends_with("\r\n0\r\n\r\n"), "no clean end: {answer}");
+            Some(())
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -144,16 +157,86 @@ async fn grpc_is_answered_in_its_own_way() {
             .to_bytes()
             .is_empty());
     }
-    let collected = ask("/body", "30m")
-        .await
-        .into_body()
-        .collect()
-        .await
-        .unwrap();
-    assert_eq!(collected.trailers().unwrap()["grpc-status"], "4");
+    in_time(millis(30), |limit| {
+        let ask = &ask;
+        async move {
+            let begin = Instant::now();
+            let answer = ask("/body", &format!("{}m", limit.as_millis())).await;
+            if answer.headers().contains_key("grpc-status") {
+                assert!(begin.elapsed() >= limit);
+                return None;
+            }
+            let collected = answer.into_body().collect().await.unwrap();
+            assert_eq!(collected.trailers().unwrap()["grpc-status"], "4");
+            Some(())
+        }
+    })
+    .await;
     // Too far for anybody to wait.
     let response = ask("/body", "99999999H").await;
     assert_eq!(response.status(), StatusCode::OK);
+}
+
+/// The answer is in the head there too. Trailers are sent as far as the response has announced them; and a length that was not reached says that something
+/// is missing.
+#[tokio::test]
+async fn grpc_over_http1() {
+    let grpc = |name: HeaderName, value: &'static str| {
+        let mut response = Response::new(endless());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, "application/grpc".parse().unwrap());
+        headers.insert(name, value.parse().unwrap());
+        std::future::ready(response)
+    };
+    let router = Router::new()
+        .route("/head", any(pending::<()>))
+        .route("/bare", any(move || grpc(header::VARY, "*")))
+        .route(
+            "/length",
+            any(move || grpc(header::CONTENT_LENGTH, "10000")),
+        )
+        .route("/told", any(move || grpc(header::TRAILER, "grpc-status")));
+    let layer = background().deadline_from([DeadlineHeader::GRPC]);
+    let to = serve(router.layer(layer.clone())).await;
+    let ask = |path: &str| {
+        let headers = "content-type: application/grpc\r\nte: trailers\r\ngrpc-timeout: 30m";
+        format!("POST {path} HTTP/1.1\r\n{headers}\r\n{CLOSE}")
+    };
+    let answer = exchange(to, &ask("/head")).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.contains("\r\ngrpc-status: 4\r\n"), "{answer}");
+    // That is why gRPC needs HTTP/2.
+    let answer = exchange(to, &ask("/bare")).await;
+    assert!(answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
+    let answer = exchange(to, &ask("/length")).await;
+    assert!(answer.ends_with('x') && answer.len() < 10_000, "{answer}");
+    let answer = exchange(to, &ask("/told")).await;
+    let end = "\r\n0\r\ngrpc-status: 4\r\n\r\n";
+    assert!(answer.ends_with(end), "{answer}");
+    assert_eq!(layer.counts().cut_by_deadline, 4);
+}
+
+/// Full is not the end: gRPC has a word for it.
+#[tokio::test]
+async fn a_full_group_and_a_closed_one_take_no_request() {
+    let group = Group::new(&Context::background()).limit(0);
+    let layer = background().in_group(&group);
+    let service = layer.layer(service_fn(|_: Request<Body>| async {
+        Ok::<_, Infallible>(Response::new(Body::empty()))
+    }));
+    for status in ["8", "14"] {
+        let mut request = Request::new(Body::empty());
+        let answer = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        request = Request::new(Body::empty());
+        let content = "application/grpc".parse().unwrap();
+        request.headers_mut().insert(header::CONTENT_TYPE, content);
+        let answer = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()["grpc-status"], status);
+        group.close();
+    }
+    assert_eq!(layer.counts().refused, 4);
 }
 
 #[tokio::test]
@@ -373,6 +456,7 @@ async fn a_body_that_always_has_a_frame_ends_at_the_deadline() {
                     hyper::body::Bytes::from("x"),
                 ))))
             });
+            // At once: a head that is ready is given, also at the deadline.
             Ok::<_, Infallible>(Response::new(StreamBody::new(always)))
         }));
     let response = service.oneshot(Request::new(Body::empty())).await.unwrap();
@@ -380,7 +464,7 @@ async fn a_body_that_always_has_a_frame_ends_at_the_deadline() {
     let begin = Instant::now();
     let error = loop {
         match body.frame().await.expect("no clean end") {
-            Ok(_) => assert!(begin.elapsed() < Duration::from_secs(5)),
+            Ok(_) => assert!(begin.elapsed() < Duration::from_secs(30)),
             Err(error) => break error,
         }
     };

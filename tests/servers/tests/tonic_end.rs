@@ -7,7 +7,7 @@ use cancel_tree::integrations::signals::Signal;
 use cancel_tree::integrations::tower::{ContextLayer, DeadlineHeader};
 use cancel_tree::{Context, Group};
 use servers::grpc::{channel, Around, Bytes, Message, Test};
-use servers::{millis, patience, soon, Seen};
+use servers::{in_time, millis, patience, soon, Seen};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -127,10 +127,15 @@ async fn calls_finish_in_the_lame_duck_and_after_it() {
 
 #[tokio::test]
 async fn calls_and_streams_that_do_not_stop_are_named() {
+    // As long as the one that stops may take on a busy machine to be counted, in one of the attempts.
+    in_time(millis(1500), those_who_stop_are_not_named).await;
+}
+
+async fn those_who_stop_are_not_named(cancelled: Duration) -> Option<()> {
     let serve_ = server()
         .graceful(millis(100))
-        .cancelled(millis(1500))
-        .dropped(millis(100));
+        .cancelled(cancelled)
+        .dropped(cancelled / 15);
     let mut served = serve(serve_).await;
     let polite = served.begin("polite").await;
     let _deaf = served.begin("wait").await;
@@ -152,6 +157,10 @@ async fn calls_and_streams_that_do_not_stop_are_named() {
     })
     .await;
     let report = served.report().await;
+    // Or the executor was late to drop it.
+    if report.tasks.stuck.len() == 3 || matches!(report.server, ServerFuture::Stuck) {
+        return None;
+    }
     let mut stuck: Vec<_> = report
         .tasks
         .stuck
@@ -171,6 +180,7 @@ async fn calls_and_streams_that_do_not_stop_are_named() {
         Code::Unavailable
     );
     reading.abort();
+    Some(())
 }
 
 /// A call on a connection that was there before: the group takes nothing any more.

@@ -1,6 +1,6 @@
 //! One of several servers in a row: asks the next one, if there is one, with what is left of the time.
 //!
-//!     hop NAME [next=PORT]
+//!     hop NAME [next=PORT] [reserve=MS]
 
 use axum::body::{to_bytes, Body};
 use axum::extract::{Request, State};
@@ -13,19 +13,23 @@ use cancel_tree::{Cause, Context, ContextError};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use processes::{say, since_epoch, BUDGET, RESERVE};
+use std::time::Duration;
 use tower::{Layer, ServiceExt};
 
 #[derive(Clone)]
 struct Hop {
     name: String,
     next: Option<String>,
+    reserve: Duration,
 }
 
 #[tokio::main]
 async fn main() {
-    let mut args = std::env::args().skip(1);
-    let name = args.next().expect("a name");
-    let next = args.find_map(|arg| arg.strip_prefix("next=").map(str::to_owned));
+    let name = std::env::args().nth(1).expect("a name");
+    let arg = |prefix| std::env::args().find_map(|arg| Some(arg.strip_prefix(prefix)?.to_owned()));
+    let next = arg("next=");
+    let reserve = arg("reserve=").map(|ms| Duration::from_millis(ms.parse().unwrap()));
+    let reserve = reserve.unwrap_or(RESERVE);
     let signals = Signals::new().install(&Context::background()).unwrap();
     let serve = Serve::new(&Context::background()).signals(&signals);
     let server = serve.start().unwrap();
@@ -34,10 +38,11 @@ async fn main() {
         .in_group(server.handle().requests())
         .named()
         .deadline_from([header]);
-    let app = Router::new()
-        .fallback(handle)
-        .layer(layer)
-        .with_state(Hop { name, next });
+    let app = Router::new().fallback(handle).layer(layer).with_state(Hop {
+        name,
+        next,
+        reserve,
+    });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     say(&format!(
         "listening {}",
@@ -71,7 +76,7 @@ async fn handle(
             std::future::pending().await
         }
         None => (StatusCode::OK, format!("{name} {left}")),
-        Some(next) => match ask(&ctx, next, &path).await {
+        Some(next) => match ask(&ctx, next, &path, hop.reserve).await {
             Ok((status, answer)) => (status, format!("{name} {left}, {answer}")),
             Err(error) => (StatusCode::BAD_GATEWAY, format!("{name} {left}, {error}")),
         },
@@ -82,10 +87,15 @@ async fn handle(
 }
 
 /// Whoever has run out is named by the one who asked.
-async fn ask(ctx: &Context, next: &str, path: &str) -> Result<(StatusCode, String), String> {
+async fn ask(
+    ctx: &Context,
+    next: &str,
+    path: &str,
+    reserve: Duration,
+) -> Result<(StatusCode, String), String> {
     let client: Client<_, Body> = Client::builder(TokioExecutor::new()).build_http();
     let layer = PropagateLayer::new(DeadlineHeader::millis(HeaderName::from_static(BUDGET)))
-        .reserve(RESERVE);
+        .reserve(reserve);
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = format!("http://127.0.0.1:{next}{path}").parse().unwrap();
     request.extensions_mut().insert(ctx.clone());
