@@ -15,10 +15,4 @@ target=${CARGO_TARGET_DIR:-target}
 echo "tokio-util's token, to see that lateness shows:"
 "$target/release/freeze" 4 tokio-util
 echo "this crate's:"
-if [ $# -gt 0 ]; then
-    "$target/release/freeze" "$1"
-else
-    # A processor may be taken away by what the system does not know of, as the machine around this one: not each time. Who waits
-    # for a thread that stands still is late each time.
-    "$target/release/freeze" 12 || "$target/release/freeze" 12 || "$target/release/freeze" 12
-fi
+"$target/release/freeze" "${1:-12}"
