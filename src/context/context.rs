@@ -1015,8 +1015,9 @@ impl Context {
     /// ```
     /// # use cancel_tree::{Context, ContextError};
     /// # use std::time::Duration;
-    /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(200));
+    /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_secs(30));
     /// assert_eq!(ctx.blocking_sleep(Duration::from_millis(1)), Ok(()));
+    /// let (ctx, _guard) = ctx.with_timeout(Duration::from_millis(20));
     /// assert_eq!(ctx.blocking_sleep(Duration::from_secs(60)), Err(ContextError::DeadlineExceeded));
     /// ```
     ///

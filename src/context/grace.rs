@@ -65,17 +65,19 @@ impl Context {
     ///
     /// ```
     /// use cancel_tree::{Context, GraceOver};
-    /// use std::time::Duration;
+    /// use std::time::{Duration, Instant};
     ///
+    /// let grace = Duration::from_millis(20);
     /// let (server, shutdown) = Context::background().with_cancel();
-    /// let ctx = server.with_grace(Duration::from_millis(20));
+    /// let ctx = server.with_grace(grace);
     /// let (request, _guard) = ctx.with_timeout(Duration::from_secs(30));
+    /// let end = Instant::now();
     /// shutdown.cancel_with("shutting down");
     ///
     /// assert!(request.is_done());
-    /// let cleanup = request.shield();
-    /// assert!(!cleanup.is_done()); // there is time to write down what was done
-    /// cleanup.blocking_wait();     // it takes too long
+    /// let cleanup = request.shield(); // there is time to write down what was done
+    /// assert!(cleanup.deadline().unwrap() >= end + grace);
+    /// cleanup.blocking_wait(); // it takes too long
     /// let cause = cleanup.cause().unwrap();
     /// let over = cause.downcast_ref::<GraceOver>().unwrap();
     /// assert_eq!(over.first().to_string(), "shutting down");
