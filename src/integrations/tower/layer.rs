@@ -65,7 +65,8 @@ impl ContextLayer {
         self
     }
 
-    /// In reports a request is called by its method and path, as in `GET /search`.
+    /// In reports a request is called by its method and path, as in `GET /search`. Clients choose paths: with the feature `metrics` each of them is a value of a
+    /// label, if a request has to be told to stop.
     ///
     /// Cost: an allocation and a reading of the clock for each request.
     pub fn named(mut self) -> ContextLayer {
