@@ -65,7 +65,8 @@ impl ContextLayer {
         self
     }
 
-    /// Names requests by their method and path in reports, as in `GET /search`.
+    /// Names requests by their method and path in reports, as in `GET /search`. Clients choose paths: with the feature `metrics`
+    /// each path is a value of a label, if its request has to be told to stop.
     ///
     /// Cost: an allocation and a reading of the clock for each request.
     pub fn named(mut self) -> ContextLayer {
