@@ -89,6 +89,10 @@ use std::time::Instant;
 /// assert_eq!(ctx.cause().unwrap().to_string(), "stopped");
 /// assert!(Context::below(stop).is_done(), "stopped before");
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no context of another crate",
+    note = "below a `CancellationToken` of this crate: `token.context()`; below a `Context`: one of its methods `with_…`"
+)]
 pub trait ForeignContext: Send + Sync + 'static {
     /// Arranges that `signal` is used when this context is done, or at once if it is done already. The return value is kept for as
     /// long as something on our side waits, and then dropped: unregister in its `Drop`. The signal does not

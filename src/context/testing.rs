@@ -42,7 +42,7 @@ use std::time::{Duration, Instant};
 /// The clock begins at the moment at which it is made, and counts from there: its instants are ordinary ones, mostly of the future. They
 /// are exact, to the nanosecond. They can be compared with one another, and not with [`Instant::now`]: code that computes a deadline
 /// asks [`Context::now`] for the time. Deadlines that a context has from above [`with_clock`](Context::with_clock) are of another clock,
-/// and stay there: they end it as ever, but its [`deadline`](Context::deadline) does not tell of them. Of an
+/// and stay there: they still end it, but its [`deadline`](Context::deadline) does not include them. Of an
 /// [`any_of`](Context::any_of) it is the first context's clock that has one.
 ///
 /// # What happens when it is advanced
@@ -50,7 +50,7 @@ use std::time::{Duration, Instant};
 /// The time goes from one deadline to the next, up to where it is to be. At each instant, what is due is marked, in the order in which
 /// the deadlines were set; then tasks and threads are woken; then callbacks run ([`on_cancel`](Context::on_cancel)): as at every cancel, but
 /// all on the thread that advances, and before the time goes on. `advance` returns when that is done. Callbacks of
-/// [`after_func`](Context::after_func) run on a worker thread, as ever, and are not waited for; nor is what has been woken.
+/// [`after_func`](Context::after_func) run on a worker thread, as usual, and are not waited for; nor is what has been woken.
 ///
 /// A callback may use the clock. A deadline that it sets is met on the way, if it lies there. What it advances comes on top: each call moves
 /// the time on by what it says, also where several are at it at once, on whatever threads.

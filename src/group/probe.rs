@@ -10,7 +10,7 @@ use core::ops::Deref;
 use core::ptr;
 use std::time::Instant;
 
-/// What stands at a place.
+/// The kind of a task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Work {
@@ -26,13 +26,13 @@ pub enum Work {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Progress {
-    /// What it is.
+    /// The kind of the task.
     pub work: Work,
-    /// Of a future: how many polls have begun.
+    /// How many polls of a future have begun.
     pub polls: u64,
-    /// Of a future: whether it is being polled.
+    /// Whether the future is being polled.
     pub is_polling: bool,
-    /// What it has done since the group was cancelled; none if it was not.
+    /// What it has done since the group was cancelled, if it was.
     pub since_cancel: Option<SinceCancel>,
 }
 
@@ -48,20 +48,20 @@ pub struct SinceCancel {
     pub last: Option<Instant>,
 }
 
-/// What something does that was told to stop, and is still there. docs/INSPECT.md says how each is known, and what it usually is.
+/// Why something is still there that was told to stop. docs/INSPECT.md says how each is known, and what it usually is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Situation {
     /// A future that was not polled since the cancel: the executor has no thread for it, or a waker was lost; or it
     /// is in a poll from before, which does not return.
     NotPolled,
-    /// A future that was polled since, or a thread that has looked since; and goes on.
+    /// A future that was polled since, or a thread that has looked since, but goes on.
     GoesOn,
     /// A thread that has not looked since the cancel; or a closure that waits for a thread of a runtime's.
     NotLooked,
-    /// It is done, nothing that is known is below it any more, and somebody still holds it.
+    /// A context or group that is done and has nothing known below it any more, but is still held.
     StillHeld,
-    /// Somebody waits at a context that nobody can cancel any more, and that has no deadline.
+    /// A context with waiters that can no longer be cancelled, and has no deadline.
     NeverWoken,
 }
 
@@ -78,7 +78,7 @@ impl fmt::Display for Situation {
 }
 
 impl Progress {
-    /// Which of them it is; none if it was not told to stop.
+    /// Returns which of them it is, or `None` if it was not told to stop.
     #[must_use]
     pub fn situation(&self) -> Option<Situation> {
         let since = self.since_cancel?;

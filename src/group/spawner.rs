@@ -507,7 +507,7 @@ impl Drop for When<'_, '_> {
     }
 }
 
-/// A place in a group: counted until it is dropped, or until what it was used for is through. Made by
+/// A place in a group, counted until it is dropped, or until the work that it was used for is over. Made by
 /// [`Spawner::enter`].
 #[must_use = "dropped at once it has counted nothing"]
 pub struct Member(NonNull<Place>);

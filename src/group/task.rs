@@ -45,6 +45,10 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 /// group.spawn_thread(|_ctx| Err::<(), _>(NotFound)).unwrap();
 /// assert!(group.join_blocking().unwrap_err().find::<NotFound>().is_some());
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "a task of a group cannot return `{Self}`",
+    note = "it returns `()`, or a `Result` whose error converts into a `Cause`; for results of any type see `Group::outcomes`"
+)]
 pub trait Outcome: sealed::Sealed {
     #[doc(hidden)]
     fn into_result(self) -> Result<(), Cause>;
@@ -146,7 +150,7 @@ pub(super) fn is_inside(body: NonNull<Body>) -> bool {
     false
 }
 
-/// A future that is counted by its group, until it is through or dropped; made by
+/// A future that is counted by its group until it is ready or dropped; made by
 /// [`Spawner::track`](super::Spawner::track). It may be run anywhere.
 ///
 /// It is counted from the call that made it, before its first poll. An error or a panic of the future goes to the

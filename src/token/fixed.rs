@@ -8,8 +8,8 @@ use core::fmt;
 /// A token that lives in a `static`: for a program's one "stop", for interrupt and signal handlers, for C, for machines
 /// without much of a heap.
 ///
-/// It is there from the start, without an allocation, and for good. [`token`](Self::token) lends the token, with which
-/// everything can be done that can be done with one: children, callbacks, waits, clones, `any_of`.
+/// It exists from the start, without an allocation, and for ever. [`token`](Self::token) lends the [`CancellationToken`], for
+/// everything but the reading of the flag: `cancel`, children, callbacks, waits, clones, `any_of`.
 ///
 /// ```
 /// use cancel_tree::StaticToken;
@@ -22,7 +22,7 @@ use core::fmt;
 /// assert_eq!(request.cause().unwrap().to_string(), "SIGTERM");
 /// ```
 ///
-/// It can be cancelled once, and then stays so: what has to begin anew takes a child.
+/// It can be cancelled once, and then stays cancelled: what can begin again should use a child.
 ///
 /// # In interrupt and signal handlers
 ///
@@ -70,7 +70,7 @@ impl StaticToken {
         self.fixed.is_cancelled()
     }
 
-    /// Returns the token. It is the same for every call, and lives as long as the program.
+    /// Returns the token. It is the same token for every call, and lives as long as the program.
     ///
     /// ```
     /// # use cancel_tree::{CancellationToken, StaticToken};

@@ -38,7 +38,7 @@ impl WeakToken {
         WeakToken { weak }
     }
 
-    /// Returns a handle of the token, cancelled or not; `None` once the last one is gone, and then for good. (While a cancel passes through the
+    /// Returns a handle of the token, cancelled or not, or `None` once the last one is gone; it is then `None` for ever. (While a cancel passes through the
     /// token it may be kept a moment longer.) Never waits.
     ///
     /// Cost: 3 RMWs.

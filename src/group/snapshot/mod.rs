@@ -43,11 +43,11 @@ use core::fmt;
 use core::panic::Location;
 use std::time::{Duration, Instant};
 
-/// Returns what is there at this moment.
+/// Returns everything that has a name at this moment, and all groups and their tasks.
 ///
 /// # Panics
 ///
-/// With the panic of a destructor: what ends while it is looked at is dropped here.
+/// With the panic of a destructor: what ends while the snapshot looks at it is dropped here.
 pub fn snapshot() -> Snapshot {
     let (snapshot, panics) = walk::all();
     panics.resume();
@@ -69,13 +69,13 @@ pub(super) fn of_group(body: &Body) -> Option<Snapshot> {
     part
 }
 
-/// What there was at a moment; made by [`snapshot`].
+/// What there was at one moment; made by [`snapshot`].
 ///
-/// Its [`Display`](fmt::Display) is the tree, a line for each, for people.
+/// Its [`Display`](fmt::Display) is the tree as text, with a line for each node.
 #[derive(Clone)]
 #[must_use]
 pub struct Snapshot {
-    /// The one above stands before those below.
+    /// Each node before those below it.
     nodes: Vec<Node>,
     at: Instant,
     took: Duration,
@@ -85,21 +85,21 @@ pub struct Snapshot {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Node {
-    /// The same in the next snapshot for what is still there.
+    /// Its identity: the same in the next snapshot, if it is still there.
     pub id: NodeId,
     /// What it is.
     pub kind: Kind,
-    /// What it is called.
+    /// Its name.
     pub name: Option<Cow<'static, str>>,
     /// Where it was made.
     pub at: &'static Location<'static>,
-    /// Since when it is there; of a task, if it has a name.
+    /// When it was made; for a task, only if it has a name.
     pub since: Option<Instant>,
-    /// Of a context or a group: that it is done, and why.
+    /// For a context or a group that is done: when and why.
     pub done: Option<alloc::boxed::Box<DoneInfo>>,
-    /// Of a task that has a name: what it does.
+    /// For a task that has a name: what it does.
     pub progress: Option<Progress>,
-    /// What it does instead of stopping; none, or not known.
+    /// Why it is still there, if it was told to stop and that is known.
     pub situation: Option<Situation>,
     above: Option<u32>,
     depth: u32,
@@ -113,7 +113,7 @@ pub enum Kind {
     Context,
     /// A group.
     Group,
-    /// A future; or a task without a name, of which more is not known.
+    /// A future, or any task without a name.
     Task,
     /// A task that is a thread of its own, or one of a runtime's.
     Thread,
@@ -121,23 +121,23 @@ pub enum Kind {
     Member,
 }
 
-/// How a context or a group came to be done.
+/// How a context or a group was cancelled.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DoneInfo {
     /// Cancelled, or past a deadline.
     pub kind: ContextError,
-    /// Why.
+    /// The cause.
     pub cause: Cause,
-    /// When, if that could be noted.
+    /// When it was cancelled, if that could be noted.
     pub at: Option<Instant>,
     /// The name of the thread that cancelled, if it has one. At a deadline it is one of this crate's.
     pub by: Option<String>,
-    /// A group was cancelled itself, and not what is above.
+    /// It was cancelled itself, rather than through something above.
     pub is_own: bool,
 }
 
-/// Which node it is: no other one in this process ever has the same.
+/// The identity of a node: no other node of this process ever has the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct NodeId {
     record: registry::Number,
@@ -186,7 +186,7 @@ impl fmt::Display for NodeId {
 }
 
 impl Kind {
-    /// The word that stands for it in JSON.
+    /// Returns the word that stands for it in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -210,13 +210,13 @@ impl fmt::Display for Kind {
 }
 
 impl Snapshot {
-    /// Returns all that was found: the one above stands before those below.
+    /// Returns everything that was found, each node before those below it.
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
-    /// Returns those that were told to stop and are still there, or can never be told.
+    /// Returns the nodes that were told to stop and are still there, or can never be told.
     pub fn stuck(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|node| node.situation.is_some())
     }
@@ -239,13 +239,13 @@ impl Snapshot {
         self.took
     }
 
-    /// Returns it as JSON: one object, whose schema is in docs/INSPECT.md. Causes and names are in it, values of contexts never.
+    /// Returns the snapshot as JSON: one object, whose schema is in docs/INSPECT.md. It contains causes and names, but never values of contexts.
     #[must_use]
     pub fn json(&self) -> String {
         json::of(self)
     }
 
-    /// Returns it as a graph for `dot`.
+    /// Returns the snapshot as a graph for `dot`.
     #[must_use]
     pub fn dot(&self) -> String {
         dot::of(self)

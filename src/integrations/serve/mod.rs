@@ -28,7 +28,7 @@
 //!
 //! | [phase](Phase) | what | ends when | bound |
 //! | --- | --- | --- | --- |
-//! | `Serving` | all is as ever | a signal, or another of [`end_with`](Serve::end_with); the server's future ends | none |
+//! | `Serving` | requests are served | a signal, or another of [`end_with`](Serve::end_with); the server's future ends | none |
 //! | `LameDuck` | not [ready](ServerHandle::is_ready) any more, so that no new clients are sent here; all requests that come are served. Not after a SIGINT | the server's future has ended | 5 s |
 //! | `Graceful` | [`graceful`](Server::graceful) says so to the server, [`closing`](ServerHandle::closing) to routes without an end of their own | the future has ended and all tasks are gone | 15 s |
 //! | `Cancelled` | nothing new is taken; the requests' contexts are cancelled, with [`Shutdown`] as the cause | the same | 5 s |

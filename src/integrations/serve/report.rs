@@ -13,7 +13,7 @@ use core::time::Duration;
 pub enum Phase {
     /// [`run`](super::Server::run) was not polled yet.
     Starting,
-    /// All is as ever.
+    /// Requests are served.
     Serving,
     /// Not ready any more, but serving.
     LameDuck,
