@@ -139,7 +139,10 @@ impl Context {
     /// [`without_cancel`](Self::without_cancel).
     ///
     /// In a context that has been cancelled by a guard of its own, when no grace has begun above, a shield has as long as the
-    /// grace would be, from this call.
+    /// grace would be, from this call. So it has while the cancel from above is still on its way.
+    ///
+    /// A callback whose registration is dropped is left on a shield as long as a context under the grace is there, or a token below a
+    /// shield; once the grace has begun, until it is over.
     ///
     /// ```
     /// # use cancel_tree::Context;
