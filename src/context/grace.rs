@@ -141,7 +141,10 @@ impl Context {
     /// [`without_cancel`](Self::without_cancel).
     ///
     /// If the context was cancelled by a guard below the grace, which has not begun, the shield has as long as the
-    /// grace would be, from this call.
+    /// grace would be, from this call; also while a cancel from above is still on its way.
+    ///
+    /// A callback whose registration was dropped stays on a shield as long as there is a context under the grace, or a token below a
+    /// shield; once the grace has begun, until it is over.
     ///
     /// ```
     /// # use cancel_tree::Context;
