@@ -514,7 +514,8 @@ impl Context {
     }
 
     /// What it is done by; none: never.
-    #[cfg(feature = "inspect")]
+    #[cfg(any(feature = "inspect", cancel_tree_loom))]
+    #[cfg_attr(not(feature = "inspect"), allow(dead_code))]
     pub(crate) fn token(&self) -> Option<&CancellationToken> {
         self.token.as_ref()
     }
