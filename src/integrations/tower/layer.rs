@@ -65,8 +65,8 @@ impl ContextLayer {
         self
     }
 
-    /// In reports a request is called by its method and path, as in `GET /search`. Clients choose paths: with the feature `metrics` each of them is a value of a
-    /// label, if a request has to be told to stop.
+    /// In reports a request is called by its method and path, as in `GET /search`. Clients choose paths: with the feature `metrics` each that is there at the
+    /// server's end is a value of a label.
     ///
     /// Cost: an allocation and a reading of the clock for each request.
     pub fn named(mut self) -> ContextLayer {
