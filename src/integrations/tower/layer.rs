@@ -66,7 +66,7 @@ impl ContextLayer {
     }
 
     /// Names requests by their method and path in reports, as in `GET /search`. Clients choose paths: with the feature `metrics`
-    /// each path is a value of a label, if its request has to be told to stop.
+    /// each path that is there at the server's end is a value of a label.
     ///
     /// Cost: an allocation and a reading of the clock for each request.
     pub fn named(mut self) -> ContextLayer {
