@@ -128,6 +128,10 @@ pub mod parking {
 #[cfg(cancel_tree_loom)]
 #[doc(hidden)]
 pub use context::registry::{Key, Number, Registry};
+/// For models: what `inspect` notes, apart from where that happens.
+#[cfg(cancel_tree_loom)]
+#[doc(hidden)]
+pub use group::noted;
 
 /// For randomised schedules: how much memory the trees have.
 #[cfg(cancel_tree_shuttle)]

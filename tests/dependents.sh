@@ -63,7 +63,18 @@ copy() {
     rm -rf "$3"
     cp -r "$source" "$3"
     chmod -R u+w "$3"
+    # The toolchain is the one that all of this is run with.
+    rm -f "$3/rust-toolchain" "$3/rust-toolchain.toml"
     grep -q '^\[workspace\]' "$3/Cargo.toml" || printf '\n[workspace]\n' >>"$3/Cargo.toml"
+}
+
+# complete PACKAGE DIRECTORY: what its tests use of its workspace and is not published: hickory's turn on its log.
+complete() {
+    [ "$1" = hickory-server ] || return 0
+    mkdir -p "$2/test-support/src"
+    printf '[package]\nname = "test-support"\nversion = "0.0.0"\nedition = "2021"\n' >"$2/test-support/Cargo.toml"
+    echo 'pub fn subscribe() {}' >"$2/test-support/src/lib.rs"
+    printf '\n[dev-dependencies.test-support]\npath = "test-support"\n' >>"$2/Cargo.toml"
 }
 
 # edit FILE SED: fails if it changes nothing, for then the patch is not what it says.
@@ -325,6 +336,7 @@ one() {
     after=$before
     copy "$package" "$version" "$before" 2>"$out/fetch" ||
         { skip "it can't be fetched: $(tail -1 "$out/fetch")" && return; }
+    complete "$package" "$before"
     if [ "$package" = tokio-util ]; then
         after=$out/patched
         cp -r "$patched" "$after"

@@ -21,13 +21,14 @@ impl Context {
     /// # use futures::StreamExt;
     /// # use std::thread;
     /// # use std::time::Duration;
-    /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(50));
+    /// let (server, _guard) = Context::background().with_cancel();
     /// let (say, mut hear) = mpsc::unbounded();
     /// thread::spawn(move || {
     ///     say.unbounded_send("tea").unwrap();
     ///     thread::sleep(Duration::from_secs(3600)); // nobody says anything any more
     /// });
-    /// assert_eq!(ctx.block_on(hear.next()), Ok(Some("tea")));
+    /// assert_eq!(server.block_on(hear.next()), Ok(Some("tea")));
+    /// let (ctx, _guard) = server.with_timeout(Duration::from_millis(50));
     /// assert_eq!(ctx.block_on(hear.next()), Err(ContextError::DeadlineExceeded));
     /// ```
     ///

@@ -514,7 +514,8 @@ impl Context {
     }
 
     /// What it is done by; none: never.
-    #[cfg(feature = "inspect")]
+    #[cfg(any(feature = "inspect", cancel_tree_loom))]
+    #[cfg_attr(not(feature = "inspect"), allow(dead_code))]
     pub(crate) fn token(&self) -> Option<&CancellationToken> {
         self.token.as_ref()
     }
@@ -1015,8 +1016,9 @@ impl Context {
     /// ```
     /// # use cancel_tree::{Context, ContextError};
     /// # use std::time::Duration;
-    /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(200));
+    /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_secs(30));
     /// assert_eq!(ctx.blocking_sleep(Duration::from_millis(1)), Ok(()));
+    /// let (ctx, _guard) = ctx.with_timeout(Duration::from_millis(20));
     /// assert_eq!(ctx.blocking_sleep(Duration::from_secs(60)), Err(ContextError::DeadlineExceeded));
     /// ```
     ///

@@ -65,17 +65,19 @@ impl Context {
     ///
     /// ```
     /// use cancel_tree::{Context, GraceOver};
-    /// use std::time::Duration;
+    /// use std::time::{Duration, Instant};
     ///
+    /// let grace = Duration::from_millis(20);
     /// let (server, shutdown) = Context::background().with_cancel();
-    /// let ctx = server.with_grace(Duration::from_millis(20));
+    /// let ctx = server.with_grace(grace);
     /// let (request, _guard) = ctx.with_timeout(Duration::from_secs(30));
+    /// let end = Instant::now();
     /// shutdown.cancel_with("shutting down");
     ///
     /// assert!(request.is_done());
-    /// let cleanup = request.shield();
-    /// assert!(!cleanup.is_done()); // there is time to write down what was done
-    /// cleanup.blocking_wait();     // it takes too long
+    /// let cleanup = request.shield(); // there is time to write down what was done
+    /// assert!(cleanup.deadline().unwrap() >= end + grace);
+    /// cleanup.blocking_wait(); // it takes too long
     /// let cause = cleanup.cause().unwrap();
     /// let over = cause.downcast_ref::<GraceOver>().unwrap();
     /// assert_eq!(over.first().to_string(), "shutting down");
@@ -139,7 +141,10 @@ impl Context {
     /// [`without_cancel`](Self::without_cancel).
     ///
     /// If the context was cancelled by a guard below the grace, which has not begun, the shield has as long as the
-    /// grace would be, from this call.
+    /// grace would be, from this call; also while a cancel from above is still on its way.
+    ///
+    /// A callback whose registration was dropped stays on a shield as long as there is a context under the grace, or a token below a
+    /// shield; once the grace has begun, until it is over.
     ///
     /// ```
     /// # use cancel_tree::Context;

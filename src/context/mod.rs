@@ -11,14 +11,17 @@ mod foreign;
 mod grace;
 mod guard;
 mod limit;
-#[cfg(feature = "inspect")]
+// The models of this one and of others below do without the feature.
+#[cfg(any(feature = "inspect", cancel_tree_loom))]
+#[cfg_attr(not(feature = "inspect"), allow(dead_code))]
 pub(crate) mod looks;
 mod moving;
-#[cfg(feature = "inspect")]
+#[cfg(any(feature = "inspect", cancel_tree_loom))]
+#[cfg_attr(not(feature = "inspect"), allow(dead_code))]
 pub(crate) mod name;
-#[cfg(feature = "inspect")]
+#[cfg(any(feature = "inspect", cancel_tree_loom))]
+#[cfg_attr(not(feature = "inspect"), allow(dead_code))]
 pub(crate) mod observe;
-// Its models do without the feature.
 #[cfg(any(feature = "inspect", cancel_tree_loom))]
 pub(crate) mod registry;
 #[cfg(feature = "testing")]
@@ -30,7 +33,7 @@ pub use done::{CancelledOwned, Done, DoneOwned};
 pub use foreign::{DoneSignal, ForeignContext};
 pub use grace::GraceOver;
 pub use guard::{CancelGuard, Canceller, CauseOnDrop, GuardedContext};
-#[cfg(feature = "inspect")]
+#[cfg(any(feature = "inspect", cancel_tree_loom))]
 pub(crate) use looks::{Looks, Told};
 pub use moving::{DeadlineGuard, IdleGuard, IdleTimeout};
 #[cfg(feature = "testing")]

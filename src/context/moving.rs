@@ -56,13 +56,14 @@ impl Context {
     /// ```
     /// # use cancel_tree::{Context, ContextError, IdleTimeout};
     /// # use std::time::Duration;
-    /// let (ctx, guard) = Context::background().with_idle_timeout(Duration::from_millis(20));
+    /// let (ctx, guard) = Context::background().with_idle_timeout(Duration::from_secs(60));
     /// for _ in 0..10 {
     ///     std::thread::sleep(Duration::from_millis(5)); // something comes
     ///     guard.touch();
     /// }
     /// assert!(!ctx.is_done());
-    /// // Nothing comes any more.
+    /// // One on which nothing comes.
+    /// let (ctx, _guard) = Context::background().with_idle_timeout(Duration::from_millis(20));
     /// assert_eq!(ctx.blocking_wait(), ContextError::DeadlineExceeded);
     /// assert!(ctx.cause().unwrap().downcast_ref::<IdleTimeout>().is_some());
     /// ```

@@ -3,13 +3,14 @@
 use super::looks;
 use super::observe::{self, Event};
 use super::registry::{Key, Number, Registry};
-use crate::sync::{thread, Acquire, AtomicBool, AtomicPtr, AtomicU64, Panics, Relaxed, Release};
+use crate::sync::{
+    thread, Acquire, Arc, AtomicBool, AtomicPtr, AtomicU64, Panics, Relaxed, Release,
+};
 use crate::token::{CancellationToken, Registration, StopOnDrop};
 use crate::tree::{Cause, ContextError};
 use alloc::borrow::{Cow, ToOwned};
 use alloc::boxed::Box;
 use alloc::string::String;
-use alloc::sync::Arc;
 use core::panic::Location;
 use core::ptr;
 use std::time::Instant;
@@ -37,7 +38,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(
+    pub(crate) fn new(
         name: Cow<'static, str>,
         at: &'static Location<'static>,
         token: Option<CancellationToken>,

@@ -46,9 +46,13 @@ mod body;
 #[allow(clippy::module_inception)]
 mod group;
 mod limit;
+/// For models, which do without the feature.
+#[cfg(cancel_tree_loom)]
+pub mod noted;
 mod outcomes;
 mod place;
-#[cfg(feature = "inspect")]
+#[cfg(any(feature = "inspect", cancel_tree_loom))]
+#[cfg_attr(not(feature = "inspect"), allow(dead_code))]
 mod probe;
 mod refused;
 mod report;

@@ -185,7 +185,7 @@ const THREAD: u8 = 2;
 
 impl Probe {
     #[inline]
-    fn new(group: Option<CancellationToken>) -> Probe {
+    pub(super) fn new(group: Option<CancellationToken>) -> Probe {
         Probe {
             polls: AtomicU64::new(0),
             before: AtomicU64::new(0),

@@ -302,7 +302,7 @@ impl CancellationToken {
     /// assert!(!request.is_below(&query) && !query.is_below(&query));
     /// ```
     ///
-    /// Cost: a climb to the root; below tokens of [`any_of`](Self::any_of) one for each of their sources.
+    /// Cost: a climb to the root; below tokens of [`any_of`](Self::any_of) over all that is above, each once.
     #[must_use]
     pub fn is_below(&self, other: &CancellationToken) -> bool {
         self.handle.is_below(&other.handle)

@@ -65,7 +65,8 @@ impl ContextLayer {
         self
     }
 
-    /// Names requests by their method and path in reports, as in `GET /search`.
+    /// Names requests by their method and path in reports, as in `GET /search`. Clients choose paths: with the feature `metrics`
+    /// each path that is there at the server's end is a value of a label.
     ///
     /// Cost: an allocation and a reading of the clock for each request.
     pub fn named(mut self) -> ContextLayer {

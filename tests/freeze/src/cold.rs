@@ -3,10 +3,13 @@
 use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// So long a thread stands still.
 pub const FROZEN_MS: i64 = 100;
+
+/// An operation that takes longer, in microseconds, has waited: what the scheduler does is not counted.
+pub const LATE: u64 = FROZEN_MS as u64 * 1_000 / 2;
 
 /// How often a thread has stood still, and where it does at this moment.
 pub struct Place {
@@ -129,11 +132,26 @@ pub fn waited_by_the_library() -> u64 {
     sum
 }
 
+/// How long processors were not there though the system had work for them, in microseconds: a machine around this one has taken
+/// them. All of them together.
+fn stolen() -> u64 {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let first = text.lines().next().unwrap_or("");
+    let ticks = first.split_whitespace().nth(8).and_then(|n| n.parse().ok());
+    // There are a hundred in a second.
+    ticks.unwrap_or(0_u64) * 10_000
+}
+
+/// It is read from a file that is long where there are many processors, so not each time; and is noted there at ticks of theirs.
+const STOLEN_IS_LOOKED_AT: Duration = Duration::from_millis(20);
+
 /// A clock that leaves out the time in which the thread had no processor.
 pub struct Clock {
     queue: Queue,
     waited: u64,
     looked: Instant,
+    stolen: u64,
+    looked_for_thieves: Instant,
 }
 
 impl Clock {
@@ -143,6 +161,8 @@ impl Clock {
             waited: queue.waited(),
             queue,
             looked: Instant::now(),
+            stolen: stolen(),
+            looked_for_thieves: Instant::now(),
         }
     }
 
@@ -152,6 +172,10 @@ impl Clock {
         if (now - self.looked).as_micros() > 500 {
             self.looked = now;
             self.waited = self.queue.waited();
+        }
+        if now - self.looked_for_thieves > STOLEN_IS_LOOKED_AT {
+            self.looked_for_thieves = now;
+            self.stolen = stolen();
         }
         now
     }
@@ -164,6 +188,13 @@ impl Clock {
         }
         let before = std::mem::replace(&mut self.waited, self.queue.waited());
         self.looked = Instant::now();
-        micros.saturating_sub((self.waited - before) / 1_000)
+        let micros = micros.saturating_sub((self.waited - before) / 1_000);
+        if micros < LATE {
+            return micros;
+        }
+        std::thread::sleep(STOLEN_IS_LOOKED_AT);
+        let before = std::mem::replace(&mut self.stolen, stolen());
+        self.looked_for_thieves = Instant::now();
+        micros.saturating_sub(self.stolen - before)
     }
 }

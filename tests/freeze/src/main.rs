@@ -9,7 +9,7 @@ mod cold;
 mod heap;
 mod work;
 
-use cold::{Clock, FROZEN_MS, PLACES};
+use cold::{Clock, FROZEN_MS, LATE, PLACES};
 use std::collections::BTreeMap;
 use std::process::exit;
 use std::sync::atomic::AtomicBool;
@@ -22,8 +22,6 @@ use work::{Dice, Ours, TokioUtil, Tree, KINDS};
 #[global_allocator]
 static HEAP: heap::Heap = heap::Heap;
 
-/// An operation that takes longer has waited: what the scheduler does is not counted.
-const LATE: u64 = FROZEN_MS as u64 * 1_000 / 2;
 /// About as long a thread works between two pauses: the system looks at its time at each of its ticks.
 const WARM: Duration = Duration::from_millis(4);
 /// How many threads are never frozen.

@@ -50,10 +50,10 @@ fn the_first_to_run_out_is_named() {
 fn the_last_runs_out(times: u32) -> bool {
     let [mut a, mut b, mut c] = row(RESERVE * times);
     let answer = a.get("/hang", &format!("{BUDGET}: {}\r\n", 1500 * times));
-    assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
     let body = answer.lines().last().unwrap();
+    let is_504 = answer.starts_with("HTTP/1.1 504");
     let said = body.starts_with("A ") && body.contains(", B ");
-    if !said || !body.ends_with(", the next ran out of time") {
+    if !is_504 || !said || !body.ends_with(", the next ran out of time") {
         println!("{times} times {RESERVE:?} were too short: {answer}");
         return false;
     }
