@@ -59,7 +59,7 @@ impl DoneOwned {
         DoneOwned { ctx, waiter }
     }
 
-    /// Waits no more, until it is polled again: who cancels next does not wake us.
+    /// Waits no more, until it is polled again: the next canceller does not wake it.
     #[cfg(feature = "tower")]
     pub(crate) fn leave(&mut self) {
         leave(&self.ctx, &mut self.waiter);
