@@ -18,6 +18,20 @@ fn of_the_future<F: Future>(_: impl FnOnce(Context) -> F) -> usize {
     size_of::<F>()
 }
 
+/// The test runner has a thread that begins to wait, and takes memory for that, when it gets a processor: what a group takes it takes
+/// each time.
+fn grows_by_nothing(what: &str, mut f: impl FnMut()) {
+    let mut grown = Vec::new();
+    while grown.len() < 3 {
+        let ((), left, peak) = counting::grows(&mut f);
+        if (left, peak) == (0, 0) {
+            return;
+        }
+        grown.push((left, peak));
+    }
+    panic!("{what}: {grown:?}");
+}
+
 #[test]
 fn a_group_keeps_nothing_of_those_that_have_ended() {
     const LIVING: usize = 10_000;
@@ -31,8 +45,7 @@ fn a_group_keeps_nothing_of_those_that_have_ended() {
     (0..100).for_each(|_| one(&group));
 
     let run = || (0..1_000_000).for_each(|_| one(&group));
-    let ((), left, peak) = counting::grows(run);
-    assert_eq!((left, peak), (0, 0), "one after the other");
+    grows_by_nothing("one after the other", run);
 
     let waits = |ctx: Context| async move {
         ctx.done().await;
@@ -49,11 +62,10 @@ fn a_group_keeps_nothing_of_those_that_have_ended() {
     assert_eq!(group.len(), LIVING);
 
     // As many again take the places of those that are gone.
-    let ((), left, peak) = counting::grows(|| {
+    grows_by_nothing("as many again", || {
         tasks.clear();
         tasks.extend((0..LIVING).map(|_| group.track_with(waits).unwrap()));
     });
-    assert_eq!((left, peak), (0, 0), "as many again");
     drop(tasks);
     group.join_blocking().unwrap();
 }

@@ -5,6 +5,7 @@ use cancel_tree::integrations::signals::{Signal, SignalGuard, Signals};
 use cancel_tree::{Context, ContextError, GuardDropped};
 use std::io;
 use std::mem::{zeroed, MaybeUninit};
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard};
@@ -201,6 +202,23 @@ fn a_signal_just_before_the_drop_is_the_cause() {
         raise(Signal::TERM);
         drop(guard);
         assert_eq!(soon(&ctx), Signal::TERM);
+    }
+}
+
+#[test]
+fn a_callback_that_panics_at_the_drop_takes_no_signal_away() {
+    let _alone = alone();
+    for _ in 0..200 {
+        let guard = install(Signals::new());
+        let (ctx, forced) = (guard.context().clone(), guard.forced().clone());
+        drop(ctx.on_cancel(|| std::panic::resume_unwind(Box::new("as it is meant to"))));
+        raise(Signal::TERM);
+        raise(Signal::INT);
+        // Whoever is the first to cancel meets it: this, or a worker.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(guard)));
+        // (Two workers may be at it, and then the second is below no first.)
+        let _either = soon(&ctx);
+        assert_eq!(soon(&forced), Signal::INT);
     }
 }
 

@@ -837,7 +837,7 @@ impl Context {
 
     /// Runs a future until it is ready or the context is done. If both are, the future goes first, also if it became
     /// ready after it was polled: when the context is found done, it is polled once more. A context that is done at
-    /// the call does not poll it.
+    /// the first poll does not poll it.
     ///
     /// It drops the future, which is not the task: a task goes on when its `JoinHandle` is dropped, so `ctx.run(tokio::spawn(work))` returns,
     /// and `work` is not stopped. Write `tokio::spawn(async move { ctx.run(work).await })`.

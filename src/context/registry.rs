@@ -3,7 +3,9 @@
 //! A record is memory that is never freed. It is claimed by whoever makes something, and given up when that ends; what it
 //! stood for is put away by then, or by the last of those that read it meanwhile. Nobody waits.
 
-use crate::sync::{thread, AcqRel, Acquire, AtomicPtr, AtomicU64, Panics, Relaxed, Release, SMALL};
+use crate::sync::{
+    thread, AcqRel, Acquire, AtomicPtr, AtomicU64, Panics, Relaxed, Release, UnsafeCell, SMALL,
+};
 use alloc::boxed::Box;
 use core::ptr::{self, NonNull};
 
@@ -40,7 +42,12 @@ struct Shard<T> {
 struct Chunk<T> {
     /// The next older chunk. Fixed once this one is linked.
     older: AtomicPtr<Chunk<T>>,
-    /// How many records are in the older ones.
+    /// Fixed as well. In a cell, so that models see whether who reads it has acquired the link.
+    made: UnsafeCell<Made<T>>,
+}
+
+struct Made<T> {
+    /// How many records are in the older chunks.
     before: usize,
     records: Box<[Record<T>]>,
 }
@@ -51,7 +58,8 @@ struct Record<T> {
     what: AtomicPtr<T>,
     /// While free: where the hint goes on.
     next: AtomicPtr<Record<T>>,
-    chunk: *const Chunk<T>,
+    /// Fixed. In a cell, as what is in the chunk.
+    chunk: UnsafeCell<*const Chunk<T>>,
 }
 
 /// A record that was claimed: the duty to end it, once.
@@ -143,9 +151,9 @@ impl<T> Shard<T> {
         let newest = unsafe { self.chunks.load(Acquire).as_ref() }?;
         // Acquire: pairs with the stores below; the record was made before.
         let mut at = self.look.load(Acquire);
-        for _ in 0..LOOK.max(newest.records.len()) {
+        for _ in 0..LOOK.max(newest.made().records.len()) {
             // SAFETY: as above.
-            let record = unsafe { at.as_ref() }.unwrap_or(&newest.records[0]);
+            let record = unsafe { at.as_ref() }.unwrap_or(&newest.made().records[0]);
             at = record.next_in_list();
             if record.claim() {
                 // Release: pairs with the load above.
@@ -165,15 +173,16 @@ impl<T> Shard<T> {
         let mut seen = self.chunks.load(Acquire);
         // SAFETY: chunks go with the registry.
         let size = unsafe { seen.as_ref() }.map_or(FIRST_CHUNK, |newest| {
-            (2 * newest.records.len()).min(MAX_CHUNK)
+            (2 * newest.made().records.len()).min(MAX_CHUNK)
         });
         let chunk = Chunk::allocate(size);
         loop {
             // SAFETY: as above.
-            let before = unsafe { seen.as_ref() };
+            let older = unsafe { seen.as_ref() }.map(Chunk::made);
+            let before = older.map_or(0, |older| older.before + older.records.len());
             // SAFETY: made above, and not shared yet. Relaxed: published by the push.
             unsafe {
-                (*chunk).before = before.map_or(0, |older| older.before + older.records.len());
+                (*chunk).made.with_mut(|made| (*made).before = before);
                 (*chunk).older.store(seen, Relaxed);
             }
             // Release: pairs with all loads of `chunks`. Acquire, on failure: the chunk there is read.
@@ -183,7 +192,7 @@ impl<T> Shard<T> {
             }
         }
         // SAFETY: goes with the registry.
-        let records = unsafe { &(*chunk).records };
+        let records = &unsafe { &*chunk }.made().records;
         if let Some(second) = records.get(1) {
             // Release: pairs with the loads of hints.
             self.hint.store(ptr::from_ref(second).cast_mut(), Release);
@@ -196,14 +205,16 @@ impl<T> Chunk<T> {
     fn allocate(size: usize) -> *mut Chunk<T> {
         let chunk = Box::into_raw(Box::new(Chunk {
             older: AtomicPtr::new(ptr::null_mut()),
-            before: 0,
-            records: Box::default(),
+            made: UnsafeCell::new(Made {
+                before: 0,
+                records: Box::default(),
+            }),
         }));
         let record = |i| Record {
             word: AtomicU64::new(if i == 0 { GENERATION | TAKEN } else { 0 }),
             what: AtomicPtr::new(ptr::null_mut()),
             next: AtomicPtr::new(ptr::null_mut()),
-            chunk,
+            chunk: UnsafeCell::new(chunk),
         };
         let records: Box<[Record<T>]> = (0..size).map(record).collect();
         for pair in records[1..].windows(2) {
@@ -213,23 +224,34 @@ impl<T> Chunk<T> {
                 .store(ptr::from_ref(&pair[1]).cast_mut(), Relaxed);
         }
         // SAFETY: made above, and not shared yet.
-        unsafe { (*chunk).records = records };
+        unsafe { (*chunk).made.with_mut(|made| (*made).records = records) };
         chunk
+    }
+
+    fn made(&self) -> &Made<T> {
+        // SAFETY: written before the chunk was linked.
+        self.made.with(|made| unsafe { &*made })
     }
 }
 
 impl<T> Record<T> {
+    /// The chunk that has it, and where it is there.
+    fn place(&self) -> (&Chunk<T>, usize) {
+        // SAFETY: written before it was linked; the chunk has the record.
+        let chunk = self.chunk.with(|chunk| unsafe { &**chunk });
+        let first = chunk.made().records.as_ptr().addr();
+        let index = (ptr::from_ref(self).addr() - first) / size_of::<Record<T>>();
+        (chunk, index)
+    }
+
     /// The next one in the shard's list; null after the last.
     fn next_in_list(&self) -> *mut Record<T> {
-        // SAFETY: the chunk has the record.
-        let chunk = unsafe { &*self.chunk };
-        let first = chunk.records.as_ptr().addr();
-        let index = (ptr::from_ref(self).addr() - first) / size_of::<Record<T>>();
-        let next = chunk.records.get(index + 1).or_else(|| {
+        let (chunk, index) = self.place();
+        let next = chunk.made().records.get(index + 1).or_else(|| {
             // SAFETY: chunks go with the registry.
             // Relaxed: fixed before the push, which the caller has acquired with the record.
             let older = unsafe { chunk.older.load(Relaxed).as_ref() };
-            older.map(|older| &older.records[0])
+            older.map(|older| &older.made().records[0])
         });
         next.map_or(ptr::null_mut(), |next| ptr::from_ref(next).cast_mut())
     }
@@ -355,12 +377,9 @@ impl<T: Send + Sync> Registry<T> {
     pub fn number(&self, key: &Key<T>) -> Number {
         // SAFETY: records go with the registry.
         let record = unsafe { key.record.as_ref() };
-        // SAFETY: the chunk has the record.
-        let chunk = unsafe { &*record.chunk };
-        let first = chunk.records.as_ptr().addr();
-        let index = (ptr::from_ref(record).addr() - first) / size_of::<Record<T>>();
+        let (chunk, index) = record.place();
         Number {
-            record: number_of(chunk.before + index, key.shard),
+            record: number_of(chunk.made().before + index, key.shard),
             // Relaxed: it stays as long as the record is taken.
             generation: record.word.load(Relaxed) / GENERATION,
         }
@@ -405,12 +424,13 @@ impl<T: Send + Sync> Registry<T> {
     pub(crate) fn each_with(&self, panics: &mut Panics, mut read: impl FnMut(Number, &T)) {
         for (s, shard) in self.shards.iter().enumerate() {
             for chunk in shard.each_chunk() {
-                for (i, record) in chunk.records.iter().enumerate() {
+                let made = chunk.made();
+                for (i, record) in made.records.iter().enumerate() {
                     let Some((what, generation)) = record.enter(panics) else {
                         continue;
                     };
                     let number = Number {
-                        record: number_of(chunk.before + i, s),
+                        record: number_of(made.before + i, s),
                         generation,
                     };
                     // SAFETY: it stays while a reader is counted (P1).
@@ -433,7 +453,7 @@ impl<T> Drop for Registry<T> {
                 // SAFETY: made by `allocate`, and nobody's but ours.
                 let chunk = unsafe { Box::from_raw(at) };
                 at = chunk.older.load(Relaxed);
-                for record in &chunk.records {
+                for record in &chunk.made().records {
                     let what = record.what.load(Relaxed);
                     if !what.is_null() {
                         // SAFETY: of a Box, by `put`, and not taken out.

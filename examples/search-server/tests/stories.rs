@@ -78,8 +78,8 @@ fn a_slow_backend() {
 
 #[test]
 fn the_page_that_closes() {
-    let dir = tea();
-    let file = dir.file("../events-of-the-page");
+    let (dir, out) = (tea(), Dir::new(&[]));
+    let file = out.file("events");
     let front = Server::alone(
         &dir,
         &[&NEVER[..], &["--events", file.to_str().unwrap()]].concat(),
@@ -92,7 +92,6 @@ fn the_page_that_closes() {
     front.wait_until("search_tasks", |count| count == 0);
     front.wait_until("search_events", |count| count == 0);
     let events = events_in(&file);
-    std::fs::remove_file(&file).unwrap();
     assert_eq!(events.len(), 1);
     assert_eq!(
         (&events[0]["ended"], &events[0]["hits"]),

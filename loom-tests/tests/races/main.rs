@@ -11,6 +11,7 @@ mod deadline;
 mod foreign;
 mod group;
 mod moving;
+mod noted;
 mod park;
 mod recycle;
 mod registry;

@@ -196,3 +196,24 @@ fn record_ends_on_top_of_another_threads() {
         ender.join().unwrap();
     });
 }
+
+/// Who finds a record by a look around, and not by a hint, goes on from where the last one has ended.
+#[test]
+fn record_claimed_by_a_look_around_vs_its_end() {
+    model_in_all_orders(USUAL, || {
+        let records = Arc::new(Registry::<Thing>::new());
+        let data = Data::new();
+        let key = records.claim();
+        let (others, written) = (records.clone(), data.clone());
+        let thread = spawn(move || {
+            let key = others.claim();
+            if others.number(&key).generation > 1 {
+                written.read();
+            }
+            drop(others.end(key));
+        });
+        data.write();
+        drop(records.end(key));
+        thread.join().unwrap();
+    });
+}

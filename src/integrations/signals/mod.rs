@@ -53,6 +53,7 @@
 //! are not called. This part is compiled by CI where the target is there, and not run.
 
 use crate::context::{CancelGuard, Canceller, Context};
+use crate::sync::Panics;
 use crate::token::StopOnDrop;
 use crate::tree::Cause;
 use alloc::boxed::Box;
@@ -282,13 +283,15 @@ impl SignalGuard {
 impl Drop for SignalGuard {
     fn drop(&mut self) {
         let [first, second] = self.installed.undo();
-        // What has come and was not told yet, for nobody else will.
+        // What has come and was not told yet, for nobody else will; the second one too if a callback panics at the first.
+        let mut panics = Panics::default();
         if let Some(signal) = first {
-            self.cancel.cancel_with(Signal(signal));
+            panics.catch(|| _ = self.cancel.cancel_with(Signal(signal)));
         }
         if let Some(signal) = second {
-            self.force.cancel_with(Signal(signal));
+            panics.catch(|| _ = self.force.cancel_with(Signal(signal)));
         }
+        panics.resume();
     }
 }
 

@@ -3,6 +3,8 @@
 use super::causes::{ClientGone, Completed, HandlerFailed};
 use super::counts::Counters;
 use crate::context::CancelGuard;
+use crate::group::Member;
+use crate::sync::Panics;
 use crate::tree::Cause;
 use alloc::sync::Arc;
 
@@ -39,10 +41,15 @@ pub(super) struct Guards {
 
 impl Guards {
     pub(super) fn cancel_with(&self, cause: Cause) {
-        if let Some(handler) = &self.handler {
-            handler.cancel_with(cause.clone());
-        }
-        self.request.cancel_with(cause);
+        let Some(handler) = &self.handler else {
+            self.request.cancel_with(cause);
+            return;
+        };
+        // What the one calls takes nothing from the other.
+        let mut panics = Panics::default();
+        panics.catch(|| handler.cancel_with(cause.clone()));
+        panics.catch(|| _ = self.request.cancel_with(cause));
+        panics.resume();
     }
 }
 
@@ -59,6 +66,13 @@ impl HandlerGuard {
 
     pub(super) fn cancel_with(&self, cause: Cause) {
         self.guard.cancel_with(cause);
+    }
+
+    /// The handler has panicked, or was dropped. If what is called then panics, the group says so.
+    pub(super) fn failed(&self, member: &Member) {
+        let mut panics = Panics::default();
+        panics.catch(|| self.cancel_with(self.shared.causes.failed.clone()));
+        member.note_panics(panics);
     }
 }
 

@@ -10,7 +10,7 @@ use super::shared::HandlerGuard;
 use super::slot::{slot, Receiver};
 use super::task::{HandlerTask, Outcome, Running};
 use super::ContextBody;
-use crate::group::Spawner;
+use crate::group::{Member, Spawner};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
@@ -189,16 +189,16 @@ where
         let future = match called {
             Ok(future) => future,
             Err(payload) => {
-                if let Some(guard) = &ends.1 {
-                    guard.cancel_with(shared.causes.failed.clone());
-                }
                 member.note_panic(&*payload);
+                if let Some(guard) = &ends.1 {
+                    guard.failed(&member);
+                }
                 lifetime.end(&Some(member), Ending::Failed);
                 return SpawnedFuture::answer(Answer::Failed, protocol);
             }
         };
         let (sender, receiver) = slot();
-        let running = Running::new(future, ends, sender, member, shared.clone());
+        let running = Running::new(future, ends, sender, member);
         (layer.run)(Box::pin(running));
         SpawnedFuture {
             lifetime: Some(lifetime),
@@ -239,8 +239,13 @@ impl<R, E> SpawnedFuture<R, E> {
     }
 
     /// Ends the request, with an answer in the place of the handler's.
-    fn end(&mut self, ending: Ending, answer: Answer) -> Response<ContextBody<R>> {
-        let protocol = end(&mut self.lifetime, &None, ending);
+    fn end(
+        &mut self,
+        member: &Option<Member>,
+        ending: Ending,
+        answer: Answer,
+    ) -> Response<ContextBody<R>> {
+        let protocol = end(&mut self.lifetime, member, ending);
         self.receiver = None;
         ContextBody::without(answer.response(protocol))
     }
@@ -281,17 +286,17 @@ impl<R: http_body::Body, E> Future for SpawnedFuture<R, E> {
                     }
                     (_, lifetime) => {
                         self.lifetime = lifetime;
-                        self.end(Ending::Failed, Answer::Failed)
+                        self.end(&Some(member), Ending::Failed, Answer::Failed)
                     }
                 }
             }
             // It was dropped by what runs it, or its grace is over.
-            Poll::Ready(None) => self.end(Ending::Failed, Answer::Unavailable),
+            Poll::Ready(None) => self.end(&None, Ending::Failed, Answer::Unavailable),
             Poll::Pending => {
                 if !self.lifetime.as_mut().is_some_and(|at| at.poll_past(cx)) {
                     return Poll::Pending;
                 }
-                self.end(Ending::Deadline, Answer::Expired)
+                self.end(&None, Ending::Deadline, Answer::Expired)
             }
         }))
     }

@@ -1,11 +1,10 @@
 //! A handler that is a task of its own.
 
-use super::shared::{HandlerGuard, Shared};
+use super::shared::HandlerGuard;
 use super::slot::Sender;
 use crate::context::DoneOwned;
 use crate::group::Member;
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{self, Poll};
@@ -46,7 +45,6 @@ pin_project! {
         limit: Option<DoneOwned>,
         // None: it is through.
         parts: Option<Parts<R, E>>,
-        shared: Arc<Shared>,
     }
 
     impl<F, R, E> PinnedDrop for Running<F, R, E> {
@@ -54,7 +52,7 @@ pin_project! {
             let mut this = this.project();
             // Also if it was never polled.
             if let Some(parts) = this.parts.take() {
-                parts.give_up(this.shared, || this.future.set(None));
+                parts.give_up(|| this.future.set(None));
             }
         }
     }
@@ -62,9 +60,9 @@ pin_project! {
 
 impl<R, E> Parts<R, E> {
     /// The handler is dropped before it is through.
-    fn give_up(self, shared: &Shared, drop_it: impl FnOnce()) {
+    fn give_up(self, drop_it: impl FnOnce()) {
         if let Some(guard) = &self.guard {
-            guard.cancel_with(shared.causes.failed.clone());
+            guard.failed(&self.member);
         }
         // AssertUnwindSafe: nothing of it is left.
         let dropped = catch_unwind(AssertUnwindSafe(|| self.member.step(drop_it)));
@@ -82,7 +80,6 @@ impl<F, R, E> Running<F, R, E> {
         (limit, guard): (Option<DoneOwned>, Option<HandlerGuard>),
         sender: Sender<Outcome<R, E>>,
         member: Member,
-        shared: Arc<Shared>,
     ) -> Running<F, R, E> {
         Running {
             future: Some(future),
@@ -92,7 +89,6 @@ impl<F, R, E> Running<F, R, E> {
                 guard,
                 member,
             }),
-            shared,
         }
     }
 }
@@ -121,7 +117,7 @@ where
                     *this.parts = Some(parts);
                     return Poll::Pending;
                 }
-                parts.give_up(this.shared, || this.future.set(None));
+                parts.give_up(|| this.future.set(None));
                 return Poll::Ready(());
             }
             Ok(Poll::Ready(result)) => Ok(result),
@@ -140,10 +136,10 @@ where
             Err(payload) => (None, Some(payload)),
         };
         if let Some(payload) = panic {
-            if let Some(guard) = guard.as_ref().filter(|_| result.is_none()) {
-                guard.cancel_with(this.shared.causes.failed.clone());
-            }
             member.note_panic(&*payload);
+            if let Some(guard) = guard.as_ref().filter(|_| result.is_none()) {
+                guard.failed(&member);
+            }
         }
         sender.send(Outcome {
             guard,

@@ -348,3 +348,32 @@ async fn a_service_that_fails_or_is_never_ready() {
     assert!(group.is_empty());
     soon(group.join()).await.unwrap();
 }
+
+/// Two faults at once: the handler's is said, and answered, whatever the callbacks do that its end calls.
+#[tokio::test]
+async fn a_handler_and_its_callback_panic() {
+    for is_detached in [true, false] {
+        let group = server();
+        let (seen, mut contexts) = Seen::new();
+        let service = service_fn(move |request: Request<Body>| {
+            let ctx = context(&request);
+            seen.note(&ctx);
+            drop(ctx.on_cancel(|| panic!("the callback")));
+            let is_there = ctx.value::<u8>().is_none();
+            async move {
+                assert!(!is_there, "the handler");
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
+        });
+        let layer = match is_detached {
+            true => background().detached(&group),
+            false => background().cooperative(&group, millis(1)),
+        };
+        let answer = soon(layer.layer(service).oneshot(request())).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        ended_by::<HandlerFailed>(&mut contexts).await;
+        let joined = soon(group.join()).await.unwrap_err();
+        let panicked = joined.downcast_ref::<Panicked>().unwrap();
+        assert_eq!(panicked.message, "the handler");
+    }
+}
