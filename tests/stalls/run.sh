@@ -38,3 +38,4 @@ seeds=$(seq "$$" $(($$ + times - 1)))
 for seed in $seeds; do sed "s/^/$seed /" "$logs/tests"; done >"$logs/all"
 xargs -a "$logs/all" -P 8 -L 1 bash -c 'one "$@"' one || { echo "stalls: not all of $(wc -l <"$logs/all") passed" && exit 1; }
 echo "stalls: $(wc -l <"$logs/tests") tests, $times times each, all passed"
+rm -r "$logs"
