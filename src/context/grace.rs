@@ -183,7 +183,13 @@ impl Context {
         let has_begun = || grace.hard.deadline(&grace.hard.clock()).0.is_some();
         match self.cause() {
             Some(first) if !shield.is_done() && !has_begun() => {
-                let (bounded, guard) = shield.with_timeout_cause(grace.period, over(first));
+                let now = self
+                    .clock()
+                    .map_or_else(|| self.now(), |clock| clock.now_marked());
+                let (bounded, guard) = match now.checked_add(grace.period) {
+                    Some(end) => shield.with_deadline_cause(end, over(first)),
+                    None => shield.with_cancel(),
+                };
                 guard.detach();
                 bounded
             }

@@ -13,6 +13,10 @@ impl Clock {
         match *self {}
     }
 
+    pub(crate) fn now_marked(&self) -> Instant {
+        match *self {}
+    }
+
     pub(crate) fn nanos(&self) -> u64 {
         match *self {}
     }

@@ -101,6 +101,12 @@ impl Clock {
         instant_at(self.nanos())
     }
 
+    /// The time, not before that of what is being marked: whoever has seen a mark sees when that was.
+    pub(crate) fn now_marked(&self) -> Instant {
+        let _state = self.lock();
+        self.now()
+    }
+
     pub(crate) fn is_same(one: &Option<Clock>, other: &Option<Clock>) -> bool {
         match (one, other) {
             (Some(one), Some(other)) => one.address() == other.address(),
