@@ -6,7 +6,7 @@
 use super::probe::Probe;
 use crate::context::name::{self, Record};
 use crate::context::observe;
-use crate::context::{Context, Looks};
+use crate::context::Looks;
 use crate::sync::Panics;
 use crate::token::CancellationToken;
 use alloc::sync::Arc;
@@ -37,7 +37,7 @@ impl Task {
     }
 
     #[cfg(feature = "tower")]
-    pub fn is_told_by(&self, ctx: &Context) {
+    pub fn is_told_by(&self, ctx: &crate::context::Context) {
         self.0.is_told_by(ctx);
     }
 
