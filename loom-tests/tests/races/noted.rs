@@ -104,7 +104,8 @@ fn end_of_a_name_vs_snapshot_vs_cancel() {
 /// It stays for ever, so it has nothing of which loom says that it is leaked.
 struct Told {
     made: UnsafeCell<bool>,
-    count: Arc<AtomicUsize>,
+    /// How often it began, and came to an end: a panic in it is nobody else's.
+    counts: Arc<[AtomicUsize; 2]>,
 }
 
 // SAFETY: loom reports every race on the cell.
@@ -113,19 +114,20 @@ unsafe impl Send for Told {}
 unsafe impl Sync for Told {}
 
 impl Told {
-    fn new(count: &Arc<AtomicUsize>) -> Told {
-        let (made, count) = (UnsafeCell::new(false), count.clone());
+    fn new(counts: &Arc<[AtomicUsize; 2]>) -> Told {
+        let (made, counts) = (UnsafeCell::new(false), counts.clone());
         // SAFETY: nobody else has it yet.
         made.with_mut(|made| unsafe { *made = true });
-        Told { made, count }
+        Told { made, counts }
     }
 }
 
 impl Observer for Told {
     fn tell(&self, _: &Event<'_>) {
+        self.counts[0].fetch_add(1, Relaxed);
         // SAFETY: loom checks it.
         assert!(self.made.with(|made| unsafe { *made }));
-        self.count.fetch_add(1, Relaxed);
+        self.counts[1].fetch_add(1, Relaxed);
     }
 }
 
@@ -133,16 +135,17 @@ impl Observer for Told {
 #[test]
 fn observer_comes_vs_another_one_vs_what_happens() {
     model_in_all_orders(Some(2), || {
-        let count = Arc::new(AtomicUsize::new(0));
-        let counted = count.clone();
+        let counts = Arc::new([const { AtomicUsize::new(0) }; 2]);
+        let counted = counts.clone();
         let first = spawn(move || observe(Told::new(&counted)));
         let third = spawn(tell);
-        observe(Told::new(&count));
+        observe(Told::new(&counts));
         third.join().unwrap();
         first.join().unwrap();
-        let before = count.load(Relaxed);
+        let before = counts[1].load(Relaxed);
         assert!(before <= 2);
+        assert_eq!(before, counts[0].load(Relaxed), "told half");
         tell();
-        assert_eq!(count.load(Relaxed), before + 2);
+        assert_eq!(counts[1].load(Relaxed), before + 2);
     });
 }
