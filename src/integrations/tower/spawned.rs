@@ -90,7 +90,7 @@ impl ContextLayer {
     ///
     /// # Cost
     ///
-    /// Beyond that of the layer: four allocations and what a task costs to spawn. `Cooperative` has 13 more for the grace.
+    /// Beyond that of the layer: four allocations and what a task costs to spawn. `Cooperative` has 14 more for the grace.
     #[track_caller]
     pub fn spawned(
         self,
