@@ -222,7 +222,9 @@ locks() {
     (
         cd "$before"
         if [ "$package" != tokio-util ]; then
-            cargo update --quiet -p tokio-util@0.7 --precise $TOKIO_UTIL
+            # A lock file may name what a mirror of the registry does not have yet: then one is made anew.
+            cargo update --quiet -p tokio-util@0.7 --precise $TOKIO_UTIL ||
+                { rm Cargo.lock && cargo generate-lockfile --quiet && cargo update --quiet -p tokio-util@0.7 --precise $TOKIO_UTIL; }
         elif [ ! -e Cargo.lock ]; then
             cargo generate-lockfile --quiet
         fi
