@@ -176,7 +176,6 @@ fn a_grandchild_that_holds_the_pipes_is_given_up() {
     unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
 }
 
-/// The same of one in the group, when the child ends by itself: it goes on.
 #[test]
 fn what_the_child_itself_has_written_is_read_without_any_delay() {
     let quick = || sh("echo begun").pipe_delay(Duration::ZERO);
@@ -185,6 +184,7 @@ fn what_the_child_itself_has_written_is_read_without_any_delay() {
     assert!(!ended.pipes_held, "{ended:?}");
 }
 
+/// A grandchild of the group, when the child ends by itself: it goes on.
 #[test]
 fn a_daemon_that_holds_the_pipes_is_not_waited_for() {
     let ctx = Context::background();

@@ -105,6 +105,12 @@ impl Spawner {
         self.body().is_idle()
     }
 
+    /// As for a member.
+    #[cfg(feature = "tower")]
+    pub(crate) fn note_panics(&self, of_others: Panics) {
+        self.body().note_panics(of_others);
+    }
+
     /// Gives the next task a name, by which a [`Report`](super::Report) calls it, and notes when it begins. Of a task
     /// without a name, a report only knows the place in the source where it was started.
     ///

@@ -171,7 +171,8 @@ impl Timing {
 
     /// A trigger that may still fire, or start the deadline: to be settled.
     pub(super) fn is_live(&self) -> bool {
-        self.can_cancel() || self.signal().is_some_and(Trigger::is_live)
+        // In this order: what comes from outside may arm the entry, and then is through.
+        self.signal().is_some_and(Trigger::is_live) || self.can_cancel()
     }
 
     /// The last owner's short way: false if the timer is at it.

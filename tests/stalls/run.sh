@@ -29,8 +29,9 @@ one() {
 }
 export -f one
 
-cargo test --no-run "$@" 2>&1 | tee "$logs/built" | sed -n 's/.*Executable .*(\(.*\))$/\1/p' >"$logs/binaries"
-[ -s "$logs/binaries" ] || { cat "$logs/built" && exit 1; }
+cargo test --no-run "$@" >"$logs/built" 2>&1 || { cat "$logs/built" >&2 && exit 1; }
+sed -n 's/.*Executable .*(\(.*\))$/\1/p' "$logs/built" >"$logs/binaries"
+[ -s "$logs/binaries" ] || { cat "$logs/built" >&2 && exit 1; }
 while read -r binary; do
     "$PWD/${binary#"$PWD/"}" --list --format terse 2>/dev/null | sed -n "s|\(.*\): test\$|$PWD/${binary#"$PWD/"} \1|p"
 done <"$logs/binaries" >"$logs/tests"

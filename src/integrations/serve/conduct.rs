@@ -110,14 +110,16 @@ impl Conductor {
         let is_patient = !bounds.lame_duck.is_zero() && !is_interrupt(&cause);
         if !has_ended && is_patient && !force.is_done() {
             clock.begin(&shared, Phase::LameDuck);
-            let (limit, _guard) = force.with_timeout(bounds.lame_duck);
+            let (bound, _guard) = timed.with_timeout(bounds.lame_duck);
+            let limit = Context::any_of([&bound, &force]);
             let _ = limit.block_on(shared.gone.cancelled());
         }
 
         clock.begin(&shared, Phase::Graceful);
         let since = group.since();
         close.cancel_with(cause.clone());
-        let (limit, guard) = force.with_timeout(bounds.graceful);
+        let (bound, guard) = timed.with_timeout(bounds.graceful);
+        let limit = Context::any_of([&bound, &force]);
         let mut are_gone = wait(&limit, &shared, &group);
         drop(guard);
         group.close();

@@ -200,7 +200,6 @@ impl Serve {
         });
         let mut force_with = self.force_with;
         force_with.extend([forced, group.context().clone()]);
-        let clock = group.context().clock();
         let mut end_with = self.end_with;
         end_with.push(ending);
         end_with.extend(force_with.iter().cloned());
@@ -209,8 +208,7 @@ impl Serve {
             group,
             close,
             begin: Context::any_of(&end_with),
-            // The time of the phases is that of the server, whoever forces it.
-            force: Context::any_of(&force_with).under(&clock),
+            force: Context::any_of(&force_with),
             bounds: self.bounds,
             when_stuck: self.when_stuck,
         };

@@ -120,13 +120,14 @@ impl Lifetime {
 
     /// The upgrade's guard ends the context, and is a task of the group until then.
     pub(super) fn hand_over(&mut self, member: Option<Member>) {
+        // First: if the handler has dropped its guard, the last one goes here, and what is called then is user code.
+        self.ending = Ending::HandedOver;
         if let (Some(guards), Some(upgrade)) = (self.guards.take(), self.upgrade.take()) {
             if let Some(member) = &member {
                 member.is_held_on();
             }
             upgrade.take_over(guards, member);
         }
-        self.ending = Ending::HandedOver;
     }
 
     /// How it has gone if it is dropped now.
@@ -192,13 +193,14 @@ pub(super) fn end(
         return Protocol::Http;
     };
     let protocol = at.protocol;
-    let panics = at.finish(ending);
-    *lifetime = None;
+    let mut panics = at.finish(ending);
+    // The last handle of what the context carries may go here: user code.
+    panics.catch(|| *lifetime = None);
     say(panics, member);
     protocol
 }
 
-fn say(panics: Panics, member: &Option<Member>) {
+pub(super) fn say(panics: Panics, member: &Option<Member>) {
     match member {
         Some(member) => member.note_panics(panics),
         None => panics.resume(),

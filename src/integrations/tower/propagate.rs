@@ -107,7 +107,8 @@ impl PropagateLayer {
                 Ok(Some(said)) if said <= left => told = now.checked_add(said),
                 _ => {
                     let (value, said) = self.header.write(left);
-                    // There is an end to how many headers a request can have: then it goes without.
+                    // There is an end to how many headers a request can have: then it goes without. What it said is too late.
+                    headers.remove(&self.header.name);
                     if headers.try_insert(self.header.name.clone(), value).is_ok() {
                         told = now.checked_add(said);
                     }
@@ -346,7 +347,10 @@ where
                 Ok(mut trailers) => {
                     let over = this.call.as_ref().and_then(Call::over);
                     if over.is_some() && is_cancelled(&trailers) {
-                        trailers.insert(GRPC_STATUS, HeaderValue::from_static("4"));
+                        // In its place: there is an end to what a map can take in.
+                        if let Some(status) = trailers.get_mut(GRPC_STATUS) {
+                            *status = HeaderValue::from_static("4");
+                        }
                     }
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }

@@ -3,7 +3,7 @@
 use super::causes::{ClientGone, Completed, HandlerFailed};
 use super::counts::Counters;
 use crate::context::CancelGuard;
-use crate::group::Member;
+use crate::group::{Member, Spawner};
 use crate::sync::Panics;
 use crate::tree::Cause;
 use alloc::sync::Arc;
@@ -57,11 +57,17 @@ impl Guards {
 pub(super) struct HandlerGuard {
     guard: CancelGuard,
     shared: Arc<Shared>,
+    /// It says what panics where nobody is left to be told.
+    group: Spawner,
 }
 
 impl HandlerGuard {
-    pub(super) fn new(guard: CancelGuard, shared: Arc<Shared>) -> HandlerGuard {
-        HandlerGuard { guard, shared }
+    pub(super) fn new(guard: CancelGuard, shared: Arc<Shared>, group: Spawner) -> HandlerGuard {
+        HandlerGuard {
+            guard,
+            shared,
+            group,
+        }
     }
 
     pub(super) fn cancel_with(&self, cause: Cause) {
@@ -78,6 +84,8 @@ impl HandlerGuard {
 
 impl Drop for HandlerGuard {
     fn drop(&mut self) {
-        self.cancel_with(self.shared.causes.client_gone.clone());
+        let mut panics = Panics::default();
+        panics.catch(|| self.cancel_with(self.shared.causes.client_gone.clone()));
+        self.group.note_panics(panics);
     }
 }

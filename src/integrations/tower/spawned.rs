@@ -66,7 +66,8 @@ impl ContextLayer {
     /// `shutdown` waits for it, and names it in the [`Report`](crate::Report) if it is stuck.
     ///
     /// A handler that panics is answered with 500, or gRPC's 13. The group says so, in the report and by `join`, and goes on. One that is
-    /// dropped by its runtime, or when the grace is over, is answered with 503, or gRPC's 14.
+    /// dropped by its runtime, or when the grace is over, is answered with 503, or gRPC's 14 (if what it has left to be called at
+    /// the end does not panic).
     ///
     /// By route: in axum, `.route_layer(layer)` on those routes that need it.
     ///
@@ -177,7 +178,7 @@ where
             }
             Mode::Detached => {
                 let (ctx, guard) = layer.settings.detached(above).with_cancel();
-                let guard = HandlerGuard::new(guard, shared.clone());
+                let guard = HandlerGuard::new(guard, shared.clone(), layer.group.clone());
                 (ctx, (None, Some(guard)))
             }
         };

@@ -1,7 +1,9 @@
 //! Contexts of connections that are upgraded: they outlive the response.
 
+use super::lifetime::say;
 use super::shared::{Guards, Shared};
 use crate::group::Member;
+use crate::sync::Panics;
 use alloc::sync::Arc;
 use core::fmt;
 use std::sync::OnceLock;
@@ -37,8 +39,9 @@ impl UpgradeGuard {
 impl Drop for Connection {
     fn drop(&mut self) {
         if let Some((guards, member)) = self.taken.take() {
-            guards.cancel_with(self.shared.causes.completed.clone());
-            drop(member);
+            let mut panics = Panics::default();
+            panics.catch(|| guards.cancel_with(self.shared.causes.completed.clone()));
+            say(panics, &member);
         }
     }
 }

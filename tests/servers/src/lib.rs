@@ -161,3 +161,9 @@ pub fn endless_messages(
     let mut tick = ticks();
     Stream(move |cx: &mut task::Context<'_>| tick.poll_tick(cx).map(|_| Some(Ok(b"x".to_vec()))))
 }
+
+/// Polls once, and it is not ready.
+pub fn is_pending<F: Future>(future: Pin<&mut F>) -> bool {
+    let mut cx = task::Context::from_waker(task::Waker::noop());
+    future.poll(&mut cx).is_pending()
+}

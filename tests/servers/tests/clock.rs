@@ -8,6 +8,7 @@ use cancel_tree::integrations::tower::{
 };
 use cancel_tree::{Context, TestClock};
 use http_body_util::Full;
+use servers::soon;
 use std::convert::Infallible;
 use std::future::pending;
 use std::time::Duration;
@@ -69,20 +70,42 @@ async fn a_server_ends_in_its_time() {
         (Phase::Cancelled, 3),
         (Phase::Dropped, 4),
     ] {
-        clock.wait_for_deadlines(1).await;
+        soon(clock.wait_for_deadlines(1)).await;
         assert_eq!(handle.phase(), phase);
         clock.advance(bound * SECOND - SECOND / 2);
         tokio::task::yield_now().await;
         assert_eq!(handle.phase(), phase);
         clock.advance(SECOND / 2);
-        while handle.phase() == phase {
-            tokio::task::yield_now().await;
-        }
+        soon(async {
+            while handle.phase() == phase {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
-    let report = server.await.unwrap();
+    let report = soon(server).await.unwrap();
     let bounds: Vec<_> = report.phases.iter().map(|(_, took)| *took).collect();
     assert_eq!(bounds, [SECOND, 2 * SECOND, 3 * SECOND, 4 * SECOND]);
     assert_eq!(report.took, 10 * SECOND);
+    assert_eq!(report.tasks.stuck.len(), 1);
+    drop(held);
+}
+
+/// What forces a server may have a clock that nobody advances; the server's own bounds are not by that.
+#[tokio::test]
+async fn a_server_is_forced_by_what_has_another_clock() {
+    let bound = Duration::from_millis(10);
+    let (force, _guard) = Context::background()
+        .with_clock(&TestClock::new())
+        .with_cancel();
+    let serve = Serve::new(&Context::background()).force_with(&force);
+    let serve = serve.lame_duck(bound).graceful(bound).cancelled(bound);
+    let server = serve.start().unwrap();
+    let handle = server.handle();
+    let held = handle.requests().named("held").enter().unwrap();
+    let server = tokio::spawn(server.run(pending::<Result<(), Infallible>>()));
+    handle.end("it is time");
+    let report = soon(server).await.unwrap();
     assert_eq!(report.tasks.stuck.len(), 1);
     drop(held);
 }

@@ -13,7 +13,8 @@ use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Body as _, Bytes, Frame, SizeHint};
 use hyper::http::{HeaderMap, Method};
 use servers::{
-    background, before, context, exchange, in_time, is, millis, patience, serve, soon, Stream,
+    background, before, context, exchange, in_time, is, is_pending, millis, patience, serve, soon,
+    Stream,
 };
 use std::convert::Infallible;
 use std::future::{pending, poll_fn, ready, Future, Ready};
@@ -29,12 +30,6 @@ use tower::{service_fn, BoxError, Layer, Service, ServiceExt};
 
 fn request() -> Request<Body> {
     Request::new(Body::empty())
-}
-
-/// Polls once, and it is not ready.
-fn is_pending<F: Future>(future: Pin<&mut F>) -> bool {
-    let mut cx = task::Context::from_waker(task::Waker::noop());
-    future.poll(&mut cx).is_pending()
 }
 
 /// The response of a service that answers `body`, and its context.
@@ -850,6 +845,29 @@ async fn a_callback_that_panics_at_the_end_takes_no_answer_away() {
             assert_eq!(panicked.message, "at the end");
         }
     }
+}
+
+/// The same of a handler that answers 101, but has let the guard of its connection go.
+#[tokio::test]
+async fn a_callback_that_panics_at_the_end_of_an_upgrade() {
+    let group = Group::new(&Context::background());
+    let layer = background().in_group(&group);
+    let service = service_fn(|request: Request<Body>| {
+        drop(context(&request).on_cancel(|| panic!("at the end")));
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        ready(Ok::<_, Infallible>(response))
+    });
+    let mut upgrade = request();
+    let headers = upgrade.headers_mut();
+    headers.insert(header::UPGRADE, "x".parse().unwrap());
+    let call = tokio::spawn(layer.layer(service).oneshot(upgrade));
+    let answer = soon(call).await.unwrap().unwrap();
+    assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(layer.counts().client_gone, 0);
+    let said = soon(group.join()).await.unwrap_err();
+    let panicked = said.downcast_ref::<Panicked>().unwrap();
+    assert_eq!(panicked.message, "at the end");
 }
 
 /// A request that ends does not wake the task that ends it.

@@ -8,7 +8,7 @@ use cancel_tree::integrations::tower::{ClientGone, Completed, HandlerFailed, Mod
 use cancel_tree::{Context, Group, Panicked};
 use http_body_util::BodyExt;
 use servers::{
-    background, cause, ended_by, exchange, in_time, millis, patience, serve, soon, Seen,
+    background, cause, ended_by, exchange, in_time, is_pending, millis, patience, serve, soon, Seen,
 };
 use std::convert::Infallible;
 use std::future::pending;
@@ -375,5 +375,40 @@ async fn a_handler_and_its_callback_panic() {
         let joined = soon(group.join()).await.unwrap_err();
         let panicked = joined.downcast_ref::<Panicked>().unwrap();
         assert_eq!(panicked.message, "the handler");
+    }
+}
+
+/// A handler of its own is through, and nobody wants what it has answered: what is called then may panic.
+#[tokio::test]
+async fn a_callback_panics_where_an_answer_is_dropped() {
+    for client_goes_first in [true, false] {
+        let group = server();
+        let (go, (say, mut hear)) = (Arc::new(Notify::new()), mpsc::unbounded_channel());
+        let wait = go.clone();
+        let service = service_fn(move |request: Request<Body>| {
+            drop(context(&request).on_cancel(|| panic!("at the end")));
+            let (wait, say) = (wait.clone(), say.clone());
+            async move {
+                wait.notified().await;
+                say.send(()).unwrap();
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
+        });
+        let layer = background().detached(&group);
+        let mut call = Box::pin(layer.layer(service).oneshot(request()));
+        assert!(is_pending(call.as_mut()));
+        if client_goes_first {
+            drop(call);
+            go.notify_one();
+            soon(hear.recv()).await.unwrap();
+        } else {
+            go.notify_one();
+            soon(hear.recv()).await.unwrap();
+            let dropped = tokio::spawn(async move { drop(call) });
+            soon(dropped).await.expect("no panic of the connection");
+        }
+        let said = soon(group.join()).await.unwrap_err();
+        let panicked = said.downcast_ref::<Panicked>().unwrap();
+        assert_eq!(panicked.message, "at the end");
     }
 }
