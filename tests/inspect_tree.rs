@@ -346,6 +346,22 @@ fn a_thread_that_somebody_can_still_wake_is_not_lost() {
     drop(guard);
 }
 
+/// Below a shield all is gone but a token, and that of a name. The soft cancel comes yet, and starts the grace.
+#[test]
+fn what_a_grace_will_end_can_be_woken() {
+    let (server, guard) = Context::background().with_cancel();
+    let ctx = server.with_grace(Duration::from_millis(10));
+    let token = ctx.shield().child_token();
+    drop(ctx);
+    let named = token.context().with_name("s-cleanup");
+    drop(token);
+    let mut done = Box::pin(named.clone().done_owned());
+    assert!(poll(done.as_mut()).is_pending());
+    assert_eq!(situation("s-cleanup"), None);
+    guard.cancel_with("it ends");
+    assert_eq!(named.blocking_wait(), ContextError::DeadlineExceeded);
+}
+
 #[tokio::test]
 async fn a_task_that_waits_where_nobody_can_cancel_can_never_be_woken() {
     let ctx = lost("m-lost");

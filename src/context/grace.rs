@@ -146,6 +146,9 @@ impl Context {
     /// A callback whose registration was dropped stays on a shield as long as there is a context under the grace, or a token below a
     /// shield; once the grace has begun, until it is over.
     ///
+    /// A shield, or a token below one, keeps the context that the grace was made for, which starts the clock. So a callback on that
+    /// context, or above, that owns a shield or such a token, and whose registration was dropped, stays until that context is cancelled.
+    ///
     /// ```
     /// # use cancel_tree::Context;
     /// # use std::time::Duration;

@@ -65,7 +65,7 @@ pub enum Event<'a> {
 
 /// An observer: it is told what happens; see [`observe`].
 pub trait Observer: Send + Sync {
-    /// Called on the thread where it happens, which waits for it. A panic of it is caught.
+    /// Called on the thread where it happens, which waits for it. If it panics, the panic is caught.
     ///
     /// No lock is held, so it may cancel, make and drop anything. But a task that is reported is still there: at
     /// [`FirstPoll`](Event::FirstPoll) its poll is about to go on, at [`Gone`](Event::Gone) its place is about to be given up. So an

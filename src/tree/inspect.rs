@@ -139,7 +139,7 @@ impl Reach {
     }
 }
 
-/// Something cancels it that is not above. Of a node that is held, or above one.
+/// Something cancels it that is not above, or starts a deadline that does. Of a node that is held, or above one.
 fn has_other_cause(node: &Node) -> bool {
-    node.link.extension().is_some_and(Extension::can_cancel)
+    node.link.extension().is_some_and(Extension::is_live)
 }
