@@ -338,6 +338,12 @@ impl World {
         cause.map_or(otherwise, Why::Cause)
     }
 
+    /// It, or one around it.
+    fn is_closed(&self, group: usize) -> bool {
+        let mut all = self.groups.around(group).into_iter();
+        all.any(|around| self.groups.known[around].is_closed)
+    }
+
     fn permit(&mut self, group: usize) -> Result<bool, Why> {
         let known = &mut self.groups.known[group];
         let Some(limit) = known.limit else {
@@ -583,6 +589,8 @@ impl World {
                 State::New if self.groups.known[group].limit.is_none() => {
                     Some(self.claim(group, false))
                 }
+                // Full or not: also where it is a group around that is closed.
+                State::New if self.is_closed(group) => Some(Err(self.why_not(group, Why::Closed))),
                 State::New => match self.permit(group) {
                     Ok(_) => Some(self.claim(group, true)),
                     Err(Why::Full) => {

@@ -227,14 +227,6 @@ unsafe impl Sync for Turns {}
 unsafe impl Send for Turns {}
 
 impl Turns {
-    pub fn how_many_begun(&self) -> usize {
-        self.begun.get().0
-    }
-
-    pub fn how_many_ended(&self) -> usize {
-        self.ended.get().0
-    }
-
     /// The time of the last turn that has begun.
     pub fn begun_at(&self) -> u64 {
         self.begun.get().1
