@@ -575,6 +575,7 @@ fn one_that_is_done_already_has_its_grace() {
         let ctx = server.with_grace(unit);
         assert_eq!(ctx.cause().unwrap().to_string(), "before");
         let shield = ctx.shield();
+        assert_eq!(ctx.shield().deadline(), shield.deadline(), "they share it");
         let hard = shield.is_done();
         before(start + unit)?;
         assert!(!hard);

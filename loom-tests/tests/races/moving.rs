@@ -307,6 +307,29 @@ fn touch_vs_touch() {
     });
 }
 
+/// Of threads that have no slot of their own, too.
+#[test]
+fn touch_vs_touch_without_slots() {
+    model(USUAL, || {
+        set_thread_number(1);
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_idle_timeout(WHILE);
+        guard.touch_at(Service::at(0));
+        let guard = Arc::new(guard);
+        let other = guard.clone();
+        let thread = spawn(move || {
+            set_thread_number(2);
+            other.touch_at(Service::at(1));
+        });
+        set_thread_number(3);
+        guard.touch_at(Service::at(2));
+        thread.join().unwrap();
+        assert_eq!(ctx.deadline(), Some(Service::at(2) + WHILE));
+        service.turn(Service::at(3));
+        assert!(!ctx.is_done());
+    });
+}
+
 /// The timer has taken it, to put it off, when the last owner goes.
 #[test]
 fn put_off_vs_the_last_owner() {
