@@ -1,7 +1,7 @@
 //! A request's context, from the call to the end of the response's body.
 
 use super::headers::Protocol;
-use super::shared::{Guards, HandlerGuard, Shared};
+use super::shared::{say, Guards, HandlerGuard, Shared};
 use super::upgrade::UpgradeGuard;
 use crate::context::{CancelGuard, Context, DoneOwned};
 use crate::group::Member;
@@ -198,13 +198,6 @@ pub(super) fn end(
     panics.catch(|| *lifetime = None);
     say(panics, member);
     protocol
-}
-
-pub(super) fn say(panics: Panics, member: &Option<Member>) {
-    match member {
-        Some(member) => member.note_panics(panics),
-        None => panics.resume(),
-    }
 }
 
 /// Does a step of the handler or of its body. If that panics, the context ends as failed, and the group says so.

@@ -89,3 +89,11 @@ impl Drop for HandlerGuard {
         self.group.note_panics(panics);
     }
 }
+
+/// What has panicked at an end is the group's to say; without one it goes on.
+pub(super) fn say(panics: Panics, member: &Option<Member>) {
+    match member {
+        Some(member) => member.note_panics(panics),
+        None => panics.resume(),
+    }
+}

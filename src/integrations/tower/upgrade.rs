@@ -1,7 +1,6 @@
 //! Contexts of connections that are upgraded: they outlive the response.
 
-use super::lifetime::say;
-use super::shared::{Guards, Shared};
+use super::shared::{say, Guards, Shared};
 use crate::group::Member;
 use crate::sync::Panics;
 use alloc::sync::Arc;
