@@ -21,7 +21,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{mpsc, Arc, Mutex};
-use std::task::Waker;
+use std::task::{Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,11 +40,16 @@ static LAST: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static HERE: Cell<bool> = const { Cell::new(false) };
+    /// This thread gets nothing, whatever the plan.
+    static NOTHING_HERE: Cell<bool> = const { Cell::new(false) };
 }
 
 // SAFETY: hands on to the system's allocator, or says that there is no memory.
 unsafe impl GlobalAlloc for Failing {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if NOTHING_HERE.get() {
+            return ptr::null_mut();
+        }
         if EVERYWHERE.load(SeqCst) || HERE.get() {
             let n = COUNT.fetch_add(1, SeqCst);
             if n >= FIRST.load(SeqCst) && n <= LAST.load(SeqCst) {
@@ -332,4 +337,61 @@ fn one_allocation_of_any_thread_fails() {
 #[cfg_attr(miri, ignore)]
 fn from_one_allocation_on_all_fail() {
     each_fails("everywhere", true);
+}
+
+/// Two cancels come to an `any_of` token at the same time, and the second has no memory to note which it has met: it helps
+/// the first instead, and wakes nobody who is not cancelled yet.
+#[test]
+#[cfg_attr(miri, ignore)]
+fn a_cancel_without_memory_beside_another() {
+    const CHILDREN: usize = 100_000;
+    struct Woken {
+        token: CancellationToken,
+        early: Arc<AtomicUsize>,
+    }
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            let is_early = !self.token.is_cancelled();
+            self.early.fetch_add(is_early.into(), SeqCst);
+        }
+    }
+    let early = Arc::new(AtomicUsize::new(0));
+    let mut overlapped = 0;
+    for round in 0..40 {
+        let sources = [(); 2].map(|()| CancellationToken::new());
+        let target = CancellationToken::any_of(&sources);
+        // The target is below one of its sources: so the second is led to it by an edge, or finds it on its way.
+        let first = sources[round % 2].clone();
+        let second = sources[1 - round % 2].clone();
+        let children: Vec<_> = (0..CHILDREN).map(|_| target.child_token()).collect();
+        let mut waiting = Vec::new();
+        for token in children.iter().step_by(50) {
+            let waker = Waker::from(Arc::new(Woken {
+                token: token.clone(),
+                early: early.clone(),
+            }));
+            let mut future = Box::pin(token.clone().cancelled_owned());
+            let mut cx = std::task::Context::from_waker(&waker);
+            assert!(future.as_mut().poll(&mut cx).is_pending());
+            waiting.push(future);
+            let (callback, early) = (token.child_token(), early.clone());
+            drop(token.on_cancel(move || {
+                early.fetch_add((!callback.is_cancelled()).into(), SeqCst);
+            }));
+        }
+        thread::scope(|scope| {
+            scope.spawn(|| first.cancel());
+            while !target.is_cancelled() {
+                std::hint::spin_loop();
+            }
+            overlapped += usize::from(!children.iter().all(CancellationToken::is_cancelled));
+            NOTHING_HERE.set(true);
+            second.cancel();
+            NOTHING_HERE.set(false);
+        });
+        assert!(children.iter().all(CancellationToken::is_cancelled));
+        waiting.into_iter().for_each(block_on);
+        assert_eq!(early.load(SeqCst), 0, "round {round}");
+    }
+    println!("{overlapped} of 40 overlapped");
 }

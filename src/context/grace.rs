@@ -189,10 +189,11 @@ impl Context {
                 let now = self
                     .clock()
                     .map_or_else(|| self.now(), |clock| clock.now_marked());
-                let (bounded, guard) = match now.checked_add(grace.period) {
-                    Some(end) => shield.with_deadline_cause(end, over(first)),
-                    None => shield.with_cancel(),
+                // A grace that ends beyond the clock never does.
+                let Some(end) = now.checked_add(grace.period) else {
+                    return shield;
                 };
+                let (bounded, guard) = shield.with_deadline_cause(end, over(first));
                 guard.detach();
                 bounded
             }

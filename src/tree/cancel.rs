@@ -348,6 +348,9 @@ impl Below {
     const WON: Below = Below(1 << 2);
     /// Walked, and to be MARKED when all is.
     const WALKED: Below = Below(1 << 3);
+    /// Another cancel is below an `any_of` token there, and there was no memory to note that: what is below it may not
+    /// be marked yet.
+    const UNSURE: Below = Below(1 << 4);
 
     fn add(&mut self, other: Below) {
         self.0 |= other.0;
@@ -370,6 +373,12 @@ impl Below {
         if state.has_any(State::KEPT) {
             self.add(Below::CALLS);
         }
+    }
+
+    /// Another cancel is there, and it is not known how far it is.
+    fn add_unsure(&mut self) {
+        self.add(Below::UNSURE);
+        self.add_unknown();
     }
 
     /// It is not known what waits there.
@@ -630,8 +639,7 @@ impl Cancel {
                     return;
                 }
                 Noted::Before => {}
-                // Somebody else is there.
-                Noted::Unknown => below.add_unknown(),
+                Noted::Unknown => below.add_unsure(),
             }
         }
         self.leave_part(below);
@@ -723,7 +731,14 @@ fn meet(
     }
     let mut enters = !seen.has_any(State::MARKED);
     if enters && seen.only(State::PARENT.with(State::FREE).with(State::DEAD)) == State::PARENT {
-        enters = matches!(fired.note(node), Noted::First | Noted::Gone);
+        match fired.note(node) {
+            Noted::First | Noted::Gone => {}
+            Noted::Before => enters = false,
+            Noted::Unknown => {
+                below.add_unsure();
+                enters = false;
+            }
+        }
     }
     if enters {
         return seen;
@@ -744,7 +759,7 @@ fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
     if !below.has_any(Below::TASKS) {
         return;
     }
-    look_at::<false>(top, below, |node, state, _| {
+    let look = |node: &Node, state: State, _| {
         if state.has_any(State::WAITER) && is_task(state) && !state.has_any(State::EDGE) {
             if state.is_room() {
                 room::close(node, panics, Waker::wake);
@@ -752,7 +767,12 @@ fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
                 panics.catch(|| waker.wake());
             }
         }
-    });
+    };
+    if below.has_any(Below::UNSURE) {
+        look_at::<true>(top, below, look);
+    } else {
+        look_at::<false>(top, below, look);
+    }
 }
 
 /// Runs callbacks that wait below `top`; and whatever else waits there by now.
@@ -785,7 +805,8 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
 /// Looks at `top`, and at what is below and may be this cancel's to wake: not below other nodes with an own cancel that are
 /// marked through, for whoever has set that wakes there. Whoever has not cancelled `top` itself only helps, and stops
 /// wherever somebody has been through. `ORIGINS`: the last that it is given is whose own cancel has cancelled the node; null:
-/// somebody's above `top`.
+/// somebody's above `top`. Whoever is UNSURE asks for them, and marks as it goes: nobody may be woken, and nothing be
+/// entered, that is not cancelled.
 fn look_at<const ORIGINS: bool>(
     top: &Node,
     below: Below,
@@ -805,8 +826,13 @@ fn look_at<const ORIGINS: bool>(
         look(top, state, origin_at(top, state, ptr::null()));
     }
     let won = below.has_any(Below::WON);
+    let unsure = ORIGINS && below.has_any(Below::UNSURE);
     Walk::new(top, state).step::<ORIGINS>(usize::MAX, |node, from| {
-        let state = node.word.load();
+        let state = if unsure {
+            node.word.mark(from.kind)
+        } else {
+            node.word.load()
+        };
         if state.has_any(waiting) {
             look(node, state, origin_at(node, state, from.origin));
         }

@@ -228,22 +228,18 @@ impl World {
         let mut made = shield;
         let has_begun = self.oracle.is_cancelled(under.soft) || of_hard.is_some();
         let is_done = self.oracle.is_cancelled(fact);
-        if is_done && !has_begun && !self.oracle.is_cancelled(shield) {
+        let period = under.period.filter(|_| is_done && !has_begun);
+        if let Some(period) = period.filter(|_| !self.oracle.is_cancelled(shield)) {
             // Cancelled by itself: as long as the grace would be, from now.
             made = self.fact(vec![shield]);
             let because = self.oracle.verdict(fact).map(over).collect::<Vec<_>>();
-            match under.period {
-                None => shown = shown.then("with_cancel"),
-                Some(period) => {
-                    shown = shown.then("with_deadline");
-                    let own = (before + period, after + period);
-                    if period.is_zero() {
-                        self.oracle.expire_at_birth(made, own, because);
-                        limit = Limit::Fixed(earlier(self.oracle.deadline(shield).0, Some(own)));
-                    } else {
-                        self.oracle.set_deadline(made, own, because);
-                    }
-                }
+            shown = shown.then("with_deadline");
+            let own = (before + period, after + period);
+            if period.is_zero() {
+                self.oracle.expire_at_birth(made, own, because);
+                limit = Limit::Fixed(earlier(self.oracle.deadline(shield).0, Some(own)));
+            } else {
+                self.oracle.set_deadline(made, own, because);
             }
         }
         self.push(Some(&from), Some(made), limit, shown, ctx);
