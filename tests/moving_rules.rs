@@ -1,6 +1,10 @@
 //! Phases, shields, and deadlines that move, rule by rule.
 
-use cancel_tree::{CancellationToken, Context, ContextError, GraceOver, Group, IdleTimeout};
+use cancel_tree::{
+    CancellationToken, Context, ContextError, DoneSignal, ForeignContext, GraceOver, Group,
+    IdleTimeout,
+};
+use std::any::Any;
 use std::error::Error;
 use std::future::Future;
 use std::pin::pin;
@@ -444,6 +448,24 @@ fn whose_deadline_it_was() {
     assert!(past.is_own_deadline());
     let (below, _below) = past.with_deadline(Instant::now());
     assert!(!below.is_own_deadline());
+
+    // The same of a parent of another kind, whether the timer is faster or not.
+    struct Theirs(Option<Instant>);
+    impl ForeignContext for Theirs {
+        fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+            if self.0.is_none() {
+                signal.cancel_with(ContextError::DeadlineExceeded);
+            }
+            Box::new(signal)
+        }
+        fn deadline(&self) -> Option<Instant> {
+            self.0
+        }
+    }
+    for _ in 0..100 {
+        assert!(Context::below(Theirs(Some(Instant::now()))).is_own_deadline());
+    }
+    assert!(!Context::below(Theirs(None)).is_own_deadline());
 
     // Somebody says so, which is no deadline of the context's.
     let (ctx, guard) = outer.with_timeout(LONG);

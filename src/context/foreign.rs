@@ -229,7 +229,7 @@ pub(super) fn below(parent: impl ForeignContext) -> Context {
     let at = deadline.map(|deadline| (clock::at_or_after(deadline), deadline));
     let handle = Handle::below_foreign(at, |signal| parent.on_done(DoneSignal(signal)));
     if deadline.is_some_and(|deadline| deadline <= clock::now()) {
-        handle.cancel_with(ContextError::DeadlineExceeded.into());
+        handle.expire_foreign();
     }
     let chain = Chain::new(Step::Foreign);
     Context {

@@ -243,6 +243,16 @@ impl Entry {
         Ok(then)
     }
 
+    /// The deadline by now, after a push of it. By a step, not a load: a mover that comes after this has to see what the
+    /// pusher has, which is how long the thread sleeps.
+    pub(super) fn due_by_now(&self) -> Moment {
+        let seen = self.trigger.last();
+        match seen & ARMED {
+            0 => Moment::MAX,
+            _ => seen >> SHIFT,
+        }
+    }
+
     /// Takes it to fire it, on a thread other than the timer's, if the word still is what was seen. The timer drops it from
     /// its lists when it comes by.
     pub(crate) fn begin(&self, seen: Seen) -> bool {

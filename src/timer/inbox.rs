@@ -82,15 +82,24 @@ pub(crate) unsafe fn move_to(
     to: Option<Moment>,
 ) -> Result<(), Seen> {
     // SAFETY: the caller's promise.
-    let arming = unsafe { entry.as_ref() }.move_to(seen, to)?;
-    see_to(entry, arming, to.unwrap_or(Moment::MAX));
+    let this = unsafe { entry.as_ref() };
+    match this.move_to(seen, to)? {
+        Arming::ToPush => {
+            push_entry(entry);
+            // Another mover may have found it QUEUED before it was in the inbox, and the thread awake.
+            wake_before(this.due_by_now());
+            pressure::pushed(thread::wake);
+        }
+        other => see_to(entry, other, to.unwrap_or(Moment::MAX)),
+    }
     Ok(())
 }
 
 #[cold]
 fn wake_before(deadline: Moment) {
     thread::start();
-    // Relaxed: see `push`. A thread that finds the entry in the inbox already knows of that push.
+    // Relaxed: see `push`. An owner that finds its entry in the inbox already knows of that push; for movers, who may find
+    // it there before it is, see `move_to`.
     if tick_of(deadline) < INBOX.sleeps_until.load(Relaxed) {
         thread::wake();
     }

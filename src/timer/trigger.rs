@@ -50,6 +50,12 @@ impl Trigger {
         self.0.load(Acquire)
     }
 
+    /// What the last step has made of it, by a step that changes nothing.
+    pub(super) fn last(&self) -> u64 {
+        // AcqRel: the release half pairs with the acquire half of a later `replace`.
+        self.0.fetch_or(0, AcqRel)
+    }
+
     /// A step of its user's: the word becomes `new` if it still is `seen`.
     #[inline]
     pub(super) fn replace(&self, seen: u64, new: u64) -> Result<(), u64> {

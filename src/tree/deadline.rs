@@ -434,6 +434,16 @@ impl Handle {
         self.cancel_with(cause);
     }
 
+    /// The deadline that it has from a parent of another kind has passed, which the timer may be about to find out.
+    #[cold]
+    pub(crate) fn expire_foreign(&self) {
+        let node = self.node();
+        if let Some(extension) = node.link.extension() {
+            note_passed(node, &extension.timing.entry);
+        }
+        self.cancel_with(ContextError::DeadlineExceeded.into());
+    }
+
     /// Cancelled by the deadline that was set for it, and not by one above, or by somebody.
     pub(crate) fn is_expired_itself(&self) -> bool {
         let node = self.node();

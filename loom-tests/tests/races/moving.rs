@@ -188,6 +188,37 @@ fn set_to_the_past_where_there_was_none_vs_fire() {
     });
 }
 
+/// The one has queued it, and not yet pushed it, and need wake nobody for it; the other finds it queued, and the timer still
+/// awake. Somebody has to wake the timer for the earlier one.
+#[test]
+fn set_vs_set_for_earlier_vs_sleep() {
+    model(Some(2), || {
+        let mut service = Service::new();
+        // The thread has to move it down at 3.
+        let (later, _later_guard) = background().with_deadline(Service::at(4));
+        service.turn(Service::at(0));
+        let (ctx, guard) = background().with_movable_deadline(None);
+        let guard = Arc::new(guard);
+        let thread = spawn(move || {
+            service.run_until_something_comes();
+            service
+        });
+        let other = guard.clone();
+        let other = spawn(move || assert!(other.set(Service::at(6))));
+        assert!(guard.set(Service::at(1)));
+        other.join().unwrap();
+        if ctx.deadline() != Some(Service::at(1)) {
+            // It was the last, and the timer may sleep on.
+            assert!(guard.set(Service::at(1)));
+        }
+        let mut service = thread.join().unwrap();
+        service.turn(Service::at(1));
+        assert_eq!((ctx.err(), later.err()), (DEADLINE, None));
+        drop((ctx, guard));
+        drop(service);
+    });
+}
+
 #[test]
 fn set_vs_cancel_of_the_parent() {
     model_in_all_orders(USUAL, || {
