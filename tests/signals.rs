@@ -272,3 +272,44 @@ fn a_callback_that_blocks_does_not_keep_the_second_from_forcing() {
     drop(go);
     drop(registration);
 }
+
+/// As what makes itself a daemon does. The dispatcher's pipe is gone with the others; so it looks every so often, and signals
+/// arrive.
+#[test]
+#[cfg(target_os = "linux")]
+fn every_descriptor_is_closed() {
+    const CHILD: &str = "CANCEL_TREE_CLOSES_DESCRIPTORS";
+    if std::env::var_os(CHILD).is_none() {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "every_descriptor_is_closed", "--nocapture"]);
+        let status = child.env(CHILD, "").status().unwrap();
+        assert_eq!(status.code(), Some(7), "{status}");
+        return;
+    }
+    let guard = install(Signals::new());
+    // SAFETY: nothing of this process uses them from here on; the ones of the dispatcher are never closed by it.
+    unsafe {
+        for descriptor in 3..1024 {
+            libc::close(descriptor);
+        }
+    }
+    let used = || {
+        let mut usage = MaybeUninit::<libc::rusage>::uninit();
+        // SAFETY: it is written.
+        let usage = unsafe {
+            libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+            usage.assume_init()
+        };
+        Duration::from_secs((usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) as u64)
+            + Duration::from_micros((usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) as u64)
+    };
+    let before = used();
+    thread::sleep(Duration::from_millis(1000));
+    // It takes some hundredths; one that runs in circles, all of the second, or what it is given of it.
+    let spent = used() - before;
+    raise(Signal::TERM);
+    let first = soon(guard.context());
+    assert_eq!(first, Signal::TERM);
+    assert!(spent < Duration::from_millis(150), "{spent:?} of a second");
+    std::process::exit(7);
+}

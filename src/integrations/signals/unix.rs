@@ -12,6 +12,7 @@ use std::io::{self, Read};
 use std::os::fd::IntoRawFd;
 use std::os::unix::net::UnixStream;
 use std::thread;
+use std::time::Duration;
 
 // The atomics of this file are core's in all worlds: the system calls what uses them, and no model does.
 
@@ -38,8 +39,14 @@ pub(super) struct Sleep(UnixStream);
 impl Sleep {
     /// Until `wake` has been called since the last time.
     pub(super) fn sleep(&mut self) {
-        // Many wakes are one. The only error is an interruption, which is a wake too many.
-        let _ = self.0.read(&mut [0; 64]);
+        // Many wakes are one.
+        match self.0.read(&mut [0; 64]) {
+            Ok(1..) => {}
+            // A wake too many.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Somebody has closed every descriptor of the process, as daemons do. From now on it looks every so often.
+            _ => thread::sleep(Duration::from_millis(20)),
+        }
     }
 }
 
