@@ -11,26 +11,6 @@ pub(crate) struct Panics {
 }
 
 impl Panics {
-    pub(crate) const fn new() -> Panics {
-        Panics {
-            #[cfg(feature = "std")]
-            first: None,
-        }
-    }
-
-    /// Takes over those of another, which came earlier.
-    #[cfg_attr(not(feature = "std"), allow(clippy::unused_self))]
-    pub(crate) fn add(&mut self, earlier: Panics) {
-        #[cfg(feature = "std")]
-        if let Some(payload) = earlier.first {
-            if let Some(later) = self.first.replace(payload) {
-                drop_payload(later);
-            }
-        }
-        #[cfg(not(feature = "std"))]
-        let _ = earlier;
-    }
-
     #[inline]
     pub(crate) fn catch(&mut self, user: impl FnOnce()) {
         #[cfg(feature = "std")]

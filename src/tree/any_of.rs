@@ -223,8 +223,6 @@ pub(super) struct FiredEdges {
     /// The walk's top whose origin was looked for last, and that.
     origin: (*const Node, *const Node),
     incomplete: bool,
-    /// Of user code that could not be put off.
-    early: Panics,
 }
 
 struct Joined {
@@ -246,7 +244,6 @@ impl FiredEdges {
             others: Others::new(),
             origin: (ptr::null(), ptr::null()),
             incomplete: false,
-            early: Panics::new(),
         }
     }
 
@@ -392,42 +389,43 @@ impl FiredEdges {
             0 => ptr::from_ref(node).addr(),
             me => me,
         };
-        // Acquire: pairs with the step by which the last one gave it back. On failure nothing is read.
-        match edge.noted_by.compare_exchange(0, me, Acquire, Relaxed) {
-            Ok(_) => {
-                self.me = me;
-                // SAFETY: whoever has noted the token has this.
-                edge.next_noted
-                    .with_mut(|next| unsafe { *next = self.noted });
-                self.noted = node;
-                Noted::First
+        loop {
+            // Acquire: pairs with the step by which the last one gave it back. On failure nothing is read.
+            match edge.noted_by.compare_exchange(0, me, Acquire, Relaxed) {
+                Ok(_) => {
+                    self.me = me;
+                    // SAFETY: whoever has noted the token has this.
+                    edge.next_noted
+                        .with_mut(|next| unsafe { *next = self.noted });
+                    self.noted = node;
+                    return Noted::First;
+                }
+                Err(other) if other == self.me => {
+                    // We have another one.
+                    node.word.return_handles(1);
+                    return Noted::Before;
+                }
+                Err(_) => {}
             }
-            Err(other) if other == self.me => {
-                // We have another one.
-                node.word.return_handles(1);
-                Noted::Before
-            }
-            Err(_) => match self.others.insert(node) {
-                Some(true) => Noted::First,
+            match self.others.insert(node) {
+                Some(true) => return Noted::First,
                 Some(false) => {
                     node.word.return_handles(1);
-                    Noted::Before
+                    return Noted::Before;
                 }
+                // There is nowhere to keep our handle. If it is the only one by now, the other cancel is through, and
+                // gave the token back before it let go of it.
+                None if node.word.release_unless_sole().is_some() => {}
                 None => {
                     self.incomplete = true;
-                    // Our handle may be the last one by now, and there is nowhere to keep it.
-                    // SAFETY: our handle.
-                    self.early
-                        .catch(|| unsafe { reclaim::release(NonNull::from(node)) });
-                    Noted::Unknown
+                    return Noted::Unknown;
                 }
-            },
+            }
         }
     }
 
     /// Lets go of everything.
     pub(super) fn finish(&mut self, panics: &mut Panics) {
-        panics.add(mem::take(&mut self.early));
         // From the last to the first, by which this cancel is known.
         // SAFETY: we have a handle of each.
         while let Some(node) = unsafe { self.noted.as_ref() } {
