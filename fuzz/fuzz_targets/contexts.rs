@@ -540,7 +540,7 @@ impl World {
         let (limit, shown) = if is_later {
             (self.limit_below(&from, fact), "with_deadline(later)")
         } else {
-            self.expire_at(fact, deadline, cause.unwrap_or(1), true);
+            self.expire_at(fact, deadline, cause.unwrap_or(1));
             let own = (deadline, deadline);
             let limit = match from.limit {
                 Limit::Asked if !self.oracle.is_cancelled(fact) => Limit::Asked,
@@ -555,20 +555,16 @@ impl World {
     }
 
     /// `is_own`: it can be told from a cancel.
-    fn expire_at(&mut self, fact: usize, deadline: Instant, cause: u32, is_own: bool) {
+    fn expire_at(&mut self, fact: usize, deadline: Instant, cause: u32) {
         if self.oracle.is_cancelled(fact) {
             return;
         }
         let at = (deadline, deadline);
-        let has_passed = deadline <= Instant::now();
-        if has_passed && is_own {
+        if deadline <= Instant::now() {
             self.oracle.expire_at_birth(fact, at, [cause]);
         } else {
             // Also one that is too far away for the timer: it is shown.
             self.oracle.set_deadline(fact, at, [cause]);
-            if has_passed {
-                self.oracle.cancel(fact, cause);
-            }
         }
     }
 
@@ -677,7 +673,7 @@ impl World {
             self.oracle.cancel(fact, number);
         }
         if let Some(deadline) = deadline {
-            self.expire_at(fact, deadline, 1, false);
+            self.expire_at(fact, deadline, 1);
         }
         let limit = Limit::Fixed(deadline.map(|deadline| (deadline, deadline)));
         let shown = Shown::new("foreign");
