@@ -135,6 +135,32 @@ fn a_thread_that_has_not_looked_says_so_until_it_looks() {
     group.join_blocking().unwrap();
 }
 
+/// A step of its own that has ended, by a deadline or by its guard, is not what tells the thread to stop.
+#[test]
+fn looks_at_what_had_ended_before_the_cancel_do_not_count() {
+    let group = group();
+    let (go, gone) = mpsc::channel::<()>();
+    let (looked, has_looked) = mpsc::channel();
+    let run = move |ctx: Context| {
+        let (step, _guard) = ctx.with_timeout(Duration::from_millis(1));
+        step.blocking_wait();
+        assert!(step.is_done());
+        let (step, guard) = ctx.with_cancel();
+        drop(guard);
+        assert!(step.is_done());
+        looked.send(()).unwrap();
+        gone.recv().unwrap();
+    };
+    group.named("hangs").spawn_thread(run).unwrap();
+    has_looked.recv_timeout(LONG).unwrap();
+    group.cancel();
+    let info = only(&group);
+    assert_eq!(info.situation(), Some(Situation::NotLooked));
+    assert_eq!(info.progress.unwrap().since_cancel.unwrap().times, 0);
+    go.send(()).unwrap();
+    group.join_blocking().unwrap();
+}
+
 /// What another thread finds out by the same context says nothing about this one.
 #[test]
 fn a_look_by_another_thread_is_not_this_threads() {

@@ -549,3 +549,24 @@ fn text_grows_with_what_is_there_and_not_with_its_depth() {
     assert!(lines.clone().all(|line| line.len() < 300));
     assert!(lines.clone().any(|line| line.contains("[level 2000]")));
 }
+
+/// A name is for who looks on: the program's answers are the same with it.
+#[test]
+fn a_name_changes_no_answer() {
+    let (step, _guard) = Context::background().with_timeout(Duration::from_millis(1));
+    let named = step.with_name("step").with_name("once more").with_value(1);
+    step.blocking_wait();
+    assert!(step.is_own_deadline() && named.is_own_deadline());
+    let (below, _guard) = named.with_cancel();
+    assert!(below.is_done() && !below.is_own_deadline());
+
+    let (request, _request) = Context::background().with_cancel();
+    let (server, shutdown) = Context::background().with_cancel();
+    let either = Context::any_of([&request, &server]).with_name("either");
+    let (below, _guard) = either.with_cancel();
+    shutdown.cancel();
+    assert_eq!(
+        (either.any_of_source(), below.any_of_source()),
+        (Some(1), None)
+    );
+}

@@ -376,7 +376,11 @@ impl Context {
             let at = core::panic::Location::caller();
             let deadline = self.fixed_deadline();
             let above = self.name_number();
-            let record = super::name::Record::new(name.into(), at, token.clone(), deadline, above);
+            let mut record =
+                super::name::Record::new(name.into(), at, token.clone(), deadline, above);
+            if let Some((own, to)) = token.as_ref().zip(self.answering()) {
+                record = record.given_to(own.id(), to.clone());
+            }
             Context {
                 limit: match &token {
                     Some(token) => self.limit_below(token.handle()),
@@ -700,7 +704,17 @@ impl Context {
         if !self.is_done() {
             return None;
         }
-        self.token.as_ref()?.any_of_source()
+        self.answering()?.any_of_source()
+    }
+
+    /// The token that says how it came to be done. A name has a token of its own, and changes no answer.
+    fn answering(&self) -> Option<&CancellationToken> {
+        let token = self.token.as_ref()?;
+        #[cfg(feature = "inspect")]
+        if let Some(named) = self.values.name().and_then(|name| name.answers_for(token)) {
+            return Some(named);
+        }
+        Some(token)
     }
 
     /// Returns when the context will be done at the latest. A cancel does not change it.
@@ -742,7 +756,7 @@ impl Context {
     /// Cost: loads.
     #[must_use]
     pub fn is_own_deadline(&self) -> bool {
-        let token = self.token.as_ref();
+        let token = self.answering();
         self.is_done() && token.is_some_and(|token| token.handle().is_expired_itself())
     }
 

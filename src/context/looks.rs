@@ -2,11 +2,14 @@
 
 use crate::sync::{thread, AtomicU64, Relaxed, Release};
 use crate::timer::clock;
+use crate::token::CancellationToken;
 use std::time::Instant;
 
 /// Of one thread, which alone writes it.
 pub(crate) struct Looks {
     thread: usize,
+    /// What tells the thread to stop; none: it was told from the beginning.
+    token: Option<CancellationToken>,
     count: AtomicU64,
     /// When the first was, as the clock counts, and not 0; or 0.
     first: AtomicU64,
@@ -23,19 +26,22 @@ pub(crate) struct Told {
 
 impl Looks {
     /// Of the calling thread.
-    pub(crate) fn new() -> Looks {
+    pub(crate) fn new(token: Option<CancellationToken>) -> Looks {
         Looks {
             thread: thread::number(),
+            token,
             count: AtomicU64::new(0),
             first: AtomicU64::new(0),
             last: AtomicU64::new(0),
         }
     }
 
-    /// Somebody has looked at a context that is done, and was told. What others find out is not this thread's.
+    /// Somebody has looked at a context that is done, and was told. What others find out is not this thread's; and a step of its
+    /// that has ended by a deadline of its own tells it nothing.
     #[cold]
     pub(crate) fn note(&self) {
-        if thread::number() != self.thread {
+        let is_told = |token: &CancellationToken| token.is_cancelled();
+        if thread::number() != self.thread || !self.token.as_ref().is_none_or(is_told) {
             return;
         }
         let now = now();

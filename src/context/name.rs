@@ -7,7 +7,7 @@ use crate::sync::{
     thread, Acquire, Arc, AtomicBool, AtomicPtr, AtomicU64, Panics, Relaxed, Release,
 };
 use crate::token::{CancellationToken, Registration, StopOnDrop};
-use crate::tree::{Cause, ContextError};
+use crate::tree::{Cause, ContextError, TokenId};
 use alloc::borrow::{Cow, ToOwned};
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -35,6 +35,8 @@ pub(crate) struct Named {
 pub(crate) struct Record {
     key: Key<Named>,
     number: Number,
+    /// The token of the name, and the one that it was given to.
+    named: Option<(TokenId, CancellationToken)>,
 }
 
 impl Record {
@@ -62,7 +64,23 @@ impl Record {
             above,
         };
         NAMES.put(&key, Box::new(named));
-        Record { key, number }
+        Record {
+            key,
+            number,
+            named: None,
+        }
+    }
+
+    /// The token of the name is that of a context of its own, and what is asked of that is asked of this one, the one that it was given to.
+    pub(crate) fn given_to(mut self, token: TokenId, to: CancellationToken) -> Record {
+        self.named = Some((token, to));
+        self
+    }
+
+    /// What answers instead of the token, if that is the name's own.
+    pub(crate) fn answers_for(&self, token: &CancellationToken) -> Option<&CancellationToken> {
+        let (own, to) = self.named.as_ref()?;
+        (*own == token.id()).then_some(to)
     }
 
     pub(crate) fn number(&self) -> Number {

@@ -31,7 +31,7 @@ impl Task {
 
     /// From now on it is a thread, which has looked before.
     pub fn is_thread_that_has_looked(&self) {
-        let looks = Arc::new(Looks::new());
+        let looks = Arc::new(Looks::new(None));
         looks.note();
         self.0.is_thread(looks);
     }
@@ -59,7 +59,7 @@ pub struct Thread(Arc<Looks>);
 #[allow(clippy::new_without_default)]
 impl Thread {
     pub fn new() -> Thread {
-        Thread(Arc::new(Looks::new()))
+        Thread(Arc::new(Looks::new(None)))
     }
 
     pub fn look(&self) {

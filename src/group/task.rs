@@ -342,7 +342,8 @@ impl Member {
         let Some(probe) = self.place().probe() else {
             return ctx;
         };
-        let looks = alloc::sync::Arc::new(crate::context::Looks::new());
+        let looks = crate::context::Looks::new(ctx.token().cloned());
+        let looks = alloc::sync::Arc::new(looks);
         probe.is_thread(looks.clone());
         ctx.watched(looks)
     }

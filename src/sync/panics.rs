@@ -11,6 +11,16 @@ pub(crate) struct Panics {
 }
 
 impl Panics {
+    /// Takes over those of another, which came earlier.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn add(&mut self, earlier: Panics) {
+        if let Some(payload) = earlier.first {
+            if let Some(later) = self.first.replace(payload) {
+                drop_payload(later);
+            }
+        }
+    }
+
     #[inline]
     pub(crate) fn catch(&mut self, user: impl FnOnce()) {
         #[cfg(feature = "std")]
