@@ -334,6 +334,55 @@ fn a_report_leaves_no_task_out() {
     }
 }
 
+/// One that ends while the report is made is counted, or named, or both.
+#[test]
+fn a_report_leaves_no_task_out_that_ends_while_it_is_made() {
+    const MANY: usize = 200_000;
+    let group = group();
+    let start = |_| group.track(futures::future::pending::<()>()).unwrap();
+    let tasks: Vec<_> = (0..MANY).map(start).collect();
+    let ctx = group.context().clone();
+    let ends = thread::spawn(move || {
+        ctx.blocking_wait();
+        drop(tasks);
+    });
+    let (limit, guard) = later();
+    guard.cancel();
+    let report = block_on(group.shutdown_with(&limit, Duration::from_millis(2)));
+    let counted = report.done + report.cancelled + report.forced;
+    let named = report.stuck.len();
+    assert!(counted + named >= MANY, "{counted} counted, {named} named");
+    ends.join().unwrap();
+}
+
+/// The same of an outcome that comes while it is looked who is missing.
+#[test]
+fn an_outcome_that_comes_at_the_limit_is_there_or_its_task_is_missing() {
+    const MANY: usize = 100_000;
+    let group = group();
+    let mut outcomes = group.outcomes();
+    let start = |_| outcomes.track(async { Ok::<_, Cause>(()) }).unwrap();
+    let tasks: Vec<_> = (0..MANY).map(start).collect();
+    let go = Arc::new(Barrier::new(2));
+    let (limit, guard) = later();
+    guard.cancel();
+    let polls = {
+        let go = go.clone();
+        thread::spawn(move || {
+            go.wait();
+            for task in tasks {
+                assert!(poll(pin!(task)).is_ready());
+            }
+        })
+    };
+    go.wait();
+    let partial = block_on(outcomes.join_until(&limit));
+    let (came, missing) = (partial.outcomes.len(), partial.missing.len());
+    assert!(came + missing >= MANY, "{came} came, {missing} missing");
+    assert_eq!(partial.cause.is_some(), came < MANY);
+    polls.join().unwrap();
+}
+
 #[test]
 fn nothing_starts_after_either_of_two_joins() {
     for round in 0..300 {

@@ -326,6 +326,8 @@ impl Body {
                     last = outer;
                 }
                 Err(cause) => {
+                    // SAFETY: the caller's promise.
+                    unsafe { place.as_ref() }.describe_nothing();
                     let mut panics = Panics::default();
                     // SAFETY: the caller's promise.
                     unsafe { Body::leave(place, End::Refused, &mut panics) };
@@ -537,7 +539,7 @@ impl Body {
 
     pub(super) fn ends(&self) -> Ends {
         Ends {
-            // Relaxed, all three: pairs with nothing; numbers for a report.
+            // Relaxed, all three: whoever has found a place empty has acquired the count with that.
             done: self.done.load(Relaxed),
             cancelled: self.cancelled.load(Relaxed),
             dropped: self.dropped.load(Relaxed),

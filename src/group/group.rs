@@ -342,8 +342,9 @@ impl Group {
 
     pub(crate) fn report(&self, since: &Since) -> Report {
         let body = self.spawner.body();
-        let (before, after) = (since.before, body.ends());
+        // Who is still there, and then the numbers: one that ends in between is in both, and not in neither.
         let stuck = body.running_quietly();
+        let (before, after) = (since.before, body.ends());
         Report {
             #[cfg(feature = "inspect")]
             tree: match stuck.is_empty() {

@@ -59,7 +59,7 @@ unsafe impl<T: Send> Sync for Outcomes<T> {}
 pub struct Partial<T> {
     /// In the order in which they came.
     pub outcomes: Vec<Result<T, Cause>>,
-    /// Tasks of the group that are still there; none if all outcomes have come.
+    /// Tasks of the group that are still there; none if all outcomes have come. One that ends meanwhile may be here beside its outcome.
     pub missing: Vec<TaskInfo>,
     /// Why the wait ended, if not all outcomes have come.
     pub cause: Option<Cause>,
@@ -308,14 +308,24 @@ impl<T: Send + 'static> Outcomes<T> {
                 Poll::Ready(next) => Poll::Ready(Ok(next)),
                 Poll::Pending => done.as_mut().poll(cx).map(|_| Err(())),
             });
-            let (missing, cause) = match next.await {
+            let (mut missing, mut cause) = (Vec::new(), None);
+            match next.await {
                 Ok(Some(outcome)) => {
                     outcomes.push(outcome);
                     continue;
                 }
-                Ok(None) => (Vec::new(), None),
-                Err(()) => (self.spawner.body().running_quietly(), Some(cause_of(limit))),
-            };
+                Ok(None) => {}
+                Err(()) => {
+                    let are_there = self.spawner.body().running_quietly();
+                    // What has come meanwhile: of a task that was not found, the outcome is here.
+                    while let Some(outcome) = self.take() {
+                        outcomes.push(outcome);
+                    }
+                    if self.missing() != 0 {
+                        (missing, cause) = (are_there, Some(cause_of(limit)));
+                    }
+                }
+            }
             return Partial {
                 outcomes,
                 missing,

@@ -81,7 +81,7 @@ pub struct Report {
     pub cancelled: usize,
     /// Futures that were dropped before they were ready, by whatever ran them.
     pub forced: usize,
-    /// Tasks that were still there at the end.
+    /// Tasks that were still there at the end. One that ends while the report is made may be counted too.
     pub stuck: Vec<TaskInfo>,
     /// The first error of a task, or panic, since the group was made.
     pub cause: Option<Cause>,
