@@ -427,6 +427,55 @@ fn who_would_wait_for_room_in_a_group_inside_a_closed_one_is_refused() {
     drop(held);
 }
 
+/// It is not the panic of the task that ends the others by its success, which nobody loses.
+#[test]
+fn a_callback_that_panics_at_the_end_of_a_race_is_no_panic_of_the_winner() {
+    for is_race in [true, false] {
+        let group = group();
+        drop(group.context().on_cancel(|| panic!("at the end")));
+        let mut outcomes = match is_race {
+            true => group.race(),
+            false => group.outcomes(),
+        };
+        let task = outcomes.track(async { Ok::<_, Cause>(7) }).unwrap();
+        assert!(poll(pin!(task)).is_ready());
+        assert_eq!(group.context().is_done(), is_race);
+        assert_eq!(block_on(outcomes.winner()).unwrap(), 7);
+        assert!(group.context().is_done());
+        let cause = group.join_blocking().unwrap_err();
+        let panicked = cause.downcast_ref::<Panicked>().unwrap();
+        assert_eq!(panicked.message, "at the end");
+        assert!(panicked.spawned_at.is_none(), "{cause}");
+    }
+}
+
+/// The waker of whoever waits for the winner may panic: the others are ended.
+#[test]
+fn a_waker_that_panics_at_the_end_of_a_race_keeps_nobody_going() {
+    struct Hostile;
+    impl task::Wake for Hostile {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker");
+        }
+    }
+    let group = group();
+    let mut race = group.race();
+    let task = race.track(async { Ok::<_, Cause>(7) }).unwrap();
+    {
+        let waker = Waker::from(Arc::new(Hostile));
+        let mut winner = pin!(race.winner());
+        let mut cx = task::Context::from_waker(&waker);
+        assert!(winner.as_mut().poll(&mut cx).is_pending());
+        assert!(poll(pin!(task)).is_ready());
+        assert!(group.context().is_done());
+    }
+    assert_eq!(block_on(race.winner()).unwrap(), 7);
+    let cause = group.join_blocking().unwrap_err();
+    let panicked = cause.downcast_ref::<Panicked>().unwrap();
+    assert_eq!(panicked.message, "a waker");
+    assert!(panicked.spawned_at.is_none(), "{cause}");
+}
+
 /// A callback that panics at the cancel keeps no report back, and no stage from its turn.
 #[test]
 fn a_shutdown_goes_on_whatever_panics_at_the_cancel() {

@@ -624,6 +624,13 @@ impl Body {
         panics.swallow();
     }
 
+    /// Does a step of the end that calls user code, whose panic is said by whatever says how the group went.
+    pub(super) fn saying_panics(&self, step: impl FnOnce()) {
+        let mut panics = Panics::default();
+        panics.catch(step);
+        self.note_panics(panics);
+    }
+
     fn end_with(&self, cause: Cause, ends: bool, panics: &mut Panics) {
         keep_first(&self.first, cause, panics);
         if ends {

@@ -272,7 +272,7 @@ impl<T: Send + 'static> Outcomes<T> {
     }
 
     /// Returns the first success, or the first error if no task succeeds. A success cancels the group, in a [race](Group::race) at once; [`Group::join`] waits for the
-    /// other tasks.
+    /// other tasks. It also says what has panicked that was called at that cancel ([`on_cancel`](Context::on_cancel)), as an error.
     ///
     /// # Errors
     ///
@@ -286,7 +286,9 @@ impl<T: Send + 'static> Outcomes<T> {
         while let Some(outcome) = self.next().await {
             match outcome {
                 Ok(value) => {
-                    self.spawner.body().cancel();
+                    let body = self.spawner.body();
+                    // Callbacks are others': their panics take nobody's success away.
+                    body.saying_panics(|| _ = body.cancel());
                     return Ok(value);
                 }
                 Err(cause) => _ = first.get_or_insert(cause),
@@ -392,10 +394,14 @@ impl<T> Teller<T> {
     pub(crate) fn tell(self, outcome: Result<T, Cause>) -> Result<(), Cause> {
         let is_race = self.race.is_some();
         let error = outcome.as_ref().err().filter(|_| !is_race).cloned();
-        let is_success = outcome.is_ok();
-        self.sender.send(outcome);
-        if let Some(group) = self.race.filter(|_| is_success) {
-            group.body().cancel();
+        match self.race.filter(|_| outcome.is_ok()) {
+            Some(group) => {
+                let body = group.body();
+                // The reader's waker and the callbacks are others': their panics are not the task's, and end no race later.
+                body.saying_panics(|| self.sender.send(outcome));
+                body.saying_panics(|| _ = body.cancel());
+            }
+            None => self.sender.send(outcome),
         }
         error.map_or(Ok(()), Err)
     }
