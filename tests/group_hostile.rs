@@ -146,6 +146,65 @@ fn an_error_whose_drop_panics_loses_nobody() {
     assert!(catch_unwind(AssertUnwindSafe(|| drop(group))).is_err());
 }
 
+/// A value of which there is another half, and whose drop panics.
+struct Half(#[allow(dead_code)] Arc<()>);
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        assert!(thread::panicking(), "a half");
+    }
+}
+
+#[test]
+fn outcomes_whose_drops_panic_are_all_dropped() {
+    let group = group();
+    let come = |outcomes: &cancel_tree::Outcomes<Half>| {
+        let half = Arc::new(());
+        for _ in 0..3 {
+            let value = Half(half.clone());
+            let task = outcomes.track(async { Ok::<_, Cause>(value) }).unwrap();
+            assert!(poll(pin!(task)).is_ready());
+        }
+        half
+    };
+    // Where nobody has asked for them, and where the reader has those that came first.
+    for is_read in [false, true] {
+        let mut outcomes = group.outcomes();
+        let half = come(&outcomes);
+        let first = is_read.then(|| outcomes.next_blocking().unwrap().unwrap());
+        let other = come(&outcomes);
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(outcomes))).is_err());
+        assert_eq!(Arc::strong_count(&half), 1 + usize::from(is_read));
+        assert_eq!(Arc::strong_count(&other), 1);
+        assert_eq!(
+            catch_unwind(AssertUnwindSafe(|| drop(first))).is_err(),
+            is_read
+        );
+    }
+    assert!(group.join_blocking().is_ok());
+}
+
+/// What a group has kept goes with it: a panic of one keeps no other.
+#[test]
+fn what_a_group_has_kept_is_all_dropped() {
+    let half = Arc::new(());
+    let group = group().keep_going();
+    let error = Cause::new(Hostile {
+        source: false,
+        drop: true,
+    });
+    let fails = group.track(async { Err::<(), _>(error) }).unwrap();
+    let payload = Half(half.clone());
+    let panics = group.track(async { std::panic::panic_any(payload) as () });
+    assert!(poll(pin!(fails)).is_ready());
+    // Not with the error, so that nobody else has that.
+    group.cancel();
+    assert!(poll(pin!(panics.unwrap())).is_ready());
+    assert_eq!(Arc::strong_count(&half), 2);
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(group))).is_err());
+    assert_eq!(Arc::strong_count(&half), 1);
+}
+
 // ----- many -----------------------------------------------------------------------------------
 
 #[test]

@@ -702,17 +702,19 @@ fn panicked(
 
 impl Drop for Body {
     fn drop(&mut self) {
+        let mut panics = Panics::default();
         // Relaxed, here and below: nobody else has the body any more, and the tally has handed on what others did.
         for kept in [self.first.load(Relaxed), self.noted.load(Relaxed)] {
             if !kept.is_null() {
                 // SAFETY: made by `keep_first`.
-                drop(unsafe { Box::from_raw(kept) });
+                panics.catch(|| drop(unsafe { Box::from_raw(kept) }));
             }
         }
         let payload = self.payload.load(Relaxed);
         if !payload.is_null() {
             // SAFETY: made by `panicked`, and never re-raised.
-            drop(unsafe { Box::from_raw(payload) });
+            panics.catch(|| drop(unsafe { Box::from_raw(payload) }));
         }
+        panics.resume();
     }
 }

@@ -8,7 +8,7 @@ use super::refused::Refused;
 use super::report::TaskInfo;
 use super::spawner::{block_on, start_thread, Member, Spawner};
 use crate::context::Context;
-use crate::sync::{Acquire, Arc, AtomicPtr, AtomicU64, OneWaiter, Relaxed, Release};
+use crate::sync::{Acquire, Arc, AtomicPtr, AtomicU64, OneWaiter, Panics, Relaxed, Release};
 use crate::tree::Cause;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -407,14 +407,16 @@ impl<T> Teller<T> {
     }
 }
 
-/// Frees a list of outcomes, of which each is user code.
+/// Frees a list of outcomes, of which each is user code: the panic of one keeps no other.
 fn drop_list<T>(mut at: *mut Node<T>) {
+    let mut panics = Panics::default();
     while !at.is_null() {
         // SAFETY: the caller gives the list away.
         let node = *unsafe { Box::from_raw(at) };
         at = node.next;
-        crate::sync::unless_unwinding(|| drop(node.outcome));
+        panics.catch(|| drop(node.outcome));
     }
+    panics.resume();
 }
 
 impl<T> Drop for Outcomes<T> {
