@@ -146,6 +146,31 @@ fn an_error_whose_drop_panics_loses_nobody() {
     assert!(catch_unwind(AssertUnwindSafe(|| drop(group))).is_err());
 }
 
+/// The panic of an error that is shown is none of who shows the report: it is shown as far as it goes.
+#[test]
+fn reports_show_errors_that_panic_when_they_are_shown() {
+    #[derive(Debug)]
+    struct Unspeakable;
+    impl fmt::Display for Unspeakable {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("it begins")?;
+            panic!("whoever shows it meets this")
+        }
+    }
+    impl Error for Unspeakable {}
+    let group = group().keep_going();
+    let task = group.track(async { Err::<(), _>(Cause::new(Unspeakable)) });
+    let stays = group.enter().unwrap();
+    assert!(poll(pin!(task.unwrap())).is_ready());
+    let (limit, guard) = Context::background().with_cancel();
+    guard.cancel_with(Cause::new(Unspeakable));
+    let unfinished = block_on(group.join_until(&limit)).unwrap_err();
+    assert_eq!(unfinished.to_string(), "1 tasks are missing: it begins");
+    let report = block_on(group.shutdown_with(&limit, Duration::ZERO));
+    assert!(report.to_string().contains("; first error: it begins\n"));
+    drop(stays);
+}
+
 /// A value of which there is another half, and whose drop panics.
 struct Half(#[allow(dead_code)] Arc<()>);
 
