@@ -146,6 +146,90 @@ fn an_error_whose_drop_panics_loses_nobody() {
     assert!(catch_unwind(AssertUnwindSafe(|| drop(group))).is_err());
 }
 
+/// The panic of an error that is shown is none of who shows the report: it is shown as far as it goes.
+#[test]
+fn reports_show_errors_that_panic_when_they_are_shown() {
+    #[derive(Debug)]
+    struct Unspeakable;
+    impl fmt::Display for Unspeakable {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("it begins")?;
+            panic!("whoever shows it meets this")
+        }
+    }
+    impl Error for Unspeakable {}
+    let group = group().keep_going();
+    let task = group.track(async { Err::<(), _>(Cause::new(Unspeakable)) });
+    let stays = group.enter().unwrap();
+    assert!(poll(pin!(task.unwrap())).is_ready());
+    let (limit, guard) = Context::background().with_cancel();
+    guard.cancel_with(Cause::new(Unspeakable));
+    let unfinished = block_on(group.join_until(&limit)).unwrap_err();
+    assert_eq!(unfinished.to_string(), "1 tasks are missing: it begins");
+    let report = block_on(group.shutdown_with(&limit, Duration::ZERO));
+    assert!(report.to_string().contains("; first error: it begins\n"));
+    drop(stays);
+}
+
+/// A value of which there is another half, and whose drop panics.
+struct Half(#[allow(dead_code)] Arc<()>);
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        assert!(thread::panicking(), "a half");
+    }
+}
+
+#[test]
+fn outcomes_whose_drops_panic_are_all_dropped() {
+    let group = group();
+    let come = |outcomes: &cancel_tree::Outcomes<Half>| {
+        let half = Arc::new(());
+        for _ in 0..3 {
+            let value = Half(half.clone());
+            let task = outcomes.track(async { Ok::<_, Cause>(value) }).unwrap();
+            assert!(poll(pin!(task)).is_ready());
+        }
+        half
+    };
+    // Where nobody has asked for them, and where the reader has those that came first.
+    for is_read in [false, true] {
+        let mut outcomes = group.outcomes();
+        let half = come(&outcomes);
+        let first = is_read.then(|| outcomes.next_blocking().unwrap().unwrap());
+        let other = come(&outcomes);
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(outcomes))).is_err());
+        assert_eq!(Arc::strong_count(&half), 1 + usize::from(is_read));
+        assert_eq!(Arc::strong_count(&other), 1);
+        assert_eq!(
+            catch_unwind(AssertUnwindSafe(|| drop(first))).is_err(),
+            is_read
+        );
+    }
+    assert!(group.join_blocking().is_ok());
+}
+
+/// What a group has kept goes with it: a panic of one keeps no other.
+#[test]
+fn what_a_group_has_kept_is_all_dropped() {
+    let half = Arc::new(());
+    let group = group().keep_going();
+    let error = Cause::new(Hostile {
+        source: false,
+        drop: true,
+    });
+    let fails = group.track(async { Err::<(), _>(error) }).unwrap();
+    let payload = Half(half.clone());
+    let panics = group.track(async { std::panic::panic_any(payload) as () });
+    assert!(poll(pin!(fails)).is_ready());
+    // Not with the error, so that nobody else has that.
+    group.cancel();
+    assert!(poll(pin!(panics.unwrap())).is_ready());
+    assert_eq!(Arc::strong_count(&half), 2);
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(group))).is_err());
+    assert_eq!(Arc::strong_count(&half), 1);
+}
+
 // ----- many -----------------------------------------------------------------------------------
 
 #[test]
@@ -334,6 +418,55 @@ fn a_report_leaves_no_task_out() {
     }
 }
 
+/// One that ends while the report is made is counted, or named, or both.
+#[test]
+fn a_report_leaves_no_task_out_that_ends_while_it_is_made() {
+    const MANY: usize = 200_000;
+    let group = group();
+    let start = |_| group.track(futures::future::pending::<()>()).unwrap();
+    let tasks: Vec<_> = (0..MANY).map(start).collect();
+    let ctx = group.context().clone();
+    let ends = thread::spawn(move || {
+        ctx.blocking_wait();
+        drop(tasks);
+    });
+    let (limit, guard) = later();
+    guard.cancel();
+    let report = block_on(group.shutdown_with(&limit, Duration::from_millis(2)));
+    let counted = report.done + report.cancelled + report.forced;
+    let named = report.stuck.len();
+    assert!(counted + named >= MANY, "{counted} counted, {named} named");
+    ends.join().unwrap();
+}
+
+/// The same of an outcome that comes while it is looked who is missing.
+#[test]
+fn an_outcome_that_comes_at_the_limit_is_there_or_its_task_is_missing() {
+    const MANY: usize = 100_000;
+    let group = group();
+    let mut outcomes = group.outcomes();
+    let start = |_| outcomes.track(async { Ok::<_, Cause>(()) }).unwrap();
+    let tasks: Vec<_> = (0..MANY).map(start).collect();
+    let go = Arc::new(Barrier::new(2));
+    let (limit, guard) = later();
+    guard.cancel();
+    let polls = {
+        let go = go.clone();
+        thread::spawn(move || {
+            go.wait();
+            for task in tasks {
+                assert!(poll(pin!(task)).is_ready());
+            }
+        })
+    };
+    go.wait();
+    let partial = block_on(outcomes.join_until(&limit));
+    let (came, missing) = (partial.outcomes.len(), partial.missing.len());
+    assert!(came + missing >= MANY, "{came} came, {missing} missing");
+    assert_eq!(partial.cause.is_some(), came < MANY);
+    polls.join().unwrap();
+}
+
 #[test]
 fn nothing_starts_after_either_of_two_joins() {
     for round in 0..300 {
@@ -376,6 +509,55 @@ fn who_would_wait_for_room_in_a_group_inside_a_closed_one_is_refused() {
     };
     assert!(refused.cause().downcast_ref::<Closed>().is_some());
     drop(held);
+}
+
+/// It is not the panic of the task that ends the others by its success, which nobody loses.
+#[test]
+fn a_callback_that_panics_at_the_end_of_a_race_is_no_panic_of_the_winner() {
+    for is_race in [true, false] {
+        let group = group();
+        drop(group.context().on_cancel(|| panic!("at the end")));
+        let mut outcomes = match is_race {
+            true => group.race(),
+            false => group.outcomes(),
+        };
+        let task = outcomes.track(async { Ok::<_, Cause>(7) }).unwrap();
+        assert!(poll(pin!(task)).is_ready());
+        assert_eq!(group.context().is_done(), is_race);
+        assert_eq!(block_on(outcomes.winner()).unwrap(), 7);
+        assert!(group.context().is_done());
+        let cause = group.join_blocking().unwrap_err();
+        let panicked = cause.downcast_ref::<Panicked>().unwrap();
+        assert_eq!(panicked.message, "at the end");
+        assert!(panicked.spawned_at.is_none(), "{cause}");
+    }
+}
+
+/// The waker of whoever waits for the winner may panic: the others are ended.
+#[test]
+fn a_waker_that_panics_at_the_end_of_a_race_keeps_nobody_going() {
+    struct Hostile;
+    impl task::Wake for Hostile {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker");
+        }
+    }
+    let group = group();
+    let mut race = group.race();
+    let task = race.track(async { Ok::<_, Cause>(7) }).unwrap();
+    {
+        let waker = Waker::from(Arc::new(Hostile));
+        let mut winner = pin!(race.winner());
+        let mut cx = task::Context::from_waker(&waker);
+        assert!(winner.as_mut().poll(&mut cx).is_pending());
+        assert!(poll(pin!(task)).is_ready());
+        assert!(group.context().is_done());
+    }
+    assert_eq!(block_on(race.winner()).unwrap(), 7);
+    let cause = group.join_blocking().unwrap_err();
+    let panicked = cause.downcast_ref::<Panicked>().unwrap();
+    assert_eq!(panicked.message, "a waker");
+    assert!(panicked.spawned_at.is_none(), "{cause}");
 }
 
 /// A callback that panics at the cancel keeps no report back, and no stage from its turn.

@@ -520,3 +520,59 @@ fn a_cause_that_panics_when_it_is_looked_at_ends_the_server_as_others_do() {
     assert!(matches!(report.server, ServerFuture::Dropped), "{report}");
     assert_eq!(report.cause.to_string(), "it has to end");
 }
+
+/// One that cannot even be shown.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("it begins")?;
+        panic!("whoever shows it meets this")
+    }
+}
+
+impl std::error::Error for Unspeakable {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        panic!("whoever looks for a signal in it meets this")
+    }
+}
+
+#[test]
+fn a_stuck_server_can_be_shown_whatever_its_errors_do() {
+    let zero = Duration::ZERO;
+    let hostile = || Cause::with_kind(ContextError::Cancelled, Unspeakable);
+    let (say, hear) = mpsc::channel();
+    // As main does it, whose process ends here.
+    let serve = serve()
+        .graceful(zero)
+        .cancelled(zero)
+        .dropped(millis(1))
+        .when_stuck(move |report| say.send((report.to_string(), report.exit_code())).unwrap());
+    let server = serve.start().unwrap();
+    let handle = server.handle();
+    let (failed, has_failed) = mpsc::channel();
+    let task = handle.requests().spawn_thread(move |_| {
+        failed.send(()).unwrap();
+        Err::<(), _>(hostile())
+    });
+    task.unwrap();
+    has_failed.recv().unwrap();
+    while !handle.requests().is_empty() {
+        thread::yield_now();
+    }
+    let (back, block) = mpsc::channel::<()>();
+    let running = run(server, async move {
+        let _ = block.recv();
+        pending().await
+    });
+    handle.end(hostile());
+    let (text, code) = hear.recv_timeout(SOON).unwrap();
+    assert!(text.starts_with("it begins: ended in "), "{text}");
+    assert!(text.contains("first error: it begins"), "{text}");
+    assert_eq!(code, 1);
+    drop(back);
+    let failed = ServerFuture::Failed(hostile()).to_string();
+    assert_eq!(failed, "the server failed: it begins");
+    running.join().unwrap();
+}

@@ -326,6 +326,8 @@ impl Body {
                     last = outer;
                 }
                 Err(cause) => {
+                    // SAFETY: the caller's promise.
+                    unsafe { place.as_ref() }.describe_nothing();
                     let mut panics = Panics::default();
                     // SAFETY: the caller's promise.
                     unsafe { Body::leave(place, End::Refused, &mut panics) };
@@ -537,7 +539,7 @@ impl Body {
 
     pub(super) fn ends(&self) -> Ends {
         Ends {
-            // Relaxed, all three: pairs with nothing; numbers for a report.
+            // Relaxed, all three: whoever has found a place empty has acquired the count with that.
             done: self.done.load(Relaxed),
             cancelled: self.cancelled.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
@@ -622,6 +624,13 @@ impl Body {
         panics.swallow();
     }
 
+    /// Does a step of the end that calls user code, whose panic is said by whatever says how the group went.
+    pub(super) fn saying_panics(&self, step: impl FnOnce()) {
+        let mut panics = Panics::default();
+        panics.catch(step);
+        self.note_panics(panics);
+    }
+
     fn end_with(&self, cause: Cause, ends: bool, panics: &mut Panics) {
         keep_first(&self.first, cause, panics);
         if ends {
@@ -693,17 +702,19 @@ fn panicked(
 
 impl Drop for Body {
     fn drop(&mut self) {
+        let mut panics = Panics::default();
         // Relaxed, here and below: nobody else has the body any more, and the tally has handed on what others did.
         for kept in [self.first.load(Relaxed), self.noted.load(Relaxed)] {
             if !kept.is_null() {
                 // SAFETY: made by `keep_first`.
-                drop(unsafe { Box::from_raw(kept) });
+                panics.catch(|| drop(unsafe { Box::from_raw(kept) }));
             }
         }
         let payload = self.payload.load(Relaxed);
         if !payload.is_null() {
             // SAFETY: made by `panicked`, and never re-raised.
-            drop(unsafe { Box::from_raw(payload) });
+            panics.catch(|| drop(unsafe { Box::from_raw(payload) }));
         }
+        panics.resume();
     }
 }

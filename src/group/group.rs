@@ -293,9 +293,10 @@ impl Group {
     /// As there.
     pub async fn shutdown_with(&self, limit: &Context, grace: Duration) -> Report {
         let since = self.since_under(limit.clock().or_else(|| self.context().clock()));
-        self.saying_panics(|| self.close());
+        let body = self.spawner.body();
+        body.saying_panics(|| self.close());
         if !until(self.gone(), limit).await {
-            self.saying_panics(|| _ = self.cancel_with(cause_of(limit)));
+            body.saying_panics(|| _ = self.cancel_with(cause_of(limit)));
             let (bound, _guard) = since.timed.with_timeout(grace);
             until(self.gone(), &bound).await;
         }
@@ -303,13 +304,6 @@ impl Group {
         #[cfg(feature = "inspect")]
         Group::tell_stuck(&report);
         report
-    }
-
-    /// Does a step of the end that calls user code, whose panic is said in the report.
-    fn saying_panics(&self, step: impl FnOnce()) {
-        let mut panics = Panics::default();
-        panics.catch(step);
-        self.spawner.body().note_panics(panics);
     }
 
     /// Where a report begins, for what ends a group by steps of its own.
@@ -342,8 +336,9 @@ impl Group {
 
     pub(crate) fn report(&self, since: &Since) -> Report {
         let body = self.spawner.body();
-        let (before, after) = (since.before, body.ends());
+        // Who is still there, and then the numbers: one that ends in between is in both, and not in neither.
         let stuck = body.running_quietly();
+        let (before, after) = (since.before, body.ends());
         Report {
             #[cfg(feature = "inspect")]
             tree: match stuck.is_empty() {

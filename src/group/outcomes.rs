@@ -8,7 +8,7 @@ use super::refused::Refused;
 use super::report::TaskInfo;
 use super::spawner::{block_on, start_thread, Member, Spawner};
 use crate::context::Context;
-use crate::sync::{Acquire, Arc, AtomicPtr, AtomicU64, OneWaiter, Relaxed, Release};
+use crate::sync::{Acquire, Arc, AtomicPtr, AtomicU64, OneWaiter, Panics, Relaxed, Release};
 use crate::tree::Cause;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -59,7 +59,7 @@ unsafe impl<T: Send> Sync for Outcomes<T> {}
 pub struct Partial<T> {
     /// In the order in which they came.
     pub outcomes: Vec<Result<T, Cause>>,
-    /// Tasks of the group that are still there; none if all outcomes have come.
+    /// Tasks of the group that are still there; none if all outcomes have come. One that ends meanwhile may be here beside its outcome.
     pub missing: Vec<TaskInfo>,
     /// Why the wait ended, if not all outcomes have come.
     pub cause: Option<Cause>,
@@ -272,7 +272,7 @@ impl<T: Send + 'static> Outcomes<T> {
     }
 
     /// Returns the first success, or the first error if no task succeeds. A success cancels the group, in a [race](Group::race) at once; [`Group::join`] waits for the
-    /// other tasks.
+    /// other tasks. It also says what has panicked that was called at that cancel ([`on_cancel`](Context::on_cancel)), as an error.
     ///
     /// # Errors
     ///
@@ -286,7 +286,9 @@ impl<T: Send + 'static> Outcomes<T> {
         while let Some(outcome) = self.next().await {
             match outcome {
                 Ok(value) => {
-                    self.spawner.body().cancel();
+                    let body = self.spawner.body();
+                    // Callbacks are others': their panics take nobody's success away.
+                    body.saying_panics(|| _ = body.cancel());
                     return Ok(value);
                 }
                 Err(cause) => _ = first.get_or_insert(cause),
@@ -308,14 +310,24 @@ impl<T: Send + 'static> Outcomes<T> {
                 Poll::Ready(next) => Poll::Ready(Ok(next)),
                 Poll::Pending => done.as_mut().poll(cx).map(|_| Err(())),
             });
-            let (missing, cause) = match next.await {
+            let (mut missing, mut cause) = (Vec::new(), None);
+            match next.await {
                 Ok(Some(outcome)) => {
                     outcomes.push(outcome);
                     continue;
                 }
-                Ok(None) => (Vec::new(), None),
-                Err(()) => (self.spawner.body().running_quietly(), Some(cause_of(limit))),
-            };
+                Ok(None) => {}
+                Err(()) => {
+                    let are_there = self.spawner.body().running_quietly();
+                    // What has come meanwhile: of a task that was not found, the outcome is here.
+                    while let Some(outcome) = self.take() {
+                        outcomes.push(outcome);
+                    }
+                    if self.missing() != 0 {
+                        (missing, cause) = (are_there, Some(cause_of(limit)));
+                    }
+                }
+            }
             return Partial {
                 outcomes,
                 missing,
@@ -382,23 +394,29 @@ impl<T> Teller<T> {
     pub(crate) fn tell(self, outcome: Result<T, Cause>) -> Result<(), Cause> {
         let is_race = self.race.is_some();
         let error = outcome.as_ref().err().filter(|_| !is_race).cloned();
-        let is_success = outcome.is_ok();
-        self.sender.send(outcome);
-        if let Some(group) = self.race.filter(|_| is_success) {
-            group.body().cancel();
+        match self.race.filter(|_| outcome.is_ok()) {
+            Some(group) => {
+                let body = group.body();
+                // The reader's waker and the callbacks are others': their panics are not the task's, and end no race later.
+                body.saying_panics(|| self.sender.send(outcome));
+                body.saying_panics(|| _ = body.cancel());
+            }
+            None => self.sender.send(outcome),
         }
         error.map_or(Ok(()), Err)
     }
 }
 
-/// Frees a list of outcomes, of which each is user code.
+/// Frees a list of outcomes, of which each is user code: the panic of one keeps no other.
 fn drop_list<T>(mut at: *mut Node<T>) {
+    let mut panics = Panics::default();
     while !at.is_null() {
         // SAFETY: the caller gives the list away.
         let node = *unsafe { Box::from_raw(at) };
         at = node.next;
-        crate::sync::unless_unwinding(|| drop(node.outcome));
+        panics.catch(|| drop(node.outcome));
     }
+    panics.resume();
 }
 
 impl<T> Drop for Outcomes<T> {

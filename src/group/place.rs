@@ -57,6 +57,11 @@ impl State {
     const fn generation(self) -> u64 {
         self.0 >> 24
     }
+
+    /// What tells a task's `from` from that of the one before it.
+    const fn mark(self) -> usize {
+        self.generation() as usize & 1
+    }
 }
 
 /// What is kept of a task that has a name.
@@ -114,7 +119,7 @@ pub(super) struct Place {
     /// While empty: the rest of the chain of hints.
     next: AtomicPtr<Place>,
     chunk: *const Chunk,
-    /// Null at the beginning and at the end of a task, when there is nothing to read.
+    /// With the lowest bit of the generation of the task that it is of, so what one has left is nothing to read of the next. Null: of none.
     from: AtomicPtr<Location<'static>>,
     /// Null: no name. Owned by the task, or by the last reader after it.
     label: AtomicPtr<Label>,
@@ -125,6 +130,7 @@ pub(super) struct Place {
 // A living unnamed task has this, a node of the tree and a pointer, beyond its future.
 #[cfg(all(target_pointer_width = "64", not(cancel_tree_loom)))]
 const _: () = assert!(size_of::<Place>() == 48);
+const _: () = assert!(align_of::<Location<'static>>() > 1);
 
 struct Chunk {
     /// The next older chunk of the shard. Fixed once the chunk is linked.
@@ -409,8 +415,18 @@ impl Place {
             // Relaxed: released by the store of `from`.
             self.label.store(Box::into_raw(label), Relaxed);
         }
+        // Relaxed: the generation stays until the task has gone.
+        let mark = State(self.word.load(Relaxed)).mark();
+        let from = ptr::from_ref(from).cast_mut().map_addr(|addr| addr | mark);
         // Release: pairs with `read`, which looks here first.
-        self.from.store(ptr::from_ref(from).cast_mut(), Release);
+        self.from.store(from, Release);
+    }
+
+    /// There was nothing to write down. Otherwise what was written two tasks before would be the next one's.
+    #[cold]
+    pub(super) fn describe_nothing(&self) {
+        // Relaxed: released by the end.
+        self.from.store(ptr::null_mut(), Relaxed);
     }
 
     /// The task's place in the group around this one. Called by the task.
@@ -427,7 +443,7 @@ impl Place {
     pub(super) fn where_from(&self) -> Option<&'static Location<'static>> {
         // SAFETY: null, or of a reference that lives for ever.
         // Relaxed: the task's own, written by its maker.
-        unsafe { self.from.load(Relaxed).as_ref() }
+        unsafe { untagged(self.from.load(Relaxed)).as_ref() }
     }
 
     /// The task's own name. Called by the task.
@@ -488,8 +504,6 @@ impl Place {
     fn leave_hint(&self) -> &Shard {
         // SAFETY: shards are freed with the body.
         let shard = unsafe { &*self.chunk().shard };
-        // Relaxed: released by the step on the word. A reader that still finds the old one may read it: it lives for ever.
-        self.from.store(ptr::null_mut(), Relaxed);
         // Before the place is given up: the body may go then. Acquire: pairs with the stores of hints, so that whoever reads
         // `next` after us sees that place as it was made.
         let hint = shard.hint.load(Acquire);
@@ -577,14 +591,15 @@ impl Place {
         State(seen).has(State::WATCHED)
     }
 
-    /// What is written here of a living task; none if there is none, or it is about to come or go.
+    /// What is written here of a living task; none if there is none, or it is about to come. One that was there and is watched is counted
+    /// (`end`) by the time that it is not found.
     fn read<R>(
         &self,
         panics: &mut Panics,
         read: impl FnOnce(State, &'static Location<'static>, Option<&Label>) -> R,
     ) -> Option<R> {
-        // Relaxed: a guess, which the CAS below checks.
-        let mut seen = State(self.word.load(Relaxed));
+        // Acquire, here and where the CAS fails: pairs with `end`, whose count comes along where the task is found gone.
+        let mut seen = State(self.word.load(Acquire));
         loop {
             if !seen.has(State::TAKEN) || seen.0 & State::READERS == State::READERS {
                 return None;
@@ -592,7 +607,7 @@ impl Place {
             // Acquire: pairs with what gave the place to its task, so nothing older is read here.
             match self
                 .word
-                .compare_exchange(seen.0, seen.0 + State::READER, Acquire, Relaxed)
+                .compare_exchange(seen.0, seen.0 + State::READER, Acquire, Acquire)
             {
                 Ok(_) => break,
                 Err(now) => seen = State(now),
@@ -600,8 +615,10 @@ impl Place {
         }
         // Acquire: pairs with `describe`.
         let from = self.from.load(Acquire);
+        let is_its = from.addr() & 1 == seen.mark();
         // SAFETY: null, or of a reference that lives for ever.
-        let answer = unsafe { from.as_ref() }.map(|from| {
+        let from = unsafe { untagged(from).as_ref() }.filter(|_| is_its);
+        let answer = from.map(|from| {
             // SAFETY: while we are among the readers, nobody drops it.
             read(seen, from, unsafe { self.label.load(Relaxed).as_ref() })
         });

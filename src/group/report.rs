@@ -1,6 +1,7 @@
 //! What is said of tasks that are there, and of those that were.
 
 use super::place::Label;
+use crate::sync::Panics;
 use crate::tree::Cause;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -81,7 +82,7 @@ pub struct Report {
     pub cancelled: usize,
     /// Futures that were dropped before they were ready, by whatever ran them.
     pub forced: usize,
-    /// Tasks that were still there at the end.
+    /// Tasks that were still there at the end. One that ends while the report is made may be counted too.
     pub stuck: Vec<TaskInfo>,
     /// The first error of a task, or panic, since the group was made.
     pub cause: Option<Cause>,
@@ -112,7 +113,7 @@ impl fmt::Display for Report {
             self.stuck.len()
         )?;
         if let Some(cause) = &self.cause {
-            write!(f, "; first error: {cause}")?;
+            write!(f, "; first error: {}", shown(cause))?;
         }
         for task in &self.stuck {
             write!(f, "\n  stuck: {task}")?;
@@ -125,6 +126,16 @@ impl fmt::Display for Report {
         }
         Ok(())
     }
+}
+
+/// A cause as people read it, as far as it goes: user code, whose panic does not concern the thread that looks or ends.
+pub(crate) fn shown(cause: &Cause) -> String {
+    use fmt::Write;
+    let mut text = String::new();
+    let mut panics = Panics::default();
+    panics.catch(|| _ = write!(text, "{cause}"));
+    panics.swallow();
+    text
 }
 
 /// The error of a wait that ended before all tasks were gone; made by [`Group::join_until`](super::Group::join_until).
@@ -143,7 +154,7 @@ impl fmt::Display for Unfinished {
             f,
             "{} tasks are missing: {}",
             self.missing.len(),
-            self.cause
+            shown(&self.cause)
         )
     }
 }

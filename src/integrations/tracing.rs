@@ -12,7 +12,7 @@
 //! ```
 
 use crate::context::observe::{observe, Event, Observer};
-use crate::group::snapshot::shown;
+use crate::group::shown;
 use ::tracing::{debug, info, warn};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use core::time::Duration;

@@ -229,6 +229,24 @@ fn last_task_gone_vs_report() {
     });
 }
 
+/// Who ends while it is made is counted in it, or named.
+#[test]
+fn last_task_gone_vs_report_at_its_bound() {
+    model(Some(2), || {
+        let group = group();
+        let member = group.enter().unwrap();
+        let (limit, guard) = Context::background().with_cancel();
+        let mut end = Box::pin(group.shutdown_with(&limit, Duration::ZERO));
+        assert!(!poll(&mut end, std::task::Waker::noop()));
+        guard.cancel();
+        let thread = spawn(move || drop(member));
+        let report = block_on(end);
+        let counted = report.done + report.cancelled + report.forced;
+        assert!(counted + report.stuck.len() > 0, "a task that is left out");
+        thread.join().unwrap();
+    });
+}
+
 /// The same where there is a place already.
 #[test]
 fn spawn_into_an_empty_place_vs_close() {
@@ -796,6 +814,22 @@ fn reader_vs_begin_of_a_named_task() {
     });
 }
 
+/// Who is refused by the group around this one was never a task, and does not take what is left of an earlier one for its own.
+#[test]
+fn reader_vs_spawn_that_is_refused_for_the_second_time() {
+    model_in_all_orders(Some(2), || {
+        let around = group();
+        let group = around.child("inside");
+        drop(group.enter().unwrap());
+        around.close();
+        assert!(group.enter().is_err());
+        let spawner = group.spawner();
+        let thread = spawn(move || assert!(spawner.enter().is_err()));
+        assert!(group.running().is_empty());
+        thread.join().unwrap();
+    });
+}
+
 /// A name goes when all who read it are through.
 #[test]
 fn reader_vs_reader_vs_end_of_a_named_task() {
@@ -1085,6 +1119,24 @@ fn data_of_an_outcome_vs_one_look() {
             Some(None) => panic!("an outcome that is missed"),
             None => {}
         }
+        thread.join().unwrap();
+    });
+}
+
+/// What comes when the wait is over is there, or its task is missing.
+#[test]
+fn outcome_vs_end_of_the_wait_for_all() {
+    model(USUAL, || {
+        let group = group();
+        let mut outcomes = group.outcomes::<usize>();
+        let task = outcomes.track(async { Ok::<_, Cause>(7) }).unwrap();
+        let (limit, guard) = Context::background().with_cancel();
+        guard.cancel();
+        let thread = spawn(move || block_on(pin!(task)));
+        let partial = block_on(outcomes.join_until(&limit));
+        let (came, missing) = (partial.outcomes.len(), partial.missing.len());
+        assert!(came + missing > 0, "an outcome that is lost");
+        assert_eq!(partial.cause.is_some(), came == 0);
         thread.join().unwrap();
     });
 }

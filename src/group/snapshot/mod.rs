@@ -34,6 +34,7 @@ pub use super::probe::{Progress, SinceCancel, Situation, Work};
 
 use super::body::Body;
 use super::place;
+use super::report::shown;
 use crate::context::registry;
 use crate::tree::{Cause, ContextError};
 use alloc::borrow::Cow;
@@ -266,16 +267,6 @@ impl fmt::Debug for Snapshot {
             .field("took", &self.took)
             .finish_non_exhaustive()
     }
-}
-
-/// A cause as people read it: user code, whose panic does not concern the thread that looks.
-pub(crate) fn shown(cause: &Cause) -> String {
-    use core::fmt::Write;
-    let mut text = String::new();
-    let mut panics = crate::sync::Panics::default();
-    panics.catch(|| _ = write!(text, "{cause}"));
-    panics.swallow();
-    text
 }
 
 /// Whether the cause says more than its kind.

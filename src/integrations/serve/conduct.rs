@@ -1,10 +1,10 @@
 //! The thread that keeps the time of a server's end. It runs no user code but `when_stuck`, at the very end: what is told is told by workers.
 
+use super::report::signal_in;
 use super::{Bounds, Phase, ServerFuture, ServerReport, Shared, Shutdown, WhenStuck};
 use crate::context::{CancelGuard, Canceller, Context};
 use crate::group::Group;
 use crate::integrations::signals::Signal;
-use crate::sync::Panics;
 use crate::tree::Cause;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -37,15 +37,6 @@ fn later(f: impl FnOnce(Cause) + Send + 'static) -> Canceller {
 
 /// How long the executor has to take the report where no time was left for it to drop the server's future.
 const TO_TAKE: Duration = Duration::from_secs(1);
-
-/// Whether that is a SIGINT. The error's sources are user code: one that panics is none.
-fn is_interrupt(cause: &Cause) -> bool {
-    let mut is_interrupt = false;
-    let mut panics = Panics::default();
-    panics.catch(|| is_interrupt = cause.find() == Some(&Signal::INT));
-    panics.swallow();
-    is_interrupt
-}
 
 /// The phases that have begun, and when.
 struct Clock {
@@ -107,7 +98,7 @@ impl Conductor {
             Some(cause) if !has_ended => cause,
             _ => "the server ended by itself".into(),
         };
-        let is_patient = !bounds.lame_duck.is_zero() && !is_interrupt(&cause);
+        let is_patient = !bounds.lame_duck.is_zero() && signal_in(&cause) != Some(Signal::INT);
         if !has_ended && is_patient && !force.is_done() {
             clock.begin(&shared, Phase::LameDuck);
             let (bound, _guard) = timed.with_timeout(bounds.lame_duck);

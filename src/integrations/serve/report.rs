@@ -1,7 +1,8 @@
 //! How a server has ended.
 
-use crate::group::Report;
+use crate::group::{shown, Report};
 use crate::integrations::signals::Signal;
+use crate::sync::Panics;
 use crate::tree::Cause;
 use alloc::vec::Vec;
 use core::fmt;
@@ -68,7 +69,7 @@ impl fmt::Display for ServerFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ServerFuture::Ended => f.write_str("the server ended by itself"),
-            ServerFuture::Failed(cause) => write!(f, "the server failed: {cause}"),
+            ServerFuture::Failed(cause) => write!(f, "the server failed: {}", shown(cause)),
             ServerFuture::Dropped => f.write_str("the server was dropped"),
             ServerFuture::Stuck => {
                 f.write_str("the server is stuck: its executor does not poll it")
@@ -111,15 +112,23 @@ impl ServerReport {
         if matches!(self.server, ServerFuture::Ended) && self.tasks.stuck.is_empty() {
             return 0;
         }
-        self.cause
-            .find::<Signal>()
-            .map_or(1, |signal| signal.exit_code())
+        signal_in(&self.cause).map_or(1, Signal::exit_code)
     }
+}
+
+/// The signal that a cause is or has among its sources. These are user code: one that panics is none.
+pub(super) fn signal_in(cause: &Cause) -> Option<Signal> {
+    let mut signal = None;
+    let mut panics = Panics::default();
+    panics.catch(|| signal = cause.find().copied());
+    panics.swallow();
+    signal
 }
 
 impl fmt::Display for ServerReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ended in {:.1?} (", self.cause, self.took)?;
+        let cause = shown(&self.cause);
+        write!(f, "{cause}: ended in {:.1?} (", self.took)?;
         for (i, (phase, took)) in self.phases.iter().enumerate() {
             let comma = if i == 0 { "" } else { ", " };
             write!(f, "{comma}{phase} {took:.1?}")?;
