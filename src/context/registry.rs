@@ -4,7 +4,8 @@
 //! stood for is put away by then, or by the last of those that read it meanwhile. Nobody waits.
 
 use crate::sync::{
-    thread, AcqRel, Acquire, AtomicPtr, AtomicU64, Panics, Relaxed, Release, UnsafeCell, SMALL,
+    thread, AcqRel, Acquire, AtomicPtr, AtomicU64, Credit, Panics, Relaxed, Release, UnsafeCell,
+    SMALL,
 };
 use alloc::boxed::Box;
 use core::ptr::{self, NonNull};
@@ -20,7 +21,7 @@ const GENERATION: u64 = 1 << 24;
 const SHARDS: usize = if SMALL { 1 } else { 16 };
 const FIRST_CHUNK: usize = if SMALL { 1 } else { 8 };
 const MAX_CHUNK: usize = if SMALL { 2 } else { 256 };
-/// So many records are looked at before more are made, or as many as would be made.
+/// So many records are looked at before more are made, or as many as would be made, or as were paid for.
 const LOOK: usize = if SMALL { 2 } else { 16 };
 
 /// Records of one kind of things.
@@ -35,6 +36,7 @@ struct Shard<T> {
     hint: AtomicPtr<Record<T>>,
     /// Where the last look around ended.
     look: AtomicPtr<Record<T>>,
+    credit: Credit,
     /// The newest chunk.
     chunks: AtomicPtr<Chunk<T>>,
 }
@@ -101,6 +103,7 @@ impl<T> Shard<T> {
             Shard {
                 hint: AtomicPtr::new(ptr::null_mut()),
                 look: AtomicPtr::new(ptr::null_mut()),
+                credit: Credit::new(),
                 chunks: AtomicPtr::new(ptr::null_mut()),
             }
         }
@@ -151,19 +154,22 @@ impl<T> Shard<T> {
         let newest = unsafe { self.chunks.load(Acquire).as_ref() }?;
         // Acquire: pairs with the stores below; the record was made before.
         let mut at = self.look.load(Acquire);
-        for _ in 0..LOOK.max(newest.made().records.len()) {
+        let most = self.credit.looks(LOOK.max(newest.made().records.len()));
+        for looks in 1..=most {
             // SAFETY: as above.
             let record = unsafe { at.as_ref() }.unwrap_or(&newest.made().records[0]);
             at = record.next_in_list();
             if record.claim() {
                 // Release: pairs with the load above.
                 self.look.store(at, Release);
+                self.credit.found(looks);
                 self.lead_on(record);
                 return Some(NonNull::from(record));
             }
         }
         // Release: as above.
         self.look.store(at, Release);
+        self.credit.found_nothing(most);
         None
     }
 
@@ -191,6 +197,7 @@ impl<T> Shard<T> {
                 Err(now) => seen = now,
             }
         }
+        self.credit.grown(size);
         // SAFETY: goes with the registry.
         let records = &unsafe { &*chunk }.made().records;
         if let Some(second) = records.get(1) {
@@ -461,6 +468,31 @@ impl<T> Drop for Registry<T> {
                     }
                 }
             }
+        }
+    }
+}
+
+#[cfg(all(test, not(cancel_tree_loom)))]
+mod tests {
+    use super::{Registry, Release};
+    use crate::sync::thread;
+    use core::ptr;
+
+    /// As for places of groups.
+    #[test]
+    fn hints_that_are_lost_make_no_records() {
+        for stay in [100, 1_000, 10_000] {
+            let registry = Registry::<()>::new();
+            let shard = &registry.shards[thread::number() % super::SHARDS];
+            for _ in 0..stay {
+                registry.claim();
+            }
+            for _ in 0..1_000_000 {
+                registry.end(registry.claim());
+                shard.hint.store(ptr::null_mut(), Release);
+            }
+            let kept: usize = shard.each_chunk().map(|c| c.made().records.len()).sum();
+            assert!(kept <= 7 * stay / 3 + 256, "{stay} stay: {kept} records");
         }
     }
 }

@@ -6,7 +6,8 @@
 
 use super::body::Body;
 use crate::sync::{
-    thread, AcqRel, Acquire, AtomicPtr, AtomicU64, Panics, Relaxed, Release, UnsafeCell, SMALL,
+    thread, AcqRel, Acquire, AtomicPtr, AtomicU64, Credit, Panics, Relaxed, Release, UnsafeCell,
+    SMALL,
 };
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -148,6 +149,7 @@ pub(super) struct Shard {
     hint: AtomicPtr<Place>,
     /// Where the last look around ended.
     look: AtomicPtr<Place>,
+    credit: Credit,
     /// The newest chunk, or CLOSED in the low bit beside it.
     chunks: AtomicPtr<Chunk>,
 }
@@ -163,7 +165,7 @@ pub(super) struct Places {
 const SHARDS: usize = if SMALL { 2 } else { 64 };
 const MAX_CHUNK: usize = if SMALL { 2 } else { 64 };
 const FIRST_CHUNK: usize = if SMALL { 1 } else { 4 };
-/// So many places are looked at before more are made, or as many as would be made.
+/// So many places are looked at before more are made, or as many as would be made, or as were paid for.
 const LOOK: usize = if SMALL { 2 } else { 16 };
 
 const CLOSED: usize = 1;
@@ -242,6 +244,7 @@ impl Shard {
         Shard {
             hint: AtomicPtr::new(ptr::null_mut()),
             look: AtomicPtr::new(ptr::null_mut()),
+            credit: Credit::new(),
             chunks: AtomicPtr::new(ptr::null_mut()),
         }
     }
@@ -261,13 +264,14 @@ impl Shard {
         Some(NonNull::from(place))
     }
 
-    /// A place that no hint leads to, among so many.
+    /// A place that no hint leads to.
     fn claim_by_search(&self, newest: NonNull<Chunk>, bits: u64) -> Option<NonNull<Place>> {
         // SAFETY: chunks are freed with the body, which the caller holds.
         let newest = unsafe { newest.as_ref() };
         // Acquire: pairs with the store below; the place was made before.
         let mut at = self.look.load(Acquire);
-        for _ in 0..LOOK.max(newest.places.len()) {
+        let most = self.credit.looks(LOOK.max(newest.places.len()));
+        for looks in 1..=most {
             if at.is_null() {
                 at = ptr::from_ref(&newest.places[0]).cast_mut();
             }
@@ -276,6 +280,7 @@ impl Shard {
             let next = place.next_in_list();
             if place.claim(bits).is_some() {
                 self.look.store(next, Release);
+                self.credit.found(looks);
                 // What was lost with it may lead on. Relaxed, Release: as in `claim_hinted`.
                 self.hint.store(place.next.load(Relaxed), Release);
                 return Some(NonNull::from(place));
@@ -284,6 +289,7 @@ impl Shard {
         }
         // Release: pairs with the load above.
         self.look.store(at, Release);
+        self.credit.found_nothing(most);
         None
     }
 
@@ -311,6 +317,7 @@ impl Shard {
                 Err(now) => seen = now,
             }
         }
+        self.credit.grown(size);
         // SAFETY: freed with the body.
         let places = unsafe { &(*chunk).places };
         if let Some(second) = places.get(1) {
@@ -903,6 +910,36 @@ impl Drop for Places {
         if !shards.is_null() {
             // SAFETY: as above.
             unsafe { free_shards(shards) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Bits, Place, Places};
+    use core::ptr::{self, NonNull};
+
+    /// Some tasks stay, and one comes and goes whose place no hint leads to, as if two threads had met: that happens seldom,
+    /// and in a long time often.
+    #[test]
+    fn hints_that_are_lost_make_no_places() {
+        for stay in [100, 1_000, 10_000] {
+            let places = Places::new();
+            // It would, and leave those that stay where they are.
+            places.grow();
+            // For a place that nobody watches it is an address only.
+            let body = NonNull::dangling();
+            let claim = || places.claim(body, Bits::of(false)).ok().unwrap();
+            for _ in 0..stay {
+                claim();
+            }
+            for _ in 0..1_000_000 {
+                // SAFETY: claimed here, and given up here.
+                assert!(unsafe { Place::end_at_once(claim()) });
+                places.home().hint.store(ptr::null_mut(), super::Release);
+            }
+            let kept = places.look().places;
+            assert!(kept <= 7 * stay / 3 + 64, "{stay} stay: {kept} places");
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Waiting for a group: a seat for each waiter, which is used again. There are about as many as have ever waited at once.
 
-use crate::sync::{Acquire, AtomicPtr, AtomicU8, OneWaiter, Panics, Relaxed, Release, SMALL};
+use crate::sync::{
+    Acquire, AtomicPtr, AtomicU8, Credit, OneWaiter, Panics, Relaxed, Release, SMALL,
+};
 use alloc::boxed::Box;
 use core::ptr::{self, NonNull};
 use core::task::Waker;
@@ -21,9 +23,10 @@ pub(super) struct Seats {
     newest: AtomicPtr<Seat>,
     /// Where the last look for a free one ended.
     look: AtomicPtr<Seat>,
+    credit: Credit,
 }
 
-/// So many seats are looked at before one more is made.
+/// So many seats are looked at before one more is made, or as many as were paid for.
 const LOOK: usize = if SMALL { 2 } else { 16 };
 
 /// A seat that is the caller's until it is left. It must be left before the group goes.
@@ -39,6 +42,7 @@ impl Seats {
         Seats {
             newest: AtomicPtr::new(ptr::null_mut()),
             look: AtomicPtr::new(ptr::null_mut()),
+            credit: Credit::new(),
         }
     }
 
@@ -56,7 +60,8 @@ impl Seats {
     pub(super) fn take(&self) -> Seated {
         // Acquire: pairs with the store below, so that the seat is there as it was made.
         let mut at = self.look.load(Acquire).cast_const();
-        for _ in 0..LOOK {
+        let most = self.credit.looks(LOOK);
+        for looks in 1..=most {
             if at.is_null() {
                 // Acquire: pairs with the push below.
                 at = self.newest.load(Acquire).cast_const();
@@ -71,11 +76,14 @@ impl Seats {
             if seat.state.load(Relaxed) == FREE && take().is_ok() {
                 // Release: pairs with the load above.
                 self.look.store(at.cast_mut(), Release);
+                self.credit.found(looks);
                 return Seated(NonNull::from(seat));
             }
         }
         // Release: as above.
         self.look.store(at.cast_mut(), Release);
+        self.credit.found_nothing(most);
+        self.credit.grown(1);
         let seat = Box::into_raw(Box::new(Seat {
             older: AtomicPtr::new(ptr::null_mut()),
             state: AtomicU8::new(TAKEN),

@@ -24,6 +24,8 @@ pub(crate) type Bits = u64;
 #[cfg(not(all(target_has_atomic = "64", not(cancel_tree_narrow))))]
 pub(crate) type Bits = u32;
 
+#[cfg(feature = "std")]
+mod credit;
 mod panics;
 #[cfg(feature = "std")]
 pub(crate) mod park;
@@ -49,6 +51,8 @@ mod imp;
 #[cfg(cancel_tree_counting)]
 pub use imp::{accesses, note, Access, AtomicBool, Kind};
 
+#[cfg(feature = "std")]
+pub(crate) use credit::Credit;
 pub(crate) use imp::*;
 pub(crate) use panics::{to_the_end, unless_unwinding, OfUser, Panics};
 pub(crate) use wake::OneWaiter;
