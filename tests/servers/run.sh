@@ -38,7 +38,7 @@ curls() {
     port=$(awk '/^ports /{print $3}' "$said")
     local gone=0 begun=0
     for version in --http1.1 --http2-prior-knowledge; do
-        curl --version | grep -q HTTP2 || [ $version = --http1.1 ] || { skipped "curl without HTTP/2"; continue; }
+        grep -q HTTP2 <<<"$(curl --version)" || [ $version = --http1.1 ] || { skipped "curl without HTTP/2"; continue; }
         answer=$(curl -si $version "127.0.0.1:$port/hello")
         grep -q hello <<<"$answer"
         begun=$((begun + 1))
