@@ -4,6 +4,8 @@
 # loom and shuttle are for this project's own checks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# Of what has no oldest here, the newest that this compiler can build.
+export CARGO_RESOLVER_INCOMPATIBLE_RUST_VERSIONS=fallback
 features=crossbeam-channel,process,tokio,tower,serve,testing,metrics,tracing,portable-atomic
 
 package=target/oldest
@@ -26,14 +28,17 @@ oldest=$(awk '/^\[/ { on = /dependencies\]$/ && !/dev-/ } on && / = / { sub(/ =.
 cd $package
 rm -f Cargo.lock
 cargo generate-lockfile --quiet
-# Twice: some are held back by what is newer of the others.
-for _ in 1 2; do
+# Twice: some are held back by what is newer of the others. What Cargo says of them then is told if one stays.
+: >said
+for round in 1 2; do
     while read -r name version; do
-        cargo update --quiet --package "$name" --precise "$version" 2>/dev/null || true
+        echo "round $round: $name to $version" >>said
+        cargo update --quiet --package "$name" --precise "$version" 2>>said || true
     done <<<"$oldest"
 done
-CARGO_TARGET_DIR=../oldest-build cargo check --quiet --locked
 while read -r name version; do
-    grep -A1 "^name = \"$name\"$" Cargo.lock | grep -q "\"$version\"" || { echo "oldest: $name is not $version" >&2 && exit 1; }
+    grep -A1 "^name = \"$name\"$" Cargo.lock | grep -q "\"$version\"" ||
+        { cat said >&2 && echo "oldest: $name is not $version" >&2 && exit 1; }
 done <<<"$oldest"
+CARGO_TARGET_DIR=../oldest-build cargo check --quiet --locked
 echo "oldest: builds with" $oldest

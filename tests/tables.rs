@@ -176,19 +176,21 @@ fn from_go_read_deadlines() {
 #[test]
 fn from_go_exec() {
     use cancel_tree::integrations::process::Supervised;
-    let sh = |script| {
-        let mut command = std::process::Command::new("sh");
-        command.args(["-c", script]);
+    let run = |program, args: &[&str]| {
+        let mut command = std::process::Command::new(program);
+        command.args(args);
         Supervised::new(command)
     };
     let root = Context::background();
-    assert!(sh("exit 0").run(&root).unwrap().success());
-    let told = sh("exec sleep 3600").signal(libc::SIGINT).grace(MINUTE);
+    assert!(run("true", &[]).run(&root).unwrap().success());
+    // One that nobody ignores: SIGINT is ignored by what a script has started in the background.
+    let told = run("sleep", &["3600"]).signal(libc::SIGUSR1).grace(MINUTE);
     let (ctx, guard) = root.with_cancel();
     let running = told.pipe_delay(MINUTE).spawn(&ctx).unwrap();
     guard.cancel_with("took too long");
     let ended = running.wait().unwrap();
     assert_eq!(ended.stopped.unwrap().to_string(), "took too long");
+    assert!(!ended.killed);
 }
 
 /// `signal.NotifyContext`

@@ -194,13 +194,20 @@ fn churn<T: CancelTree>() {
         }
     };
     turn_over();
-    let before = memory::resident_bytes();
-    turn_over();
-    let after = memory::resident_bytes();
-    if let (Some(before), Some(after)) = (before, after) {
-        let each = (after - before) / (4 * ROUNDS) as f64;
-        assert!(each < 4.0, "{each:.1} bytes of each dropped child are left");
+    let mut left_by_each = || {
+        let before = memory::resident_bytes();
+        turn_over();
+        let after = memory::resident_bytes();
+        before.zip(after).map_or(0.0, |(before, after)| {
+            (after - before) / (4 * ROUNDS) as f64
+        })
+    };
+    // An allocator may take more at any time, but not each time.
+    let mut each = left_by_each();
+    if each >= 4.0 {
+        each = left_by_each();
     }
+    assert!(each < 4.0, "{each:.1} bytes of each dropped child are left");
     assert!(!kept.iter().any(T::is_cancelled));
     root.cancel();
     assert!(kept.iter().all(T::is_cancelled));

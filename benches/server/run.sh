@@ -17,7 +17,8 @@ for package in ../../examples/search-server .; do
     (cd $package && cargo build --quiet --locked $([ -n "$quick" ] || echo --release) --target-dir "$target")
 done
 go=()
-if command -v "${GO:-go}" >/dev/null; then
+# There may be a name without a Go behind it.
+if "${GO:-go}" version >/dev/null 2>&1; then
     (cd go && "${GO:-go}" build -o "$target/$profile/search-go" .)
     go=("$target/$profile/search-go")
 else

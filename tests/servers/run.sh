@@ -12,7 +12,7 @@ foreign=$PWD/$target/debug/examples/foreign
 skipped() { echo "SKIPPED: $*"; }
 
 curls() {
-    local said port answer ours
+    local said port answer ours client
     said=$(mktemp)
     mkfifo "$said.in"
     "$foreign" serve <"$said.in" >"$said" &
@@ -26,22 +26,42 @@ curls() {
         done
         echo "curl: not seen $2 times: $1" && cat "$said" && return 1
     }
+    # wait_for_body FILE: for half a minute.
+    wait_for_body() {
+        for _ in $(seq 3000); do
+            [ ! -s "$1" ] || return 0
+            sleep 0.01
+        done
+        echo "curl: nothing of the body has come" && return 1
+    }
     wait_for '^ports ' 1
     port=$(awk '/^ports /{print $3}' "$said")
-    local gone=0
+    local gone=0 begun=0
     for version in --http1.1 --http2-prior-knowledge; do
-        curl --version | grep -q HTTP2 || [ $version = --http1.1 ] || { skipped "curl without HTTP/2"; continue; }
+        grep -q HTTP2 <<<"$(curl --version)" || [ $version = --http1.1 ] || { skipped "curl without HTTP/2"; continue; }
         answer=$(curl -si $version "127.0.0.1:$port/hello")
         grep -q hello <<<"$answer"
+        begun=$((begun + 1))
         answer=$(curl -si $version -H 'connect-timeout-ms: 100' "127.0.0.1:$port/head")
-        grep -q ' 504' <<<"$answer" && grep -qi '^x-deadline-expired: 1' <<<"$answer"
+        grep -q ' 504' <<<"$answer"
+        grep -qi '^x-deadline-expired: 1' <<<"$answer"
         # A body that is cut off is no clean end: 18 (partial), 56 (receive), 92 (HTTP/2 stream).
-        if curl -s $version -o /dev/null -H 'connect-timeout-ms: 100' "127.0.0.1:$port/body"; then
+        if curl -s $version -o /dev/null -H 'connect-timeout-ms: 1000' "127.0.0.1:$port/body"; then
             echo "curl: a clean end at the deadline" && return 1
         fi
         # It gives up: before the head, and in the middle of the body.
         for path in head body; do
-            curl -s $version -o /dev/null --max-time 0.3 "127.0.0.1:$port/$path" || true
+            curl -sN $version -o "$said.body" "127.0.0.1:$port/$path" 9>&- &
+            client=$!
+            # Those without a deadline, as the first one is.
+            begun=$((begun + 1))
+            wait_for '^begun$' $begun
+            [ $path = head ] || wait_for_body "$said.body"
+            kill $client
+            if wait $client; then
+                echo "curl: ended before it was to" && return 1
+            fi
+            rm -f "$said.body"
             gone=$((gone + 1))
             wait_for 'ended the client is gone' $gone
         done
@@ -57,12 +77,13 @@ if command -v curl >/dev/null; then curls; else skipped "curl, which is not here
 # Looked for, and else installed into a place of its own.
 python=$target/venv/bin/python
 if ! "$python" -c 'import grpc' 2>/dev/null; then
-    { python3 -m venv $target/venv && "$python" -m pip install --quiet grpcio; } >/dev/null 2>&1 || true
+    # As it is built by others: to build it here takes longer than all the rest.
+    { python3 -m venv $target/venv && timeout 120 "$python" -m pip install --quiet --only-binary :all: grpcio; } >/dev/null 2>&1 || true
 fi
 if "$python" -c 'import grpc' 2>/dev/null; then
     timeout 300 "$python" foreign/grpcio_check.py "$foreign"
 else
-    skipped "Python's grpcio, for there is no Python 3 with venv, or PyPI cannot be reached"
+    skipped "Python's grpcio, for there is no Python 3 with venv, or PyPI has none for it, or cannot be reached"
 fi
 
 if command -v go >/dev/null && go version | grep -qE 'go1\.(2[4-9]|[3-9][0-9])|go[2-9]'; then

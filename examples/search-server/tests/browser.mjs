@@ -98,6 +98,9 @@ const test = async () => {
 
   for (const width of [1000, 360]) {
     const { run, key, type, close } = await open(say, quick, width);
+    // All is to be found, whatever else the machine has to do.
+    assert.equal(await run("document.getElementById('timeout').value"), "500ms");
+    await run("document.getElementById('timeout').value = '20s'");
     // By keyboard alone: the text has the focus, and Enter searches.
     await type("tea(<b>");
     await key("Enter", 13, "\r");
@@ -110,7 +113,7 @@ const test = async () => {
     assert.equal(await run("document.documentElement.scrollWidth <= innerWidth"), true, "as wide as the window");
     assert.equal(await run("performance.getEntriesByType('resource').every((one) => one.name.startsWith(location.origin) || one.name.startsWith('data:'))"), true);
     const tree = await run("document.getElementById('tree').textContent");
-    assert.match(tree, /^search “tea\(<b>” limit 500ms; nobody at workthread 1 /);
+    assert.match(tree, /^search “tea\(<b>” limit 20s; nobody at workthread 1 /);
     assert.doesNotMatch(tree, /works/);
     // A bad question: the sentence is there.
     await run("document.getElementById('timeout').value = 'soon'; document.getElementById('q').focus()");
@@ -143,9 +146,18 @@ const test = async () => {
   execFileSync("mkfifo", [stuck]);
   const { run, key, type, close } = await open(say, quick, 1000);
   await type("tea");
-  await key("Enter", 13, "\r");
-  await eventually("that somebody has not stopped", () => run("document.getElementById('facts').textContent.includes('still at work')"));
-  assert.match(await run("document.querySelector('#tree li.late').textContent"), /^thread \d has not looked since the cancel, for .*, reads leaf-7\.rs$/);
+  // A busy machine may take longer to get there.
+  let late = [];
+  const hangs = (text) => /^thread \d+ has not looked since the cancel, for .*, reads leaf-7\.rs$/.test(text);
+  for (const limit of ["500ms", "4s", "20s"]) {
+    await run(`document.getElementById('timeout').value = '${limit}'; document.getElementById('facts').replaceChildren()`);
+    await key("Enter", 13, "\r");
+    await eventually("who has not stopped, or that all have", () => run("/still at work|all stopped/.test(document.getElementById('facts').textContent)"));
+    const stuck = await run("document.getElementById('facts').textContent.includes('still at work')");
+    late = stuck ? await run("Array.from(document.querySelectorAll('#tree li.late'), (one) => one.textContent)") : [];
+    if (late.some(hangs)) break;
+  }
+  assert.ok(late.some(hangs), late.join("; "));
   await close();
   if (picture) await paint(say);
 };

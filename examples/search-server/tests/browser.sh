@@ -13,4 +13,4 @@ done
 command -v node >/dev/null && node -e 'process.exit(+process.versions.node.split(".")[0] >= 18 ? 0 : 1)' || skipped "Node 18 or later"
 target=${CARGO_TARGET_DIR:-target}
 cargo build --target-dir "$target"
-node tests/browser.mjs "$browser" "$target/debug/search-server" "$@"
+timeout 300 node tests/browser.mjs "$browser" "$target/debug/search-server" "$@"

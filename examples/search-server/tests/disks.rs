@@ -77,9 +77,10 @@ fn who_hangs_at_the_end_is_named() {
     let hangs = ["100ms", "3s", "32s"].into_iter().any(|limit| {
         let answer = server.get(&format!("/search?q=tea&timeout={limit}"), header);
         assert_eq!(answer.json()["ended"], "limit");
-        server.metric("search_working") > 0
+        let works = server.get("/debug/searches", "").body;
+        works.contains("reads hangs.txt")
     });
-    assert!(hangs);
+    assert!(hangs, "{:?}", server.get("/debug/searches", ""));
     server.signal(libc::SIGTERM);
     let (code, said) = server.ended();
     // As if the signal had ended it.

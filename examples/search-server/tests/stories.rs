@@ -2,8 +2,7 @@
 
 mod common;
 
-use common::{events_in, Dir, Server};
-use std::net::TcpListener;
+use common::{events_in, Dir, Port, Server};
 
 /// What takes so long for each file never comes to an end here.
 const NEVER: [&str; 2] = ["--slow", "100h"];
@@ -194,11 +193,8 @@ fn the_request_id() {
 fn the_first_error_ends_the_rest() {
     let dir = tea();
     let slow = Server::backend(&dir, &NEVER);
-    // A port at which nobody listens.
-    let nobody = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let port = Port::new();
+    let nobody = port.address;
     let front = Server::front(&[slow.address, nobody], &[]);
     let answer = front.get("/search?q=tea&timeout=60s", "");
     assert_eq!(answer.status, 502, "{answer:?}");
@@ -219,13 +215,14 @@ fn the_first_error_ends_the_rest() {
 #[test]
 fn a_backend_comes_back() {
     let dir = tea();
-    let backend = Server::backend(&dir, &[]);
-    let address = backend.address;
-    let front = Server::front(&[address], &[]);
+    let port = Port::new();
+    let address = port.address.to_string();
+    let backend = Server::backend(&dir, &["--listen", &address]);
+    let front = Server::front(&[port.address], &[]);
     assert_eq!(front.get("/search?q=tea&timeout=30s", "").status, 200);
     drop(backend);
     assert_eq!(front.get("/search?q=tea&timeout=30s", "").status, 502);
-    let _backend = Server::backend(&dir, &["--listen", &address.to_string()]);
+    let _backend = Server::backend(&dir, &["--listen", &address]);
     common::eventually("an answer", || {
         (front.get("/search?q=tea&timeout=30s", "").status == 200).then_some(())
     });

@@ -353,7 +353,8 @@ impl Random {
     }
 }
 
-/// `ENDINGS=1000` is the long form; `SEED=…` one of them again.
+/// `ENDINGS=1000` is the long form; `SEED=…` one of them again. CI has always the same ones, so that a change is not held up by
+/// what was there before; others are tried each night.
 #[test]
 fn random_endings() {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();

@@ -1,8 +1,9 @@
 //! Our end for other people's clients and servers: see foreign/ and run.sh.
 //!
-//!     foreign serve          a gRPC server and an HTTP server, until stdin ends; says on which ports, and why each context ended
-//!     foreign grpc PORT      calls a gRPC server there
-//!     foreign http PORT      calls an HTTP/2 server there
+//!     foreign serve          a gRPC server and an HTTP server, until stdin ends; says on which ports, of each context that it
+//!                            has begun, and why it ended
+//!     foreign grpc PORT      calls a gRPC server there, which says on stdin what has begun and what is over
+//!     foreign http PORT      calls an HTTP/2 server there, likewise
 
 use axum::body::Body;
 use axum::routing::get;
@@ -17,6 +18,7 @@ use servers::{endless, patience, soon, Seen};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::{unbounded_channel, UnboundedReceiver};
 use tonic::client::Grpc;
 use tonic::{Code, Status};
 use tower::{service_fn, BoxError, Layer, ServiceExt};
@@ -35,10 +37,15 @@ async fn main() {
     }
 }
 
-/// Says why each context ended.
-fn tell(mut contexts: tokio::sync::mpsc::UnboundedReceiver<Context>) {
+/// Says of each context that it has begun, and why it ended. One with a deadline is not like the others: it may be over before it
+/// is here, so nobody can count on it.
+fn tell(mut contexts: UnboundedReceiver<Context>) {
     tokio::spawn(async move {
         while let Some(ctx) = contexts.recv().await {
+            match ctx.deadline() {
+                None => println!("begun"),
+                Some(_) => println!("begun with a deadline"),
+            }
             tokio::spawn(async move {
                 ctx.done().await;
                 println!("ended {}", ctx.cause().unwrap());
@@ -55,6 +62,11 @@ async fn serve_both() {
     tokio::spawn(async move {
         while let Some(end) = grpc.uploads.recv().await {
             println!("upload {end:?}");
+        }
+    });
+    tokio::spawn(async move {
+        while let Some(()) = grpc.begun.recv().await {
+            println!("upload begun");
         }
     });
     let (seen, contexts) = Seen::new();
@@ -88,8 +100,45 @@ async fn serve_both() {
     let _ = tokio::task::spawn_blocking(end).await;
 }
 
-/// The other's server: `left` answers with the milliseconds that it thinks are left, `wait` waits for its end and says so.
+/// What the other's server says on stdin, line by line.
+struct Said {
+    comes: UnboundedReceiver<String>,
+    so_far: Vec<String>,
+}
+
+impl Said {
+    fn new() -> Said {
+        let (sender, comes) = unbounded_channel();
+        // One that waits for the next line does not keep the process.
+        std::thread::spawn(move || {
+            for line in std::io::stdin().lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let so_far = Vec::new();
+        Said { comes, so_far }
+    }
+
+    fn has_said(&mut self, line: &str) -> bool {
+        while let Ok(more) = self.comes.try_recv() {
+            self.so_far.push(more);
+        }
+        self.so_far.iter().any(|said| said == line)
+    }
+
+    async fn wait_for(&mut self, line: &str) {
+        while !self.has_said(line) {
+            let more = tokio::time::timeout(patience(), self.comes.recv()).await;
+            let more = more.ok().flatten();
+            let more = more.unwrap_or_else(|| panic!("not said: {line:?}: {:?}", self.so_far));
+            self.so_far.push(more);
+        }
+    }
+}
+
+/// The other's server: `left` answers with the milliseconds that it thinks are left, anything else waits for its end.
 async fn call_grpc(to: SocketAddr) {
+    let mut said = Said::new();
     let layer = PropagateLayer::new(DeadlineHeader::GRPC).reserve(Duration::from_millis(500));
     let mut client = Grpc::new(layer.layer(channel(to).await));
     let mut ask = async |ctx: &Context, said: &str| -> Result<String, Status> {
@@ -105,18 +154,28 @@ async fn call_grpc(to: SocketAddr) {
     assert!(left <= 59_500 && left > 20_000, "{left}");
     println!("its context has our deadline, less the reserve");
 
-    let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(800));
-    let status = ask(&ctx, "wait").await.unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
-    println!("our deadline comes back as DEADLINE_EXCEEDED");
+    // Long enough for it to begin, in one of the attempts.
+    for n in 0.. {
+        let timeout = Duration::from_millis(500 + (300 << (2 * n)));
+        let (ctx, _guard) = Context::background().with_timeout(timeout);
+        let status = ask(&ctx, &format!("deadline {n}")).await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+        if said.has_said(&format!("begun deadline {n}")) {
+            said.wait_for(&format!("over deadline {n}")).await;
+            break;
+        }
+        assert!(n < 3, "never begun in time");
+    }
+    println!("our deadline comes back as DEADLINE_EXCEEDED, and its context has ended");
 
     let (ctx, guard) = Context::background().with_cancel();
-    let (status, ()) = tokio::join!(ask(&ctx, "wait"), async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+    let (status, ()) = tokio::join!(ask(&ctx, "cancel"), async {
+        said.wait_for("begun cancel").await;
         guard.cancel();
     });
     assert_eq!(status.unwrap_err().code(), Code::Cancelled);
-    println!("our cancel is CANCELLED");
+    said.wait_for("over cancel").await;
+    println!("our cancel is CANCELLED, and its context has ended");
 
     client.ready().await.unwrap();
     let (ctx, guard) = Context::background().with_cancel();
@@ -124,16 +183,16 @@ async fn call_grpc(to: SocketAddr) {
     request.extensions_mut().insert(ctx);
     let path = PathAndQuery::from_static("/test/client");
     let (answer, ()) = tokio::join!(soon(client.client_streaming(request, path, Bytes)), async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        said.wait_for("begun upload").await;
         guard.cancel();
     });
     assert_eq!(answer.unwrap_err().code(), Code::Cancelled);
-    println!("our cut upload is CANCELLED");
-    // The resets are on their way.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    said.wait_for("over upload").await;
+    println!("our cut upload is CANCELLED, and taken for cut");
 }
 
 async fn call_http(to: SocketAddr) {
+    let mut said = Said::new();
     let stream = TokioIo::new(soon(TcpStream::connect(to)).await.unwrap());
     let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     let (send, connection) = builder.handshake::<_, Body>(stream).await.unwrap();
@@ -157,13 +216,13 @@ async fn call_http(to: SocketAddr) {
     for path in ["/wait", "/stream"] {
         let (ctx, guard) = Context::background().with_cancel();
         let (answer, ()) = tokio::join!(ask(&ctx, path), async {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            said.wait_for(&format!("begun {path}")).await;
             guard.cancel_with("we gave up");
         });
         let error = answer.unwrap_err();
         let cause = error.downcast_ref::<Cause>().unwrap();
         assert_eq!(cause.to_string(), "we gave up");
+        said.wait_for(&format!("over {path}")).await;
     }
-    println!("our cancels end the calls");
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    println!("our cancels end the calls, and its contexts");
 }

@@ -23,10 +23,10 @@ class Lines:
                 self.lines.append(line.strip())
                 self.changed.notify_all()
 
-    def wait_for(self, text, count=1):
+    def wait_for(self, text, count=1, exactly=False):
         end = time.time() + 30
         with self.changed:
-            while sum(text in line for line in self.lines) < count:
+            while sum(text == line if exactly else text in line for line in self.lines) < count:
                 left = end - time.time()
                 assert left > 0, f"{text!r} is missing: {self.lines}"
                 self.changed.wait(left)
@@ -64,7 +64,8 @@ def its_client():
     assert code_of(lambda: unary(b"missing")) == grpc.StatusCode.NOT_FOUND
     gone = sum("ended the client is gone" in line for line in said.lines)
     call = unary.future(b"wait")
-    time.sleep(0.3)
+    # The third without a deadline: the others were "left" and "missing".
+    said.wait_for("begun", 3, exactly=True)
     call.cancel()
     messages = stream(b"")
     next(messages)
@@ -78,7 +79,7 @@ def its_client():
         time.sleep(60)
 
     call = upload.future(endless())
-    time.sleep(0.3)
+    said.wait_for("upload begun")
     call.cancel()
     said.wait_for("ended the client is gone", gone + 3)
     channel.close()
@@ -87,32 +88,36 @@ def its_client():
 
 
 def its_server():
-    ends, ended = [], threading.Condition()
+    # What is said to our client, which waits for it: each handler that has begun, and that it is over.
+    client, lock = None, threading.Lock()
 
-    def over(what):
-        with ended:
-            ends.append(what)
-            ended.notify_all()
+    def say(what):
+        with lock:
+            client.stdin.write(what + "\n")
+            client.stdin.flush()
+
+    def ended(context, timeout):
+        gone = threading.Event()
+        # It says no if that is over already.
+        return not context.add_callback(gone.set) or gone.wait(timeout)
 
     def unary(message, context):
         if message == b"left":
             return str(int(context.time_remaining() * 1000)).encode()
-        gone = threading.Event()
-        context.add_callback(gone.set)
-        gone.wait(30)
-        over("wait")
+        say(f"begun {message.decode()}")
+        if ended(context, 30):
+            say(f"over {message.decode()}")
         return b""
 
     def upload(messages, context):
-        gone = threading.Event()
-        context.add_callback(gone.set)
         try:
-            for _ in messages:
-                pass
+            for count, _ in enumerate(messages):
+                if count == 2:
+                    say("begun upload")
             # Its iterator may end as if the upload were complete: then its context knows better.
-            over("upload cut" if gone.wait(10) else "upload taken for complete")
+            say("over upload" if ended(context, 10) else "upload taken for complete")
         except Exception:
-            over("upload cut")
+            say("over upload")
         return b""
 
     handlers = {
@@ -122,14 +127,9 @@ def its_server():
     server = grpc.server(futures.ThreadPoolExecutor(8))
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test", handlers)])
     port = server.add_insecure_port("127.0.0.1:0")
+    client = subprocess.Popen([FOREIGN, "grpc", str(port)], stdin=subprocess.PIPE, text=True)
     server.start()
-    subprocess.run([FOREIGN, "grpc", str(port)], check=True, timeout=120)
-    end = time.time() + 30
-    with ended:
-        while ends.count("wait") < 2 or "upload cut" not in ends:
-            assert "upload taken for complete" not in ends, ends
-            assert time.time() < end, ends
-            ended.wait(end - time.time())
+    assert client.wait(120) == 0
     print("grpcio: its server's contexts end with our deadline and our cancel, a cut upload's too")
     server.stop(0)
 

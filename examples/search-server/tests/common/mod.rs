@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
+use tokio::net::TcpSocket;
 
 /// What a busy machine may take for anything.
 pub const BUSY: Duration = Duration::from_secs(30);
@@ -56,6 +57,26 @@ impl Dir {
 impl Drop for Dir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A port at which nobody listens, and which nobody else is given. Who asks for it by its number may listen there.
+pub struct Port {
+    _bound: TcpSocket,
+    pub address: SocketAddr,
+}
+
+impl Port {
+    pub fn new() -> Port {
+        let bound = TcpSocket::new_v4().unwrap();
+        // As every listener here has it: then both may be bound.
+        bound.set_reuseaddr(true).unwrap();
+        bound.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = bound.local_addr().unwrap();
+        Port {
+            _bound: bound,
+            address,
+        }
     }
 }
 

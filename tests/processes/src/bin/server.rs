@@ -112,8 +112,8 @@ fn end(report: &ServerReport) -> ! {
     }
     say(&format!("report {report}"));
     if !matches!(report.server, ServerFuture::Ended) {
-        // A request has ended when its last frame is taken: hyper may still be writing that.
-        thread::sleep(Duration::from_millis(50));
+        // A request has ended when its last frame is taken: hyper may still be writing that, on a busy machine for a while.
+        thread::sleep(Duration::from_millis(500));
     }
     std::process::exit(report.exit_code());
 }

@@ -41,23 +41,37 @@ func (l *lines) read(from io.Reader) {
 	}
 }
 
+// How many of the lines begin so, and the last of them.
+func (l *lines) find(text string) (found int, last string) {
+	l.Lock()
+	defer l.Unlock()
+	for _, line := range l.all {
+		if strings.HasPrefix(line, text) {
+			found++
+			last = line
+		}
+	}
+	return
+}
+
 func (l *lines) waitFor(text string, count int) string {
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(2 * time.Millisecond) {
-		l.Lock()
-		found, last := 0, ""
-		for _, line := range l.all {
-			if strings.Contains(line, text) {
-				found++
-				last = line
-			}
-		}
-		all := strings.Join(l.all, "\n")
-		l.Unlock()
+		found, last := l.find(text)
 		if found >= count {
 			return last
 		}
+		l.Lock()
+		all := strings.Join(l.all, "\n")
+		l.Unlock()
 		check(time.Now().Before(end), text, "is missing:", all)
 	}
+}
+
+// The requests without a deadline of ours that have begun.
+func (l *lines) begun() int {
+	all, _ := l.find("begun")
+	others, _ := l.find("begun with a deadline")
+	return all - others
 }
 
 func itsClient() {
@@ -90,22 +104,32 @@ func itsClient() {
 		response, err = get(context.Background(), "/head", "100")
 		check(err == nil && response.StatusCode == 504, err)
 		check(response.Header.Get("X-Deadline-Expired") == "1", "no header")
-		response, err = get(context.Background(), "/body", "100")
+		response, err = get(context.Background(), "/body", "1000")
 		check(err == nil && response.StatusCode == 200, err)
 		_, err = io.ReadAll(response.Body)
 		check(err != nil, "a clean end at our deadline")
 
-		// Its own deadline, before the head; its own cancel, in the middle of the body.
-		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
-		_, err = get(ctx, "/head", "")
-		check(errors.Is(err, context.DeadlineExceeded), err)
-		cancel()
-		ctx, cancel = context.WithCancel(context.Background())
+		// Its own deadline, before the head: long enough for the request to begin here, in one of the attempts. The one that was
+		// answered has begun, too.
+		said.waitFor("ended the response is complete", version)
+		before := said.begun()
+		for timeout := 200 * time.Millisecond; said.begun() == before; timeout *= 4 {
+			check(timeout < time.Minute, "never begun in time")
+			ctx, cancel := context.WithTimeout(context.Background(), timeout)
+			_, err = get(ctx, "/head", "")
+			check(errors.Is(err, context.DeadlineExceeded), err)
+			cancel()
+		}
+		gone += said.begun() - before
+		said.waitFor("ended the client is gone", gone)
+		// Its own cancel, in the middle of the body.
+		ctx, cancel := context.WithCancel(context.Background())
 		response, err = get(ctx, "/body", "")
 		check(err == nil, err)
-		response.Body.Read(make([]byte, 1))
+		count, err := response.Body.Read(make([]byte, 1))
+		check(count == 1 && err == nil, err)
 		cancel()
-		gone += 2
+		gone++
 		said.waitFor("ended the client is gone", gone)
 		fmt.Printf("go: its client over HTTP/%d: our deadline is a 504 or no clean end, its context ends ours\n", version)
 	}
@@ -114,7 +138,17 @@ func itsClient() {
 }
 
 func itsServer() {
-	ends := make(chan string, 8)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	check(err == nil, err)
+	client := exec.Command(foreign, "http", strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
+	client.Stdout, client.Stderr = os.Stdout, os.Stderr
+	stdin, err := client.StdinPipe()
+	check(err == nil, err)
+	// What is said to our client, which waits for it: each handler that has begun, and that it is over.
+	say := func(what string) {
+		_, err := fmt.Fprintln(stdin, what)
+		check(err == nil, err)
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/left", func(w http.ResponseWriter, r *http.Request) {
 		millis, err := strconv.Atoi(r.Header.Get("connect-timeout-ms"))
@@ -122,34 +156,27 @@ func itsServer() {
 		fmt.Fprint(w, millis)
 	})
 	mux.HandleFunc("/wait", func(w http.ResponseWriter, r *http.Request) {
+		say("begun /wait")
 		<-r.Context().Done()
-		ends <- "wait"
+		say("over /wait")
 	})
 	mux.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
-		for r.Context().Err() == nil {
+		for n := 0; r.Context().Err() == nil; n++ {
 			fmt.Fprint(w, "x")
 			w.(http.Flusher).Flush()
+			if n == 10 {
+				say("begun /stream")
+			}
 			time.Sleep(time.Millisecond)
 		}
-		ends <- "stream"
+		say("over /stream")
 	})
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	check(err == nil, err)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{Handler: mux, Protocols: protocols}
 	go server.Serve(listener)
-	client := exec.Command(foreign, "http", strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
-	client.Stdout, client.Stderr = os.Stdout, os.Stderr
 	check(client.Run() == nil, "our client failed")
-	for range 2 {
-		select {
-		case <-ends:
-		case <-time.After(30 * time.Second):
-			check(false, "its contexts do not end")
-		}
-	}
 	fmt.Println("go: its server's contexts end with ours")
 }
 
