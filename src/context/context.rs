@@ -378,8 +378,8 @@ impl Context {
             let above = self.name_number();
             let mut record =
                 super::name::Record::new(name.into(), at, token.clone(), deadline, above);
-            if let Some((own, to)) = token.as_ref().zip(self.answering()) {
-                record = record.given_to(own.id(), to.clone());
+            if let Some(own) = &token {
+                record = record.with_own(own.id(), self.name_steps());
             }
             Context {
                 limit: match &token {
@@ -704,17 +704,18 @@ impl Context {
         if !self.is_done() {
             return None;
         }
-        self.answering()?.any_of_source()
+        let steps = self.name_steps();
+        self.token.as_ref()?.handle().any_of_source(steps)
     }
 
-    /// The token that says how it came to be done. A name has a token of its own, and changes no answer.
-    fn answering(&self) -> Option<&CancellationToken> {
-        let token = self.token.as_ref()?;
+    /// How many steps above the context's token the one is that says how it came to be done. A name has a token of its own, and
+    /// changes no answer.
+    fn name_steps(&self) -> usize {
         #[cfg(feature = "inspect")]
-        if let Some(named) = self.values.name().and_then(|name| name.answers_for(token)) {
-            return Some(named);
+        if let Some((token, name)) = self.token.as_ref().zip(self.values.name()) {
+            return name.steps_from(token.id());
         }
-        Some(token)
+        0
     }
 
     /// Returns when the context will be done at the latest. A cancel does not change it.
@@ -756,8 +757,9 @@ impl Context {
     /// Cost: loads.
     #[must_use]
     pub fn is_own_deadline(&self) -> bool {
-        let token = self.answering();
-        self.is_done() && token.is_some_and(|token| token.handle().is_expired_itself())
+        let steps = self.name_steps();
+        let is_own = |token: &CancellationToken| token.handle().is_expired_itself(steps);
+        self.is_done() && self.token.as_ref().is_some_and(is_own)
     }
 
     /// Returns the time until the deadline; zero if it has passed.
@@ -918,7 +920,7 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// The context was done before the time was over.
+    /// The context is done: before the time was over, or since then, but before the caller looked.
     ///
     /// # Cancel safety
     ///
@@ -1038,7 +1040,7 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// The context was done before the time was over.
+    /// The context is done: before the time was over, or since then, but before the caller looked.
     pub fn blocking_sleep(&self, duration: Duration) -> Result<(), ContextError> {
         self.blocking_wait_timeout(duration).map_or(Ok(()), Err)
     }

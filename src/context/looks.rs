@@ -2,14 +2,15 @@
 
 use crate::sync::{thread, AtomicU64, Relaxed, Release};
 use crate::timer::clock;
-use crate::token::CancellationToken;
+use crate::token::{CancellationToken, WeakToken};
 use std::time::Instant;
 
 /// Of one thread, which alone writes it.
 pub(crate) struct Looks {
     thread: usize,
-    /// What tells the thread to stop; none: it was told from the beginning.
-    token: Option<CancellationToken>,
+    /// What tells the thread to stop, and is not kept by this: whoever asks who could still cancel it counts the handles. None: it was
+    /// told from the beginning.
+    token: Option<WeakToken>,
     count: AtomicU64,
     /// When the first was, as the clock counts, and not 0; or 0.
     first: AtomicU64,
@@ -26,10 +27,10 @@ pub(crate) struct Told {
 
 impl Looks {
     /// Of the calling thread.
-    pub(crate) fn new(token: Option<CancellationToken>) -> Looks {
+    pub(crate) fn new(token: Option<&CancellationToken>) -> Looks {
         Looks {
             thread: thread::number(),
-            token,
+            token: token.map(CancellationToken::downgrade),
             count: AtomicU64::new(0),
             first: AtomicU64::new(0),
             last: AtomicU64::new(0),
@@ -40,7 +41,8 @@ impl Looks {
     /// that has ended by a deadline of its own tells it nothing.
     #[cold]
     pub(crate) fn note(&self) {
-        let is_told = |token: &CancellationToken| token.is_cancelled();
+        // A token that is gone was the thread's, which has nothing else to be told by.
+        let is_told = |token: &WeakToken| token.upgrade().is_none_or(|token| token.is_cancelled());
         if thread::number() != self.thread || !self.token.as_ref().is_none_or(is_told) {
             return;
         }

@@ -35,8 +35,8 @@ pub(crate) struct Named {
 pub(crate) struct Record {
     key: Key<Named>,
     number: Number,
-    /// The token of the name, and the one that it was given to.
-    named: Option<(TokenId, CancellationToken)>,
+    /// The name's own token, and how far above it the one is that the name was given to.
+    own: Option<(TokenId, usize)>,
 }
 
 impl Record {
@@ -67,20 +67,22 @@ impl Record {
         Record {
             key,
             number,
-            named: None,
+            own: None,
         }
     }
 
-    /// The token of the name is that of a context of its own, and what is asked of that is asked of this one, the one that it was given to.
-    pub(crate) fn given_to(mut self, token: TokenId, to: CancellationToken) -> Record {
-        self.named = Some((token, to));
+    /// The name has a token of its own, the child of one that is so many steps below the one that it was given to.
+    pub(crate) fn with_own(mut self, token: TokenId, steps: usize) -> Record {
+        self.own = Some((token, steps + 1));
         self
     }
 
-    /// What answers instead of the token, if that is the name's own.
-    pub(crate) fn answers_for(&self, token: &CancellationToken) -> Option<&CancellationToken> {
-        let (own, to) = self.named.as_ref()?;
-        (*own == token.id()).then_some(to)
+    /// How many steps above that token the one is that a name was given to; none, if it is no name's own.
+    pub(crate) fn steps_from(&self, token: TokenId) -> usize {
+        match self.own {
+            Some((own, steps)) if own == token => steps,
+            _ => 0,
+        }
     }
 
     pub(crate) fn number(&self) -> Number {

@@ -292,7 +292,9 @@ impl Context {
     /// assert!(ctx.is_done());
     /// ```
     ///
-    /// A token below it, and a context below that, is under the clock too, unless it was made when what is above was cancelled already.
+    /// A token below it, and a context below that, is under the clock too, unless it was made when what is above was cancelled already. Tokens
+    /// (not contexts) are not if the clock has come to their context without one: by [`any_of`](Context::any_of) from a source that can't be done, or to a
+    /// [`shield`](Context::shield) whose grace is from before the clock.
     pub fn with_clock(&self, clock: &TestClock) -> Context {
         let clock = &clock.0;
         if Clock::is_same(&self.clock(), &Some(clock.clone())) {

@@ -133,7 +133,7 @@ impl Group {
     }
 
     /// Changes the limit while tasks run. A higher one lets waiting tasks in; a lower one lets none in until enough have
-    /// gone. `usize::MAX` means no limit.
+    /// gone. `usize::MAX` means no limit; tasks that are started without one are never counted, also if a limit is set later.
     pub fn set_limit(&self, tasks: usize) {
         let mut panics = Panics::default();
         self.spawner.body().limit.set(tasks, &mut panics);
@@ -224,8 +224,8 @@ impl Group {
     ///
     /// # Panics
     ///
-    /// With the panic of a task, after all are gone. If several calls join, one of them panics, and the others return a
-    /// [`Panicked`](super::Panicked) as an error.
+    /// With the panic of a task, after all are gone. If several calls join, one of them panics, and the others return the first error, which
+    /// is a [`Panicked`](super::Panicked) if there was none before the panic.
     ///
     /// # Cancel safety
     ///

@@ -342,7 +342,7 @@ impl Member {
         let Some(probe) = self.place().probe() else {
             return ctx;
         };
-        let looks = crate::context::Looks::new(ctx.token().cloned());
+        let looks = crate::context::Looks::new(ctx.token());
         let looks = alloc::sync::Arc::new(looks);
         probe.is_thread(looks.clone());
         ctx.watched(looks)

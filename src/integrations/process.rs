@@ -78,8 +78,8 @@ pub struct Ended {
     pub stdout: Vec<u8>,
     /// The same of its errors.
     pub stderr: Vec<u8>,
-    /// The context's cause, if its end came first: the group got a signal. Whatever the status says: a child may
-    /// take the signal and exit with 0.
+    /// The context's cause, if it was done before the child had ended and its pipes were closed: the group got a signal. Whatever the status
+    /// says: a child may take the signal and exit with 0, or have left its pipes to others.
     pub stopped: Option<Cause>,
     /// The group had to be killed.
     pub killed: bool,
@@ -88,7 +88,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Returns `true` if the child has ended by itself, successfully.
+    /// Returns `true` if the child has ended successfully, and the context stopped neither it nor what it has left behind.
     #[must_use]
     pub fn success(&self) -> bool {
         self.stopped.is_none() && self.status.success()

@@ -236,7 +236,7 @@ impl CancellationToken {
     /// Cost: loads.
     #[must_use]
     pub fn any_of_source(&self) -> Option<usize> {
-        self.handle.any_of_source()
+        self.handle.any_of_source(0)
     }
 
     /// Without the timer's thread nothing else looks at the deadlines of contexts above.

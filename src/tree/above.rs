@@ -63,6 +63,16 @@ impl Handle {
         unsafe { token_above(self.node()) }.map(id_of)
     }
 
+    /// The token so many steps above.
+    pub(super) fn node_above(&self, steps: usize) -> &Node {
+        let mut node = self.node();
+        for _ in 0..steps {
+            // SAFETY: held, or above what is held (I5).
+            node = unsafe { token_above(node) }.unwrap_or(node);
+        }
+        node
+    }
+
     pub(crate) fn depth(&self) -> usize {
         let mut depth = 0;
         let mut node = self.node();

@@ -67,9 +67,9 @@ impl Handle {
         cause(self.node())
     }
 
-    /// Which of its sources an `any_of` token was cancelled by: the number that was given for it.
-    pub(crate) fn any_of_source(&self) -> Option<usize> {
-        any_of_source(self.node())
+    /// Which of its sources the `any_of` token so many steps above was cancelled by: the number that was given for it.
+    pub(crate) fn any_of_source(&self, steps: usize) -> Option<usize> {
+        any_of_source(self.node_above(steps))
     }
 
     /// The kind of that.

@@ -444,9 +444,9 @@ impl Handle {
         self.cancel_with(ContextError::DeadlineExceeded.into());
     }
 
-    /// Cancelled by the deadline that was set for it, and not by one above, or by somebody.
-    pub(crate) fn is_expired_itself(&self) -> bool {
-        let node = self.node();
+    /// The token so many steps above was cancelled by the deadline that was set for it, and not by one above, or by somebody.
+    pub(crate) fn is_expired_itself(&self, steps: usize) -> bool {
+        let node = self.node_above(steps);
         let state = node.word.load();
         let is_own = state.is_cancelled() && state.has_any(State::OWN);
         is_own

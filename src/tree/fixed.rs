@@ -9,23 +9,25 @@ mod imp {
     use super::super::word::State;
     use super::super::Handle;
     use crate::sync::{Acquire, AtomicPtr, Release};
+    #[cfg(target_pointer_width = "64")]
+    use core::mem::offset_of;
     use core::ptr;
 
     /// The node, and a handle of it to be borrowed, once somebody has asked for that.
-    #[repr(C)]
+    #[cfg_attr(target_pointer_width = "64", repr(C, align(64)))]
+    #[cfg_attr(not(target_pointer_width = "64"), repr(C))]
     pub(crate) struct Fixed {
         // The word, which all read, and the hint, which is written for each child, are on different lines, as in
         // roots on the heap. Machines that have no use for that have no memory for it either.
         #[cfg(target_pointer_width = "64")]
-        line: Line,
+        before: [u8; 32],
         node: Node,
         /// What the handle has in it: null, or the address of `node`.
         handle: AtomicPtr<Node>,
     }
 
     #[cfg(target_pointer_width = "64")]
-    #[repr(C, align(64))]
-    struct Line([u8; 32]);
+    const _: () = assert!(offset_of!(Fixed, node) == 32);
 
     // SAFETY: as for handles.
     unsafe impl Send for Fixed {}
@@ -36,7 +38,7 @@ mod imp {
         pub(crate) const fn new() -> Fixed {
             Fixed {
                 #[cfg(target_pointer_width = "64")]
-                line: Line([0; 32]),
+                before: [0; 32],
                 node: Node::new(State::NEW, ptr::null()),
                 handle: AtomicPtr::new(ptr::null_mut()),
             }
