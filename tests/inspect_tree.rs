@@ -557,6 +557,9 @@ fn a_name_changes_no_answer() {
     let named = step.with_name("step").with_name("once more").with_value(1);
     step.blocking_wait();
     assert!(step.is_own_deadline() && named.is_own_deadline());
+    // It is done already.
+    let late = step.with_name("late").with_name("later");
+    assert!(late.is_own_deadline());
     let (below, _guard) = named.with_cancel();
     assert!(below.is_done() && !below.is_own_deadline());
 
@@ -569,4 +572,5 @@ fn a_name_changes_no_answer() {
         (either.any_of_source(), below.any_of_source()),
         (Some(1), None)
     );
+    assert_eq!(either.with_name("late").any_of_source(), Some(1));
 }

@@ -3,8 +3,9 @@
 
 use cancel_tree::integrations::signals::{Signal, SignalGuard, Signals};
 use cancel_tree::{Context, ContextError, GuardDropped};
-use std::io;
+use std::io::{self, Read, Write};
 use std::mem::{zeroed, MaybeUninit};
+use std::os::unix::net::UnixStream;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -293,6 +294,12 @@ fn every_descriptor_is_closed() {
             libc::close(descriptor);
         }
     }
+    // Whoever gets the numbers next is left alone.
+    thread::sleep(Duration::from_millis(200));
+    let mut others: Vec<_> = (0..8).map(|_| UnixStream::pair().unwrap()).collect();
+    for (_, other) in &mut others {
+        other.set_nonblocking(true).unwrap();
+    }
     let used = || {
         let mut usage = MaybeUninit::<libc::rusage>::uninit();
         // SAFETY: it is written.
@@ -310,6 +317,16 @@ fn every_descriptor_is_closed() {
     raise(Signal::TERM);
     let first = soon(guard.context());
     assert_eq!(first, Signal::TERM);
+    for (one, other) in &mut others {
+        let nothing = other.read(&mut [0; 8]).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        one.write_all(b"all of it").unwrap();
+    }
+    thread::sleep(Duration::from_millis(100));
+    for (_, other) in &mut others {
+        let mut all = [0; 16];
+        assert_eq!(other.read(&mut all).unwrap(), 9);
+    }
     assert!(spent < Duration::from_millis(150), "{spent:?} of a second");
     std::process::exit(7);
 }

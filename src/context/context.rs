@@ -2,6 +2,7 @@
 
 use super::chain::{Chain, Step};
 use super::limit::Limit;
+use super::origin::Origin;
 use super::values::Values;
 use super::{done, foreign, CancelGuard, CancelledOwned, Done, DoneOwned, ForeignContext};
 use crate::timer;
@@ -378,8 +379,17 @@ impl Context {
             let above = self.name_number();
             let mut record =
                 super::name::Record::new(name.into(), at, token.clone(), deadline, above);
-            if let Some(own) = &token {
-                record = record.with_own(own.id(), self.name_steps());
+            if let Some((own, token)) = token.as_ref().zip(self.token.as_ref()) {
+                let origin = match self.name_origin() {
+                    // What is made below what is done is a root.
+                    _ if own.parent_id() != Some(token.id()) => Origin::Known {
+                        is_own_deadline: self.is_own_deadline(),
+                        any_of_source: self.any_of_source(),
+                    },
+                    Origin::Above(steps) => Origin::Above(steps + 1),
+                    known => known,
+                };
+                record = record.with_own(own.id(), origin);
             }
             Context {
                 limit: match &token {
@@ -704,18 +714,20 @@ impl Context {
         if !self.is_done() {
             return None;
         }
-        let steps = self.name_steps();
-        self.token.as_ref()?.handle().any_of_source(steps)
+        match self.name_origin() {
+            Origin::Above(steps) => self.token.as_ref()?.handle().any_of_source(steps),
+            #[cfg(feature = "inspect")]
+            Origin::Known { any_of_source, .. } => any_of_source,
+        }
     }
 
-    /// How many steps above the context's token the one is that says how it came to be done. A name has a token of its own, and
-    /// changes no answer.
-    fn name_steps(&self) -> usize {
+    /// Who knows how the context's token came to be done. A name has a token of its own, and changes no answer.
+    fn name_origin(&self) -> Origin {
         #[cfg(feature = "inspect")]
         if let Some((token, name)) = self.token.as_ref().zip(self.values.name()) {
-            return name.steps_from(token.id());
+            return name.origin(token.id()).unwrap_or(Origin::Above(0));
         }
-        0
+        Origin::Above(0)
     }
 
     /// Returns when the context will be done at the latest. A cancel does not change it.
@@ -757,9 +769,16 @@ impl Context {
     /// Cost: loads.
     #[must_use]
     pub fn is_own_deadline(&self) -> bool {
-        let steps = self.name_steps();
-        let is_own = |token: &CancellationToken| token.handle().is_expired_itself(steps);
-        self.is_done() && self.token.as_ref().is_some_and(is_own)
+        let Some(token) = self.token.as_ref().filter(|_| self.is_done()) else {
+            return false;
+        };
+        match self.name_origin() {
+            Origin::Above(steps) => token.handle().is_expired_itself(steps),
+            #[cfg(feature = "inspect")]
+            Origin::Known {
+                is_own_deadline, ..
+            } => is_own_deadline,
+        }
     }
 
     /// Returns the time until the deadline; zero if it has passed.

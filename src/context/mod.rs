@@ -22,6 +22,7 @@ pub(crate) mod name;
 #[cfg(any(feature = "inspect", cancel_tree_loom))]
 #[cfg_attr(not(feature = "inspect"), allow(dead_code))]
 pub(crate) mod observe;
+mod origin;
 #[cfg(any(feature = "inspect", cancel_tree_loom))]
 pub(crate) mod registry;
 #[cfg(feature = "testing")]

@@ -2,6 +2,7 @@
 
 use super::looks;
 use super::observe::{self, Event};
+use super::origin::Origin;
 use super::registry::{Key, Number, Registry};
 use crate::sync::{
     thread, Acquire, Arc, AtomicBool, AtomicPtr, AtomicU64, Panics, Relaxed, Release,
@@ -35,8 +36,8 @@ pub(crate) struct Named {
 pub(crate) struct Record {
     key: Key<Named>,
     number: Number,
-    /// The name's own token, and how far above it the one is that the name was given to.
-    own: Option<(TokenId, usize)>,
+    /// The name's own token, and who knows how that came to be done.
+    own: Option<(TokenId, Origin)>,
 }
 
 impl Record {
@@ -71,18 +72,16 @@ impl Record {
         }
     }
 
-    /// The name has a token of its own, the child of one that is so many steps below the one that it was given to.
-    pub(crate) fn with_own(mut self, token: TokenId, steps: usize) -> Record {
-        self.own = Some((token, steps + 1));
+    pub(super) fn with_own(mut self, token: TokenId, origin: Origin) -> Record {
+        self.own = Some((token, origin));
         self
     }
 
-    /// How many steps above that token the one is that a name was given to; none, if it is no name's own.
-    pub(crate) fn steps_from(&self, token: TokenId) -> usize {
-        match self.own {
-            Some((own, steps)) if own == token => steps,
-            _ => 0,
-        }
+    /// Who knows how the token came to be done, if that is the name's own.
+    pub(super) fn origin(&self, token: TokenId) -> Option<Origin> {
+        self.own
+            .filter(|(own, _)| *own == token)
+            .map(|(_, origin)| origin)
     }
 
     pub(crate) fn number(&self) -> Number {

@@ -648,7 +648,13 @@ impl Cancel {
     /// All is cancelled: from now on that may be said.
     fn end_marking(&mut self) {
         if self.fired.is_incomplete() {
-            // Without memory: it is not known how far others are.
+            // Without memory it is not known how far others are. Nobody is woken before all is cancelled, and nothing
+            // entered that is not.
+            // SAFETY: kept by the caller.
+            mark_if_unsure(unsafe { self.top.as_ref() }, self.top_below);
+            // SAFETY: the edge is in our hands, and keeps it.
+            self.fired
+                .each_part(|target, below| mark_if_unsure(unsafe { &*target }, below));
             self.phase = Phase::Marked;
             return;
         }
@@ -750,6 +756,15 @@ fn meet(
     seen.with(State::MARKED)
 }
 
+/// Marks everything below `top` that another cancel is still to mark.
+#[cold]
+fn mark_if_unsure(top: &Node, below: Below) {
+    if below.has_any(Below::UNSURE) {
+        Walk::new(top, top.word.load())
+            .step::<true>(usize::MAX, |node, from| node.word.mark(from.kind));
+    }
+}
+
 /// Wakes tasks and threads that wait below `top`, and there.
 ///
 /// This is a walk of its own, so that all state is set before the first waker runs. The list of
@@ -759,7 +774,7 @@ fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
     if !below.has_any(Below::TASKS) {
         return;
     }
-    let look = |node: &Node, state: State, _| {
+    look_at::<false>(top, below, |node, state, _| {
         if state.has_any(State::WAITER) && is_task(state) && !state.has_any(State::EDGE) {
             if state.is_room() {
                 room::close(node, panics, Waker::wake);
@@ -767,12 +782,7 @@ fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
                 panics.catch(|| waker.wake());
             }
         }
-    };
-    if below.has_any(Below::UNSURE) {
-        look_at::<true>(top, below, look);
-    } else {
-        look_at::<false>(top, below, look);
-    }
+    });
 }
 
 /// Runs callbacks that wait below `top`; and whatever else waits there by now.
@@ -805,8 +815,7 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
 /// Looks at `top`, and at what is below and may be this cancel's to wake: not below other nodes with an own cancel that are
 /// marked through, for whoever has set that wakes there. Whoever has not cancelled `top` itself only helps, and stops
 /// wherever somebody has been through. `ORIGINS`: the last that it is given is whose own cancel has cancelled the node; null:
-/// somebody's above `top`. Whoever is UNSURE asks for them, and marks as it goes: nobody may be woken, and nothing be
-/// entered, that is not cancelled.
+/// somebody's above `top`.
 fn look_at<const ORIGINS: bool>(
     top: &Node,
     below: Below,
@@ -826,13 +835,8 @@ fn look_at<const ORIGINS: bool>(
         look(top, state, origin_at(top, state, ptr::null()));
     }
     let won = below.has_any(Below::WON);
-    let unsure = ORIGINS && below.has_any(Below::UNSURE);
     Walk::new(top, state).step::<ORIGINS>(usize::MAX, |node, from| {
-        let state = if unsure {
-            node.word.mark(from.kind)
-        } else {
-            node.word.load()
-        };
+        let state = node.word.load();
         if state.has_any(waiting) {
             look(node, state, origin_at(node, state, from.origin));
         }

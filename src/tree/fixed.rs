@@ -17,13 +17,13 @@ mod imp {
     #[cfg_attr(target_pointer_width = "64", repr(C, align(64)))]
     #[cfg_attr(not(target_pointer_width = "64"), repr(C))]
     pub(crate) struct Fixed {
-        // The word, which all read, and the hint, which is written for each child, are on different lines, as in
-        // roots on the heap. Machines that have no use for that have no memory for it either.
-        #[cfg(target_pointer_width = "64")]
-        before: [u8; 32],
-        node: Node,
         /// What the handle has in it: null, or the address of `node`.
         handle: AtomicPtr<Node>,
+        // The handle and the word, which all read, and the hint, which is written for each child, are on different lines, as in
+        // roots on the heap. Machines that have no use for that have no memory for it either.
+        #[cfg(target_pointer_width = "64")]
+        between: [u8; 24],
+        node: Node,
     }
 
     #[cfg(target_pointer_width = "64")]
@@ -37,10 +37,10 @@ mod imp {
     impl Fixed {
         pub(crate) const fn new() -> Fixed {
             Fixed {
-                #[cfg(target_pointer_width = "64")]
-                before: [0; 32],
-                node: Node::new(State::NEW, ptr::null()),
                 handle: AtomicPtr::new(ptr::null_mut()),
+                #[cfg(target_pointer_width = "64")]
+                between: [0; 24],
+                node: Node::new(State::NEW, ptr::null()),
             }
         }
 

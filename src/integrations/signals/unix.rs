@@ -34,18 +34,25 @@ fn process() -> i32 {
 }
 
 /// The dispatcher's end of the pipe.
-pub(super) struct Sleep(UnixStream);
+pub(super) struct Sleep(Option<UnixStream>);
 
 impl Sleep {
     /// Until `wake` has been called since the last time.
     pub(super) fn sleep(&mut self) {
-        // Many wakes are one.
-        match self.0.read(&mut [0; 64]) {
-            Ok(1..) => {}
+        let read = self.0.as_mut().map(|pipe| pipe.read(&mut [0; 64]));
+        match read {
+            // Many wakes are one.
+            Some(Ok(1..)) => {}
             // A wake too many.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Somebody has closed every descriptor of the process, as daemons do. From now on it looks every so often.
-            _ => thread::sleep(Duration::from_millis(20)),
+            Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Somebody has closed every descriptor of the process, as daemons do. The numbers are others' from now on, and
+            // this looks every so often.
+            _ => {
+                // Relaxed: nothing goes with it.
+                PIPE.store(-1, Ordering::Relaxed);
+                mem::forget(self.0.take());
+                thread::sleep(Duration::from_millis(20));
+            }
         }
     }
 }
@@ -59,7 +66,7 @@ pub(super) fn start(run: fn(Sleep)) -> io::Result<()> {
     let (reader, writer) = UnixStream::pair()?;
     writer.set_nonblocking(true)?;
     let thread = thread::Builder::new().name("cancel-tree signals".into());
-    thread.spawn(move || run(Sleep(reader)))?;
+    thread.spawn(move || run(Sleep(Some(reader))))?;
     // Release, both: pair with the handler, which finds the pipe if it finds the process.
     PIPE.store(writer.into_raw_fd(), Ordering::Release);
     PROCESS.store(process(), Ordering::Release);
@@ -70,7 +77,7 @@ pub(super) fn start(run: fn(Sleep)) -> io::Result<()> {
 pub(super) fn wake() {
     // Acquire: from `start`.
     let pipe = PIPE.load(Ordering::Acquire);
-    // SAFETY: one byte, which is there; the descriptor is ours for good, or -1, which is an error.
+    // SAFETY: one byte, which is there; the descriptor is ours, until somebody closes all of them, or -1, which is an error.
     unsafe { libc::write(pipe, [1_u8].as_ptr().cast(), 1) };
 }
 
