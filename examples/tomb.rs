@@ -46,11 +46,10 @@ impl Tomb {
     /// A tomb that dies when the context is done. Neither keeps the other.
     fn below(ctx: &Context) -> Tomb {
         let tomb = Tomb::new();
-        let (weak, ctx_of_callback) = (Arc::downgrade(&tomb.0), ctx.clone());
-        let registration = ctx.on_cancel(move || {
+        let weak = Arc::downgrade(&tomb.0);
+        let registration = ctx.on_cancel_with(move |cause| {
             if let Some(inner) = Weak::upgrade(&weak) {
-                let cause = ctx_of_callback.cause();
-                Tomb(inner).kill(cause.unwrap_or(ContextError::Cancelled.into()));
+                Tomb(inner).kill(cause);
             }
         });
         *tomb.0.above.lock().unwrap() = Some(registration);
@@ -121,9 +120,7 @@ impl Drop for Inner {
 
 impl ForeignContext for Tomb {
     fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
-        let dying = self.0.dying.clone();
-        let registration = self.0.dying.on_cancel(move || {
-            let cause = dying.cause().unwrap_or(ContextError::Cancelled.into());
+        let registration = self.0.dying.on_cancel_with(move |cause| {
             signal.cancel_with(cause);
         });
         Box::new(registration.stop_on_drop())

@@ -780,7 +780,7 @@ fn they_show_how_they_came_to_be() {
     let (ctx, _guard) = server.with_idle_timeout(LONG);
     assert_eq!(
         ctx.to_string(),
-        "background.with_cancel.with_moving_deadline"
+        "background.with_cancel.with_movable_deadline"
     );
 }
 

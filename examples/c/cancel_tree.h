@@ -47,7 +47,8 @@ ct_registration *ct_on_cancel(const ct_token *token, void (*callback)(void *data
 /* Takes the callback out; if it is running on another thread, waits for its end. True: it has not run and never
  * will. In any case `data` is the caller's again, unless it is called inside the callback itself. */
 bool ct_stop_and_wait(ct_registration *registration);
-/* Leaves the callback there for as long as there is the token. */
+/* Leaves the callback there: it runs once, at a cancel of the token or of anything above it, also after `ct_free` of the
+ * token. `data` must stay until then, or until nobody has the token or anything above it any more. */
 void ct_leave(ct_registration *registration);
 
 #ifdef __cplusplus

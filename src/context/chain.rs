@@ -113,7 +113,7 @@ impl fmt::Display for Context {
                         write!(f, "with_value({})", type_name.unwrap_or("?"))?;
                     }
                     s if s == Step::WithoutCancel as u64 => f.write_str("without_cancel")?,
-                    s if s == Step::Moving as u64 => f.write_str("with_moving_deadline")?,
+                    s if s == Step::Moving as u64 => f.write_str("with_movable_deadline")?,
                     s if s == Step::Grace as u64 => f.write_str("with_grace")?,
                     s if s == Step::Shield as u64 => f.write_str("shield")?,
                     s if s == Step::Clock as u64 => f.write_str("with_clock")?,
@@ -145,7 +145,7 @@ fn write_distance(f: &mut fmt::Formatter<'_>, now: Instant, deadline: Instant) -
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Asked once, so that all of it is of one moment.
-        let cause = self.cause();
+        let cause = self.why_ended();
         let mut debug = f.debug_struct("Context");
         debug.field("chain", &format_args!("{self}"));
         debug.field("is_done", &cause.is_some());

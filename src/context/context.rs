@@ -383,8 +383,8 @@ impl Context {
                 let origin = match self.name_origin() {
                     // What is made below what is done is a root.
                     _ if own.parent_id() != Some(token.id()) => Origin::Known {
-                        is_own_deadline: self.is_own_deadline(),
-                        any_of_source: self.any_of_source(),
+                        is_own_deadline: self.has_own_deadline_passed(),
+                        any_of_source: self.source(),
                     },
                     Origin::Above(steps) => Origin::Above(steps + 1),
                     known => known,
@@ -584,15 +584,29 @@ impl Context {
     #[inline]
     #[must_use]
     pub fn is_done(&self) -> bool {
-        let Some(token) = &self.token else {
-            return false;
-        };
-        let is_done = token.is_cancelled() || self.has_expired_unseen(token.handle());
+        let is_done = self.has_ended();
         #[cfg(feature = "inspect")]
         if is_done {
             self.values.note_look();
         }
         is_done
+    }
+
+    /// Whether it is done, asked by nobody who would stop then: that is not noted as a look.
+    #[inline]
+    pub(super) fn has_ended(&self) -> bool {
+        let Some(token) = &self.token else {
+            return false;
+        };
+        token.is_cancelled() || self.has_expired_unseen(token.handle())
+    }
+
+    /// Why, asked in the same way.
+    pub(super) fn why_ended(&self) -> Option<Cause> {
+        if !self.has_ended() {
+            return None;
+        }
+        self.token.as_ref().and_then(CancellationToken::cause)
     }
 
     /// Returns `true` if the context can be done at all, now or later. [`background`](Self::background),
@@ -638,7 +652,7 @@ impl Context {
     /// Returns why the context is done, as one of two kinds, or `None` while it is not. Once there is an
     /// error it stays, and [`done`](Self::done) is ready.
     ///
-    /// Cost: a load while it is not done; then a climb to what was cancelled.
+    /// Cost: a load, and one more once it is done.
     #[doc(alias = "Err")]
     #[inline]
     #[must_use]
@@ -714,6 +728,10 @@ impl Context {
         if !self.is_done() {
             return None;
         }
+        self.source()
+    }
+
+    fn source(&self) -> Option<usize> {
         match self.name_origin() {
             Origin::Above(steps) => self.token.as_ref()?.handle().any_of_source(steps),
             #[cfg(feature = "inspect")]
@@ -769,7 +787,11 @@ impl Context {
     /// Cost: loads.
     #[must_use]
     pub fn is_own_deadline(&self) -> bool {
-        let Some(token) = self.token.as_ref().filter(|_| self.is_done()) else {
+        self.is_done() && self.has_own_deadline_passed()
+    }
+
+    fn has_own_deadline_passed(&self) -> bool {
+        let Some(token) = self.token.as_ref().filter(|_| self.has_ended()) else {
             return false;
         };
         match self.name_origin() {

@@ -184,8 +184,8 @@ impl Context {
         };
         // Also where a soft cancel is just on its way, or a worker is to go on with it: from now on there is a bound.
         let has_begun = || grace.hard.deadline(&grace.hard.clock()).0.is_some();
-        match self.cause() {
-            Some(first) if !shield.is_done() && !has_begun() => {
+        match self.why_ended() {
+            Some(first) if !shield.has_ended() && !has_begun() => {
                 let now = self
                     .clock()
                     .map_or_else(|| self.now(), |clock| clock.now_marked());

@@ -77,7 +77,7 @@ impl Context {
         let cause = Cause::with_kind(ContextError::DeadlineExceeded, IdleTimeout { timeout });
         let moving = Moving::idle(timeout, self.clock());
         let (ctx, guard) = self.movable(moving.clone(), Some(cause));
-        if !ctx.is_done() {
+        if !ctx.has_ended() {
             guard.handle().start_idle();
         }
         (ctx, IdleGuard { moving, guard })

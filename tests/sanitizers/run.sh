@@ -18,7 +18,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 summary=()
 # With all that have tests of their own.
-features=crossbeam-channel,process,tokio-util,tokio,tower,serve,testing
+features=crossbeam-channel,process,tokio-util,tokio,tower,serve,testing,metrics,tracing
 
 say() {
     summary+=("$*")
