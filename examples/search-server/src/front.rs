@@ -79,7 +79,8 @@ async fn health(State((front, _)): Shared) -> (StatusCode, &'static str) {
 }
 
 async fn metrics(State((front, layer)): Shared) -> String {
-    let (tasks, events) = (front.server.requests().len(), front.tracker.len());
+    let (tasks, tracker) = (front.server.requests().len(), &front.tracker);
+    let events = (tracker.len(), tracker.lost());
     front.metrics.text(layer.counts(), tasks, events)
 }
 
