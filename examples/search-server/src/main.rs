@@ -1,18 +1,19 @@
 //! The search server of the guide's stories; see the README beside.
 
+mod connections;
 mod duration;
 mod files;
 mod front;
 mod log;
 mod metrics;
 mod options;
+mod patient;
 mod query;
 mod remote;
 mod search;
 mod tracker;
 mod work;
 
-use axum::serve::ListenerExt;
 use cancel_tree::integrations::serve::{Serve, Server, ServerReport};
 use cancel_tree::integrations::signals::{Signal, SignalGuard, Signals};
 use cancel_tree::Context;
@@ -138,15 +139,11 @@ async fn run(options: Options) -> Result<(ServerReport, Arc<End>), Box<dyn Error
                 server: server.handle(),
                 metrics,
                 tracker,
+                patience: options.clients.patience,
             };
             let app = front::router(front, &root);
-            // Hits are small, and go at once.
-            let listener = listener.tap_io(|stream| _ = stream.set_nodelay(true));
-            let graceful = server.graceful();
-            let serve = axum::serve(listener, app).with_graceful_shutdown(graceful);
-            server
-                .run(std::future::IntoFuture::into_future(serve))
-                .await
+            let serve = connections::serve(listener, app, server.handle(), options.clients);
+            server.run(serve).await
         }
     };
     Ok((report, end))
