@@ -57,6 +57,7 @@ fn main() {
 
 fn fail(error: &str) -> ! {
     log::plain(&format!("search-server: {error}"));
+    log::flush();
     exit(2);
 }
 
@@ -85,6 +86,7 @@ impl End {
             log::plain(&format!("events: {events}"));
             !events.is_all()
         });
+        log::flush();
         exit(if lost { code.max(1) } else { code })
     }
 }
@@ -165,7 +167,10 @@ fn sources(
     let files = match Files::list(ctx, &options.root, options.share, options.slow, metrics) {
         Ok(files) => files,
         Err(cause) => match cause.find::<Signal>() {
-            Some(signal) => exit(signal.exit_code()),
+            Some(signal) => {
+                log::flush();
+                exit(signal.exit_code())
+            }
             None => return Err(cause.to_string().into()),
         },
     };

@@ -1,5 +1,6 @@
 //! What is counted, for `GET /metrics`.
 
+use crate::log;
 use crate::search::Ended;
 use crate::work::Searches;
 use cancel_tree::integrations::tower::Counts;
@@ -132,6 +133,12 @@ impl Metrics {
             "counter",
             "Events that are in the log only, since they could not be written.",
             &plain(events.1),
+        );
+        one(
+            "search_log_lost_total",
+            "counter",
+            "Lines of the log that there was no room for.",
+            &plain(log::lost()),
         );
         let requests = [
             ("received", requests.received),

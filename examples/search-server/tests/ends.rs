@@ -4,11 +4,10 @@ mod common;
 
 use common::{events_in, eventually, Answer, Dir, Server, BUSY};
 use libc::{SIGINT, SIGTERM};
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::process::Command;
 
 const NOW: [&str; 4] = ["--lame-duck", "0s", "--graceful", "100h"];
 
@@ -153,8 +152,7 @@ fn no_event_is_lost_by_a_signal_in_the_middle() {
 #[test]
 fn an_event_that_cannot_be_written_is_named() {
     let (dir, out) = (tea(), Dir::new(&[]));
-    let pipe = out.pipe("pipe");
-    let _full = fill(&pipe);
+    let (pipe, _full) = out.full_pipe("pipe");
     let args = ["--lame-duck", "0s", "--events", pipe.to_str().unwrap()];
     let server = Server::alone(&dir, &args);
     // More than tokio has threads for blocking work.
@@ -180,8 +178,7 @@ fn an_event_that_cannot_be_written_is_named() {
 #[test]
 fn an_event_that_has_no_room_is_named() {
     let (dir, out) = (tea(), Dir::new(&[]));
-    let pipe = out.pipe("pipe");
-    let _full = fill(&pipe);
+    let (pipe, _full) = out.full_pipe("pipe");
     let args = ["--lame-duck", "0s", "--events", pipe.to_str().unwrap()];
     let mut server = Server::alone(&dir, &args);
     // As many as there are places, and some more.
@@ -225,13 +222,56 @@ fn an_event_that_has_no_room_is_named() {
     }
 }
 
-/// A pipe that somebody could read, but does not, as long as this is there; it is full to the last byte.
-fn fill(pipe: &Path) -> File {
-    let mut options = OpenOptions::new();
-    let options = options.read(true).write(true);
-    let mut full = options.custom_flags(libc::O_NONBLOCK).open(pipe).unwrap();
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let (dir, out) = (tea(), Dir::new(&[]));
+    let (pipe, mut full) = out.full_pipe("pipe");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_search-server"));
+    let errors = OpenOptions::new().write(true).open(&pipe).unwrap();
+    command.stderr(errors);
+    command.args([
+        "--listen",
+        "127.0.0.1:0",
+        "--root",
+        dir.path(),
+        "--lame-duck",
+        "0s",
+    ]);
+    let server = Server::with_errors(command);
+    // More than there is room for, a line for each.
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(2 * BUSY)).unwrap();
+    let mut answers = BufReader::new(stream.try_clone().unwrap());
+    for _ in 0..4096 + 10 {
+        stream
+            .write_all(b"GET /search HTTP/1.1\r\nHost: x\r\n\r\n")
+            .unwrap();
+        let mut line = String::new();
+        while !line.starts_with("What is to be found?") {
+            line.clear();
+            assert_ne!(answers.read_line(&mut line).unwrap(), 0);
+        }
+    }
+    let answer = server.get("/search?q=tea&timeout=30s", "");
+    assert_eq!(answer.json()["count"], 1, "{answer:?}");
+    let lost = server.metric("search_log_lost_total");
+    assert!(lost > 0);
+    // Somebody reads, and learns of it.
+    let mut said = Vec::new();
+    eventually("what is missing", || {
+        let mut bytes = [0; 1 << 16];
+        while let Ok(read @ 1..) = full.read(&mut bytes) {
+            said.extend_from_slice(&bytes[..read]);
+        }
+        let text = String::from_utf8_lossy(&said);
+        let says = format!("\n{lost} lines of the log are missing\n");
+        (text.contains(&says) && text.matches("What is to be found?").count() > 4000).then_some(())
+    });
+    // And does not any more.
     while full.write(b"x").is_ok() {}
-    full
+    assert_eq!(server.get("/search?q=tea&timeout=30s", "").status, 200);
+    server.signal(SIGTERM);
+    assert_eq!(server.ended().0, Some(0));
 }
 
 #[test]
