@@ -1,9 +1,10 @@
 //! HTTP: what people and programs ask.
 
+use crate::connections::HangUp;
 use crate::log::{self, REQUEST_ID};
 use crate::metrics::Metrics;
 use crate::query::{Query, LONGEST};
-use crate::search::{Ended, Hit, Search, Sources, Why};
+use crate::search::{Ended, Hit, Search, Sources, Why, STOP};
 use crate::tracker::Tracker;
 use crate::work::{Row, State as Of};
 use axum::extract::{RawQuery, Request, State};
@@ -15,7 +16,7 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use cancel_tree::integrations::serve::ServerHandle;
 use cancel_tree::integrations::tower::{ContextLayer, DebugService};
-use cancel_tree::Context;
+use cancel_tree::{Context, ContextError};
 use futures_util::stream::{self, Stream};
 use serde_json::{json, Value};
 use std::convert::Infallible;
@@ -25,15 +26,14 @@ use std::time::{Duration, Instant};
 /// How often it is said who works.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// For so long it is waited until those who were told to stop have stopped; then they are named.
-const STOP: Duration = Duration::from_secs(1);
-
 /// All that the routes have in common.
 pub struct Front {
     pub sources: Sources,
     pub server: ServerHandle,
     pub metrics: Arc<Metrics>,
     pub tracker: Arc<Tracker>,
+    /// For how long nothing of an answer may be taken.
+    pub patience: Duration,
 }
 
 type Shared = State<(Arc<Front>, ContextLayer)>;
@@ -42,8 +42,8 @@ pub fn router(front: Front, root: &Context) -> Router {
     let layer = ContextLayer::new(root)
         .in_group(front.server.requests())
         .named()
-        // A search has a limit of its own, and answers then; this is for what does not come to its end, as an answer that nobody reads.
-        .max(LONGEST + Duration::from_secs(5))
+        // A search has a limit of its own, and answers then; this is for what does not come to its end.
+        .max(LONGEST + STOP + front.patience)
         .carry([REQUEST_ID]);
     Router::new()
         .route("/search", get(search))
@@ -79,7 +79,8 @@ async fn health(State((front, _)): Shared) -> (StatusCode, &'static str) {
 }
 
 async fn metrics(State((front, layer)): Shared) -> String {
-    let (tasks, events) = (front.server.requests().len(), front.tracker.len());
+    let (tasks, tracker) = (front.server.requests().len(), &front.tracker);
+    let events = (tracker.len(), tracker.lost());
     front.metrics.text(layer.counts(), tasks, events)
 }
 
@@ -126,6 +127,7 @@ fn form(headers: &HeaderMap) -> Option<Form> {
 async fn search(
     State((front, _)): Shared,
     Extension(ctx): Extension<Context>,
+    Extension(HangUp(hang_up)): Extension<HangUp>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
@@ -171,6 +173,14 @@ async fn search(
         Ok(search) => search,
         Err(_) => return sentence(StatusCode::SERVICE_UNAVAILABLE, "The server ends.".into()),
     };
+    // Nobody asks for more of an answer where nothing of it is taken, so it is the connection that has to end.
+    let (taken, guard) = ctx.with_timeout(query.timeout + STOP + front.patience);
+    guard.detach();
+    drop(taken.on_cancel_with(move |cause| {
+        if cause.kind() == ContextError::DeadlineExceeded {
+            hang_up.cancel_with("an answer was not taken");
+        }
+    }));
     match form {
         Form::Json => whole(&ctx, search, &query, began).await,
         Form::Events => {

@@ -1,18 +1,19 @@
 //! The search server of the guide's stories; see the README beside.
 
+mod connections;
 mod duration;
 mod files;
 mod front;
 mod log;
 mod metrics;
 mod options;
+mod patient;
 mod query;
 mod remote;
 mod search;
 mod tracker;
 mod work;
 
-use axum::serve::ListenerExt;
 use cancel_tree::integrations::serve::{Serve, Server, ServerReport};
 use cancel_tree::integrations::signals::{Signal, SignalGuard, Signals};
 use cancel_tree::Context;
@@ -46,21 +47,52 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
-    let done = runtime
-        .map_err(Into::into)
-        .and_then(|runtime| runtime.block_on(run(options)));
-    if let Err(error) = done {
-        fail(&error.to_string());
+    let runtime = runtime.unwrap_or_else(|error| fail(&error.to_string()));
+    match runtime.block_on(run(options)) {
+        // Here, on the main thread: whatever hangs on the runtime's, this does not wait for one of them.
+        Ok((report, end)) => end.now(&report),
+        Err(error) => fail(&error.to_string()),
     }
 }
 
 fn fail(error: &str) -> ! {
     log::plain(&format!("search-server: {error}"));
+    log::flush();
     exit(2);
 }
 
-/// Ends the process, unless it cannot even begin.
-async fn run(options: Options) -> Result<(), Box<dyn Error>> {
+/// How the process ends, whoever comes to it first.
+struct End {
+    once: Mutex<()>,
+    tracker: Option<Arc<Tracker>>,
+    metrics: Arc<Metrics>,
+}
+
+impl End {
+    fn now(&self, report: &ServerReport) -> ! {
+        // Whoever comes second waits here for the end of the process.
+        let _once = self.once.lock();
+        let code = report.exit_code();
+        log::plain(&report.to_string());
+        if !self.metrics.searches.is_empty() {
+            log::plain(&self.metrics.searches.to_string());
+        }
+        let (limit, _guard) = Context::background().with_timeout(EVENTS);
+        let events = self
+            .tracker
+            .as_ref()
+            .map(|tracker| tracker.shutdown(&limit));
+        let lost = events.is_some_and(|events| {
+            log::plain(&format!("events: {events}"));
+            !events.is_all()
+        });
+        log::flush();
+        exit(if lost { code.max(1) } else { code })
+    }
+}
+
+/// Serves until the end, unless it cannot even begin.
+async fn run(options: Options) -> Result<(ServerReport, Arc<End>), Box<dyn Error>> {
     let root = Context::background().with_name("server");
     // The first signal begins the end, the second cancels what is still there, the third ends the process.
     let signals = Signals::new().install(&root)?;
@@ -70,7 +102,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
         true => None,
         false => {
             let file = options.events.as_deref();
-            let tracker = Tracker::new(file).map_err(|error| {
+            let tracker = Tracker::new(file, tracker::ROOM).map_err(|error| {
                 let file = file.map(|file| file.display().to_string());
                 format!(
                     "cannot write events to {}: {error}",
@@ -86,33 +118,18 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
             options.listen
         )
     })?;
-    let end = {
-        let once = Mutex::new(());
-        let (tracker, metrics) = (tracker.clone(), metrics.clone());
-        Arc::new(move |report: &ServerReport| -> ! {
-            // Whoever comes second waits here for the end of the process.
-            let _once = once.lock();
-            let code = report.exit_code();
-            log::plain(&report.to_string());
-            if !metrics.searches.is_empty() {
-                log::plain(&metrics.searches.to_string());
-            }
-            let (limit, _guard) = Context::background().with_timeout(EVENTS);
-            let events = tracker.as_ref().map(|tracker| tracker.shutdown(&limit));
-            let lost = events.is_some_and(|events| {
-                log::plain(&format!("events: {events}"));
-                !events.stuck.is_empty() || events.forced > 0
-            });
-            exit(if lost { code.max(1) } else { code })
-        })
-    };
+    let end = Arc::new(End {
+        once: Mutex::new(()),
+        tracker: tracker.clone(),
+        metrics: metrics.clone(),
+    });
     let server = Serve::new(&root)
         .signals(&signals)
         .lame_duck(options.lame_duck)
         .graceful(options.graceful)
         .when_stuck({
             let end = end.clone();
-            move |report| end(&report)
+            move |report| end.now(&report)
         })
         .start()?;
     say(&format!("listening on http://{}", listener.local_addr()?));
@@ -124,20 +141,14 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
                 server: server.handle(),
                 metrics,
                 tracker,
+                patience: options.clients.patience,
             };
             let app = front::router(front, &root);
-            // Hits are small, and go at once.
-            let listener = listener.tap_io(|stream| _ = stream.set_nodelay(true));
-            let graceful = server.graceful();
-            let serve = axum::serve(listener, app).with_graceful_shutdown(graceful);
-            server
-                .run(std::future::IntoFuture::into_future(serve))
-                .await
+            let serve = connections::serve(listener, app, server.handle(), options.clients);
+            server.run(serve).await
         }
     };
-    // On a thread for blocking work: an event may need this one to be written.
-    let ended = tokio::task::spawn_blocking(move || -> () { end(&report) });
-    Ok(ended.await?)
+    Ok((report, end))
 }
 
 /// What is searched, or who is asked.
@@ -156,7 +167,10 @@ fn sources(
     let files = match Files::list(ctx, &options.root, options.share, options.slow, metrics) {
         Ok(files) => files,
         Err(cause) => match cause.find::<Signal>() {
-            Some(signal) => exit(signal.exit_code()),
+            Some(signal) => {
+                log::flush();
+                exit(signal.exit_code())
+            }
             None => return Err(cause.to_string().into()),
         },
     };

@@ -1,5 +1,6 @@
 //! What is counted, for `GET /metrics`.
 
+use crate::log;
 use crate::search::Ended;
 use crate::work::Searches;
 use cancel_tree::integrations::tower::Counts;
@@ -65,8 +66,8 @@ impl Metrics {
         }
     }
 
-    /// In the text format of Prometheus.
-    pub fn text(&self, requests: Counts, tasks: usize, events: usize) -> String {
+    /// In the text format of Prometheus. Of the events: how many are not written yet, and how many are lost.
+    pub fn text(&self, requests: Counts, tasks: usize, events: (usize, u64)) -> String {
         let mut text = String::new();
         let mut one = |name: &str, kind: &str, help: &str, values: &[(String, u64)]| {
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -125,7 +126,19 @@ impl Metrics {
             "search_events",
             "gauge",
             "Events that are not written yet.",
-            &plain(events as u64),
+            &plain(events.0 as u64),
+        );
+        one(
+            "search_events_lost_total",
+            "counter",
+            "Events that are in the log only, since they could not be written.",
+            &plain(events.1),
+        );
+        one(
+            "search_log_lost_total",
+            "counter",
+            "Lines of the log that there was no room for.",
+            &plain(log::lost()),
         );
         let requests = [
             ("received", requests.received),

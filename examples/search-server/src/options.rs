@@ -20,6 +20,9 @@ search-server serve-backend [OPTIONS]  a backend, which is asked by gRPC
   --share I/N         search the I-th of N parts of the files (backend)
   --events FILE       append an event for each search to it (front); by default to the output
   --slow DURATION     as if the disk took so long for each file
+  --patience DURATION for how long a client may do nothing where something is expected of it: no whole question
+                      comes, or nothing of an answer is taken; by default 30s (front)
+  --connections N     how many may be there at once; more of them wait. By default 512 (front)
   --lame-duck DURATION, --graceful DURATION
                       bounds of the end: for how long /healthz says no before no connection is taken any more, by
                       default 5s; and then for what is there, by default 15s
@@ -27,6 +30,15 @@ search-server serve-backend [OPTIONS]  a backend, which is asked by gRPC
 
 Durations are written as Go does: 50ms, 1.5s.
 ";
+
+/// What clients may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clients {
+    /// For how long one may do nothing where something is expected of it.
+    pub patience: Duration,
+    /// How many connections there may be.
+    pub most: usize,
+}
 
 pub struct Options {
     pub is_backend: bool,
@@ -37,6 +49,7 @@ pub struct Options {
     pub share: Share,
     pub events: Option<PathBuf>,
     pub slow: Duration,
+    pub clients: Clients,
     pub lame_duck: Duration,
     pub graceful: Duration,
 }
@@ -57,6 +70,7 @@ impl Options {
         let time = |value: OsString| value.parse_with(duration::parse);
         let (mut listen, mut root, mut backends, mut share) = (None, None, None, None);
         let (mut is_backend, mut events, mut slow) = (false, None, Duration::ZERO);
+        let (mut patience, mut most) = (None, None);
         let (mut lame_duck, mut graceful) = (Duration::from_secs(5), Duration::from_secs(15));
         while let Some(arg) = args.next()? {
             match arg {
@@ -72,6 +86,8 @@ impl Options {
                 Long("share") => share = Some(args.value()?.parse_with(parse_share)?),
                 Long("events") => events = Some(PathBuf::from(args.value()?)),
                 Long("slow") => slow = time(args.value()?)?,
+                Long("patience") => patience = Some(time(args.value()?)?),
+                Long("connections") => most = Some(args.value()?.parse()?),
                 Long("lame-duck") => lame_duck = time(args.value()?)?,
                 Long("graceful") => graceful = time(args.value()?)?,
                 arg => return Err(arg.unexpected()),
@@ -82,6 +98,16 @@ impl Options {
         }
         if is_backend && (backends.is_some() || events.is_some()) {
             return Err("a backend has no backends, and its front keeps the events".into());
+        }
+        if is_backend && (patience.is_some() || most.is_some()) {
+            return Err("--patience and --connections are the front's".into());
+        }
+        let clients = Clients {
+            patience: patience.unwrap_or(Duration::from_secs(30)),
+            most: most.unwrap_or(512),
+        };
+        if clients.patience.is_zero() || clients.most == 0 {
+            return Err("with --patience 0 or --connections 0 nobody could ask anything".into());
         }
         if !is_backend && share.is_some() {
             return Err("a --share is a backend's".into());
@@ -103,6 +129,7 @@ impl Options {
             share: share.unwrap_or(Share::ALL),
             events,
             slow,
+            clients,
             lame_duck,
             graceful,
         }))
@@ -139,7 +166,8 @@ fn registry_sources() -> Result<PathBuf, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::Options;
+    use super::{Clients, Options};
+    use std::time::Duration;
 
     fn read(args: &str) -> Result<Option<Options>, lexopt::Error> {
         Options::read(lexopt::Parser::from_iter(
@@ -161,6 +189,10 @@ mod tests {
             .unwrap();
         assert_eq!(front.backends, ["a:1", "b:2"]);
         assert!(front.listen.is_ipv6());
+        assert_eq!(front.clients.patience.as_secs(), 30);
+        let front = read("--root . --patience 2s --connections 7").unwrap();
+        let (patience, most) = (Duration::from_secs(2), 7);
+        assert_eq!(front.unwrap().clients, Clients { patience, most });
         assert!(read("--root . --help").unwrap().is_none());
     }
 
@@ -177,6 +209,10 @@ mod tests {
             "serve-backend --root . --share x",
             "serve-backend --backends a:1",
             "serve-backend --root . --events f",
+            "serve-backend --root . --patience 1s",
+            "serve-backend --root . --connections 9",
+            "--root . --patience 0",
+            "--root . --connections 0",
             "--backends ,",
             "--backends a:1 --root .",
             "serve-backend serve-backend",

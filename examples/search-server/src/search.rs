@@ -17,6 +17,9 @@ use tokio::sync::{mpsc, oneshot};
 /// How many hits wait to be taken, before those who find them wait.
 const ROOM: usize = 64;
 
+/// For so long it is waited until those who were told to stop have stopped; then they are named.
+pub const STOP: Duration = Duration::from_secs(1);
+
 /// A line that has it. It is also the message of the backends: `search.proto`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Hit {
@@ -170,7 +173,7 @@ impl Search {
     /// Asks all sources at once, below `ctx`, for as long as the query says.
     ///
     /// The search is over when all has been searched, at the limit, with `ctx`, or at the first error, whichever is first. A task of `keepers` waits until
-    /// nobody works for it any more and this is dropped, and then calls `on_end`: always, whether anybody waits for the answer or not.
+    /// nobody works for it any more and this is dropped, for the latter until [`STOP`] after the limit, and then calls `on_end`: always, whether anybody waits for the answer or not.
     ///
     /// # Errors
     ///
@@ -188,7 +191,7 @@ impl Search {
         let keeper = keeper.enter()?;
         metrics.begun();
         let (ctx, guard) = ctx.with_timeout(query.timeout);
-        let enough = guard.canceller();
+        let (enough, deadline) = (guard.canceller(), ctx.deadline());
         let text = query.text.clone();
         let (found, hits) = mpsc::channel(ROOM);
         let work = match sources {
@@ -242,7 +245,10 @@ impl Search {
                 let _ = end.send(Arc::new(ended.clone()));
                 // The last sender: who sees that no more come finds all ended.
                 drop(found);
-                let _ = answered.await;
+                // An answer that nobody takes does not keep it for good.
+                let limit = deadline.map(|deadline| deadline + STOP);
+                let (limit, _guard) = Context::background().with_deadline(limit.unwrap_or(gone));
+                let _ = limit.run(answered).await;
                 // The right to cancel went no further than this: the cause is what really came first.
                 drop(guard);
                 let hits = taken.load(Relaxed);

@@ -2,11 +2,12 @@
 
 mod common;
 
-use common::{events_in, eventually, Answer, Dir, Server};
+use common::{events_in, eventually, Answer, Dir, Server, BUSY};
 use libc::{SIGINT, SIGTERM};
 use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
 
 const NOW: [&str; 4] = ["--lame-duck", "0s", "--graceful", "100h"];
 
@@ -106,7 +107,7 @@ fn no_event_is_lost_by_a_signal_in_the_middle() {
             // Until nobody listens any more.
             for number in 0.. {
                 let id = format!("{asker}-{number}");
-                let Ok(mut stream) = std::net::TcpStream::connect(address) else {
+                let Ok(mut stream) = TcpStream::connect(address) else {
                     break;
                 };
                 let head = format!(
@@ -151,30 +152,126 @@ fn no_event_is_lost_by_a_signal_in_the_middle() {
 #[test]
 fn an_event_that_cannot_be_written_is_named() {
     let (dir, out) = (tea(), Dir::new(&[]));
-    let pipe = out.pipe("pipe");
-    // A pipe that somebody could read, but does not; it is full to the last byte.
-    let mut options = OpenOptions::new();
-    let mut full = options
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(&pipe)
-        .unwrap();
-    while full.write(b"x").is_ok() {}
+    let (pipe, _full) = out.full_pipe("pipe");
     let args = ["--lame-duck", "0s", "--events", pipe.to_str().unwrap()];
     let server = Server::alone(&dir, &args);
-    let answer = server.get("/search?q=tea&timeout=30s", "X-Request-Id: the-last\r\n");
-    // The answer does not wait for it.
-    assert_eq!(answer.status, 200);
-    server.wait_until("search_events", |count| count == 1);
+    // More than tokio has threads for blocking work.
+    let all = 601;
+    for number in 1..=all {
+        let id = format!("X-Request-Id: number-{number}\r\n");
+        let answer = server.get("/search?q=tea&timeout=30s", &id);
+        // The answer does not wait for it, nor does any search after it.
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.json()["count"], 1, "{number}: {answer:?}");
+    }
+    server.wait_until("search_events", |count| count == all);
     server.signal(SIGTERM);
     let (code, said) = server.ended();
     assert_eq!(code, Some(1), "{said:#?}");
-    assert!(
-        said.iter()
-            .any(|line| line.contains("stuck: event the-last")),
-        "{said:#?}"
-    );
+    for number in 1..=all {
+        let says = format!("stuck: event number-{number} (");
+        let named = said.iter().any(|line| line.contains(&says));
+        assert!(named, "{number}: {said:#?}");
+    }
+}
+
+#[test]
+fn an_event_that_has_no_room_is_named() {
+    let (dir, out) = (tea(), Dir::new(&[]));
+    let (pipe, _full) = out.full_pipe("pipe");
+    let args = ["--lame-duck", "0s", "--events", pipe.to_str().unwrap()];
+    let mut server = Server::alone(&dir, &args);
+    // As many as there are places, and some more.
+    let (room, more) = (4096, 10);
+    let address = server.address;
+    let askers: Vec<_> = (0..4)
+        .map(|asker| {
+            std::thread::spawn(move || {
+                let mut stream = TcpStream::connect(address).unwrap();
+                stream.set_read_timeout(Some(2 * BUSY)).unwrap();
+                let mut answers = BufReader::new(stream.try_clone().unwrap());
+                for number in (asker..room + more).step_by(4) {
+                    let head = format!("GET /search?q=tea&timeout=30s HTTP/1.1\r\nHost: x\r\nX-Request-Id: number-{number}-\r\n\r\n");
+                    stream.write_all(head.as_bytes()).unwrap();
+                    let mut line = String::new();
+                    while !line.starts_with("{\"complete\":true") {
+                        line.clear();
+                        assert_ne!(answers.read_line(&mut line).unwrap(), 0);
+                    }
+                }
+            })
+        })
+        .collect();
+    for asker in askers {
+        asker.join().unwrap();
+    }
+    server.wait_until("search_events_lost_total", |count| count == more);
+    assert_eq!(server.metric("search_events"), room);
+    let mut named = String::new();
+    for _ in 0..more {
+        named += &server.wait_for("not written (");
+    }
+    server.signal(SIGTERM);
+    let (code, said) = server.ended();
+    assert_eq!(code, Some(1), "{said:#?}");
+    let lost = format!("events: {more} in this log instead; ");
+    assert!(said.iter().any(|line| line.starts_with(&lost)), "{said:#?}");
+    named += &said.concat();
+    for number in 0..room + more {
+        assert!(named.contains(&format!("number-{number}-")), "{number}");
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let (dir, out) = (tea(), Dir::new(&[]));
+    let (pipe, mut full) = out.full_pipe("pipe");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_search-server"));
+    let errors = OpenOptions::new().write(true).open(&pipe).unwrap();
+    command.stderr(errors);
+    command.args([
+        "--listen",
+        "127.0.0.1:0",
+        "--root",
+        dir.path(),
+        "--lame-duck",
+        "0s",
+    ]);
+    let server = Server::with_errors(command);
+    // More than there is room for, a line for each.
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(2 * BUSY)).unwrap();
+    let mut answers = BufReader::new(stream.try_clone().unwrap());
+    for _ in 0..4096 + 10 {
+        stream
+            .write_all(b"GET /search HTTP/1.1\r\nHost: x\r\n\r\n")
+            .unwrap();
+        let mut line = String::new();
+        while !line.starts_with("What is to be found?") {
+            line.clear();
+            assert_ne!(answers.read_line(&mut line).unwrap(), 0);
+        }
+    }
+    let answer = server.get("/search?q=tea&timeout=30s", "");
+    assert_eq!(answer.json()["count"], 1, "{answer:?}");
+    let lost = server.metric("search_log_lost_total");
+    assert!(lost > 0);
+    // Somebody reads, and learns of it.
+    let mut said = Vec::new();
+    eventually("what is missing", || {
+        let mut bytes = [0; 1 << 16];
+        while let Ok(read @ 1..) = full.read(&mut bytes) {
+            said.extend_from_slice(&bytes[..read]);
+        }
+        let text = String::from_utf8_lossy(&said);
+        let says = format!("\n{lost} lines of the log are missing\n");
+        (text.contains(&says) && text.matches("What is to be found?").count() > 4000).then_some(())
+    });
+    // And does not any more.
+    while full.write(b"x").is_ok() {}
+    assert_eq!(server.get("/search?q=tea&timeout=30s", "").status, 200);
+    server.signal(SIGTERM);
+    assert_eq!(server.ended().0, Some(0));
 }
 
 #[test]

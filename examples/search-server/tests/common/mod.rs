@@ -2,10 +2,11 @@
 #![allow(dead_code)] // each test file takes what it needs
 
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -47,6 +48,16 @@ impl Dir {
         // SAFETY: the name ends with a zero, and is there during the call.
         assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
         path
+    }
+
+    /// A pipe that somebody could read, but does not, as long as what this returns is there; it is full to the last byte.
+    pub fn full_pipe(&self, name: &str) -> (PathBuf, File) {
+        let path = self.pipe(name);
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true);
+        let mut full = options.custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+        while full.write(b"x").is_ok() {}
+        (path, full)
     }
 
     pub fn path(&self) -> &str {
@@ -98,16 +109,19 @@ impl Server {
 
     /// What listens in the end, as a server does.
     pub fn of(mut command: Command) -> Server {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        command.stderr(Stdio::piped());
+        Server::with_errors(command)
+    }
+
+    /// The same, with an error output that is set already.
+    pub fn with_errors(mut command: Command) -> Server {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let (say, lines) = channel();
         let out: Box<dyn Read + Send> = Box::new(child.stdout.take().unwrap());
-        let err: Box<dyn Read + Send> = Box::new(child.stderr.take().unwrap());
-        for output in [out, err] {
+        let err = child.stderr.take();
+        let err = err.map(|err| Box::new(err) as Box<dyn Read + Send>);
+        for output in [Some(out), err].into_iter().flatten() {
             let say = say.clone();
             thread::spawn(move || {
                 for line in BufReader::new(output).lines().map_while(Result::ok) {

@@ -1,0 +1,269 @@
+//! Clients that only hold what they have got: half a request, no request, an answer that nobody reads. Each is given up after `--patience`, and
+//! until then costs nobody else anything.
+
+mod common;
+
+use common::{eventually, Answer, Dir, Server, BUSY};
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+use tokio::net::TcpSocket;
+
+/// Its hits are more than fits into all buffers on the way.
+fn much_tea() -> Dir {
+    let path = format!("{}/", "t".repeat(200)).repeat(12) + "a.txt";
+    let line = format!("tea {}\n", "\u{1f375}".repeat(150));
+    Dir::new(&[(&path, &line.repeat(1000))])
+}
+
+/// A client that has room for next to nothing.
+fn narrow(server: &Server) -> TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .unwrap();
+    let stream = runtime.block_on(async {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(1).unwrap();
+        let stream = socket.connect(server.address).await.unwrap();
+        stream.into_std().unwrap()
+    });
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(2 * BUSY)).unwrap();
+    stream
+}
+
+/// Waits until the other side has closed it, and returns what came until then.
+fn until_closed(mut stream: &TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("nobody closes"),
+        _ => bytes,
+    }
+}
+
+fn descriptors(server: &Server) -> usize {
+    let all = fs::read_dir(format!("/proc/{}/fd", server.id()));
+    all.map_or(0, Iterator::count)
+}
+
+/// The descriptors before are those before the first connection.
+fn all_is_gone(server: &Server, before: usize) {
+    server.wait_until("search_tasks", |tasks| tasks == 0);
+    let works = server.get("/debug/searches", "").body;
+    assert_eq!(works, "searches: 0\n");
+    eventually("no more descriptors than before", || {
+        (descriptors(server) <= before).then_some(())
+    });
+}
+
+#[test]
+fn an_answer_that_nobody_reads() {
+    let dir = much_tea();
+    let server = Server::alone(&dir, &["--patience", "1s"]);
+    let before = descriptors(&server);
+    for accept in ["text/event-stream", "application/json"] {
+        let mut client = narrow(&server);
+        let head = format!(
+            "GET /search?q=e&n=1000&timeout=1s HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n"
+        );
+        client.write_all(head.as_bytes()).unwrap();
+        // While the client is there, and reads nothing.
+        eventually("an answer", || client.peek(&mut [0]).ok());
+        all_is_gone(&server, before);
+        let came = until_closed(&client);
+        assert!(
+            came.len() < 2_500_000,
+            "it was read, for all {}",
+            came.len()
+        );
+    }
+}
+
+#[test]
+fn a_search_ends_whether_its_answer_is_read_or_not() {
+    let dir = much_tea();
+    let server = Server::alone(&dir, &["--patience", "1h"]);
+    let mut client = narrow(&server);
+    client
+        .write_all(b"GET /search?q=e&n=1000&timeout=1s HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n")
+        .unwrap();
+    server.wait_until("search_ended_total{by=\"limit\"}", |count| count == 1);
+    assert_eq!(server.get("/debug/searches", "").body, "searches: 0\n");
+    // What is left is the request, as long as the connection is there.
+    assert_eq!(server.metric("search_tasks"), 1);
+    drop(client);
+    server.wait_until("search_tasks", |tasks| tasks == 0);
+}
+
+#[test]
+fn an_answer_that_nobody_reads_does_not_hold_up_the_end() {
+    let dir = much_tea();
+    let args = ["--patience", "1s", "--lame-duck", "0s", "--graceful", "1h"];
+    let server = Server::alone(&dir, &args);
+    let mut client = narrow(&server);
+    client
+        .write_all(b"GET /search?q=e&n=1000&timeout=1s HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n")
+        .unwrap();
+    eventually("an answer", || client.peek(&mut [0]).ok());
+    server.signal(libc::SIGTERM);
+    let (code, said) = server.ended();
+    assert_eq!(code, Some(0), "{said:#?}");
+    let says = "the server ended by itself";
+    assert!(said.iter().any(|line| line.contains(says)), "{said:#?}");
+}
+
+#[test]
+fn an_answer_that_is_read_slowly_is_read_to_its_end() {
+    let dir = much_tea();
+    let server = Server::alone(&dir, &["--patience", "30s"]);
+    let mut client = narrow(&server);
+    client
+        .write_all(b"GET /search?q=e&n=300&timeout=60s HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut came = Vec::new();
+    let mut bytes = [0; 4096];
+    loop {
+        match client.read(&mut bytes).unwrap() {
+            0 => break,
+            read => came.extend_from_slice(&bytes[..read]),
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    let came = String::from_utf8_lossy(&came);
+    assert_eq!(came.matches("event: hit\n").count(), 300);
+    assert!(came.contains("event: stopped\n"));
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()];
+    [&head.concat(), payload].concat()
+}
+
+/// A pair of the table that has the name already, or none; the value as it is.
+fn header(name: u8, value: &str) -> Vec<u8> {
+    // Four bits, and then what is more than 15.
+    let name = match name.checked_sub(15) {
+        None => vec![name],
+        Some(more) => vec![15, more],
+    };
+    [&name[..], &[value.len() as u8], value.as_bytes()].concat()
+}
+
+#[test]
+fn a_stream_that_nobody_reads() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    let dir = much_tea();
+    let server = Server::alone(&dir, &["--patience", "1s"]);
+    let before = descriptors(&server);
+    let mut client = TcpStream::connect(server.address).unwrap();
+    client.set_read_timeout(Some(2 * BUSY)).unwrap();
+    // No byte of a body may be sent; all else of the connection is read and answered.
+    let settings = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let headers = [
+        &[0x82, 0x86][..], // GET, http
+        &header(4, "/search?q=e&n=1000&timeout=1s"),
+        &header(1, "x"),
+        &header(19, "text/event-stream"),
+    ];
+    // The end of the headers and of the stream.
+    let headers = frame(1, 4 | 1, 1, &headers.concat());
+    client
+        .write_all(&[PREFACE, &settings, &headers].concat())
+        .unwrap();
+    let mut has_head = false;
+    let mut head = [0; 9];
+    while client.read_exact(&mut head).is_ok() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        if client.read_exact(&mut payload).is_err() {
+            break;
+        }
+        match (head[3], head[4] & 1) {
+            (0, _) => panic!("a body"),
+            (1, _) => has_head = true,
+            (SETTINGS, 0) => _ = client.write_all(&frame(SETTINGS, 1, 0, &[])),
+            (PING, 0) => _ = client.write_all(&frame(PING, 1, 0, &payload)),
+            _ => {}
+        }
+    }
+    assert!(has_head);
+    until_closed(&client);
+    all_is_gone(&server, before);
+}
+
+#[test]
+fn half_a_request() {
+    let dir = Dir::new(&[("a.txt", "tea")]);
+    let server = Server::alone(&dir, &["--patience", "500ms"]);
+    let before = descriptors(&server);
+    let halves = [
+        "",
+        "G",
+        "GET / HTTP/1.1\r\nHost:",
+        "PRI * HT",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        // One that is answered, and half of another.
+        "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET ",
+        "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\ntea",
+    ];
+    let clients = halves.map(|half| {
+        let mut client = TcpStream::connect(server.address).unwrap();
+        client.set_read_timeout(Some(2 * BUSY)).unwrap();
+        client.write_all(half.as_bytes()).unwrap();
+        client
+    });
+    for (half, client) in halves.iter().zip(&clients) {
+        let came = until_closed(client);
+        let answered = came.starts_with(b"HTTP/1.1 200 ");
+        assert_eq!(answered, half.contains("/healthz"), "{half}: {came:?}");
+    }
+    all_is_gone(&server, before);
+}
+
+#[test]
+fn half_a_request_does_not_hold_up_the_end() {
+    let dir = Dir::new(&[("a.txt", "tea")]);
+    let args = ["--patience", "1s", "--lame-duck", "0s", "--graceful", "1h"];
+    let server = Server::alone(&dir, &args);
+    let clients = ["", "GET / HT", "PRI * HT"].map(|half| {
+        let mut client = TcpStream::connect(server.address).unwrap();
+        client.write_all(half.as_bytes()).unwrap();
+        client
+    });
+    server.get("/healthz", "");
+    server.signal(libc::SIGTERM);
+    let (code, said) = server.ended();
+    assert_eq!(code, Some(0), "{said:#?}");
+    drop(clients);
+}
+
+#[test]
+fn more_connections_than_there_may_be() {
+    let dir = Dir::new(&[("a.txt", "tea")]);
+    let args = ["--patience", "500ms", "--connections", "5"];
+    let server = Server::alone(&dir, &args);
+    let before = descriptors(&server);
+    let silent = [(); 50].map(|()| TcpStream::connect(server.address).unwrap());
+    // Who comes after them waits, and has its turn.
+    let stream = server.send("/search?q=tea&timeout=30s", "");
+    let asker = thread::spawn(|| Answer::read(stream));
+    while !asker.is_finished() {
+        let now = descriptors(&server);
+        // The connections, and the file that is searched.
+        assert!(now <= before + 5 + 1, "{now}, {before} before");
+        thread::sleep(Duration::from_millis(1));
+    }
+    let answer = asker.join().unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.json()["count"], 1);
+    drop(silent);
+    all_is_gone(&server, before);
+}
