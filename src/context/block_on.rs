@@ -53,7 +53,7 @@ impl Context {
     ///
     /// That of the future: what it has taken out of a channel when it is dropped is lost where its crate says so.
     ///
-    /// Cost: a future that is ready at once is one poll. Otherwise 2 RMWs to register and 1 at the end, one `swap` for each
+    /// Cost: a future that is ready at once is one poll. Otherwise 3 RMWs to register and 1 at the end, one `swap` for each
     /// look, and those of `park`. A thread allocates at its first wait only, and for a wait within a wait.
     pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output, ContextError> {
         let mut run = pin!(done::run(self, future));

@@ -95,7 +95,7 @@ use std::time::Instant;
 )]
 pub trait ForeignContext: Send + Sync + 'static {
     /// Arranges that `signal` is used when this context is done, or at once if it is done already. The return value is kept for as
-    /// long as something on our side waits, and then dropped: unregister in its `Drop`. The signal does not
+    /// long as our context or something below it is there, and then dropped: unregister in its `Drop`. The signal does not
     /// keep anything alive.
     fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send>;
 
@@ -138,7 +138,7 @@ impl DoneSignal {
     /// Drives a future, for contexts that have one instead of callbacks: when it is ready, its output is the cause.
     /// The return value is what [`ForeignContext::on_done`] has to return; dropping it drops the future.
     ///
-    /// No task runs it: it is polled here once, and then on a worker thread of this crate, once for each time that it
+    /// No task runs it: it is polled here once, and then on a worker thread of this crate, at most once for each time that it
     /// has been woken. Waking it runs nothing, so a thread may hold any locks while it does.
     ///
     /// A panic of the future ends it, and the context below is left as it is. The first poll's goes on to the caller.

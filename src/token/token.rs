@@ -42,7 +42,7 @@ use core::ptr;
 /// # Cost
 ///
 /// In atomic read-modify-writes (RMWs), uncontended: reading the flag none; `clone` 1, dropping a
-/// clone 1; a child 1 in the steady state, dropping it 1, or 2 if it was cancelled and has had children; cancelling 1 for each node
+/// clone 1; a child 1 in the steady state, dropping it 1, or 2 if it was cancelled and has had children, or more than its place keeps; cancelling 1 with nothing below, otherwise 2 and 1 for each node
 /// below.
 /// A parent keeps the memory of about its peak number of children until it is dropped itself.
 #[repr(transparent)]
@@ -79,7 +79,7 @@ impl CancellationToken {
     /// ```
     ///
     /// Cost: 1 RMW on the child's own cache line if a dropped child's place is free; otherwise an
-    /// allocation for up to 64 children at once, and 2 RMWs on the parent.
+    /// allocation for up to 64 children at once, and 2 RMWs on the parent. The first child of a token that stands in a reused place takes 1 RMW more.
     #[inline]
     pub fn child_token(&self) -> CancellationToken {
         self.handle.child().into()
@@ -106,7 +106,7 @@ impl CancellationToken {
     /// assert_eq!(either.cause().unwrap().to_string(), "shutting down");
     /// ```
     ///
-    /// Cost: of one source, a child and an allocation; of two, 4 RMWs and 3 allocations, and 4 RMWs to drop it.
+    /// Cost: of one source, a child, 1 RMW more and an allocation; of two, 5 RMWs and 3 allocations, and 4 RMWs to drop it.
     #[doc(alias(
         "CreateLinkedTokenSource",
         "linked token source",
@@ -149,7 +149,7 @@ impl CancellationToken {
     ///
     /// 1 RMW if nothing is below, even if there is a waiter for this token. Otherwise 2, and 1 for each node below, the places
     /// of dropped children included; a second pass of loads if there are waiters, with 1 RMW for each of them, and a third if
-    /// there are callbacks. No allocation, no recursion.
+    /// there are callbacks. No recursion; no allocation, but where cancels overlap at or below tokens of [`any_of`](Self::any_of).
     #[doc(alias("request_stop", "abort"))]
     pub fn cancel(&self) {
         self.handle.cancel();
@@ -199,7 +199,8 @@ impl CancellationToken {
 impl CancellationToken {
     /// Returns `true` if the token is cancelled. Wait-free.
     ///
-    /// Cost: one acquire load. (Where the timer's thread could not be started, a look at the deadlines above.)
+    /// Cost: one acquire load; below a deadline one load more. (While the timer's thread can't be started, it is tried again, and a deadline above that
+    /// has passed is found here and cancelled here: what waits is woken and called by this thread, and a panic of that surfaces here.)
     #[doc(alias("IsCancellationRequested", "stop_requested", "aborted"))]
     #[inline]
     pub fn is_cancelled(&self) -> bool {
@@ -207,7 +208,7 @@ impl CancellationToken {
     }
 
     /// Returns why the token is cancelled, if it is: the cause given to the first cancel, here or
-    /// above. Without one it is the kind of the cancel (as Go's `context.Cause`).
+    /// above. Without one it is the kind of the cancel (as Go's `context.Cause`), or [`GuardDropped`](crate::GuardDropped).
     ///
     /// Cost: a climb to the nearest token that was cancelled itself; one reference count if the
     /// cause is not a bare kind.
@@ -399,7 +400,7 @@ impl CancellationToken {
     /// # Cost
     ///
     /// First poll: 2 RMWs, dropping it 1, or none once it was woken; beside other waiters of the same token the same, at
-    /// a child of its own, which takes 1 to drop in any case. To poll again with the same waker: a load.
+    /// a child of its own, which takes 1 to drop in any case, or, beside many of them, in a room, where it takes 2 if that was full. To poll again with the same waker: a load.
     #[doc(alias("Done", "select"))]
     #[inline]
     pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
@@ -509,7 +510,7 @@ impl CancellationToken {
     ///
     /// # Cost
     ///
-    /// That of `on_cancel`, and two allocations.
+    /// That of `on_cancel`, two allocations, and 1 RMW.
     pub fn on_cancel_with<F>(&self, f: F) -> Registration
     where
         F: FnOnce(Cause) + Send + 'static,

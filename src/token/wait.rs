@@ -30,7 +30,7 @@ impl CancellationToken {
     /// [`Thread::unpark`](std::thread::Thread::unpark), neither ends the wait nor is lost: a wait that has slept leaves a permit
     /// behind. So the next `park` of the thread's own may return at once, for nothing, as `park` may at any time.
     ///
-    /// Cost: 2 RMWs to register, 1 for each look whether the thread has been told, 1 at the end, and those of `park`.
+    /// Cost: 3 RMWs to register (one counts the thread's waker), 1 for each look whether the thread has been told, 1 at the end, and those of `park`.
     pub fn blocking_wait(&self) {
         self.wait_until(None);
     }

@@ -1,5 +1,5 @@
-//! Cancelling: first mark everything below, then wake tasks and threads, then run callbacks. No allocation, no
-//! recursion, no lock.
+//! Cancelling: first mark everything below, then wake tasks and threads, then run callbacks. No recursion, no
+//! lock; no allocation, but where cancels overlap at tokens of `any_of`.
 
 use super::any_of::{Edge, FiredEdges, Noted};
 use super::cause::{Bare, Cause, GuardDropped};

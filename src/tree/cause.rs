@@ -100,7 +100,7 @@ pub(crate) struct Custom {
 ///
 /// # The kind stays
 ///
-/// A [`ContextError`] or a `Cause` that comes back from elsewhere, boxed, shared, inside an
+/// A [`ContextError`], a [`GuardDropped`] or a `Cause` that comes back from elsewhere, boxed, shared, inside an
 /// `io::Error` or as the [source](Error::source) of another error, keeps its kind: the
 /// first one that is found decides, as Go's `errors.Is(err, context.DeadlineExceeded)` finds it.
 /// Timeouts of other crates, such as `io::ErrorKind::TimedOut`, do not set the kind.
