@@ -258,7 +258,7 @@ impl Registration {
     }
 
     /// Unregisters the callback, without waiting. Returns `true` if it has not run and never will, `false` if it has
-    /// run or is running.
+    /// run, is running, or is about to (a canceller has taken it, or a worker has been given it).
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;
