@@ -791,7 +791,7 @@ impl Context {
     }
 
     fn has_own_deadline_passed(&self) -> bool {
-        let Some(token) = self.token.as_ref().filter(|_| self.has_ended()) else {
+        let Some(token) = &self.token else {
             return false;
         };
         match self.name_origin() {
