@@ -18,13 +18,13 @@ fn much_tea() -> Dir {
     Dir::new(&[(&path, &line.repeat(1000))])
 }
 
-/// A client that has room for next to nothing.
-fn narrow(server: &Server) -> TcpStream {
+/// A client that has room for next to nothing, and has asked for that.
+fn narrow(server: &Server, search: &str, headers: &str) -> TcpStream {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
         .unwrap();
-    let stream = runtime.block_on(async {
+    let mut stream = runtime.block_on(async {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(1).unwrap();
         let stream = socket.connect(server.address).await.unwrap();
@@ -32,6 +32,8 @@ fn narrow(server: &Server) -> TcpStream {
     });
     stream.set_nonblocking(false).unwrap();
     stream.set_read_timeout(Some(2 * BUSY)).unwrap();
+    let head = format!("GET /search?q=e&{search} HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
     stream
 }
 
@@ -65,11 +67,7 @@ fn an_answer_that_nobody_reads() {
     let server = Server::alone(&dir, &["--patience", "1s"]);
     let before = descriptors(&server);
     for accept in ["text/event-stream", "application/json"] {
-        let mut client = narrow(&server);
-        let head = format!(
-            "GET /search?q=e&n=1000&timeout=1s HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n"
-        );
-        client.write_all(head.as_bytes()).unwrap();
+        let client = narrow(&server, "n=1000&timeout=1s", &format!("Accept: {accept}"));
         // While the client is there, and reads nothing.
         eventually("an answer", || client.peek(&mut [0]).ok());
         all_is_gone(&server, before);
@@ -86,10 +84,7 @@ fn an_answer_that_nobody_reads() {
 fn a_search_ends_whether_its_answer_is_read_or_not() {
     let dir = much_tea();
     let server = Server::alone(&dir, &["--patience", "1h"]);
-    let mut client = narrow(&server);
-    client
-        .write_all(b"GET /search?q=e&n=1000&timeout=1s HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n")
-        .unwrap();
+    let client = narrow(&server, "n=1000&timeout=1s", "Accept: text/event-stream");
     server.wait_until("search_ended_total{by=\"limit\"}", |count| count == 1);
     assert_eq!(server.get("/debug/searches", "").body, "searches: 0\n");
     // What is left is the request, as long as the connection is there.
@@ -103,10 +98,7 @@ fn an_answer_that_nobody_reads_does_not_hold_up_the_end() {
     let dir = much_tea();
     let args = ["--patience", "1s", "--lame-duck", "0s", "--graceful", "1h"];
     let server = Server::alone(&dir, &args);
-    let mut client = narrow(&server);
-    client
-        .write_all(b"GET /search?q=e&n=1000&timeout=1s HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n")
-        .unwrap();
+    let client = narrow(&server, "n=1000&timeout=1s", "Accept: text/event-stream");
     eventually("an answer", || client.peek(&mut [0]).ok());
     server.signal(libc::SIGTERM);
     let (code, said) = server.ended();
@@ -119,10 +111,11 @@ fn an_answer_that_nobody_reads_does_not_hold_up_the_end() {
 fn an_answer_that_is_read_slowly_is_read_to_its_end() {
     let dir = much_tea();
     let server = Server::alone(&dir, &["--patience", "30s"]);
-    let mut client = narrow(&server);
-    client
-        .write_all(b"GET /search?q=e&n=300&timeout=60s HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nConnection: close\r\n\r\n")
-        .unwrap();
+    let mut client = narrow(
+        &server,
+        "n=300&timeout=60s",
+        "Accept: text/event-stream\r\nConnection: close",
+    );
     let mut came = Vec::new();
     let mut bytes = [0; 4096];
     loop {
