@@ -64,7 +64,7 @@ impl World {
             }
             Limit::Asked
         };
-        let shown = from.shown.then("with_moving_deadline");
+        let shown = from.shown.then("with_movable_deadline");
         self.push(Some(&from), Some(fact), limit, shown, ctx);
         self.rights.push((fact, Right::Deadline(guard)));
     }
@@ -90,7 +90,7 @@ impl World {
             self.oracle.make_idle(fact, timeout, touched);
             Limit::Asked
         };
-        let shown = from.shown.then("with_moving_deadline");
+        let shown = from.shown.then("with_movable_deadline");
         self.push(Some(&from), Some(fact), limit, shown, ctx);
         self.rights.push((fact, Right::Idle(guard)));
     }
