@@ -175,12 +175,11 @@ fn spawn_vs_close() {
         });
         group.close();
         block_on(group.wait_idle());
-        let before = !group.is_empty();
-        assert!(!before);
+        assert!(group.is_empty());
+        // Before the thread is waited for: whoever started is done by then.
+        let seen = data_seen(&data);
         let started = thread.join().unwrap();
-        if started {
-            data.read();
-        }
+        assert_eq!(seen, started);
     });
 }
 
@@ -891,10 +890,11 @@ fn who_gives_up_waiting_for_room_vs_end_of_a_task() {
         let ctx = Context::background();
         let probe = Probe::new();
         let mut wait = Box::pin(group.enter_when(&ctx));
-        let ready = poll(&mut wait, &probe.waker());
+        // What it may have got, it gives up too.
+        poll(&mut wait, &probe.waker());
         drop(wait);
         thread.join().unwrap();
-        assert!(ready || group.enter().is_ok());
+        assert!(group.enter().is_ok());
     });
 }
 

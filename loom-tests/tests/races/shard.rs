@@ -90,6 +90,7 @@ fn growth_vs_growth() {
         root.cancel();
         reached(&a);
         reached(&b);
+        reached(&c);
     });
 }
 

@@ -2,7 +2,7 @@
 
 use cancel_tree::Context;
 use cancel_tree_loom::{
-    block_on, model, poll, spawn, Data, Probe, Reason, Token, UNBOUNDED, USUAL,
+    block_on, model, poll, reason_of, spawn, Data, Probe, Reason, Token, UNBOUNDED, USUAL,
 };
 
 #[test]
@@ -105,9 +105,14 @@ fn data_vs_callback_of_another_canceller() {
         let data = Data::new();
         let root = Token::new();
         let child = root.child_token();
-        let (there, token) = (data.clone(), child.clone());
-        // Whoever runs it, with whichever cancel: it is cancelled by somebody.
-        drop(child.on_cancel(move || assert!(token.is_cancelled())));
+        let (there, token, seen) = (data.clone(), child.clone(), data.clone());
+        // Whoever runs it, with whichever cancel: the root's was first unless there is a cause.
+        drop(child.on_cancel(move || {
+            assert!(token.is_cancelled());
+            if reason_of(&token) == 0 {
+                seen.read();
+            }
+        }));
         let thread = spawn(move || {
             if !child.cancel_with(Reason::cause(1)) {
                 // The cancel that was first is the root's.

@@ -204,9 +204,9 @@ fn downgrade_vs_a_cause_that_is_taken_back() {
         let weak = token.downgrade();
         let first = one.join().unwrap();
         two.join().unwrap();
+        assert_eq!(reason_of(&token), usize::from(first));
         drop(token);
         assert!(weak.upgrade().is_none());
-        let _ = first;
     });
 }
 
