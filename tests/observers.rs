@@ -263,3 +263,157 @@ fn an_observer_that_panics_changes_nothing() {
     assert!(group.is_empty());
     group.join_blocking().unwrap();
 }
+
+/// Counts, by what happened and the name.
+#[derive(Clone, Default)]
+struct Counts(Arc<Mutex<HashMap<String, usize>>>);
+
+impl cancel_tree::inspect::Observer for Counts {
+    fn tell(&self, event: &cancel_tree::inspect::Event<'_>) {
+        use cancel_tree::inspect::Event;
+        let what = match event {
+            Event::Done {
+                name: Some(name), ..
+            } => format!("done {name}"),
+            Event::FirstPoll { name, .. } => format!("first {name}"),
+            Event::Gone {
+                name, is_forced, ..
+            } => format!("gone {name} {is_forced}"),
+            _ => return,
+        };
+        *self.0.lock().unwrap().entry(what).or_default() += 1;
+    }
+}
+
+impl Counts {
+    fn observe() -> Counts {
+        let counts = Counts::default();
+        cancel_tree::inspect::observe(counts.clone());
+        counts
+    }
+
+    fn of(&self, what: &str) -> usize {
+        self.0.lock().unwrap().get(what).copied().unwrap_or(0)
+    }
+}
+
+type Held = Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>;
+
+/// A task that is polled by whoever wakes it, as some executors do: before the canceller has come to any callback.
+struct PolledByItsWaker(Held);
+
+impl task::Wake for PolledByItsWaker {
+    fn wake(self: Arc<Self>) {
+        let waker = Waker::from(self.clone());
+        let mut future = self.0.lock().unwrap();
+        if let Some(running) = future.as_mut() {
+            let answer = running
+                .as_mut()
+                .poll(&mut task::Context::from_waker(&waker));
+            if answer.is_ready() {
+                *future = None;
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_polled_by_its_waker_is_told() {
+    let counts = Counts::observe();
+    let (root, guard) = Context::background().with_cancel();
+    let group = Group::new(&root);
+    let task = |ctx: Context| async move {
+        ctx.done().await;
+    };
+    let task = group.named("d-task").track_with(task).unwrap();
+    let task = Arc::new(PolledByItsWaker(Mutex::new(Some(Box::pin(task)))));
+    task::Wake::wake(task.clone());
+    assert_eq!(counts.of("first d-task"), 0);
+    guard.cancel();
+    assert!(task.0.lock().unwrap().is_none());
+    assert_eq!(counts.of("first d-task"), 1);
+    assert_eq!(counts.of("gone d-task false"), 1);
+}
+
+/// A runtime's threads are at the tasks while the canceller wakes.
+#[test]
+fn each_of_many_tasks_is_told_once() {
+    const MANY: usize = 1_000;
+    let counts = Counts::observe();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .unwrap();
+    let (root, guard) = Context::background().with_cancel();
+    let group = Group::new(&root);
+    let waiting = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    runtime.block_on(async {
+        for _ in 0..MANY {
+            let waiting = waiting.clone();
+            let task = move |ctx: Context| async move {
+                let mut done = pin!(ctx.done());
+                let mut is_first = true;
+                std::future::poll_fn(|cx| {
+                    let answer = done.as_mut().poll(cx);
+                    if std::mem::take(&mut is_first) {
+                        waiting.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    }
+                    answer
+                })
+                .await;
+            };
+            group.named("e-task").spawn(task).unwrap();
+        }
+    });
+    until("all wait", || {
+        waiting.load(std::sync::atomic::Ordering::Relaxed) == MANY
+    });
+    guard.cancel();
+    runtime.block_on(group.join()).unwrap();
+    assert_eq!(counts.of("first e-task"), MANY);
+    assert_eq!(counts.of("gone e-task false"), MANY);
+}
+
+/// A future that is dropped by whoever wakes it, as where something else has won: what it holds goes before the canceller comes to any callback.
+struct DroppedByItsWaker(Held);
+
+impl task::Wake for DroppedByItsWaker {
+    fn wake(self: Arc<Self>) {
+        let future = self.0.lock().unwrap().take();
+        drop(future);
+    }
+}
+
+#[test]
+fn what_is_let_go_when_it_is_woken_is_told() {
+    let counts = Counts::observe();
+    let (root, guard) = Context::background().with_cancel();
+    let ctx = root.with_name("f-ctx");
+    let group = Group::new(&ctx).child("f-group");
+    let future = Box::pin(async move {
+        ctx.done().await;
+        drop(group);
+    });
+    let held = Arc::new(DroppedByItsWaker(Mutex::new(Some(future))));
+    let waker = Waker::from(held.clone());
+    {
+        let mut future = held.0.lock().unwrap();
+        let mut cx = task::Context::from_waker(&waker);
+        assert!(future.as_mut().unwrap().as_mut().poll(&mut cx).is_pending());
+    }
+    guard.cancel();
+    assert!(held.0.lock().unwrap().is_none());
+    assert_eq!(counts.of("done f-ctx"), 1);
+    assert_eq!(counts.of("done f-group"), 1);
+
+    // What is let go before is not.
+    let (root, guard) = Context::background().with_cancel();
+    drop(root.with_name("f-before"));
+    let stays = root.with_name("f-stays");
+    guard.cancel();
+    drop(root.with_name("f-born"));
+    drop(stays);
+    assert_eq!(counts.of("done f-before"), 0);
+    assert_eq!(counts.of("done f-born"), 0);
+    assert_eq!(counts.of("done f-stays"), 1);
+}

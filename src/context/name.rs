@@ -5,7 +5,7 @@ use super::observe::{self, Event};
 use super::origin::Origin;
 use super::registry::{Key, Number, Registry};
 use crate::sync::{
-    thread, Acquire, Arc, AtomicBool, AtomicPtr, AtomicU64, Panics, Relaxed, Release,
+    thread, Acquire, Arc, AtomicPtr, AtomicU64, AtomicU8, Panics, Relaxed, Release, UnsafeCell,
 };
 use crate::token::{CancellationToken, Registration, StopOnDrop};
 use crate::tree::{Cause, ContextError, TokenId};
@@ -30,6 +30,12 @@ pub(crate) struct Named {
     /// The name that it was made below.
     pub(crate) above: Option<Number>,
     pub(crate) note: Note,
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        self.note.end(self.token.as_ref());
+    }
 }
 
 /// The record of a context, which ends when that, and all that is derived from it, is gone.
@@ -104,7 +110,8 @@ pub(crate) fn each(panics: &mut Panics, read: impl FnMut(Number, &Named)) {
 /// When something was cancelled, and on which thread.
 pub(crate) struct Note {
     noted: Arc<Noted>,
-    _registration: Option<StopOnDrop>,
+    /// None: it is never done, or was when it was made.
+    registration: Option<StopOnDrop>,
 }
 
 /// What is said of it beside that.
@@ -118,15 +125,20 @@ pub(crate) struct About {
 
 struct Noted {
     about: About,
-    /// As the clock counts, and not 0; or 0.
+    /// As the clock counts, and not 0; or 0. Set once, by whoever comes first: the callback, or a task that has found out.
     at: AtomicU64,
-    /// A thread's name, or null.
-    by: AtomicPtr<String>,
-    /// Being registered: a thread that runs the callback now has not cancelled.
-    is_new: AtomicBool,
-    /// The thread that does that.
+    /// A thread's name, or null. In a cell, so that models see whether who reads it has acquired it.
+    by: AtomicPtr<UnsafeCell<String>>,
+    birth: AtomicU8,
+    /// The thread that registers it.
     maker: usize,
 }
+
+/// Being registered: a thread that runs the callback now has not cancelled.
+const NEW: u8 = 0;
+/// That was so: it was done before.
+const BORN_DONE: u8 = 1;
+const MADE: u8 = 2;
 
 impl Note {
     pub(crate) fn of(token: Option<&CancellationToken>, about: About) -> Note {
@@ -134,7 +146,7 @@ impl Note {
             about,
             at: AtomicU64::new(0),
             by: AtomicPtr::new(ptr::null_mut()),
-            is_new: AtomicBool::new(true),
+            birth: AtomicU8::new(NEW),
             maker: thread::number(),
         });
         let token = token.filter(|token| !token.is_cancelled());
@@ -143,40 +155,78 @@ impl Note {
             let note = move |cause| noted.note(&cause);
             Registration::with_cause(token.handle(), note).stop_on_drop()
         });
-        // Relaxed: read by this thread alone.
-        noted.is_new.store(false, Relaxed);
+        // Relaxed, both: written and read by this thread alone, but for a look that finds another maker.
+        let registration = registration.filter(|_| noted.birth.load(Relaxed) == NEW);
+        noted.birth.store(MADE, Relaxed);
         Note {
             noted,
-            _registration: registration,
+            registration,
         }
     }
 
     pub(crate) fn at(&self) -> Option<Instant> {
-        // Acquire: pairs with `note`.
+        // Acquire: pairs with `note`, which says by whom before.
         looks::at(self.noted.at.load(Acquire))
+    }
+
+    /// For a thread that has found that it is done: since when, and that is now if nobody has said so before. (The callback comes
+    /// after all wake-ups, so what is woken may be faster.) None: it was done when it was made.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.registration.as_ref()?;
+        // Relaxed: only the time is asked.
+        let at = self.noted.at.load(Relaxed);
+        looks::at(if at == 0 { self.noted.set() } else { at })
     }
 
     /// After `at` has said when.
     pub(crate) fn by(&self) -> Option<String> {
-        // SAFETY: null, or of a Box that goes with this. Relaxed: acquired with `at`.
-        unsafe { self.noted.by.load(Relaxed).as_ref() }.cloned()
+        // Acquire: pairs with `note`, which may come after who said when.
+        // SAFETY: null, or of a Box that goes with this.
+        let by = unsafe { self.noted.by.load(Acquire).as_ref() }?;
+        // SAFETY: written before it was shared.
+        Some(by.with(|name| unsafe { (*name).clone() }))
+    }
+
+    /// What it is of is let go. If that is done, and was let go by something that was woken, before the canceller has come to the
+    /// callback, it is told here: user code.
+    pub(crate) fn end(&mut self, token: Option<&CancellationToken>) {
+        let registration = self.registration.take();
+        if registration.is_some_and(|callback| callback.disarm().stop()) {
+            if let Some(cause) = token.and_then(CancellationToken::cause) {
+                self.noted.tell(&cause);
+            }
+        }
     }
 }
 
 impl Noted {
     /// On the thread that cancels, once.
     fn note(&self, cause: &Cause) {
-        // Relaxed: written by the thread that asks, if it is that one.
-        if self.maker == thread::number() && self.is_new.load(Relaxed) {
+        // Relaxed, both: the thread that asks, if it is that one, writes it and reads it alone.
+        if self.maker == thread::number() && self.birth.load(Relaxed) != MADE {
+            self.birth.store(BORN_DONE, Relaxed);
             return;
         }
         if let Some(name) = std::thread::current().name() {
-            // Relaxed: released by the store of `at`.
-            self.by
-                .store(Box::into_raw(Box::new(name.to_owned())), Relaxed);
+            let name = Box::new(UnsafeCell::new(name.to_owned()));
+            // Release: pairs with `Note::by`.
+            self.by.store(Box::into_raw(name), Release);
         }
-        // Release: pairs with `Note::at`.
-        self.at.store(looks::now(), Release);
+        self.set();
+        self.tell(cause);
+    }
+
+    /// Now, unless somebody was here before: what is there.
+    fn set(&self) -> u64 {
+        let now = looks::now();
+        // Release: pairs with `Note::at`. Relaxed: only the time is asked.
+        match self.at.compare_exchange(0, now, Release, Relaxed) {
+            Ok(_) => now,
+            Err(before) => before,
+        }
+    }
+
+    fn tell(&self, cause: &Cause) {
         if observe::is_observed() {
             let about = &self.about;
             let deadline = about.deadline;

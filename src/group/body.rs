@@ -22,7 +22,7 @@ use core::panic::Location;
 use core::ptr::{self, NonNull};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 #[cfg(feature = "inspect")]
-use std::time::Duration;
+use std::time::Instant;
 
 type Payload = OfUser<Box<dyn Any + Send>>;
 
@@ -477,11 +477,14 @@ impl Body {
     /// Tells the observers that a task is about to be gone that was told to stop.
     #[cfg(feature = "inspect")]
     fn tell_end(&self, place: &Place, end: End) {
-        if end != End::Refused && observe::is_observed() {
-            self.tell_of(place, |name, spawned_at, after| Event::Gone {
+        if end == End::Refused || !observe::is_observed() || place.name().is_none() {
+            return;
+        }
+        if let Some(done) = self.done_since() {
+            self.tell_of(place, |name, spawned_at| Event::Gone {
                 name,
                 spawned_at,
-                after,
+                after: done.elapsed(),
                 is_forced: end == End::Dropped,
             });
         }
@@ -491,25 +494,32 @@ impl Body {
     #[cfg(feature = "inspect")]
     #[cold]
     pub(super) fn tell_first_poll(&self, place: &Place) {
-        if observe::is_observed() {
-            self.tell_of(place, |name, spawned_at, after| Event::FirstPoll {
+        // Also if nobody is told: what is noted of the task counts from there.
+        if let Some(done) = self.done_since().filter(|_| observe::is_observed()) {
+            self.tell_of(place, |name, spawned_at| Event::FirstPoll {
                 name,
                 spawned_at,
-                after,
+                after: done.elapsed(),
             });
         }
     }
 
-    /// If it has a name, and it is known since when its group is done. By the task, which has the place.
+    /// Since when the group is done, for a task; none if it is not, as where a context of the task's own was, or if it was when it was made.
+    #[cfg(feature = "inspect")]
+    fn done_since(&self) -> Option<Instant> {
+        let is_done = self.ctx.is_cancelled_by_now();
+        is_done.then(|| self.record.note.since()).flatten()
+    }
+
+    /// If it has a name. By the task, which has the place.
     #[cfg(feature = "inspect")]
     fn tell_of<'a>(
         &self,
         place: &'a Place,
-        event: impl FnOnce(&'a str, &'static Location<'static>, Duration) -> Event<'a>,
+        event: impl FnOnce(&'a str, &'static Location<'static>) -> Event<'a>,
     ) {
-        let done = place.name().and_then(|_| self.record.note.at());
-        if let (Some(name), Some(from), Some(done)) = (place.name(), place.where_from(), done) {
-            observe::tell(&event(name, from, done.elapsed()));
+        if let (Some(name), Some(from)) = (place.name(), place.where_from()) {
+            observe::tell(&event(name, from));
         }
     }
 
@@ -702,6 +712,8 @@ fn panicked(
 
 impl Drop for Body {
     fn drop(&mut self) {
+        #[cfg(feature = "inspect")]
+        self.record.note.end(self.ctx.token());
         let mut panics = Panics::default();
         // Relaxed, here and below: nobody else has the body any more, and the tally has handed on what others did.
         for kept in [self.first.load(Relaxed), self.noted.load(Relaxed)] {

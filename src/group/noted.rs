@@ -102,6 +102,20 @@ pub fn each(mut read: impl FnMut(bool, bool, Option<alloc::string::String>)) {
     panics.resume();
 }
 
+/// The same as a task asks that has found out: whether each name is cancelled, since when, and by whom.
+pub fn each_since(
+    mut read: impl FnMut(bool, Option<std::time::Instant>, Option<alloc::string::String>),
+) {
+    let mut panics = Panics::default();
+    name::each(&mut panics, |_, named| {
+        let token = named.token.as_ref();
+        let is_cancelled = token.is_some_and(|t| t.is_cancelled());
+        let since = is_cancelled.then(|| named.note.since()).flatten();
+        read(is_cancelled, since, named.note.by());
+    });
+    panics.resume();
+}
+
 /// Something has happened.
 pub fn tell() {
     observe::tell(&Event::Request { outcome: "cut" });

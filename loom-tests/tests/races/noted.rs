@@ -1,6 +1,6 @@
 //! What is noted of what has a name, against who reads it: of tasks, of threads, of names; and who is told.
 
-use cancel_tree::noted::{each, observe, tell, Event, Name, Observer, Task, Thread};
+use cancel_tree::noted::{each, each_since, observe, tell, Event, Name, Observer, Task, Thread};
 use cancel_tree::Context;
 use cancel_tree_loom::{model_in_all_orders, spawn, Token, USUAL};
 use loom::cell::UnsafeCell;
@@ -78,6 +78,47 @@ fn cancel_of_a_name_vs_snapshot() {
         each(|is_cancelled, is_noted, _| met += usize::from(is_cancelled && is_noted));
         assert_eq!(met, 1);
         drop(name);
+    });
+}
+
+/// Of the canceller and a task that has found out, whoever comes first says since when; so nobody finds out and has no time.
+#[test]
+fn cancel_of_a_name_vs_first_poll() {
+    model_in_all_orders(USUAL, || {
+        let token = Token::new();
+        let name = Name::new(&token);
+        let other = token.clone();
+        let thread = spawn(move || other.cancel());
+        let mut found = None;
+        each_since(|is_cancelled, since, _| {
+            assert_eq!(is_cancelled, since.is_some());
+            found = since;
+        });
+        thread.join().unwrap();
+        each_since(|_, since, by| {
+            assert!(by.is_some());
+            assert!(found.is_none() || found == since, "two times");
+        });
+        drop(name);
+    });
+}
+
+/// Whoever lets go of a name that is cancelled tells it, unless the canceller does.
+#[test]
+fn end_of_a_name_vs_cancel_is_told_once() {
+    model_in_all_orders(USUAL, || {
+        let counts = Arc::new([const { AtomicUsize::new(0) }; 2]);
+        observe(Told::new(&counts));
+        let token = Token::new();
+        let name = Name::new(&token);
+        let other = token.clone();
+        let thread = spawn(move || other.cancel());
+        let is_cancelled = token.is_cancelled();
+        drop(name);
+        thread.join().unwrap();
+        let told = counts[1].load(Relaxed);
+        assert!(told <= 1, "told twice");
+        assert!(told == 1 || !is_cancelled, "told to nobody");
     });
 }
 
