@@ -266,3 +266,44 @@ fn a_named_threads_context_shows_itself_as_any_other() {
     );
     assert_eq!(one, other);
 }
+
+/// What a task is is known before any of its code runs.
+#[test]
+fn a_task_that_is_being_started_is_no_place_that_is_held() {
+    // Before its thread has begun, or after.
+    for _ in 0..200 {
+        let group = group();
+        let (release, wait) = mpsc::channel::<()>();
+        let task = move |_: Context| _ = wait.recv();
+        group.named("thread").spawn_thread(task).unwrap();
+        assert_eq!(only(&group).progress.unwrap().work, Work::Thread);
+        drop(release);
+        group.join_blocking().unwrap();
+    }
+    // While the closure makes the future.
+    let group = group();
+    let made = group.named("future").track_with(|_| {
+        group.cancel();
+        assert_eq!(only(&group).situation(), Some(Situation::NotPolled));
+        pending::<()>()
+    });
+    drop(made.unwrap());
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_task_that_is_being_spawned_is_no_place_that_is_held() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let group = group();
+    let _inside = runtime.enter();
+    let spawned = group.named("future").spawn(|ctx| {
+        group.cancel();
+        assert_eq!(only(&group).situation(), Some(Situation::NotPolled));
+        async move {
+            ctx.done().await;
+        }
+    });
+    spawned.unwrap();
+}

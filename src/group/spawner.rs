@@ -240,6 +240,7 @@ macro_rules! starting {
             let above = start.spawner.context();
             match start.enter() {
                 Ok(member) => {
+                    member.is_future();
                     let future = f(above.child());
                     Ok(member.track(future))
                 }
@@ -264,6 +265,7 @@ macro_rules! starting {
             let name = start.name.clone();
             match start.enter() {
                 Ok(member) => {
+                    member.is_for_thread();
                     let run = |(member, f): (Member, F)| member.run(f);
                     start_thread(name, (member, f), run).map_err(|((member, f), cause)| {
                         member.end(End::Refused);

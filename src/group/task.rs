@@ -169,10 +169,7 @@ pub struct Tracked<F> {
 
 impl<F> Tracked<F> {
     pub(super) fn new(member: Member, future: F) -> Tracked<F> {
-        #[cfg(feature = "inspect")]
-        if let Some(probe) = member.place().probe() {
-            probe.is_future();
-        }
+        member.is_future();
         Tracked {
             member: Some(member),
             future: ManuallyDrop::new(future),
@@ -285,10 +282,7 @@ impl<F> Job<F> {
 
     fn with(member: Member, f: F, end: End) -> Job<F> {
         // From now on, though it may wait for its thread yet.
-        #[cfg(feature = "inspect")]
-        if let Some(probe) = member.place().probe() {
-            probe.is_for_thread();
-        }
+        member.is_for_thread();
         let parts = Some((member, f));
         Job { parts, end }
     }
@@ -320,6 +314,27 @@ impl<F> fmt::Debug for Tracked<F> {
         f.debug_struct("Tracked")
             .field("is_through", &self.member.is_none())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg_attr(not(feature = "inspect"), allow(clippy::unused_self))]
+impl Member {
+    /// Whoever asks is told that it is a future; also while that is being made, which is user code.
+    #[inline]
+    pub(crate) fn is_future(&self) {
+        #[cfg(feature = "inspect")]
+        if let Some(probe) = self.place().probe() {
+            probe.is_future();
+        }
+    }
+
+    /// Or that it is a thread, which may not have begun.
+    #[inline]
+    pub(super) fn is_for_thread(&self) {
+        #[cfg(feature = "inspect")]
+        if let Some(probe) = self.place().probe() {
+            probe.is_for_thread();
+        }
     }
 }
 

@@ -36,6 +36,7 @@ where
     F: FnOnce(Context) -> T,
     T: Future<Output: Outcome> + Send + 'static,
 {
+    member.is_future();
     let future = f(member.context());
     drop(runtime.spawn(member.track(future)));
 }
