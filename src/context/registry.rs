@@ -280,7 +280,10 @@ impl<T> Record<T> {
     }
 
     /// What is here, with a reader counted; none if there is nothing, or it is about to come or to go.
-    fn enter(&self, panics: &mut Panics) -> Option<(NonNull<T>, u64)> {
+    fn enter(&self, panics: &mut Panics) -> Option<(NonNull<T>, u64)>
+    where
+        T: Send + 'static,
+    {
         // Relaxed: a guess, which the CAS below checks.
         let mut seen = self.word.load(Relaxed);
         loop {
@@ -298,8 +301,7 @@ impl<T> Record<T> {
         match NonNull::new(self.what.load(Acquire)) {
             Some(what) => Some((what, seen / GENERATION)),
             None => {
-                let left = self.leave();
-                panics.catch(|| drop(left));
+                panics.let_go(self.leave());
                 None
             }
         }
@@ -355,7 +357,7 @@ fn number_of(place: usize, shard: usize) -> usize {
     place * SHARDS + shard + 1
 }
 
-impl<T: Send + Sync> Registry<T> {
+impl<T: Send + Sync + 'static> Registry<T> {
     /// None are there yet.
     #[cfg(not(any(cancel_tree_loom, cancel_tree_shuttle)))]
     pub(crate) const fn new() -> Registry<T> {
@@ -442,8 +444,7 @@ impl<T: Send + Sync> Registry<T> {
                     };
                     // SAFETY: it stays while a reader is counted (P1).
                     read(number, unsafe { what.as_ref() });
-                    let left = record.leave();
-                    panics.catch(|| drop(left));
+                    panics.let_go(record.leave());
                 }
             }
         }

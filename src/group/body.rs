@@ -466,10 +466,16 @@ impl Body {
             .read(panics, |from, label| TaskInfo::of(from, label, is_done))
     }
 
-    /// The same for an end, whose panic it is not if others' destructors panic meanwhile.
+    /// The same for an end, which others' destructors neither hold up nor give their panics to.
     pub(super) fn running_quietly(&self) -> alloc::vec::Vec<TaskInfo> {
+        #[cfg(feature = "inspect")]
+        let mut panics = Panics::leaving();
+        #[cfg(not(feature = "inspect"))]
         let mut panics = Panics::default();
         let running = self.running(&mut panics);
+        #[cfg(feature = "inspect")]
+        super::snapshot::end_elsewhere(panics);
+        #[cfg(not(feature = "inspect"))]
         panics.swallow();
         running
     }

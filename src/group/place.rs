@@ -594,7 +594,7 @@ impl Place {
             }
         }
         // What it was told by may have the last handle of a cause: user code.
-        panics.catch(|| drop(label));
+        panics.let_go(label);
         State(seen).has(State::WATCHED)
     }
 

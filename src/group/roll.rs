@@ -99,7 +99,7 @@ pub(super) unsafe fn end(body: NonNull<Body>) {
 
 /// Reads all groups that are there. A group that ends meanwhile stays until `read` has returned.
 pub(super) fn each(panics: &mut Panics, mut read: impl FnMut(&Body, &mut Panics)) {
-    let mut of_read = Panics::default();
+    let mut of_read = panics.beside();
     GROUPS.each_with(panics, |_, rolled| {
         // SAFETY: it goes with its record.
         read(unsafe { rolled.0.as_ref() }, &mut of_read);

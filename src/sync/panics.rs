@@ -8,7 +8,14 @@ use core::mem::ManuallyDrop;
 pub(crate) struct Panics {
     #[cfg(feature = "std")]
     first: Option<alloc::boxed::Box<dyn core::any::Any + Send>>,
+    /// What was left to others, if this thread runs nothing that may be.
+    #[cfg(feature = "inspect")]
+    left: Option<alloc::vec::Vec<Left>>,
 }
+
+/// User code that somebody has to run.
+#[cfg(feature = "inspect")]
+type Left = alloc::boxed::Box<dyn FnOnce(&mut Panics) + Send>;
 
 impl Panics {
     /// Takes over those of another, which came earlier.
@@ -19,6 +26,52 @@ impl Panics {
                 drop_payload(later);
             }
         }
+        for left in earlier.left.into_iter().flatten() {
+            self.leave(left);
+        }
+    }
+
+    /// For a thread that others' destructors must not hold up: what it is to [leave](Panics::leave) is kept.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn leaving() -> Panics {
+        Panics {
+            left: Some(alloc::vec::Vec::new()),
+            ..Panics::default()
+        }
+    }
+
+    /// Another one of the same thread's.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn beside(&self) -> Panics {
+        match self.left {
+            Some(_) => Panics::leaving(),
+            None => Panics::default(),
+        }
+    }
+
+    /// Runs user code now, or leaves it to whoever takes it over: what this thread is at does not wait for it.
+    #[cfg(feature = "std")]
+    pub(crate) fn leave(&mut self, user: impl FnOnce(&mut Panics) + Send + 'static) {
+        #[cfg(feature = "inspect")]
+        if let Some(left) = &mut self.left {
+            return left.push(alloc::boxed::Box::new(user));
+        }
+        user(self);
+    }
+
+    /// The same of what is only dropped.
+    #[cfg(feature = "std")]
+    pub(crate) fn let_go<T: Send + 'static>(&mut self, value: Option<T>) {
+        if let Some(value) = value {
+            self.leave(move |panics| panics.catch(|| drop(value)));
+        }
+    }
+
+    /// What was left: none if that is nothing.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn take_left(&mut self) -> Option<impl FnOnce(&mut Panics) + Send + 'static> {
+        let left = self.left.take().filter(|left| !left.is_empty())?;
+        Some(move |panics: &mut Panics| left.into_iter().for_each(|user| user(panics)))
     }
 
     #[inline]

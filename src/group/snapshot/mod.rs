@@ -36,6 +36,8 @@ use super::body::Body;
 use super::place;
 use super::report::shown;
 use crate::context::registry;
+use crate::sync::Panics;
+use crate::token::{CancellationToken, Registration};
 use crate::tree::{Cause, ContextError};
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -56,18 +58,33 @@ pub fn snapshot() -> Snapshot {
 }
 
 /// The same for a thread whose caller would learn nothing from a panic of others.
-#[cfg(feature = "signals")]
+#[cfg(any(feature = "signals", feature = "tower"))]
 pub(crate) fn quietly() -> Snapshot {
     let (snapshot, panics) = walk::all();
     panics.swallow();
     snapshot
 }
 
-/// What belongs to a group, and is below it. What panics in others' destructors is not its panic.
+/// What belongs to a group, and is below it. What others' destructors do runs elsewhere, and is none of its affair.
 pub(super) fn of_group(body: &Body) -> Option<Snapshot> {
     let (part, panics) = walk::part(NodeId::of_group(body.record().number()));
-    panics.swallow();
+    end_elsewhere(panics);
     part
+}
+
+/// Has a worker do what was left, which may block or panic.
+pub(super) fn end_elsewhere(mut panics: Panics) {
+    if let Some(left) = panics.take_left() {
+        let token = CancellationToken::new();
+        let end = move |_| {
+            let mut panics = Panics::default();
+            left(&mut panics);
+            panics.swallow();
+        };
+        drop(Registration::off_thread_with_cause(token.handle(), end));
+        token.cancel();
+    }
+    panics.swallow();
 }
 
 /// What there was at one moment; made by [`snapshot`].

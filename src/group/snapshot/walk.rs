@@ -30,7 +30,7 @@ struct Met {
 
 /// And what panicked in the destructors of others that ended meanwhile.
 pub(super) fn all() -> (Snapshot, Panics) {
-    let mut found = Found::begin();
+    let mut found = Found::begin(Panics::default());
     found.meet(true);
     let aboves = aboves(&found.met);
     let every = alloc::vec![true; found.met.len()];
@@ -38,9 +38,9 @@ pub(super) fn all() -> (Snapshot, Panics) {
 }
 
 /// A group, and all below it: none if it is not there any more. The names and groups of the process are met, and only the
-/// tasks that are asked for.
+/// tasks that are asked for. No user code runs: what ends meanwhile is left in the answer.
 pub(super) fn part(top: NodeId) -> (Option<Snapshot>, Panics) {
-    let mut found = Found::begin();
+    let mut found = Found::begin(Panics::leaving());
     found.meet(false);
     let aboves = aboves(&found.met);
     let place = found.met.iter().position(|met| met.node.id == top);
@@ -58,11 +58,11 @@ struct Found {
 }
 
 impl Found {
-    fn begin() -> Found {
+    fn begin(panics: Panics) -> Found {
         Found {
             begin: Instant::now(),
             met: Vec::new(),
-            panics: Panics::default(),
+            panics,
         }
     }
 
@@ -106,10 +106,12 @@ impl Found {
     ) -> (Snapshot, Panics) {
         judge(&mut self.met, aboves, within);
         let (nodes, tokens) = in_order(self.met, aboves, top);
-        for token in tokens {
-            // It may be the last one, and have a cause: user code.
-            self.panics.catch(|| drop(token));
-        }
+        self.panics.leave(|panics| {
+            for token in tokens {
+                // It may be the last one, and have a cause: user code.
+                panics.catch(|| drop(token));
+            }
+        });
         let snapshot = Snapshot {
             nodes,
             at: self.begin,

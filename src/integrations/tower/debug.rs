@@ -1,6 +1,6 @@
 //! `GET /debug/cancel`: what does not stop, for people and programs (features `inspect` and `tower`).
 
-use crate::group::snapshot::snapshot;
+use crate::group::snapshot::quietly as snapshot;
 use alloc::string::{String, ToString};
 use bytes::Bytes;
 use core::convert::Infallible;
