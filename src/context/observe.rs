@@ -11,7 +11,8 @@ use core::time::Duration;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A context that has a name is done, or a group. Told on the thread that cancels, after all that wait have been woken.
+    /// A context that has a name is done, or a group, and was not when it was made. Told once: on the thread that cancels, after all that
+    /// wait have been woken, or on the one that lets it go before that.
     #[non_exhaustive]
     Done {
         /// It is a group.
@@ -25,14 +26,15 @@ pub enum Event<'a> {
         /// If its deadline has passed: by how much, when this is told.
         late: Option<Duration>,
     },
-    /// A task that has a name is polled for the first time since its group was cancelled.
+    /// A task that has a name is polled for the first time since its group was cancelled. It may be faster than what tells
+    /// [`Done`](Event::Done).
     #[non_exhaustive]
     FirstPoll {
         /// What it is called.
         name: &'a str,
         /// Where it was started.
         spawned_at: &'static Location<'static>,
-        /// So long after the cancel.
+        /// So long after the cancel: 0 if nobody has noted that before.
         after: Duration,
     },
     /// A task that has a name ends, and its group was cancelled before.
@@ -42,7 +44,7 @@ pub enum Event<'a> {
         name: &'a str,
         /// Where it was started.
         spawned_at: &'static Location<'static>,
-        /// So long after the cancel.
+        /// So long after the cancel: 0 if nobody has noted that before.
         after: Duration,
         /// It was dropped before it was through.
         is_forced: bool,
@@ -70,7 +72,7 @@ pub trait Observer: Send + Sync {
     /// No lock is held, so it may cancel, make and drop anything. But a task that is reported is still there: at
     /// [`FirstPoll`](Event::FirstPoll) its poll is about to go on, at [`Gone`](Event::Gone) its place is about to be given up. So an
     /// observer that waits for the group here waits for itself. The cause of a [`Done`](Event::Done) is told after all waiters have been
-    /// woken, but other callbacks may still have to run.
+    /// woken, but other callbacks may still have to run; or where what is done is dropped, and then that waits for the observer.
     fn tell(&self, event: &Event<'_>);
 }
 

@@ -52,6 +52,9 @@ use std::time::{Duration, Instant};
 /// all on the thread that advances, and before the time goes on. `advance` returns when that is done. Callbacks of
 /// [`after_func`](Context::after_func) run on a worker thread, as usual, and are not waited for; nor is what has been woken.
 ///
+/// Whoever is woken or called finds the time at the deadline. Another thread that asks again and again whether a context is done may see that
+/// a moment before [`now`](Self::now) says so.
+///
 /// A callback may use the clock. A deadline that it sets is met on the way, if it lies there. What it advances comes on top: each call moves
 /// the time on by what it says, also where several are at it at once, on whatever threads.
 ///

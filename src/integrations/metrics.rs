@@ -5,7 +5,7 @@
 //! | `cancel_tree_first_poll_seconds` | histogram | `task` | from the cancel of a group to a task's first poll since |
 //! | `cancel_tree_gone_seconds` | histogram | `task` | from the cancel of a group to a task's end |
 //! | `cancel_tree_deadline_lateness_seconds` | histogram | `name` | how late a deadline was told: to contexts with a name, and groups |
-//! | `cancel_tree_cancels_total` | counter | `name`, `kind` | contexts with a name, and groups, that are done; `cancelled` or `deadline_exceeded` |
+//! | `cancel_tree_cancels_total` | counter | `name`, `kind` | contexts with a name, and groups, that are done and were not when they were made; `cancelled` or `deadline_exceeded` |
 //! | `cancel_tree_tasks_total` | counter | `task`, `outcome` | `forced`: dropped after the cancel, before they were through; `stuck`: named by a report |
 //! | `cancel_tree_requests_total` | counter | `outcome` | with the feature `tower`: `received`, `expired` on arrival, `cut` by the deadline, `client_gone`, `failed`, `malformed`, `refused` |
 //!

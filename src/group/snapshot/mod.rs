@@ -57,7 +57,7 @@ pub fn snapshot() -> Snapshot {
     snapshot
 }
 
-/// The same for a thread whose caller would learn nothing from a panic of others.
+/// The same for those whose callers would learn nothing from a panic of others.
 #[cfg(any(feature = "signals", feature = "tower"))]
 pub(crate) fn quietly() -> Snapshot {
     let (snapshot, panics) = walk::all();

@@ -185,6 +185,9 @@ impl Signals {
 
     /// Writes what does not stop to stderr at the second signal: the [snapshot](crate::inspect::snapshot) as text, by a worker thread of
     /// this crate. (Feature `inspect`.)
+    ///
+    /// It is written beside what the program does at that signal, and not waited for: a program that exits as soon as
+    /// [`forced`](SignalGuard::forced) is done may be gone before. With [`end_at`](Self::end_at) 2 the second ends the process, and nothing is written.
     #[cfg(feature = "inspect")]
     pub fn show_at_second(mut self) -> Signals {
         self.shows = true;

@@ -25,7 +25,9 @@ use tower_service::Service;
 /// | `?format=dot` | a graph |
 /// | `?format=text`, or anything else | the tree as text |
 ///
-/// Only GET and HEAD are answered. The snapshot is taken in `call`, by the calling thread: some 100 ns for each task that has a name.
+/// Only GET and HEAD are answered. The snapshot is taken and written in `call`, by the calling thread: some 100 ns for each task that has a
+/// name to meet it, and 400 to 500 more to write it as JSON. So a process with very many of them calls it behind `spawn_blocking` of its runtime.
+/// What panics in destructors of others that end meanwhile is nobody's affair.
 ///
 /// ```
 /// use cancel_tree::integrations::tower::DebugService;
