@@ -142,7 +142,11 @@ impl Settings {
         };
         let upgrades =
             *request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
-        let upgrade = upgrades.then(|| UpgradeGuard::new(self.shared.clone()));
+        let upgrade = upgrades.then(|| {
+            // That of a layer further out, in whose place it is put.
+            let outer = request.extensions_mut().remove::<UpgradeGuard>();
+            UpgradeGuard::new(self.shared.clone(), outer)
+        });
         let shared = self.shared.clone();
         *begun = Some(Lifetime::new(
             pair,
