@@ -157,19 +157,29 @@ impl Protocol {
 pub struct Carried(HeaderMap);
 
 impl Carried {
-    /// None: there is none of these.
-    pub(super) fn of(names: &[HeaderName], headers: &HeaderMap) -> Option<Carried> {
-        let mut carried = HeaderMap::new();
+    /// Those of these names, and what a layer further out has kept under others. None: there is none of these.
+    pub(super) fn of(
+        names: &[HeaderName],
+        headers: &HeaderMap,
+        outer: Option<&Carried>,
+    ) -> Option<Carried> {
+        let mut carried = None;
         for name in names {
-            if carried.contains_key(name) {
-                // It is among the names twice.
+            let mut values = headers.get_all(name).iter();
+            let Some(first) = values.next() else {
                 continue;
-            }
-            for value in headers.get_all(name) {
-                carried.append(name.clone(), value.clone());
+            };
+            let all = carried.get_or_insert_with(|| match outer {
+                Some(Carried(outer)) => outer.clone(),
+                None => HeaderMap::new(),
+            });
+            // In the place of what is there, for the name may be among these twice. There is an end to what a map can take in.
+            let _ = all.try_insert(name.clone(), first.clone());
+            for value in values {
+                let _ = all.try_append(name.clone(), value.clone());
             }
         }
-        (!carried.is_empty()).then_some(Carried(carried))
+        carried.map(Carried)
     }
 
     /// The headers.

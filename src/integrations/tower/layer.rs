@@ -101,7 +101,8 @@ impl ContextLayer {
         self
     }
 
-    /// Keeps these headers, as they came, as a value of the context: [`Carried`](super::Carried).
+    /// Keeps these headers, as they came, as a value of the context: [`Carried`](super::Carried), in which those are too that a layer further out has kept
+    /// under other names.
     pub fn carry(mut self, names: impl IntoIterator<Item = HeaderName>) -> ContextLayer {
         self.settings.carry = names.into_iter().collect();
         self

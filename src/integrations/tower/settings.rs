@@ -130,8 +130,10 @@ impl Settings {
             .get()
             .map(|of| below_both(of, &self.ctx));
         if !self.carry.is_empty() {
-            if let Some(carried) = Carried::of(&self.carry, request.headers()) {
-                above = Some(above.as_ref().unwrap_or(&self.ctx).with_value(carried));
+            let base = above.as_ref().unwrap_or(&self.ctx);
+            let outer = base.value::<Carried>();
+            if let Some(carried) = Carried::of(&self.carry, request.headers(), outer) {
+                above = Some(base.with_value(carried));
             }
         }
         let base = above.as_ref().unwrap_or(&self.ctx);

@@ -107,6 +107,49 @@ async fn carried_headers_go_along() {
     assert_eq!(answer.headers()["x-request-id"], "7");
 }
 
+/// Of layers around each other, each may name some: all of them go along, and of what two of them have kept, what came to the inner one.
+#[tokio::test]
+async fn headers_that_several_layers_carry_go_along() {
+    let names = ["x-request-id", "baggage", "traceparent"].map(HeaderName::from_static);
+    let [id, baggage, parent] = names;
+    let client = PropagateLayer::new(DeadlineHeader::GRPC).layer(service_fn(mirror));
+    let handler = service_fn(move |request: Request<Body>| {
+        let ctx = request.extensions().get::<Context>().unwrap().clone();
+        client.clone().oneshot(under(&ctx))
+    });
+    let layer = || ContextLayer::new(&Context::background());
+    // Twice is once.
+    let inner = layer().carry([baggage.clone(), parent.clone(), baggage.clone()]);
+    let between = inner
+        .layer(handler)
+        .map_request(|mut request: Request<Body>| {
+            let headers = request.headers_mut();
+            headers.insert("baggage", "c=3".parse().unwrap());
+            headers.append("baggage", "d=4".parse().unwrap());
+            headers.insert("x-request-id", "8".parse().unwrap());
+            request
+        });
+    let outer = layer().carry([id, baggage]).layer(between);
+    for parent in [true, false] {
+        let mut request = Request::builder()
+            .header("x-request-id", "7")
+            .header("baggage", "a=1")
+            .header("baggage", "b=2")
+            .header("cookie", "secret");
+        if parent {
+            request = request.header("traceparent", "00-1-2-01");
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let answer = outer.clone().oneshot(request).await.unwrap();
+        let sent = answer.headers();
+        assert_eq!(sent["x-request-id"], "7");
+        let baggage: Vec<_> = sent.get_all("baggage").iter().collect();
+        assert_eq!(baggage, ["c=3", "d=4"]);
+        assert_eq!(sent.contains_key("traceparent"), parent);
+        assert!(!sent.contains_key("cookie"));
+    }
+}
+
 #[tokio::test]
 async fn a_call_ends_with_its_context() {
     let layer = PropagateLayer::new(DeadlineHeader::GRPC);
