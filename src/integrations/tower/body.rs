@@ -83,7 +83,7 @@ impl<B: Body> ContextBody<B> {
                 at.hand_over(member.take());
                 *lifetime = None;
             } else if !has_none && left_over == LeftOver::More {
-                // It goes on.
+                at.goes_on(response.headers());
             } else if at.ends_by_length || left_over == LeftOver::Nothing {
                 end(lifetime, &member, Ending::Completed);
                 member = None;

@@ -3,7 +3,8 @@
 use super::grpc_timeout;
 use alloc::string::String;
 use core::time::Duration;
-use http::header::{HeaderMap, HeaderName, HeaderValue, CONTENT_TYPE};
+use http::header::{HeaderMap, HeaderName, HeaderValue, CONTENT_TYPE, TE};
+use http::{Method, Request};
 use std::error::Error;
 use std::fmt;
 
@@ -22,7 +23,7 @@ pub(super) enum Form {
 }
 
 impl DeadlineHeader {
-    /// `grpc-timeout`, looked at where the content type is `application/grpc…`.
+    /// `grpc-timeout`, looked at in a POST whose content type is `application/grpc…`.
     pub const GRPC: DeadlineHeader = DeadlineHeader {
         name: HeaderName::from_static("grpc-timeout"),
         form: Form::Grpc,
@@ -125,6 +126,13 @@ pub(super) fn earliest(
     (least, all)
 }
 
+/// Whether the client has said that it takes trailers.
+pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all(TE).iter();
+    let mut words = lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b','));
+    words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
 /// How a request wants to be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
@@ -135,7 +143,16 @@ pub(super) enum Protocol {
 }
 
 impl Protocol {
-    pub(super) fn of(headers: &HeaderMap) -> Protocol {
+    pub(super) fn of<B>(request: &Request<B>) -> Protocol {
+        // Any client can send any content type, to any route. gRPC has no other method; what answers a GET may be kept for others, and has to say that it failed.
+        match *request.method() {
+            Method::POST => Protocol::said(request.headers()),
+            _ => Protocol::Http,
+        }
+    }
+
+    /// By the content type alone.
+    pub(super) fn said(headers: &HeaderMap) -> Protocol {
         let Some(content) = headers.get(CONTENT_TYPE) else {
             return Protocol::Http;
         };

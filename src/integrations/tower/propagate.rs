@@ -152,7 +152,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> CallFuture<S::Future> {
-        let protocol = Protocol::of(request.headers());
+        let protocol = Protocol::of(&request);
         let ctx = request.extensions().get::<Context>().cloned();
         let (told, unsent) = match &ctx {
             Some(ctx) => match self.layer.write(ctx, request.headers_mut()) {

@@ -156,7 +156,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> SpawnedFuture<R, S::Error> {
-        let protocol = Protocol::of(request.headers());
+        let protocol = Protocol::of(&request);
         let layer = &*self.layer;
         let (mut lifetime, mut member) = (None, None);
         let begun = layer

@@ -547,6 +547,7 @@ async fn times_of_nothing_and_times_without_end() {
         let mut request = request();
         if !name.is_empty() {
             request.headers_mut().insert(name, value.parse().unwrap());
+            *request.method_mut() = Method::POST;
             let grpc = "application/grpc".parse().unwrap();
             request.headers_mut().insert(header::CONTENT_TYPE, grpc);
         }

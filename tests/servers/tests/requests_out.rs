@@ -1,7 +1,9 @@
 //! `PropagateLayer`: what is sent, and what comes back.
 
 use axum::body::Body;
-use axum::http::{header, HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use axum::http::{
+    header, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode,
+};
 use cancel_tree::integrations::tower::{
     grpc_timeout, ContextLayer, DeadlineHeader, PropagateLayer,
 };
@@ -22,6 +24,7 @@ fn under(ctx: &Context) -> Request<Body> {
 
 fn grpc_under(ctx: &Context) -> Request<Body> {
     let mut request = under(ctx);
+    *request.method_mut() = Method::POST;
     let grpc = HeaderValue::from_static("application/grpc");
     request.headers_mut().insert(header::CONTENT_TYPE, grpc);
     request
