@@ -100,8 +100,9 @@ impl<B: Body> ContextBody<B> {
     }
 }
 
-fn digits(text: &[u8]) -> Option<u64> {
-    super::grpc_timeout::number(text, 19)
+/// What a header says.
+pub(super) fn length(said: Option<&HeaderValue>) -> Option<u64> {
+    super::grpc_timeout::number(said?.as_bytes(), 19)
 }
 
 /// What a response says of its body at the beginning.
@@ -114,8 +115,7 @@ impl ToCome {
     /// Asks the body, which is user code.
     #[inline]
     pub(super) fn of<B: Body>(response: &Response<B>) -> ToCome {
-        let length = response.headers().get(CONTENT_LENGTH);
-        let left = length.map(HeaderValue::as_bytes).and_then(digits);
+        let left = length(response.headers().get(CONTENT_LENGTH));
         ToCome {
             left,
             left_over: left_over(response.body(), left),
