@@ -260,6 +260,30 @@ async fn what_was_sent_counts_as_our_deadline() {
     assert_eq!(answer.headers()["grpc-status"], "1");
 }
 
+/// The same of a header that the request has itself, under a context that has no deadline.
+#[tokio::test]
+async fn what_the_request_says_itself_counts_as_our_deadline() {
+    let layer = PropagateLayer::new(DeadlineHeader::GRPC);
+    let client = layer.layer(service_fn(|request: Request<Body>| async move {
+        let sent = grpc_timeout::parse(request.headers()["grpc-timeout"].as_bytes()).unwrap();
+        if sent < Duration::from_secs(3600) {
+            tokio::time::sleep(sent).await;
+        }
+        let mut response = Response::new(Body::empty());
+        let cancelled = HeaderValue::from_static("1");
+        response.headers_mut().insert("grpc-status", cancelled);
+        Ok::<_, BoxError>(response)
+    }));
+    let (ctx, _guard) = Context::background().with_cancel();
+    for (said, status) in [("20m", "4"), ("1H", "1")] {
+        let mut request = grpc_under(&ctx);
+        let said = said.parse().unwrap();
+        request.headers_mut().insert("grpc-timeout", said);
+        let answer = client.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.headers()["grpc-status"], status);
+    }
+}
+
 /// A header in seconds says more than is left: before that is over, what is CANCELLED is not our deadline.
 #[tokio::test]
 async fn what_was_sent_is_what_the_header_says() {
