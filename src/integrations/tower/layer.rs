@@ -83,7 +83,8 @@ impl ContextLayer {
         self
     }
 
-    /// Sets how long a request may take whose headers say nothing.
+    /// Sets how long a request may take whose headers say nothing. One whose header says more has more, 11,000 years if it likes: what clients may
+    /// not exceed is [`max`](Self::max).
     pub fn default_timeout(mut self, default: Duration) -> ContextLayer {
         self.settings.default = Some(default);
         self
