@@ -191,7 +191,8 @@ impl Note {
     /// callback, it is told here: user code.
     pub(crate) fn end(&mut self, token: Option<&CancellationToken>) {
         let registration = self.registration.take();
-        if registration.is_some_and(|callback| callback.disarm().stop()) {
+        let was_missed = registration.is_some_and(|callback| callback.disarm().stop());
+        if was_missed && observe::is_observed() {
             if let Some(cause) = token.and_then(CancellationToken::cause) {
                 self.noted.tell(&cause);
             }
