@@ -310,10 +310,14 @@ fn every_descriptor_is_closed() {
         Duration::from_secs((usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) as u64)
             + Duration::from_micros((usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) as u64)
     };
-    let before = used();
-    thread::sleep(Duration::from_millis(1000));
-    // It takes some hundredths; one that runs in circles, all of the second, or what it is given of it.
-    let spent = used() - before;
+    // It takes some hundredths of a second; one that runs in circles, all of it, or what it is given of it, each time.
+    let is_little = |spent: &Duration| *spent < Duration::from_millis(150);
+    let mut spent = Vec::new();
+    while spent.len() < 3 && !spent.last().is_some_and(is_little) {
+        let before = used();
+        thread::sleep(Duration::from_secs(1));
+        spent.push(used() - before);
+    }
     raise(Signal::TERM);
     let first = soon(guard.context());
     assert_eq!(first, Signal::TERM);
@@ -327,6 +331,6 @@ fn every_descriptor_is_closed() {
         let mut all = [0; 16];
         assert_eq!(other.read(&mut all).unwrap(), 9);
     }
-    assert!(spent < Duration::from_millis(150), "{spent:?} of a second");
+    assert!(spent.iter().any(is_little), "{spent:?} of a second");
     std::process::exit(7);
 }
