@@ -576,3 +576,44 @@ fn a_stuck_server_can_be_shown_whatever_its_errors_do() {
     assert_eq!(failed, "the server failed: it begins");
     running.join().unwrap();
 }
+
+/// At a moment without requests the group is closed. One that begins just before that is waited for as the others are.
+#[test]
+fn who_begins_while_the_group_is_being_closed_is_waited_for() {
+    for attempt in 0..150 {
+        let server = serve().start().unwrap();
+        let handle = server.handle();
+        // Places that the close comes to one by one.
+        let many = (0..5000).map(|_| handle.requests().enter().unwrap());
+        drop(many.collect::<Vec<_>>());
+        let client = thread::spawn({
+            let handle = handle.clone();
+            move || {
+                for n in 0_u32.. {
+                    let Ok(member) = handle.requests().enter() else {
+                        return;
+                    };
+                    if handle.phase() >= Phase::Graceful {
+                        // It ends when it is told to, and soon otherwise.
+                        let token = member.context().child_token();
+                        token.blocking_wait_timeout(millis(10));
+                    }
+                    drop(member);
+                    for _ in 0..n.wrapping_mul(2_654_435_761) >> 17 {
+                        std::hint::spin_loop();
+                    }
+                }
+            }
+        });
+        let future = polite(&server);
+        let running = run(server, future);
+        until(&handle, Phase::Serving);
+        thread::sleep(millis(2));
+        handle.end(Signal::TERM);
+        let report = running.join().unwrap();
+        client.join().unwrap();
+        assert_eq!(phases(&report), [Phase::Graceful], "{attempt}: {report}");
+        assert!(report.tasks.stuck.is_empty(), "{attempt}: {report}");
+        assert_eq!(report.exit_code(), 0);
+    }
+}

@@ -112,8 +112,10 @@ impl Conductor {
         let (bound, guard) = timed.with_timeout(bounds.graceful);
         let limit = Context::any_of([&bound, &force]);
         let mut are_gone = wait(&limit, &shared, &group);
-        drop(guard);
         group.close();
+        // Who has begun between that moment and the close has what is left of the time.
+        are_gone = are_gone && wait(&limit, &shared, &group);
+        drop(guard);
         if !are_gone {
             clock.begin(&shared, Phase::Cancelled);
             cancel.cancel();
