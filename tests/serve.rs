@@ -617,3 +617,54 @@ fn who_begins_while_the_group_is_being_closed_is_waited_for() {
         assert_eq!(report.exit_code(), 0);
     }
 }
+
+/// A shield has its time under a server, too: from the cancel of the requests, and not beyond the drop of the server's future.
+#[test]
+fn a_shield_has_the_grace_of_the_servers_context() {
+    for is_short in [true, false] {
+        let ctx = Context::background().with_grace(if is_short { LONG } else { Duration::MAX });
+        let serve = Serve::new(&ctx)
+            .lame_duck(Duration::ZERO)
+            .graceful(millis(20))
+            .cancelled(if is_short { LONG } else { millis(20) })
+            .dropped(LONG);
+        let server = serve.start().unwrap();
+        let handle = server.handle();
+        let (say, hear) = mpsc::channel();
+        let saves = handle.requests().named("saves").spawn_thread(move |ctx| {
+            ctx.blocking_wait();
+            let shield = ctx.shield();
+            let slept = match is_short {
+                true => shield.blocking_sleep(millis(50)),
+                false => Err(shield.blocking_wait()),
+            };
+            say.send((ctx.cause().unwrap(), slept, shield.cause()))
+                .unwrap();
+        });
+        saves.unwrap();
+        let future = polite(&server);
+        let running = run(server, future);
+        handle.end(Signal::TERM);
+        let (first, slept, second) = hear.recv_timeout(SOON).unwrap();
+        assert!(first.find::<Shutdown>().is_some(), "{first}");
+        let report = running.join().unwrap();
+        assert!(report.tasks.stuck.is_empty(), "{report}");
+        assert_eq!(
+            (report.tasks.cancelled, report.exit_code()),
+            (1, 0),
+            "{report}"
+        );
+        assert!(report.tasks.cause.is_none(), "{report}");
+        if is_short {
+            assert_eq!((slept, second.is_none()), (Ok(()), true));
+            assert_eq!(phases(&report), [Phase::Graceful, Phase::Cancelled]);
+        } else {
+            assert_eq!(slept, Err(ContextError::Cancelled));
+            assert!(second.unwrap().find::<Shutdown>().is_some());
+            assert_eq!(
+                phases(&report),
+                [Phase::Graceful, Phase::Cancelled, Phase::Dropped]
+            );
+        }
+    }
+}

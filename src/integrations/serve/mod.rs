@@ -31,8 +31,8 @@
 //! | `Serving` | requests are served | a signal, or another of [`end_with`](Serve::end_with); the server's future ends | none |
 //! | `LameDuck` | not [ready](ServerHandle::is_ready) any more, so that no new clients are sent here; all requests that come are served. Not after a SIGINT | the server's future has ended | 5 s |
 //! | `Graceful` | [`graceful`](Server::graceful) says so to the server, [`closing`](ServerHandle::closing) to routes without an end of their own | the future has ended and all tasks are gone | 15 s |
-//! | `Cancelled` | nothing new is taken; the requests' contexts are cancelled, with [`Shutdown`] as the cause | the same | 5 s |
-//! | `Dropped` | the server's future is dropped | the same | 1 s |
+//! | `Cancelled` | nothing new is taken; the requests' contexts are cancelled, with [`Shutdown`] as the cause, but not yet their [shields](Context::shield), if the context of [`Serve::new`] has a grace | the same | 5 s |
+//! | `Dropped` | the server's future is dropped; shields are cancelled | the same | 1 s |
 //! | `Ended` | [`run`](Server::run) returns the [report](ServerReport) | | |
 //!
 //! That makes 26 s, of the 30 that Kubernetes gives. The second signal skips to `Cancelled`, and the third [ends the process](super::signals). A thread of its own
@@ -107,7 +107,8 @@ impl core::panic::RefUnwindSafe for Serve {}
 
 impl Serve {
     /// Prepares the end of a server whose requests are below `ctx`. If that is done, so are they, and the server ends; so do not pass the context that a signal cancels, which goes to
-    /// [`signals`](Self::signals) or [`end_with`](Self::end_with).
+    /// [`signals`](Self::signals) or [`end_with`](Self::end_with). If it has a [grace](Context::with_grace), a request that is cancelled has that for its
+    /// [shield](Context::shield), but not longer than until `Dropped`.
     pub fn new(ctx: &Context) -> Serve {
         Serve {
             ctx: ctx.clone(),
@@ -181,7 +182,8 @@ impl Serve {
     /// No thread could be started.
     pub fn start(self) -> io::Result<Server> {
         // An error of one task is not the end of the others.
-        let group = Arc::new(Group::new(&self.ctx).keep_going());
+        let (serving, cancel) = self.ctx.with_cancel();
+        let group = Arc::new(Group::new(&serving).keep_going());
         let (closing, close) = Context::background().with_cancel();
         let (ending, end) = Context::background().with_cancel();
         let (forced, force) = Context::background().with_cancel();
@@ -206,6 +208,7 @@ impl Serve {
         let conductor = Conductor {
             shared: shared.clone(),
             group,
+            cancel: cancel.canceller(),
             close,
             begin: Context::any_of(&end_with),
             force: Context::any_of(&force_with),
@@ -214,6 +217,8 @@ impl Serve {
         };
         let thread = thread::Builder::new().name("cancel-tree serve".into());
         thread.spawn(move || conductor.run())?;
+        // The group is cancelled when it is dropped.
+        cancel.detach();
         end.detach();
         let handle = ServerHandle(shared);
         Ok(Server {
