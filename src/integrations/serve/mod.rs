@@ -5,6 +5,7 @@
 //! use cancel_tree::integrations::serve::Serve;
 //! use cancel_tree::integrations::signals::Signals;
 //! use cancel_tree::Context;
+//! use std::io::Write;
 //! # use std::future::Future;
 //! # async fn axum_serve(_: impl Future<Output = ()>) -> std::io::Result<()> { Ok(()) }
 //!
@@ -13,7 +14,8 @@
 //! let server = Serve::new(&Context::background())
 //!     .signals(&signals)
 //!     .when_stuck(|report| {
-//!         eprintln!("{report}");
+//!         // Not by `eprintln!`, which panics where nobody reads, and then the process would not end.
+//!         let _ = writeln!(std::io::stderr(), "{report}");
 //!         std::process::exit(report.exit_code());
 //!     })
 //!     .start()?;
@@ -21,7 +23,7 @@
 //! // The readiness route asks `handle.is_ready()`, SSE and websockets end with `handle.closing()`.
 //! let graceful = server.graceful();
 //! let report = server.run(axum_serve(graceful)).await; // axum::serve(listener, app).with_graceful_shutdown(graceful)
-//! eprintln!("{report}");
+//! let _ = writeln!(std::io::stderr(), "{report}");
 //! std::process::exit(report.exit_code());
 //! # }
 //! ```
@@ -57,7 +59,7 @@ pub use report::{Phase, ServerFuture, ServerReport};
 
 use crate::context::{CancelGuard, CancelledOwned, Canceller, Context};
 use crate::group::{Group, Panicked, Spawner};
-use crate::integrations::signals::SignalGuard;
+use crate::integrations::signals::{can_be_told, SignalGuard};
 use crate::sync::{Acquire, AtomicU8, OfUser, Panics, Release};
 use crate::token::CancellationToken;
 use crate::tree::Cause;
@@ -124,7 +126,7 @@ impl Serve {
         }
     }
 
-    /// The first signal begins the end, the second skips to `Cancelled`.
+    /// The first signal begins the end, the second skips to `Cancelled`. Keep the guard until the report is there: dropping it begins the end, and forces it, as two signals do.
     pub fn signals(self, signals: &SignalGuard) -> Serve {
         self.end_with(signals.context())
             .force_with(signals.forced())
@@ -179,8 +181,9 @@ impl Serve {
     ///
     /// # Errors
     ///
-    /// No thread could be started.
+    /// [`io::ErrorKind::Unsupported`] in the child of a `fork` whose parent had this crate's timer thread. Other errors mean that no thread could be started.
     pub fn start(self) -> io::Result<Server> {
+        can_be_told()?;
         // An error of one task is not the end of the others.
         let (serving, cancel) = self.ctx.with_cancel();
         let group = Arc::new(Group::new(&serving).keep_going());
@@ -319,12 +322,12 @@ impl ServerHandle {
         &self.0.requests
     }
 
-    /// Begins the end, with this cause.
+    /// Begins the end, with this cause. Returns `true` if this call was the first of `end`; the end may have begun all the same, by a signal or by itself.
     pub fn end(&self, cause: impl Into<Cause>) -> bool {
         self.0.end.cancel_with(cause)
     }
 
-    /// Skips to `Cancelled`, with this cause.
+    /// Skips to `Cancelled`, which also begins the end, with this cause. Returns `true` if this call was the first of `force`, and the [`Server`] was not dropped.
     pub fn force(&self, cause: impl Into<Cause>) -> bool {
         self.0.force.cancel_with(cause)
     }
