@@ -115,6 +115,37 @@ fn is_told_from_those_who_stop(cancelled: u64) -> bool {
     true
 }
 
+/// Neither less than its bound, nor much more.
+#[test]
+fn each_phase_has_its_own_bound() {
+    let lengths = (0..4).find_map(|n| {
+        let bounds = [
+            ("lame duck", 300),
+            ("graceful", 200),
+            ("cancelled", 400),
+            ("dropped", 250),
+        ];
+        let bounds = bounds.map(|(phase, bound)| (phase, bound << (2 * n)));
+        let args = bounds.map(|(phase, bound)| format!("{}={bound}", phase.replace(' ', "_")));
+        let mut server = server(&args.each_ref().map(|arg| &**arg));
+        let _streams = ["/deaf/1", "/flood/1"].map(|path| server.begin(path));
+        server.signal(TERM);
+        let sum = bounds.iter().map(|(_, bound)| *bound).sum();
+        let ended = server.ended_within(millis(sum));
+        let lengths = ended.lengths();
+        assert_eq!(lengths.len(), bounds.len(), "{ended:?}");
+        let mut is_late = false;
+        for ((phase, took), (bounded, bound)) in lengths.into_iter().zip(bounds) {
+            assert_eq!(phase, bounded);
+            assert!(took >= bound, "{ended:?}");
+            is_late |= took > bound + bound / 4;
+        }
+        println!("{:?}: late is {is_late}", ended.all("phase "));
+        (!is_late).then_some(())
+    });
+    lengths.expect("each takes longer than its bound each time");
+}
+
 #[test]
 fn the_second_forces_and_the_third_ends_it() {
     let hour = ["lame_duck=3600000", "graceful=3600000"];
