@@ -18,20 +18,6 @@ fn of_the_future<F: Future>(_: impl FnOnce(Context) -> F) -> usize {
     size_of::<F>()
 }
 
-/// The test runner has a thread that begins to wait, and takes memory for that, when it gets a processor: what a group takes it takes
-/// each time.
-fn grows_by_nothing(what: &str, mut f: impl FnMut()) {
-    let mut grown = Vec::new();
-    while grown.len() < 3 {
-        let ((), left, peak) = counting::grows(&mut f);
-        if (left, peak) == (0, 0) {
-            return;
-        }
-        grown.push((left, peak));
-    }
-    panic!("{what}: {grown:?}");
-}
-
 #[test]
 fn a_group_keeps_nothing_of_those_that_have_ended() {
     const LIVING: usize = 10_000;
@@ -45,7 +31,7 @@ fn a_group_keeps_nothing_of_those_that_have_ended() {
     (0..100).for_each(|_| one(&group));
 
     let run = || (0..1_000_000).for_each(|_| one(&group));
-    grows_by_nothing("one after the other", run);
+    counting::grows_by_nothing("one after the other", true, run);
 
     let waits = |ctx: Context| async move {
         ctx.done().await;
@@ -62,7 +48,7 @@ fn a_group_keeps_nothing_of_those_that_have_ended() {
     assert_eq!(group.len(), LIVING);
 
     // As many again take the places of those that are gone.
-    grows_by_nothing("as many again", || {
+    counting::grows_by_nothing("as many again", true, || {
         tasks.clear();
         tasks.extend((0..LIVING).map(|_| group.track_with(waits).unwrap()));
     });

@@ -2,27 +2,12 @@
 //! takes the process's address space away for a while.
 #![cfg(all(target_os = "linux", target_pointer_width = "64"))]
 
+mod address_space;
+
+use address_space::Limited;
 use cancel_tree::{Cause, Context, Group};
-use std::ffi::c_int;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-const RLIMIT_AS: c_int = 9;
-const NO_LIMIT: u64 = u64::MAX;
-
-extern "C" {
-    fn setrlimit(resource: c_int, limit: *const [u64; 2]) -> c_int;
-}
-
-fn limit(bytes: u64) {
-    // SAFETY: a pointer to what the function asks for, on targets of 64 bits.
-    assert_eq!(unsafe { setrlimit(RLIMIT_AS, &[bytes, NO_LIMIT]) }, 0);
-}
-
-fn in_use() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
-}
 
 #[test]
 fn without_threads_the_work_comes_back_and_a_shutdown_ends() {
@@ -30,7 +15,7 @@ fn without_threads_the_work_comes_back_and_a_shutdown_ends() {
     let mut outcomes = group.outcomes();
     let member = group.named("sits there").enter().unwrap();
     // Room for what is small; none for a thread's stack.
-    limit(in_use() + (256 << 10));
+    let limited = Limited::to(256 << 10);
     let refused = group.spawn_thread(|_ctx| ()).unwrap_err();
     let told = outcomes.spawn_thread(|_ctx| Ok::<_, Cause>(7)).unwrap_err();
     let (bound, _guard) = Context::background().with_timeout(Duration::from_millis(30));
@@ -40,7 +25,7 @@ fn without_threads_the_work_comes_back_and_a_shutdown_ends() {
     drop(full);
     let report = group.shutdown_blocking(&bound);
     let took = begin.elapsed();
-    limit(NO_LIMIT);
+    drop(limited);
     refused.into_inner()(Context::background());
     assert_eq!(told.into_inner()(Context::background()).unwrap(), 7);
     assert!(outcomes.next_blocking().is_none());
@@ -61,7 +46,7 @@ fn without_threads_the_work_comes_back_and_a_shutdown_ends() {
     let mut race = inside.race();
     let owned = Arc::new(());
     let keeps = owned.clone();
-    limit(in_use() + (256 << 10));
+    let limited = Limited::to(256 << 10);
     let named = around.named("flush").spawn_thread(|_ctx| Ok::<_, Cause>(1));
     let inner = inside.spawn_thread(|_ctx| ());
     let raced = race.spawn_thread(|_ctx| Ok::<_, Cause>(7));
@@ -69,7 +54,7 @@ fn without_threads_the_work_comes_back_and_a_shutdown_ends() {
         let refused = g.spawn_thread(move |_ctx| drop(keeps)).unwrap_err();
         (refused.into_inner().is_none(), g.context().is_done())
     });
-    limit(NO_LIMIT);
+    drop(limited);
     assert_eq!(
         named.unwrap_err().into_inner()(Context::background()).unwrap(),
         1
@@ -107,7 +92,7 @@ fn on_tokio() {
     let inside = runtime.enter();
     let hook = take_hook();
     set_hook(Box::new(|_| ()));
-    limit(in_use() + (256 << 10));
+    let limited = Limited::to(256 << 10);
     let one = catch_unwind(AssertUnwindSafe(|| {
         group.spawn_blocking(move |_ctx| drop(keeps)).is_ok()
     }));
@@ -118,7 +103,7 @@ fn on_tokio() {
         };
         outcomes.spawn_blocking(work).is_ok()
     }));
-    limit(NO_LIMIT);
+    drop(limited);
     set_hook(hook);
     drop(inside);
     assert!(one.is_err() && two.is_err(), "there was a thread");

@@ -26,8 +26,10 @@ fn short_waits_beside_long_ones(long: usize) {
     let mut wait_shortly = || assert_eq!(pin!(group.wait_idle()).poll(cx), Poll::Pending);
     // Some seats that stand free are made first, so that one is soon found.
     (0..10 * long).for_each(|_| wait_shortly());
-    let ((), left, _) = counting::grows(|| (0..100_000).for_each(|_| wait_shortly()));
-    assert_eq!(left, 0, "one after the other, beside {long}");
+    let what = format!("one after the other, beside {long}");
+    counting::grows_by_nothing(&what, false, || {
+        (0..100_000).for_each(|_| wait_shortly());
+    });
 }
 
 /// If each of them looked at all the others' seats, this would take minutes.
@@ -41,8 +43,7 @@ fn many_wait_at_once() {
         drop(waits);
     };
     all_wait();
-    let ((), left, _) = counting::grows(all_wait);
-    assert_eq!(left, 0, "as many again");
+    counting::grows_by_nothing("as many again", false, all_wait);
 }
 
 #[test]

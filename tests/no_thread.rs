@@ -2,30 +2,15 @@
 //! address space away for a while.
 #![cfg(all(target_os = "linux", target_pointer_width = "64"))]
 
+mod address_space;
+
+use address_space::Limited;
 use cancel_tree::{Context, ContextError};
-use std::ffi::c_int;
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
-
-const RLIMIT_AS: c_int = 9;
-const NO_LIMIT: u64 = u64::MAX;
-
-extern "C" {
-    fn setrlimit(resource: c_int, limit: *const [u64; 2]) -> c_int;
-}
-
-fn limit(bytes: u64) {
-    // SAFETY: a pointer to what the function asks for, on targets of 64 bits.
-    assert_eq!(unsafe { setrlimit(RLIMIT_AS, &[bytes, NO_LIMIT]) }, 0);
-}
-
-fn in_use() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
-}
 
 fn threads_of_ours() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
@@ -45,9 +30,9 @@ fn without_the_timers_thread_tokens_below_a_context_notice_its_deadline() {
     let passed = Some(ContextError::DeadlineExceeded);
     let below = |within| {
         // Room for what is small; none for a thread's stack.
-        limit(in_use() + (64 << 10));
+        let limited = Limited::to(64 << 10);
         let (ctx, guard) = Context::background().with_timeout(within);
-        limit(NO_LIMIT);
+        drop(limited);
         assert_eq!(threads_of_ours(), 0, "a thread was to be had");
         (ctx.child_token(), guard)
     };

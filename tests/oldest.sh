@@ -40,5 +40,9 @@ while read -r name version; do
     grep -A1 "^name = \"$name\"$" Cargo.lock | grep -q "\"$version\"" ||
         { cat said >&2 && echo "oldest: $name is not $version" >&2 && exit 1; }
 done <<<"$oldest"
-CARGO_TARGET_DIR=../oldest-build cargo check --quiet --locked
+CARGO_TARGET_DIR=../oldest-build cargo check --quiet --locked || {
+    # Of what has no oldest here the world may have published another one today.
+    echo "oldest: FAILED, with" $(awk '/^name = / { name = $3 } /^version = / && name { print name, $3; name = "" }' Cargo.lock) >&2
+    exit 1
+}
 echo "oldest: builds with" $oldest

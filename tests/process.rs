@@ -27,6 +27,8 @@ fn stopped(
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let me = (std::process::id(), NUMBER.fetch_add(1, Relaxed));
     let file = std::env::temp_dir().join(format!("cancel-tree-ready-{}-{}", me.0, me.1));
+    // One that was left behind by a process that had this one's number is none of this one's.
+    let _ = std::fs::remove_file(&file);
     let mut command = Command::new("sh");
     command.args(["-c", script]).env("READY", &file);
     let (ctx, guard) = Context::background().with_cancel();

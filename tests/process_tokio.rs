@@ -42,6 +42,8 @@ async fn one_that_ends_and_one_that_is_stopped() {
 #[tokio::test]
 async fn dropping_the_future_stops_the_child() {
     let file = std::env::temp_dir().join(format!("cancel-tree-stopped-{}", std::process::id()));
+    // One that was left behind by a process that had this one's number is none of this one's.
+    let _ = std::fs::remove_file(&file);
     let script = format!(
         "trap 'echo stopped >{0}; exit 0' TERM; echo begun >{0}; while :; do sleep 0.01; done",
         file.display()

@@ -576,3 +576,95 @@ fn a_stuck_server_can_be_shown_whatever_its_errors_do() {
     assert_eq!(failed, "the server failed: it begins");
     running.join().unwrap();
 }
+
+/// At a moment without requests the group is closed. One that begins just before that is waited for as the others are.
+#[test]
+fn who_begins_while_the_group_is_being_closed_is_waited_for() {
+    for attempt in 0..150 {
+        let server = serve().start().unwrap();
+        let handle = server.handle();
+        // Places that the close comes to one by one.
+        let many = (0..5000).map(|_| handle.requests().enter().unwrap());
+        drop(many.collect::<Vec<_>>());
+        let client = thread::spawn({
+            let handle = handle.clone();
+            move || {
+                for n in 0_u32.. {
+                    let Ok(member) = handle.requests().enter() else {
+                        return;
+                    };
+                    if handle.phase() >= Phase::Graceful {
+                        // It ends when it is told to, and soon otherwise.
+                        let token = member.context().child_token();
+                        token.blocking_wait_timeout(millis(10));
+                    }
+                    drop(member);
+                    for _ in 0..n.wrapping_mul(2_654_435_761) >> 17 {
+                        std::hint::spin_loop();
+                    }
+                }
+            }
+        });
+        let future = polite(&server);
+        let running = run(server, future);
+        until(&handle, Phase::Serving);
+        thread::sleep(millis(2));
+        handle.end(Signal::TERM);
+        let report = running.join().unwrap();
+        client.join().unwrap();
+        assert_eq!(phases(&report), [Phase::Graceful], "{attempt}: {report}");
+        assert!(report.tasks.stuck.is_empty(), "{attempt}: {report}");
+        assert_eq!(report.exit_code(), 0);
+    }
+}
+
+/// A shield has its time under a server, too: from the cancel of the requests, and not beyond the drop of the server's future.
+#[test]
+fn a_shield_has_the_grace_of_the_servers_context() {
+    for is_short in [true, false] {
+        let ctx = Context::background().with_grace(if is_short { LONG } else { Duration::MAX });
+        let serve = Serve::new(&ctx)
+            .lame_duck(Duration::ZERO)
+            .graceful(millis(20))
+            .cancelled(if is_short { LONG } else { millis(20) })
+            .dropped(LONG);
+        let server = serve.start().unwrap();
+        let handle = server.handle();
+        let (say, hear) = mpsc::channel();
+        let saves = handle.requests().named("saves").spawn_thread(move |ctx| {
+            ctx.blocking_wait();
+            let shield = ctx.shield();
+            let slept = match is_short {
+                true => shield.blocking_sleep(millis(50)),
+                false => Err(shield.blocking_wait()),
+            };
+            say.send((ctx.cause().unwrap(), slept, shield.cause()))
+                .unwrap();
+        });
+        saves.unwrap();
+        let future = polite(&server);
+        let running = run(server, future);
+        handle.end(Signal::TERM);
+        let (first, slept, second) = hear.recv_timeout(SOON).unwrap();
+        assert!(first.find::<Shutdown>().is_some(), "{first}");
+        let report = running.join().unwrap();
+        assert!(report.tasks.stuck.is_empty(), "{report}");
+        assert_eq!(
+            (report.tasks.cancelled, report.exit_code()),
+            (1, 0),
+            "{report}"
+        );
+        assert!(report.tasks.cause.is_none(), "{report}");
+        if is_short {
+            assert_eq!((slept, second.is_none()), (Ok(()), true));
+            assert_eq!(phases(&report), [Phase::Graceful, Phase::Cancelled]);
+        } else {
+            assert_eq!(slept, Err(ContextError::Cancelled));
+            assert!(second.unwrap().find::<Shutdown>().is_some());
+            assert_eq!(
+                phases(&report),
+                [Phase::Graceful, Phase::Cancelled, Phase::Dropped]
+            );
+        }
+    }
+}

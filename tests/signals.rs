@@ -173,10 +173,18 @@ fn handlers_of_others_go_on() {
     );
     raise(Signal::HUP);
     assert_eq!((BELOW.load(SeqCst), ABOVE.load(SeqCst)), (a + 3, b + 2));
+    // One that has not asked for it does not count it.
+    let guard = install(Signals::new());
+    raise(Signal::HUP);
+    assert_eq!((BELOW.load(SeqCst), ABOVE.load(SeqCst)), (a + 4, b + 3));
+    raise(Signal::TERM);
+    assert_eq!(soon(guard.context()), Signal::TERM);
+    assert!(!guard.forced().is_done());
+    drop(guard);
     let guard = install(signals.clone());
     raise(Signal::HUP);
     soon(guard.context());
-    assert_eq!((BELOW.load(SeqCst), ABOVE.load(SeqCst)), (a + 4, b + 3));
+    assert_eq!((BELOW.load(SeqCst), ABOVE.load(SeqCst)), (a + 5, b + 4));
 
     // When it goes, all is as it was.
     set(Signal::HUP, ours.sa_sigaction);
@@ -192,6 +200,44 @@ fn handlers_of_others_go_on() {
     soon(guard.context());
     drop(guard);
     set(Signal::HUP, was.sa_sigaction);
+}
+
+/// The child of a `fork` lacks the timer thread that its parent had: what would never be told is refused.
+#[test]
+fn what_a_forked_child_cannot_be_told_is_refused() {
+    let _alone = alone();
+    let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(1));
+    ctx.blocking_wait();
+    let is_refused = |error: Option<io::Error>| {
+        error.is_some_and(|error| error.kind() == io::ErrorKind::Unsupported)
+    };
+    // SAFETY: the child uses this crate and the allocator, which glibc and macOS make ready for that, and exits without running
+    // what is registered for the end of the process.
+    let child = unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            libc::alarm(20);
+            let background = Context::background();
+            let mut is_right = is_refused(Signals::new().install(&background).err());
+            #[cfg(feature = "serve")]
+            {
+                let serve = cancel_tree::integrations::serve::Serve::new(&background);
+                is_right &= is_refused(serve.start().err());
+            }
+            libc::_exit(if is_right { 0 } else { 1 });
+        }
+        child
+    };
+    assert!(child > 0, "no process to be had");
+    let mut status = 0;
+    // SAFETY: the pointer is to a number of our own.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(
+        status, 0,
+        "as waitpid tells it: the exit code << 8, or a signal"
+    );
+    // Here it is not.
+    drop(install(Signals::new()));
 }
 
 #[test]
@@ -310,10 +356,14 @@ fn every_descriptor_is_closed() {
         Duration::from_secs((usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) as u64)
             + Duration::from_micros((usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) as u64)
     };
-    let before = used();
-    thread::sleep(Duration::from_millis(1000));
-    // It takes some hundredths; one that runs in circles, all of the second, or what it is given of it.
-    let spent = used() - before;
+    // It takes some hundredths of a second; one that runs in circles, all of it, or what it is given of it, each time.
+    let is_little = |spent: &Duration| *spent < Duration::from_millis(150);
+    let mut spent = Vec::new();
+    while spent.len() < 3 && !spent.last().is_some_and(is_little) {
+        let before = used();
+        thread::sleep(Duration::from_secs(1));
+        spent.push(used() - before);
+    }
     raise(Signal::TERM);
     let first = soon(guard.context());
     assert_eq!(first, Signal::TERM);
@@ -327,6 +377,6 @@ fn every_descriptor_is_closed() {
         let mut all = [0; 16];
         assert_eq!(other.read(&mut all).unwrap(), 9);
     }
-    assert!(spent < Duration::from_millis(150), "{spent:?} of a second");
+    assert!(spent.iter().any(is_little), "{spent:?} of a second");
     std::process::exit(7);
 }

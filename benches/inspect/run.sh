@@ -9,8 +9,13 @@ target=../../target/inspect
 case "$*" in
 "") ;;
 counts)
-    RUSTFLAGS="${RUSTFLAGS:-} --cfg cancel_tree_counting" \
-        exec cargo test --locked --features inspect --test linear --target-dir "$target/counting"
+    export RUSTFLAGS="${RUSTFLAGS:-} --cfg cancel_tree_counting"
+    linear() { cargo test --locked --features inspect --test linear --target-dir "$target/counting" "$@"; }
+    # Without that flag the file is empty.
+    linear --no-run
+    linear --quiet -- --list | grep -q ': test$' || { echo "inspect: no tests are there" >&2 && exit 1; }
+    linear
+    exit
     ;;
 *) echo "usage: benches/inspect/run.sh [counts]" >&2 && exit 2 ;;
 esac

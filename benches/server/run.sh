@@ -4,7 +4,7 @@
 #     benches/server/run.sh [DIR]           what is searched; by default the sources that Cargo keeps. Ten minutes; the table is put into docs/WORTH.md
 #     benches/server/run.sh --quick [DIR]   tries it all out, in debug builds; the table goes to the output
 #
-# What a machine has not got (wrk, Go) is said to be SKIPPED. GO names the `go`, if it is not in the path.
+# What a machine has not got (wrk, a Go that can build it) is said to be SKIPPED. GO names the `go`, if it is not in the path.
 set -euo pipefail
 quick=
 [ "${1:-}" != --quick ] || { quick=--quick; shift; }
@@ -17,12 +17,15 @@ for package in ../../examples/search-server .; do
     (cd $package && cargo build --quiet --locked $([ -n "$quick" ] || echo --release) --target-dir "$target")
 done
 go=()
+# No other one is fetched.
+export GOTOOLCHAIN=local
 # There may be a name without a Go behind it.
-if "${GO:-go}" version >/dev/null 2>&1; then
-    (cd go && "${GO:-go}" build -o "$target/$profile/search-go" .)
+if ! "${GO:-go}" version >/dev/null 2>&1; then
+    echo "SKIPPED: the server in Go, for there is no Go here" >&2
+elif (cd go && "${GO:-go}" build -o "$target/$profile/search-go" .); then
     go=("$target/$profile/search-go")
 else
-    echo "SKIPPED: the server in Go, for there is no Go here" >&2
+    echo "SKIPPED: the server in Go, for it cannot be built by $("${GO:-go}" version)" >&2
 fi
 measure() { "$target/$profile/measure-server" $quick "$dir" "$target/$profile/search-server" "$target/$profile/server-without" "${go[@]}"; }
 [ -z "$quick" ] || { measure; exit; }

@@ -580,7 +580,8 @@ impl Context {
 impl Context {
     /// Returns `true` if the context is done: cancelled, or past its deadline. Wait-free.
     ///
-    /// Cost: an acquire load. (While the timer's thread can't be started, see [`CancellationToken::is_cancelled`].)
+    /// Cost: an acquire load, and while it is not done one or two relaxed loads more, of a static (with `std`). (While the timer's thread
+    /// can't be started, see [`CancellationToken::is_cancelled`].)
     #[inline]
     #[must_use]
     pub fn is_done(&self) -> bool {

@@ -128,7 +128,7 @@ pub struct Shared(Arc<Round>);
 impl Shared {
     /// The part of a worker that is sent there.
     pub fn serve(self) {
-        Worker::new(Arc::new(Round::nothing())).serve(self.0);
+        Worker::new(Arc::new(Round::nothing()), true).serve(self.0);
     }
 
     /// The round after it.
@@ -150,7 +150,7 @@ pub struct Hand(Arc<Worker>);
 #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
 impl Hand {
     pub fn new(round: &Shared) -> Hand {
-        Hand(Arc::new(Worker::new(round.0.clone())))
+        Hand(Arc::new(Worker::new(round.0.clone(), true)))
     }
 
     /// What the worker does with one round, and those after it.

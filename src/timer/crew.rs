@@ -4,6 +4,10 @@
 //! After that a look every quarter of a millisecond says whether things get on. Where they do not, and something is left
 //! that nobody has taken, more are sent, twice as many each time: so what blocks costs a thread, and holds up nobody for
 //! long. A thread that cannot be had is tried again; nothing is lost, and nothing runs on the service thread.
+//!
+//! A callback that computes for long looks like one that blocks, and more threads make it no quicker. So the more are at work, the
+//! longer callbacks may stand still before more are sent. And while as many as there are processors are at
+//! callbacks, whoever is started for what is to be woken does that alone, and is idle for the next one.
 
 use super::round::Round;
 use super::workers::Worker;
@@ -14,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// Between two looks.
 const PATIENCE: Duration = Duration::from_micros(250);
+/// How many times that, at most, callbacks may stand still.
+const MOST_PATIENT: usize = 64;
 /// How many are sent at one time at most.
 const MOST: usize = 128;
 /// How long nobody tries to start a thread after that has failed: at first, and at most.
@@ -37,25 +43,33 @@ pub(super) struct Crew {
 struct Watch {
     /// The address of the round that was looked at, and how far it had got.
     seen: (usize, usize),
+    /// Since when nothing has happened, or nobody was sent.
+    since: Instant,
     /// How many to send next.
     number: usize,
 }
 
 impl Watch {
-    const fn new() -> Watch {
+    const fn new(since: Instant) -> Watch {
         Watch {
             seen: (0, 0),
+            since,
             number: 1,
         }
     }
 
-    /// The first round of which not all has been taken: how many are to be sent to it.
-    fn look(&mut self, round: &Arc<Round>) -> usize {
-        let now = (Arc::as_ptr(round).addr(), round.things().progress());
-        if now != std::mem::replace(&mut self.seen, now) {
+    /// The first round of which not all has been taken: how many are to be sent to it, if nothing has happened for so long.
+    fn look(&mut self, round: &Arc<Round>, now: Instant, patience: Duration) -> usize {
+        let seen = (Arc::as_ptr(round).addr(), round.things().progress());
+        if seen != std::mem::replace(&mut self.seen, seen) {
             self.number = 1;
+            self.since = now;
             return 0;
         }
+        if now.saturating_duration_since(self.since) < patience {
+            return 0;
+        }
+        self.since = now;
         let number = self.number;
         self.number = (2 * number).min(MOST);
         number
@@ -65,13 +79,14 @@ impl Watch {
 impl Crew {
     pub(super) fn new() -> Crew {
         let nothing = Arc::new(Round::nothing());
+        let now = Instant::now();
         Crew {
             workers: Vec::new(),
             first: nothing.clone(),
             last: nothing,
-            looked: Instant::now(),
-            waking: Watch::new(),
-            calling: Watch::new(),
+            looked: now,
+            waking: Watch::new(now),
+            calling: Watch::new(now),
             failed: None,
             processors: thread::available_parallelism().map_or(1, usize::from),
         }
@@ -84,19 +99,25 @@ impl Crew {
         self.last.set_next(round.clone());
         self.last = round;
         self.skip_taken();
-        let round = self.first.clone();
-        if self
-            .workers
-            .iter()
-            .any(|worker| worker.send_if_idle(&round))
-        {
+        let round = &self.first;
+        let send = |calls| {
+            let mut workers = self.workers.iter().filter(|one| one.calls() == calls);
+            workers.any(|worker| worker.send_if_idle(round))
+        };
+        if send(true) || urgent && send(false) {
             return;
         }
         // A worker that is on the way finds this round as well.
         let mut coming = self.workers.iter().filter(|worker| worker.is_coming());
         if coming.next().is_none() && (urgent || self.workers.is_empty()) {
-            self.start(1, now);
+            self.start(1, self.callers() < self.processors, now);
         }
+    }
+
+    /// How many are at work that call, too.
+    fn callers(&self) -> usize {
+        let callers = self.workers.iter().filter(|worker| worker.calls());
+        callers.filter(|worker| !worker.is_idle()).count()
     }
 
     /// Passes over the rounds of which all has been taken.
@@ -124,13 +145,14 @@ impl Crew {
         while let Some(round) = to_wake.take_if(|round| !round.things().is_to_wake()) {
             to_wake = round.next();
         }
-        let waking = to_wake.map_or(0, |round| self.waking.look(&round));
-        let calling = if self.first.things().is_to_call() {
-            self.calling.look(&self.first)
-        } else {
-            0
-        };
-        let mut number = waking.max(calling);
+        let waking = to_wake.map_or(0, |round| self.waking.look(&round, now, Duration::ZERO));
+        let callers = self.callers();
+        let mut calling = 0;
+        if self.first.things().is_to_call() {
+            let times = (callers / self.processors).min(MOST_PATIENT);
+            let patience = PATIENCE * u32::try_from(times).unwrap_or(0);
+            calling = self.calling.look(&self.first, now, patience);
+        }
         self.workers.retain(|worker| !worker.is_gone());
         let coming = self
             .workers
@@ -138,11 +160,13 @@ impl Crew {
             .filter(|worker| worker.is_coming())
             .count();
         let at_work = self.workers.iter().filter(|worker| !worker.is_idle());
-        if number == 0 && coming == 0 && at_work.count() < self.processors {
+        if waking == 0 && calling == 0 && coming == 0 && at_work.count() < self.processors {
             // They get on, and are sooner through if they are more.
-            number = 1;
+            calling = 1;
         }
-        self.send(number.saturating_sub(coming), now);
+        self.send(calling.saturating_sub(coming), true, now);
+        let only_waking = waking.saturating_sub(calling.max(coming));
+        self.send(only_waking, callers < self.processors, now);
         Some(PATIENCE)
     }
 
@@ -156,8 +180,8 @@ impl Crew {
     /// There is nothing left: what was large goes.
     fn rest(&mut self) {
         self.lead_on();
-        self.waking = Watch::new();
-        self.calling = Watch::new();
+        self.waking = Watch::new(self.looked);
+        self.calling = Watch::new(self.looked);
         if self.first.things().is_large() {
             let nothing = Arc::new(Round::nothing());
             self.last.set_next(nothing.clone());
@@ -170,24 +194,24 @@ impl Crew {
         }
     }
 
-    fn send(&mut self, mut number: usize, now: Instant) {
+    fn send(&mut self, mut number: usize, calls: bool, now: Instant) {
         let round = &self.first;
-        for worker in &self.workers {
+        for worker in self.workers.iter().filter(|one| one.calls() == calls) {
             if number == 0 {
                 return;
             }
             number -= usize::from(worker.send_if_idle(round));
         }
-        self.start(number, now);
+        self.start(number, calls, now);
     }
 
-    fn start(&mut self, number: usize, now: Instant) {
+    fn start(&mut self, number: usize, calls: bool, now: Instant) {
         if number == 0 || self.failed.is_some_and(|(until, _)| now < until) {
             return;
         }
         let first = self.first.clone();
         let new: Vec<_> = (0..number)
-            .map(|_| Arc::new(Worker::new(first.clone())))
+            .map(|_| Arc::new(Worker::new(first.clone(), calls)))
             .collect();
         self.workers.extend(new.iter().cloned());
         if start(new) {

@@ -25,16 +25,19 @@ pub(super) struct Worker {
     left_off: [AtomicPtr<Round>; 2],
     /// The service thread's: what was there when it looked last.
     seen: [AtomicUsize; 2],
+    /// Not: it is there for what is to be woken, while others are at callbacks.
+    calls: bool,
     bed: Bed,
 }
 
 impl Worker {
     /// One that has mail from the start.
-    pub(super) fn new(round: Arc<Round>) -> Worker {
+    pub(super) fn new(round: Arc<Round>, calls: bool) -> Worker {
         Worker {
             mail: AtomicPtr::new(Arc::into_raw(round).cast_mut()),
             left_off: [(); 2].map(|()| AtomicPtr::new(ptr::null_mut())),
             seen: [(); 2].map(|()| AtomicUsize::new(0)),
+            calls,
             bed: Bed::new(),
         }
     }
@@ -61,6 +64,10 @@ impl Worker {
                 false
             }
         }
+    }
+
+    pub(super) fn calls(&self) -> bool {
+        self.calls
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -129,7 +136,7 @@ impl Worker {
         }
     }
 
-    /// Does what is left to do in a round, and in those after it. Whatever is to be woken comes before the next callback.
+    /// Does what is left for it to do in a round, and in those after it. Whatever is to be woken comes before the next callback.
     pub(super) fn serve(&self, round: Arc<Round>) {
         let (mut waking, mut calling) = (Arc::clone(&round), round);
         loop {
@@ -143,6 +150,9 @@ impl Worker {
                     Some(next) => waking = next,
                     None => break,
                 }
+            }
+            if !self.calls {
+                return;
             }
             loop {
                 if calling.things().is_to_call() {

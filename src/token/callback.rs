@@ -27,7 +27,7 @@ use core::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 ///
 /// Dropping it leaves the callback registered, also where it is a field of something that is dropped, of which the
 /// compiler cannot warn. A struct that registers a callback about itself, over and over with each one that is made,
-/// leaves one in the tree each time, with what it owns, for as long as the token lives. So such a struct keeps a
+/// leaves one in the tree each time, with what it owns, until something at the token or above it is cancelled or gone. So such a struct keeps a
 /// [`StopOnDrop`] in place of the registration, or a `StopAndWaitOnDrop` (with std) if nothing may run after it:
 ///
 /// ```

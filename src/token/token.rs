@@ -199,7 +199,7 @@ impl CancellationToken {
 impl CancellationToken {
     /// Returns `true` if the token is cancelled. Wait-free.
     ///
-    /// Cost: one acquire load; below a deadline one load more. (While the timer's thread can't be started, it is tried again, and a deadline above that
+    /// Cost: one acquire load, and while it is not cancelled one relaxed load more, of a static (with `std`). (While the timer's thread can't be started, it is tried again, and a deadline above that
     /// has passed is found here and cancelled here: what waits is woken and called by this thread, and a panic of that surfaces here.)
     #[doc(alias("IsCancellationRequested", "stop_requested", "aborted"))]
     #[inline]

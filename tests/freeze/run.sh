@@ -3,6 +3,8 @@
 #
 #   tests/freeze/run.sh            12 seconds, and 4 with a tree that has a mutex, which has to be found late; for CI
 #   tests/freeze/run.sh 600        10 minutes
+#
+# Where it is late with the same pauses between operations as well, it is the machine that is: that is said to be SKIPPED.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -26,7 +28,19 @@ attempt() {
     return 1
 }
 
+# Ours, and where it fails, what the machine does by itself.
+ours() {
+    "$target/release/freeze" "$1" && return
+    echo "the same pauses between operations:"
+    "$target/release/freeze" "$1" between || machine=late
+    return 1
+}
+
 echo "tokio-util's token, to see that lateness shows:"
 attempt 3 "$target/release/freeze" 4 tokio-util
 echo "this crate's:"
-attempt $attempts "$target/release/freeze" "${1:-12}"
+machine=
+if ! attempt $attempts ours "${1:-12}"; then
+    [ -n "$machine" ] || exit 1
+    echo "SKIPPED: whether others are late because a thread stands still, for on this machine they are late anyway"
+fi

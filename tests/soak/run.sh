@@ -11,6 +11,11 @@ cd "$(dirname "$0")"
 seconds=${1:-5}
 [ $# -eq 0 ] || shift
 for allocator in ${ALLOCATORS:-system jemalloc mimalloc}; do
+    # Which its own make builds.
+    if [ "$allocator" = jemalloc ] && ! command -v make >/dev/null; then
+        echo "SKIPPED: the soak with jemalloc, for there is no make"
+        continue
+    fi
     features=()
     if [ "$allocator" != system ]; then features=(--features "$allocator"); fi
     cargo run --release --locked --quiet "${features[@]}" -- --seconds "$seconds" "$@"

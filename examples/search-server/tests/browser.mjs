@@ -41,7 +41,7 @@ const metric = async (at, name) => {
 
 // Messages end with a zero byte.
 const browse = () => {
-  const flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe", "--user-data-dir=" + join(dir, "profile")];
+  const flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server", "--remote-debugging-pipe", "--user-data-dir=" + join(dir, "profile")];
   const browser = spawn(browserPath, flags, { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"] });
   children.push(browser);
   const waiting = new Map();
@@ -56,8 +56,17 @@ const browse = () => {
       else resolve?.(message.result);
     }
   });
-  browser.on("exit", () => waiting.forEach(({ reject }) => reject(new Error("the browser is gone"))));
+  let gone;
+  const end = (why) => {
+    gone ??= new Error("the browser is gone: " + why);
+    waiting.forEach(({ reject }) => reject(gone));
+  };
+  browser.on("exit", (code, signal) => end(signal ?? code));
+  browser.on("error", (error) => end(error.message));
+  // Of what it is told when it is gone.
+  browser.stdio[3]?.on("error", (error) => end(error.message));
   return (method, params = {}, sessionId) => new Promise((resolve, reject) => {
+    if (gone) return reject(gone);
     const id = ++last;
     waiting.set(id, { resolve, reject });
     browser.stdio[3].write(JSON.stringify({ id, method, params, sessionId }) + "\0");

@@ -4,12 +4,21 @@
 # (the README's is in `docs/plots`, and as a link to itself in `docs/picture.md`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# What listens here is asked without a proxy.
+no_proxy=${no_proxy:-${NO_PROXY:-}}
+export no_proxy=127.0.0.1,localhost${no_proxy:+,$no_proxy}
+export NO_PROXY=$no_proxy
 skipped() { echo "SKIPPED: the page in a browser, for there is no $1 here"; exit 0; }
+# There may be a name without a browser behind it, or one that cannot run here.
+shows() {
+    timeout 60 "$1" --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --dump-dom about:blank </dev/null 2>/dev/null |
+        grep '<html>' >/dev/null
+}
 browser=
 for name in chromium chromium-browser google-chrome google-chrome-stable; do
-    browser=${browser:-$(command -v $name || true)}
+    [ -n "$browser" ] || ! shows $name || browser=$name
 done
-[ -n "$browser" ] || skipped "Chromium"
+[ -n "$browser" ] || skipped "Chromium that runs"
 command -v node >/dev/null && node -e 'process.exit(+process.versions.node.split(".")[0] >= 18 ? 0 : 1)' || skipped "Node 18 or later"
 target=${CARGO_TARGET_DIR:-target}
 cargo build --target-dir "$target"

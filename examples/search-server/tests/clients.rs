@@ -11,6 +11,9 @@ use std::thread;
 use std::time::Duration;
 use tokio::net::TcpSocket;
 
+/// One of them is enough for what a client has to do within it, from when it is connected on; a busy machine may take longer.
+const PATIENCE: [&str; 3] = ["500ms", "4s", "16s"];
+
 /// Its hits are more than fits into all buffers on the way.
 fn much_tea() -> Dir {
     let path = format!("{}/", "t".repeat(200)).repeat(12) + "a.txt";
@@ -54,7 +57,10 @@ fn descriptors(server: &Server) -> usize {
 /// The descriptors before are those before the first connection.
 fn all_is_gone(server: &Server, before: usize) {
     server.wait_until("search_tasks", |tasks| tasks == 0);
-    let works = server.get("/debug/searches", "").body;
+    let works = eventually("an answer", || {
+        let answer = server.get("/debug/searches", "");
+        (answer.status == 200).then_some(answer.body)
+    });
     assert_eq!(works, "searches: 0\n");
     eventually("no more descriptors than before", || {
         (descriptors(server) <= before).then_some(())
@@ -64,33 +70,40 @@ fn all_is_gone(server: &Server, before: usize) {
 #[test]
 fn an_answer_that_nobody_reads() {
     let dir = much_tea();
-    let server = Server::alone(&dir, &["--patience", "1s"]);
-    let before = descriptors(&server);
     for accept in ["text/event-stream", "application/json"] {
-        let client = narrow(&server, "n=1000&timeout=1s", &format!("Accept: {accept}"));
-        // While the client is there, and reads nothing.
-        eventually("an answer", || client.peek(&mut [0]).ok());
-        all_is_gone(&server, before);
-        let came = until_closed(&client);
-        assert!(
-            came.len() < 2_500_000,
-            "it was read, for all {}",
-            came.len()
-        );
+        let answers = PATIENCE.into_iter().any(|patience| {
+            let server = Server::alone(&dir, &["--patience", patience]);
+            let before = descriptors(&server);
+            let client = narrow(&server, "n=1000&timeout=1s", &format!("Accept: {accept}"));
+            // While the client is there, and reads nothing.
+            let answers = eventually("an answer", || client.peek(&mut [0]).ok()) > 0;
+            all_is_gone(&server, before);
+            let came = until_closed(&client);
+            let all = came.len();
+            assert!(all < 2_500_000, "it was read, for all {all}");
+            answers
+        });
+        assert!(answers, "no answer: {accept}");
     }
 }
 
 #[test]
 fn a_search_ends_whether_its_answer_is_read_or_not() {
     let dir = much_tea();
-    let server = Server::alone(&dir, &["--patience", "1h"]);
-    let client = narrow(&server, "n=1000&timeout=1s", "Accept: text/event-stream");
-    server.wait_until("search_ended_total{by=\"limit\"}", |count| count == 1);
-    assert_eq!(server.get("/debug/searches", "").body, "searches: 0\n");
-    // What is left is the request, as long as the connection is there.
-    assert_eq!(server.metric("search_tasks"), 1);
-    drop(client);
-    server.wait_until("search_tasks", |tasks| tasks == 0);
+    // A busy machine may not find more than fits within the first.
+    let waits = ["1s", "4s", "16s"].into_iter().any(|limit| {
+        let server = Server::alone(&dir, &["--patience", "1h"]);
+        let search = format!("n=1000&timeout={limit}");
+        let client = narrow(&server, &search, "Accept: text/event-stream");
+        server.wait_until("search_ended_total{by=\"limit\"}", |count| count == 1);
+        assert_eq!(server.get("/debug/searches", "").body, "searches: 0\n");
+        // What is left is the request, as long as the connection is there.
+        let waits = server.metric("search_tasks") == 1;
+        drop(client);
+        server.wait_until("search_tasks", |tasks| tasks == 0);
+        waits
+    });
+    assert!(waits, "the request is gone");
 }
 
 #[test]
@@ -149,11 +162,17 @@ fn header(name: u8, value: &str) -> Vec<u8> {
 
 #[test]
 fn a_stream_that_nobody_reads() {
+    let dir = much_tea();
+    let has_head = |patience| stream_that_nobody_reads(&dir, patience);
+    assert!(PATIENCE.into_iter().any(has_head), "no answer");
+}
+
+/// Whether there was the head of an answer.
+fn stream_that_nobody_reads(dir: &Dir, patience: &str) -> bool {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     const SETTINGS: u8 = 4;
     const PING: u8 = 6;
-    let dir = much_tea();
-    let server = Server::alone(&dir, &["--patience", "1s"]);
+    let server = Server::alone(dir, &["--patience", patience]);
     let before = descriptors(&server);
     let mut client = TcpStream::connect(server.address).unwrap();
     client.set_read_timeout(Some(2 * BUSY)).unwrap();
@@ -186,15 +205,25 @@ fn a_stream_that_nobody_reads() {
             _ => {}
         }
     }
-    assert!(has_head);
     until_closed(&client);
     all_is_gone(&server, before);
+    has_head
 }
 
 #[test]
 fn half_a_request() {
     let dir = Dir::new(&[("a.txt", "tea")]);
-    let server = Server::alone(&dir, &["--patience", "500ms"]);
+    let mut wrong = Vec::new();
+    let is_right = PATIENCE.into_iter().any(|patience| {
+        wrong = halves_taken_wrong(&dir, patience);
+        wrong.is_empty()
+    });
+    assert!(is_right, "{wrong:?}");
+}
+
+/// Those that were answered though nothing was asked, or not though something was; and what came instead.
+fn halves_taken_wrong(dir: &Dir, patience: &str) -> Vec<(&'static str, String)> {
+    let server = Server::alone(dir, &["--patience", patience]);
     let before = descriptors(&server);
     let halves = [
         "",
@@ -213,12 +242,16 @@ fn half_a_request() {
         client.write_all(half.as_bytes()).unwrap();
         client
     });
+    let mut wrong = Vec::new();
     for (half, client) in halves.iter().zip(&clients) {
         let came = until_closed(client);
         let answered = came.starts_with(b"HTTP/1.1 200 ");
-        assert_eq!(answered, half.contains("/healthz"), "{half}: {came:?}");
+        if answered != half.contains("/healthz") {
+            wrong.push((*half, String::from_utf8_lossy(&came).into_owned()));
+        }
     }
     all_is_gone(&server, before);
+    wrong
 }
 
 #[test]
@@ -241,10 +274,20 @@ fn half_a_request_does_not_hold_up_the_end() {
 #[test]
 fn more_connections_than_there_may_be() {
     let dir = Dir::new(&[("a.txt", "tea")]);
-    let args = ["--patience", "500ms", "--connections", "5"];
-    let server = Server::alone(&dir, &args);
+    let mut last = None;
+    let has_its_turn = ["500ms", "4s", "12s"].into_iter().any(|patience| {
+        let answer = last.insert(one_after_many(&dir, patience));
+        answer.status == 200 && answer.json()["count"] == 1
+    });
+    assert!(has_its_turn, "{last:?}");
+}
+
+/// The answer for one that comes after four times as many as there may be.
+fn one_after_many(dir: &Dir, patience: &str) -> Answer {
+    let args = ["--patience", patience, "--connections", "5"];
+    let server = Server::alone(dir, &args);
     let before = descriptors(&server);
-    let silent = [(); 50].map(|()| TcpStream::connect(server.address).unwrap());
+    let silent = [(); 20].map(|()| TcpStream::connect(server.address).unwrap());
     // Who comes after them waits, and has its turn.
     let stream = server.send("/search?q=tea&timeout=30s", "");
     let asker = thread::spawn(|| Answer::read(stream));
@@ -254,9 +297,7 @@ fn more_connections_than_there_may_be() {
         assert!(now <= before + 5 + 1, "{now}, {before} before");
         thread::sleep(Duration::from_millis(1));
     }
-    let answer = asker.join().unwrap();
-    assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(answer.json()["count"], 1);
     drop(silent);
     all_is_gone(&server, before);
+    asker.join().unwrap()
 }

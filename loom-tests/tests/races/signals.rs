@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 const TERM: u8 = 15;
 const INT: u8 = 2;
+const HUP: u8 = 1;
+const ALL: [u8; 2] = [TERM, INT];
 
 /// A signal is told by the drop, or is nobody's: never both, never neither.
 #[test]
 fn signal_vs_drop() {
     model(UNBOUNDED, || {
         let word = Arc::new(Word::new());
-        word.open(3).unwrap();
+        word.open(3, ALL).unwrap();
         let handler = spawn({
             let word = word.clone();
             move || word.receive(TERM)
@@ -31,7 +33,7 @@ fn signal_vs_drop() {
 fn three_signals_at_once() {
     model(USUAL, || {
         let word = Arc::new(Word::new());
-        word.open(3).unwrap();
+        word.open(3, ALL).unwrap();
         let handlers = [TERM, INT].map(|signal| {
             let word = word.clone();
             spawn(move || word.receive(signal))
@@ -55,7 +57,7 @@ fn open_vs_open() {
         let guard = {
             let (word, data) = (word.clone(), data.clone());
             move || {
-                let epoch = word.open(3);
+                let epoch = word.open(3, ALL);
                 if epoch.is_some() {
                     data.write();
                     word.close();
@@ -90,7 +92,7 @@ fn signal_vs_dispatcher() {
                 }
             }
         });
-        let epoch = word.open(3).unwrap();
+        let epoch = word.open(3, ALL).unwrap();
         // Below another handler ours may be called before the letter is there.
         let handler = spawn({
             let (word, woken) = (word.clone(), woken.clone());
@@ -140,7 +142,7 @@ fn signal_vs_the_next_guard() {
         let word = Arc::new(Word::new());
         let inbox = Arc::new(Inbox::new());
         let told = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
-        let epoch = word.open(0).unwrap();
+        let epoch = word.open(0, ALL).unwrap();
         inbox.put(Letter { epoch, to: 0 });
         let handler = spawn({
             let (word, inbox, told) = (word.clone(), inbox.clone(), told.clone());
@@ -156,7 +158,7 @@ fn signal_vs_the_next_guard() {
             }
         });
         let [first, _] = word.close().signals();
-        let epoch = word.open(0).unwrap();
+        let epoch = word.open(0, ALL).unwrap();
         inbox.put(Letter { epoch, to: 1 });
         let (received, mut letter) = handler.join().unwrap();
         if let Some((to, [Some(_), _])) = dispatch(&word, &inbox, &mut letter) {
@@ -169,5 +171,25 @@ fn signal_vs_the_next_guard() {
             _ if first.is_some() => assert_eq!((second, told[1]), (None, false)),
             _ => assert_eq!((second, told), (Some(TERM), [false, true])),
         }
+    });
+}
+
+/// A handler may stay that a guard before had installed: what the next one has not asked for is that one's, or nobody's.
+#[test]
+fn signal_vs_a_guard_that_asks_for_others() {
+    model(UNBOUNDED, || {
+        let word = Arc::new(Word::new());
+        word.open(3, [HUP]).unwrap();
+        let handler = spawn({
+            let word = word.clone();
+            move || word.receive(HUP)
+        });
+        let [first, _] = word.close().signals();
+        word.open(3, ALL).unwrap();
+        let is_counted = handler.join().unwrap() == Received::Counted;
+        assert_eq!(first, is_counted.then_some(HUP));
+        assert_eq!(word.receive(HUP), Received::Inactive);
+        assert_eq!(word.receive(TERM), Received::Counted);
+        assert_eq!(word.close().signals(), [Some(TERM), None]);
     });
 }

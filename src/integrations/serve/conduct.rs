@@ -17,6 +17,8 @@ use std::time::Instant;
 pub(super) struct Conductor {
     pub(super) shared: Arc<Shared>,
     pub(super) group: Arc<Group>,
+    /// Cancels what is above the group, and so leaves shields their grace.
+    pub(super) cancel: Canceller,
     pub(super) close: CancelGuard,
     /// Done when the end begins.
     pub(super) begin: Context,
@@ -67,6 +69,7 @@ impl Conductor {
         let Conductor {
             shared,
             group,
+            cancel,
             close,
             begin,
             force,
@@ -74,13 +77,15 @@ impl Conductor {
             when_stuck,
         } = self;
         let close = later(move |cause| _ = close.cancel_with(cause));
-        let cancel = later({
-            let group = group.clone();
-            move |_| _ = group.cancel_with(Shutdown)
-        });
+        let cancel = later(move |_| _ = cancel.cancel_with(Shutdown));
         let drop_now = later({
             let shared = shared.clone();
             move |_| shared.drop_now.cancel()
+        });
+        // Shields and all.
+        let end_shields = later({
+            let group = group.clone();
+            move |_| _ = group.cancel_with(Shutdown)
         });
         let end = later({
             let shared = shared.clone();
@@ -112,8 +117,10 @@ impl Conductor {
         let (bound, guard) = timed.with_timeout(bounds.graceful);
         let limit = Context::any_of([&bound, &force]);
         let mut are_gone = wait(&limit, &shared, &group);
-        drop(guard);
         group.close();
+        // Who has begun between that moment and the close has what is left of the time.
+        are_gone = are_gone && wait(&limit, &shared, &group);
+        drop(guard);
         if !are_gone {
             clock.begin(&shared, Phase::Cancelled);
             cancel.cancel();
@@ -123,6 +130,7 @@ impl Conductor {
         if !are_gone {
             clock.begin(&shared, Phase::Dropped);
             drop_now.cancel();
+            end_shields.cancel();
             let (limit, _guard) = timed.with_timeout(bounds.dropped);
             wait(&limit, &shared, &group);
         }

@@ -5,6 +5,7 @@
 //! use cancel_tree::integrations::serve::Serve;
 //! use cancel_tree::integrations::signals::Signals;
 //! use cancel_tree::Context;
+//! use std::io::Write;
 //! # use std::future::Future;
 //! # async fn axum_serve(_: impl Future<Output = ()>) -> std::io::Result<()> { Ok(()) }
 //!
@@ -13,7 +14,8 @@
 //! let server = Serve::new(&Context::background())
 //!     .signals(&signals)
 //!     .when_stuck(|report| {
-//!         eprintln!("{report}");
+//!         // Not by `eprintln!`, which panics where nobody reads, and then the process would not end.
+//!         let _ = writeln!(std::io::stderr(), "{report}");
 //!         std::process::exit(report.exit_code());
 //!     })
 //!     .start()?;
@@ -21,7 +23,7 @@
 //! // The readiness route asks `handle.is_ready()`, SSE and websockets end with `handle.closing()`.
 //! let graceful = server.graceful();
 //! let report = server.run(axum_serve(graceful)).await; // axum::serve(listener, app).with_graceful_shutdown(graceful)
-//! eprintln!("{report}");
+//! let _ = writeln!(std::io::stderr(), "{report}");
 //! std::process::exit(report.exit_code());
 //! # }
 //! ```
@@ -31,8 +33,8 @@
 //! | `Serving` | requests are served | a signal, or another of [`end_with`](Serve::end_with); the server's future ends | none |
 //! | `LameDuck` | not [ready](ServerHandle::is_ready) any more, so that no new clients are sent here; all requests that come are served. Not after a SIGINT | the server's future has ended | 5 s |
 //! | `Graceful` | [`graceful`](Server::graceful) says so to the server, [`closing`](ServerHandle::closing) to routes without an end of their own | the future has ended and all tasks are gone | 15 s |
-//! | `Cancelled` | nothing new is taken; the requests' contexts are cancelled, with [`Shutdown`] as the cause | the same | 5 s |
-//! | `Dropped` | the server's future is dropped | the same | 1 s |
+//! | `Cancelled` | nothing new is taken; the requests' contexts are cancelled, with [`Shutdown`] as the cause, but not yet their [shields](Context::shield), if the context of [`Serve::new`] has a grace | the same | 5 s |
+//! | `Dropped` | the server's future is dropped; shields are cancelled | the same | 1 s |
 //! | `Ended` | [`run`](Server::run) returns the [report](ServerReport) | | |
 //!
 //! That makes 26 s, of the 30 that Kubernetes gives. The second signal skips to `Cancelled`, and the third [ends the process](super::signals). A thread of its own
@@ -57,7 +59,7 @@ pub use report::{Phase, ServerFuture, ServerReport};
 
 use crate::context::{CancelGuard, CancelledOwned, Canceller, Context};
 use crate::group::{Group, Panicked, Spawner};
-use crate::integrations::signals::SignalGuard;
+use crate::integrations::signals::{can_be_told, SignalGuard};
 use crate::sync::{Acquire, AtomicU8, OfUser, Panics, Release};
 use crate::token::CancellationToken;
 use crate::tree::Cause;
@@ -107,7 +109,8 @@ impl core::panic::RefUnwindSafe for Serve {}
 
 impl Serve {
     /// Prepares the end of a server whose requests are below `ctx`. If that is done, so are they, and the server ends; so do not pass the context that a signal cancels, which goes to
-    /// [`signals`](Self::signals) or [`end_with`](Self::end_with).
+    /// [`signals`](Self::signals) or [`end_with`](Self::end_with). If it has a [grace](Context::with_grace), a request that is cancelled has that for its
+    /// [shield](Context::shield), but not longer than until `Dropped`.
     pub fn new(ctx: &Context) -> Serve {
         Serve {
             ctx: ctx.clone(),
@@ -123,7 +126,7 @@ impl Serve {
         }
     }
 
-    /// The first signal begins the end, the second skips to `Cancelled`.
+    /// The first signal begins the end, the second skips to `Cancelled`. Keep the guard until the report is there: dropping it begins the end, and forces it, as two signals do.
     pub fn signals(self, signals: &SignalGuard) -> Serve {
         self.end_with(signals.context())
             .force_with(signals.forced())
@@ -178,10 +181,12 @@ impl Serve {
     ///
     /// # Errors
     ///
-    /// No thread could be started.
+    /// [`io::ErrorKind::Unsupported`] in the child of a `fork` whose parent had this crate's timer thread. Other errors mean that no thread could be started.
     pub fn start(self) -> io::Result<Server> {
+        can_be_told()?;
         // An error of one task is not the end of the others.
-        let group = Arc::new(Group::new(&self.ctx).keep_going());
+        let (serving, cancel) = self.ctx.with_cancel();
+        let group = Arc::new(Group::new(&serving).keep_going());
         let (closing, close) = Context::background().with_cancel();
         let (ending, end) = Context::background().with_cancel();
         let (forced, force) = Context::background().with_cancel();
@@ -206,6 +211,7 @@ impl Serve {
         let conductor = Conductor {
             shared: shared.clone(),
             group,
+            cancel: cancel.canceller(),
             close,
             begin: Context::any_of(&end_with),
             force: Context::any_of(&force_with),
@@ -214,6 +220,8 @@ impl Serve {
         };
         let thread = thread::Builder::new().name("cancel-tree serve".into());
         thread.spawn(move || conductor.run())?;
+        // The group is cancelled when it is dropped.
+        cancel.detach();
         end.detach();
         let handle = ServerHandle(shared);
         Ok(Server {
@@ -314,12 +322,12 @@ impl ServerHandle {
         &self.0.requests
     }
 
-    /// Begins the end, with this cause.
+    /// Begins the end, with this cause. Returns `true` if this call was the first of `end`; the end may have begun all the same, by a signal or by itself.
     pub fn end(&self, cause: impl Into<Cause>) -> bool {
         self.0.end.cancel_with(cause)
     }
 
-    /// Skips to `Cancelled`, with this cause.
+    /// Skips to `Cancelled`, which also begins the end, with this cause. Returns `true` if this call was the first of `force`, and the [`Server`] was not dropped.
     pub fn force(&self, cause: impl Into<Cause>) -> bool {
         self.0.force.cancel_with(cause)
     }

@@ -105,7 +105,7 @@ impl ServerReport {
         matches!(self.server, ServerFuture::Ended) && self.tasks.is_clean()
     }
 
-    /// Returns the code for `std::process::exit`: 0 if nothing is left and the server has not failed, whether requests had to be cancelled or not. Otherwise that of the
+    /// Returns the code for `std::process::exit`: 0 if the server ended by itself and no task is left, whether requests had to be cancelled or not. Otherwise that of the
     /// signal, 128 + n, or 1 if there was none.
     #[must_use]
     pub fn exit_code(&self) -> i32 {

@@ -37,7 +37,7 @@
 //!
 //! A signal that was ignored (`nohup`, a shell's `&`) is caught, since it was asked for, and is ignored again after that.
 //!
-//! In the child of a `fork` without `exec` signals do what they did before. A thread that blocks a signal does not get it; if all threads do, it is not
+//! In the child of a `fork` without `exec` signals do what they did before, and [`install`](Signals::install) returns an error if the parent had a guard or the timer thread. A thread that blocks a signal does not get it; if all threads do, it is not
 //! delivered.
 //!
 //! # In the handler
@@ -198,12 +198,18 @@ impl Signals {
     ///
     /// The first call in a process starts a thread, which stays, and takes two descriptors.
     ///
+    /// If another handler was on top when a guard before was dropped, and still is, nothing is installed anew, for ours is below that one. If it does not call
+    /// the former one, its signal never comes here.
+    ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::ResourceBusy`] if there is a [`SignalGuard`] in this process already: there is one count of signals. Other errors mean that there is
+    /// [`io::ErrorKind::ResourceBusy`] if there is a [`SignalGuard`] in this process already: there is one count of signals.
+    /// [`io::ErrorKind::Unsupported`] in the child of a `fork` whose parent had this crate's timer thread, which the child lacks: nothing could be told. Other errors mean that there is
     /// no thread or no descriptor left.
     pub fn install(self, ctx: &Context) -> io::Result<SignalGuard> {
-        let Some(epoch) = WORD.open(self.ends_at) else {
+        can_be_told()?;
+        let which = self.which.iter().map(|signal| signal.0);
+        let Some(epoch) = WORD.open(self.ends_at, which) else {
             let busy = "signals are caught by another guard of this process";
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, busy));
         };
@@ -246,6 +252,16 @@ fn show(cause: Cause) {
         // Whoever has closed it does not want to read it.
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
+}
+
+/// An error if no worker runs what is to be told, and never will.
+pub(super) fn can_be_told() -> io::Result<()> {
+    #[cfg(unix)]
+    if crate::timer::is_of_parent() {
+        let lacks = "the child of a fork lacks the timer thread that its parent had";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, lacks));
+    }
+    Ok(())
 }
 
 /// What the dispatcher cancels, so that a worker cancels what the guard is of.

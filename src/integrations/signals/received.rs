@@ -2,8 +2,8 @@
 //!
 //! | step | by | on the word |
 //! | --- | --- | --- |
-//! | open | the installer | not ACTIVE, to ACTIVE, another epoch, no signals |
-//! | receive | the handler, on any thread | one signal more; refused if not ACTIVE |
+//! | open | the installer | not ACTIVE, to ACTIVE, another epoch, what is asked for, no signals |
+//! | receive | the handler, on any thread | one signal more; refused if not ACTIVE, or not asked for |
 //! | close | the guard's drop | not ACTIVE; the answer says what had come |
 //!
 //! All are RMWs, so of a signal and the drop of the guard the later sees the earlier: a signal is told by the dispatcher or by the drop,
@@ -20,7 +20,8 @@ use core::ptr;
 /// | 16 to 23 | the first's number |
 /// | 24 to 31 | the second's number |
 /// | 32 | ACTIVE |
-/// | 33 to 63 | the epoch |
+/// | 33 to 36 | ASKED: which signals are counted, for a handler may have stayed that another guard had installed |
+/// | 37 to 63 | the epoch |
 #[derive(Debug)]
 pub struct Word(AtomicU64);
 
@@ -28,7 +29,8 @@ const ENDS_AT: u32 = 8;
 const FIRST: u32 = 16;
 const SECOND: u32 = 24;
 const ACTIVE: u64 = 1 << 32;
-const EPOCH: u64 = 1 << 33;
+const ASKED: u32 = 33;
+const EPOCH: u64 = 1 << 37;
 
 /// What the word says.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,6 +56,10 @@ impl Seen {
         self.0 & ACTIVE != 0
     }
 
+    fn asks_for(self, signal: u8) -> bool {
+        self.is_active() && self.0 & asked(signal) != 0
+    }
+
     /// Of the guard that it belongs to.
     pub fn epoch(self) -> u32 {
         (self.0 >> EPOCH.trailing_zeros()) as u32
@@ -69,6 +75,11 @@ impl Seen {
     }
 }
 
+/// The bit of one of SIGHUP, SIGINT, SIGQUIT, SIGTERM.
+fn asked(signal: u8) -> u64 {
+    1 << (ASKED + u32::from(signal.clamp(1, 4) - 1))
+}
+
 impl Word {
     crate::sync::const_where_possible! {
         /// Not active.
@@ -78,12 +89,15 @@ impl Word {
     }
 
     /// Begins an epoch, and returns it; `None` if one has not ended.
-    pub fn open(&self, ends_at: u8) -> Option<u32> {
+    pub fn open(&self, ends_at: u8, which: impl IntoIterator<Item = u8>) -> Option<u32> {
+        let which = which
+            .into_iter()
+            .fold(0, |bits, signal| bits | asked(signal));
         // Relaxed: a guess, which the CAS below checks.
         let mut seen = Seen(self.0.load(Relaxed));
         while !seen.is_active() {
             let epoch = (seen.0 & !(EPOCH - 1)).wrapping_add(EPOCH);
-            let new = epoch | ACTIVE | u64::from(ends_at) << ENDS_AT;
+            let new = epoch | ACTIVE | which | u64::from(ends_at) << ENDS_AT;
             // Acquire: from `close`, so that whoever opens comes after what the other did.
             match self.0.compare_exchange_weak(seen.0, new, Acquire, Relaxed) {
                 Ok(_) => return Some(Seen(new).epoch()),
@@ -98,7 +112,7 @@ impl Word {
         // Relaxed: a guess, which the CAS below checks.
         let mut seen = Seen(self.0.load(Relaxed));
         loop {
-            if !seen.is_active() {
+            if !seen.asks_for(signal) {
                 return Received::Inactive;
             }
             let count = seen.byte(0).saturating_add(1);

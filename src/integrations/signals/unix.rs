@@ -95,13 +95,36 @@ fn ours() -> usize {
 
 /// What is there now.
 fn current(number: c_int) -> io::Result<sigaction> {
-    let mut current = MaybeUninit::uninit();
-    // SAFETY: it is written if there is no error, and nothing is read.
+    exchange(number, None)
+}
+
+/// Returns what was there.
+fn exchange(number: c_int, new: Option<&sigaction>) -> io::Result<sigaction> {
+    let new = new.map_or(ptr::null(), ptr::from_ref);
+    let mut was = MaybeUninit::uninit();
+    // SAFETY: the first is null or read, and the second written if there is no error. What a handler of ours does is safe there, and
+    // any other was there before.
     unsafe {
-        match sigaction(number, ptr::null(), current.as_mut_ptr()) {
-            0 => Ok(current.assume_init()),
+        match sigaction(number, new, was.as_mut_ptr()) {
+            0 => Ok(was.assume_init()),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+}
+
+/// Puts back what was there before ours. False: another one is on top, and stays.
+fn restore(number: c_int, noted: &sigaction) -> bool {
+    let is_ours = |action: &sigaction| action.sa_sigaction == ours();
+    if !current(number).is_ok_and(|now| is_ours(&now)) {
+        return false;
+    }
+    match exchange(number, Some(noted)) {
+        // It has come since the look.
+        Ok(replaced) if !is_ours(&replaced) => {
+            let _ = exchange(number, Some(&replaced));
+            false
+        }
+        _ => true,
     }
 }
 
@@ -151,14 +174,7 @@ pub(super) fn install(signal: Signal) -> io::Result<()> {
         libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK
     };
     new.sa_flags = new_flags as _;
-    let mut replaced = MaybeUninit::<sigaction>::uninit();
-    // SAFETY: the first is read, the second written if there is no error; what the handler does is safe there.
-    let replaced = unsafe {
-        match sigaction(number, &raw const new, replaced.as_mut_ptr()) {
-            0 => replaced.assume_init(),
-            _ => return Err(io::Error::last_os_error()),
-        }
-    };
+    let replaced = exchange(number, Some(&new))?;
     if replaced.sa_sigaction != was.sa_sigaction {
         // Another one came in between.
         note(signal, replaced);
@@ -171,10 +187,9 @@ pub(super) fn undo(signal: Signal) {
     let number = signal.number();
     // Relaxed: as in `note`.
     let noted = before(signal).load(Ordering::Relaxed);
-    if current(number).is_ok_and(|now| now.sa_sigaction == ours()) {
-        // SAFETY: of `note`'s Box, and not null, for ours is there; nothing is written.
-        unsafe { sigaction(number, noted, ptr::null_mut()) };
-    } else {
+    // SAFETY: of `note`'s Box, which is never freed.
+    let is_restored = unsafe { noted.as_ref() }.is_some_and(|noted| restore(number, noted));
+    if !is_restored {
         // Relaxed: as in `note`.
         STAYED.fetch_or(bit(signal), Ordering::Relaxed);
     }
@@ -222,21 +237,16 @@ fn call(noted: &sigaction, number: c_int, info: *mut siginfo_t, data: *mut c_voi
     }
 }
 
-/// Nobody is here for the signal (it has come while the guard was dropped, or in the child of a `fork`): what the system would have done, if
+/// Nobody is here for the signal (it has come while the guard was dropped, or in the child of a `fork`, or the guard has not asked for it): what the system would have done, if
 /// there is no handler but ours, or none any more. One that is above ours knows better.
 fn default(number: c_int, noted: &sigaction) {
     if noted.sa_sigaction != libc::SIG_DFL {
         return;
     }
-    let now = current(number).map_or(libc::SIG_IGN, |now| now.sa_sigaction);
-    // SAFETY: the noted one is of `note`'s Box, and nothing is written. The signal is blocked until the handler has returned.
-    unsafe {
-        if now == ours() {
-            sigaction(number, noted, ptr::null_mut());
-        }
-        if now == ours() || now == libc::SIG_DFL {
-            libc::raise(number);
-        }
+    let is_default = |now: sigaction| now.sa_sigaction == libc::SIG_DFL;
+    if restore(number, noted) || current(number).is_ok_and(is_default) {
+        // SAFETY: no memory is passed. The signal is blocked until the handler has returned.
+        unsafe { libc::raise(number) };
     }
 }
 

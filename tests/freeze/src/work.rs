@@ -316,7 +316,7 @@ impl Tree for TokioUtil {
             }
             CANCEL => {
                 let top = token.child_token();
-                let wide: Vec<Token> = (0..dice.roll(40)).map(|_| top.child_token()).collect();
+                let _wide: Vec<Token> = (0..dice.roll(40)).map(|_| top.child_token()).collect();
                 let whom = if dice.roll(4) == 0 { &token } else { &top };
                 whom.cancel();
                 // Not that all is cancelled: it is not promised where another cancel is on its way.

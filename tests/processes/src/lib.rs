@@ -74,10 +74,22 @@ impl Process {
     /// Starts it, without waiting for anything.
     pub fn start(program: &str, args: &[&str]) -> Process {
         let mut command = Command::new(program);
-        command
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
+        command.args(args);
+        Process::of(command)
+    }
+
+    /// One whose errors nobody reads any more.
+    pub fn unread(program: &str) -> Process {
+        let mut command = Command::new(program);
+        command.stderr(Stdio::piped());
+        let mut process = Process::of(command);
+        drop(process.child.stderr.take());
+        process.listen();
+        process
+    }
+
+    fn of(mut command: Command) -> Process {
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (say, lines) = std::sync::mpsc::channel();
@@ -234,7 +246,15 @@ impl Ended {
     }
 
     pub fn phases(&self) -> Vec<&str> {
+        self.lengths().into_iter().map(|(phase, _)| phase).collect()
+    }
+
+    /// The phases, and how many milliseconds each has taken.
+    pub fn lengths(&self) -> Vec<(&str, u64)> {
         let phases = self.all("phase ").into_iter();
-        phases.map(|line| line.split(':').next().unwrap()).collect()
+        let phases = phases.map(|line| line.split_once(": ").unwrap());
+        phases
+            .map(|(phase, took)| (phase, took.parse().unwrap()))
+            .collect()
     }
 }

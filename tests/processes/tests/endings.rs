@@ -115,6 +115,37 @@ fn is_told_from_those_who_stop(cancelled: u64) -> bool {
     true
 }
 
+/// Neither less than its bound, nor much more.
+#[test]
+fn each_phase_has_its_own_bound() {
+    let lengths = (0..4).find_map(|n| {
+        let bounds = [
+            ("lame duck", 300),
+            ("graceful", 200),
+            ("cancelled", 400),
+            ("dropped", 250),
+        ];
+        let bounds = bounds.map(|(phase, bound)| (phase, bound << (2 * n)));
+        let args = bounds.map(|(phase, bound)| format!("{}={bound}", phase.replace(' ', "_")));
+        let mut server = server(&args.each_ref().map(|arg| &**arg));
+        let _streams = ["/deaf/1", "/flood/1"].map(|path| server.begin(path));
+        server.signal(TERM);
+        let sum = bounds.iter().map(|(_, bound)| *bound).sum();
+        let ended = server.ended_within(millis(sum));
+        let lengths = ended.lengths();
+        assert_eq!(lengths.len(), bounds.len(), "{ended:?}");
+        let mut is_late = false;
+        for ((phase, took), (bounded, bound)) in lengths.into_iter().zip(bounds) {
+            assert_eq!(phase, bounded);
+            assert!(took >= bound, "{ended:?}");
+            is_late |= took > bound + bound / 4;
+        }
+        println!("{:?}: late is {is_late}", ended.all("phase "));
+        (!is_late).then_some(())
+    });
+    lengths.expect("each takes longer than its bound each time");
+}
+
 #[test]
 fn the_second_forces_and_the_third_ends_it() {
     let hour = ["lame_duck=3600000", "graceful=3600000"];
@@ -366,11 +397,20 @@ fn random_endings() {
     println!("seeds {first} to {}", first + many - 1);
     let mut tally = [0; 3];
     for seed in first..first + many {
-        let ended = thread::spawn(move || random_ending(seed)).join();
+        let ended = thread::spawn(move || one_of_three(seed)).join();
         tally[ended.unwrap_or_else(|_| panic!("SEED={seed} ENDINGS=1"))] += 1;
     }
     let [clean, stuck, in_handler] = tally;
     println!("{clean} ended well, {stuck} with some who were stuck, {in_handler} in the handler");
+}
+
+/// hyper may still be writing the end of an answer when the process ends: on a busy machine that looks as if it were lost. What is
+/// lost for another reason is lost each time.
+fn one_of_three(seed: u64) -> usize {
+    let mut lost = Vec::new();
+    let mut attempts = (0..3).map(|_| random_ending(seed));
+    let ended = attempts.find_map(|ended| ended.map_err(|why| lost.push(why)).ok());
+    ended.unwrap_or_else(|| panic!("{}", lost.join("\n")))
 }
 
 /// Whether a client has its answer whole.
@@ -383,7 +423,8 @@ fn is_whole(path: &str, answer: &str) -> bool {
     }
 }
 
-fn random_ending(seed: u64) -> usize {
+/// Which end it was, or what was lost.
+fn random_ending(seed: u64) -> Result<usize, String> {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     for _ in 0..8 {
         random.below(2);
@@ -445,16 +486,16 @@ fn random_ending(seed: u64) -> usize {
     check(&ended, &lost, signals)
 }
 
-fn check(ended: &Ended, lost: &[String], signals: u64) -> usize {
+fn check(ended: &Ended, lost: &[String], signals: u64) -> Result<usize, String> {
     if ended.all("report ").is_empty() {
         assert!(signals >= 3, "{ended:?}");
         assert!(matches!(ended.code, Some(130 | 143)), "{ended:?}");
-        return 2;
+        return Ok(2);
     }
     let stuck = ended.stuck();
     // What was accepted is answered, or named.
-    for name in lost {
-        assert!(stuck.contains(&&**name), "{name} is lost: {ended:?}");
+    if let Some(name) = lost.iter().find(|name| !stuck.contains(&&***name)) {
+        return Err(format!("{name} is lost: {ended:?}"));
     }
     // Named are those who were there; one may have come to its end between the report and that of the process.
     for name in &stuck {
@@ -466,6 +507,10 @@ fn check(ended: &Ended, lost: &[String], signals: u64) -> usize {
         );
     }
     let is_well = stuck.is_empty() && ended.all("server ") == ["ended"];
+    // The third may come after the last word.
+    if is_well && signals >= 3 && matches!(ended.code, Some(130 | 143)) {
+        return Ok(2);
+    }
     assert_eq!(ended.code == Some(0), is_well, "{ended:?}");
-    usize::from(!is_well)
+    Ok(usize::from(!is_well))
 }

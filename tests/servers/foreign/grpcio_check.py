@@ -45,7 +45,7 @@ def its_client():
     server = subprocess.Popen([FOREIGN, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     said = Lines(server)
     port = said.wait_for("ports ").split()[1]
-    channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+    channel = grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_http_proxy", 0)])
     unary = channel.unary_unary("/test/unary")
     stream = channel.unary_stream("/test/server")
     upload = channel.stream_unary("/test/client")

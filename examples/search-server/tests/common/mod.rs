@@ -24,10 +24,16 @@ pub struct Dir(pub PathBuf);
 impl Dir {
     pub fn new(files: &[(&str, &str)]) -> Dir {
         static LAST: AtomicUsize = AtomicUsize::new(0);
-        let number = LAST.fetch_add(1, Ordering::Relaxed);
-        let name = format!("search-server-{}-{number}", std::process::id());
-        let dir = Dir(std::env::temp_dir().join(name));
-        fs::create_dir_all(&dir.0).unwrap();
+        // One that was left behind, by a process that had this one's number, keeps its name.
+        let dir = loop {
+            let number = LAST.fetch_add(1, Ordering::Relaxed);
+            let name = format!("search-server-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                made => break made.map(|()| Dir(path)).unwrap(),
+            }
+        };
         for (name, text) in files {
             let path = dir.file(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -173,6 +179,12 @@ impl Server {
         }
     }
 
+    /// Whether there has been such a line by now.
+    pub fn has_said(&mut self, text: &str) -> bool {
+        self.said.extend(self.lines.try_iter());
+        self.said.iter().any(|line| line.contains(text))
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -216,17 +228,20 @@ impl Server {
     /// The value of a metric, by its name and labels.
     pub fn metric(&self, name: &str) -> u64 {
         let answer = self.get("/metrics", "");
-        let mut lines = answer.body.lines();
-        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value
-            .unwrap_or_else(|| panic!("no {name} in {}", answer.body))
-            .parse()
-            .unwrap()
+        value(&answer, name).unwrap_or_else(|| panic!("no {name} in {}", answer.body))
     }
 
+    /// Asks again if there is no answer: a server that is not patient may hang up on a busy machine.
     pub fn wait_until(&self, name: &str, holds: impl Fn(u64) -> bool) {
-        eventually(name, || holds(self.metric(name)).then_some(()));
+        let is_so = |answer| holds(value(&answer, name)?).then_some(());
+        eventually(name, || is_so(self.get("/metrics", "")));
     }
+}
+
+fn value(metrics: &Answer, name: &str) -> Option<u64> {
+    let mut lines = metrics.body.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value?.parse().ok()
 }
 
 impl Drop for Server {

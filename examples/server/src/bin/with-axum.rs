@@ -14,6 +14,7 @@ use cancel_tree::integrations::signals::Signals;
 use cancel_tree::integrations::tower::{ContextLayer, DeadlineHeader};
 use cancel_tree::{Context, ContextError};
 use std::convert::Infallible;
+use std::io::Write;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -29,14 +30,20 @@ async fn main() -> std::io::Result<()> {
         .lame_duck(Duration::from_secs(5))
         .graceful(Duration::from_secs(15))
         .when_stuck(|report| {
-            eprintln!("{report}");
+            // Not by `eprintln!`, which panics where nobody reads, and then the process would not end.
+            let _ = writeln!(std::io::stderr(), "{report}");
             std::process::exit(report.exit_code());
         })
         .start()?;
 
     let requests = ContextLayer::new(&root)
         .in_group(server.handle().requests())
-        .named()
+        .named();
+    // What has no end of its own has no timeout, either.
+    let streams = Router::new()
+        .route("/ticks", get(ticks))
+        .layer(requests.clone());
+    let requests = requests
         .default_timeout(Duration::from_secs(10))
         // Whatever a header says.
         .max(Duration::from_secs(60))
@@ -44,8 +51,8 @@ async fn main() -> std::io::Result<()> {
         .deadline_from([DeadlineHeader::GRPC]);
     let app = Router::new()
         .route("/report", get(report))
-        .route("/ticks", get(ticks))
         .layer(requests)
+        .merge(streams)
         .route("/ready", get(ready))
         .with_state(server.handle());
 
@@ -53,7 +60,7 @@ async fn main() -> std::io::Result<()> {
     println!("listening {}", listener.local_addr()?.port());
     let serve = axum::serve(listener, app).with_graceful_shutdown(server.graceful());
     let report = server.run(serve).await;
-    eprintln!("{report}");
+    let _ = writeln!(std::io::stderr(), "{report}");
     // Not by a return: the runtime would wait for threads that do not come back.
     std::process::exit(report.exit_code());
 }

@@ -1,5 +1,5 @@
-//! A server with plain hyper, from nothing to a graceful end: who accepts connections by himself can name them, and drops them with
-//! the server's future.
+//! A server with plain hyper, from nothing to a graceful end: it accepts connections by itself, and drops them with the server's
+//! future.
 
 use cancel_tree::integrations::serve::{Serve, ServerHandle};
 use cancel_tree::integrations::signals::Signals;
@@ -14,6 +14,8 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::future::Future;
+use std::io::Write;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tower::{service_fn, Layer};
 
@@ -24,7 +26,8 @@ async fn main() -> std::io::Result<()> {
     let server = Serve::new(&root)
         .signals(&signals)
         .when_stuck(|report| {
-            eprintln!("{report}");
+            // Not by `eprintln!`, which panics where nobody reads, and then the process would not end.
+            let _ = writeln!(std::io::stderr(), "{report}");
             std::process::exit(report.exit_code());
         })
         .start()?;
@@ -32,7 +35,7 @@ async fn main() -> std::io::Result<()> {
     println!("listening {}", listener.local_addr()?.port());
     let accepting = accept(listener, server.handle(), server.graceful());
     let report = server.run(accepting).await;
-    eprintln!("{report}");
+    let _ = writeln!(std::io::stderr(), "{report}");
     std::process::exit(report.exit_code());
 }
 
@@ -46,23 +49,24 @@ async fn accept(
         .named();
     let service = requests.layer(service_fn(hello));
     let ending = GracefulShutdown::new();
-    // When this future is dropped, so is the group, and then no connection goes on.
-    let connections = Group::new(server.requests().context());
+    // When this future is dropped, so is the group, and then no connection goes on. It is not below the requests: those that are
+    // cancelled may still answer.
+    let connections = Group::new(&Context::background());
     let mut graceful = std::pin::pin!(graceful);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut graceful => break,
         };
-        let Ok((stream, peer)) = accepted else {
+        let Ok((stream, _)) = accepted else {
             // Out of descriptors, as a rule: some may come back.
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
         let service = TowerToHyperService::new(service.clone());
         let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         let connection = ending.watch(connection);
-        let spawned = connections.named(peer.to_string()).spawn(|ctx| async move {
+        let spawned = connections.spawn(|ctx| async move {
             // Its errors are the peer's.
             let _ = ctx.run(connection).await;
         });
@@ -75,6 +79,19 @@ async fn accept(
     Ok(())
 }
 
-async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    Ok(Response::new(Full::new("hello\n".into())))
+async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let answer = match request.uri().path() {
+        "/wait" => wait(&request).await,
+        _ => "hello\n",
+    };
+    Ok(Response::new(Full::new(answer.into())))
+}
+
+/// Something that takes until it is told to stop, and then has to be tidied up.
+async fn wait(request: &Request<Incoming>) -> &'static str {
+    if let Some(ctx) = request.extensions().get::<Context>() {
+        ctx.done().await;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    "tidied up\n"
 }
