@@ -27,10 +27,12 @@ pub struct Metrics {
 
 impl Metrics {
     /// How a search may end; [`Why::label`](crate::search::Why::label).
-    pub const ENDS: [&str; 8] = [
+    pub const ENDS: [&str; 10] = [
         "complete",
+        "unreadable",
         "enough",
         "limit",
+        "not_taken",
         "client_gone",
         "backend",
         "files_gone",
@@ -44,14 +46,7 @@ impl Metrics {
 
     /// One more thread searches, until this goes.
     pub fn work(&self) -> impl Drop + use<'_> {
-        struct Working<'a>(&'a AtomicU64);
-        impl Drop for Working<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Relaxed);
-            }
-        }
-        self.working.fetch_add(1, Relaxed);
-        Working(&self.working)
+        counted(&self.working)
     }
 
     pub fn ended(&self, ended: &Ended) {
@@ -158,6 +153,18 @@ impl Metrics {
         self.stop.text(&mut text);
         text
     }
+}
+
+/// One more, until this goes.
+pub fn counted(count: &AtomicU64) -> impl Drop + use<'_> {
+    struct Counted<'a>(&'a AtomicU64);
+    impl Drop for Counted<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Relaxed);
+        }
+    }
+    count.fetch_add(1, Relaxed);
+    Counted(count)
 }
 
 /// From the word to stop until nobody works any more.
