@@ -80,7 +80,7 @@ async fn health(State((front, _)): Shared) -> (StatusCode, &'static str) {
 
 async fn metrics(State((front, layer)): Shared) -> String {
     let (tasks, tracker) = (front.server.requests().len(), &front.tracker);
-    let events = (tracker.len(), tracker.lost());
+    let events = (tracker.len(), tracker.missing());
     front.metrics.text(layer.counts(), tasks, events)
 }
 

@@ -61,8 +61,8 @@ impl Metrics {
         }
     }
 
-    /// In the text format of Prometheus. Of the events: how many are not written yet, and how many are lost.
-    pub fn text(&self, requests: Counts, tasks: usize, events: (usize, u64)) -> String {
+    /// In the text format of Prometheus. Of the events: how many are not written yet, are in the log only, and are lost.
+    pub fn text(&self, requests: Counts, tasks: usize, events: (usize, (u64, u64))) -> String {
         let mut text = String::new();
         let mut one = |name: &str, kind: &str, help: &str, values: &[(String, u64)]| {
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -124,10 +124,16 @@ impl Metrics {
             &plain(events.0 as u64),
         );
         one(
-            "search_events_lost_total",
+            "search_events_in_log_total",
             "counter",
             "Events that are in the log only, since they could not be written.",
-            &plain(events.1),
+            &plain(events.1 .0),
+        );
+        one(
+            "search_events_lost_total",
+            "counter",
+            "Events that there was no room for in the log either.",
+            &plain(events.1 .1),
         );
         one(
             "search_log_lost_total",
