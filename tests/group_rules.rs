@@ -711,6 +711,29 @@ fn stuck_beside_who_stops(grace: Duration) -> bool {
     true
 }
 
+/// A name may be another's words, as the path of a request is: what ends a line, or turns it around, is not shown as it came.
+#[test]
+fn names_stay_in_their_line() {
+    let group = group();
+    let name = "GET /\n\u{1b}[2J\u{85}\u{2028}\u{2029}\u{202e}\u{2066}\u{9b}é";
+    let line = "GET /  [2J      é";
+    let place = group.named(name).enter().unwrap();
+    let there = group.running();
+    assert_eq!(there[0].name.as_deref(), Some(name));
+    assert!(there[0].to_string().starts_with(line), "{}", there[0]);
+    let (limit, _guard) = soon();
+    let report = block_on(group.shutdown_with(&limit, Duration::ZERO));
+    assert!(report.to_string().contains(line), "{report}");
+    drop(place);
+
+    let group = self::group();
+    let panics = async { assert_eq!(line, name, "it is not") };
+    let panics = group.named(name).track(panics).unwrap();
+    assert!(poll(pin!(panics)).is_ready());
+    let cause = group.context().cause().unwrap().to_string();
+    assert!(cause.contains(&format!("({line})")), "{cause}");
+}
+
 #[test]
 fn a_shutdown_reports_panics_and_errors() {
     let group = group();

@@ -200,10 +200,14 @@ fn text_json_and_dot_show_names_and_causes_and_no_values() {
         .with_value(Secret("h-secret"))
         .with_cancel();
     let ctx = root.with_name("h \"quoted\"\n<b>\\");
+    // What else ends a line, or turns it around: clients choose paths.
+    let path = root.with_name("h-path\u{85}\u{2028}\u{2029}\u{202e}\u{2066}\u{9b}31m/");
     guard.cancel_with("a \"cause\"\u{1}");
     let now = snapshot();
     let (text, json, dot) = (now.to_string(), now.json(), now.dot());
     assert!(text.contains("h \"quoted\" <b>\\ (context, "), "{text}");
+    let line = "h-path      31m/";
+    assert!(text.contains(line) && dot.contains(line), "{text}");
     assert!(json.contains(r#""name":"h \"quoted\"\n<b>\\""#), "{json}");
     assert!(json.contains(r#""cause":"a \"cause\"\u0001""#), "{json}");
     assert!(
@@ -213,7 +217,7 @@ fn text_json_and_dot_show_names_and_causes_and_no_values() {
     for all in [text, json, dot] {
         assert!(!all.contains("secret") && !all.contains("Secret"));
     }
-    drop(ctx);
+    drop((ctx, path));
 }
 
 /// The panic of a cause that is shown is none of who looks.

@@ -224,7 +224,9 @@ fn a_subscriber_of_tracing_hears_an_event_for_each_phase() {
     integrations::tracing::install();
     let group = Group::new(&Context::background());
     let inner = group.child("b-inner");
-    let mut task = Box::pin(inner.named("b-task").track(pending::<()>()).unwrap());
+    // Names stay in their line.
+    let name = "b-task\u{2028}";
+    let mut task = Box::pin(inner.named(name).track(pending::<()>()).unwrap());
     inner.cancel_with("b cause");
     assert!(poll(task.as_mut()).is_pending());
     drop(task);
@@ -238,8 +240,8 @@ fn a_subscriber_of_tracing_hears_an_event_for_each_phase() {
         own,
         [
             "INFO message=done name=\"b-inner\" at=… is_group=true kind=context cancelled cause=b cause",
-            "DEBUG message=first poll since the cancel task=\"b-task\" at=… after_ms=…",
-            "WARN message=gone task=\"b-task\" at=… after_ms=… is_forced=true",
+            "DEBUG message=first poll since the cancel task=\"b-task \" at=… after_ms=…",
+            "WARN message=gone task=\"b-task \" at=… after_ms=… is_forced=true",
         ]
     );
 }

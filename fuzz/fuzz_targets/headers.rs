@@ -175,11 +175,15 @@ fn request(input: &[u8]) {
         };
         headers.append(name, value);
     }
-    if has(b'h') {
-        *request.method_mut() = Method::HEAD;
+    *request.method_mut() = if has(b'h') {
+        Method::HEAD
     } else if has(b'c') {
-        *request.method_mut() = Method::CONNECT;
-    }
+        Method::CONNECT
+    } else if has(b'g') {
+        Method::GET
+    } else {
+        Method::POST
+    };
     if has(b'2') {
         *request.version_mut() = Version::HTTP_2;
     }
@@ -223,9 +227,10 @@ fn request(input: &[u8]) {
     let headers = request.headers().clone();
     let content = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let content = content.unwrap_or_default().to_ascii_lowercase();
-    let is_grpc = content
-        .strip_prefix(b"application/grpc")
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ' | b'-')));
+    let is_grpc = *request.method() == Method::POST
+        && content
+            .strip_prefix(b"application/grpc")
+            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ' | b'-')));
     let grpc_said = match is_grpc {
         true => said(&headers, &HeaderName::from_static("grpc-timeout"), grpc),
         false => Ok(None),

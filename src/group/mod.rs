@@ -69,6 +69,8 @@ mod task;
 pub use group::Group;
 pub use outcomes::{Outcomes, Partial};
 pub use refused::{Closed, Full, Refused};
+#[cfg(feature = "tracing")]
+pub(crate) use report::one_line;
 #[cfg(any(all(any(unix, windows), feature = "serve"), feature = "tracing"))]
 pub(crate) use report::shown;
 pub use report::{Report, TaskInfo, Unfinished};

@@ -3,6 +3,7 @@
 use super::place::Label;
 use crate::sync::Panics;
 use crate::tree::Cause;
+use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::error::Error;
@@ -52,12 +53,8 @@ impl TaskInfo {
 
 impl fmt::Display for TaskInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} ({}",
-            self.name.as_deref().unwrap_or("a task"),
-            self.spawned_at
-        )?;
+        let name = self.name.as_deref().unwrap_or("a task");
+        write!(f, "{} ({}", one_line(name), self.spawned_at)?;
         if let Some(since) = self.since {
             write!(f, ", for {:.1?}", since.elapsed())?;
         }
@@ -136,6 +133,19 @@ pub(crate) fn shown(cause: &Cause) -> String {
     panics.catch(|| _ = write!(text, "{cause}"));
     panics.swallow();
     text
+}
+
+/// Names are others' words, as the paths of requests are their clients', and stay in their line.
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+    match text.contains(leaves_line) {
+        true => Cow::Owned(text.replace(leaves_line, " ")),
+        false => Cow::Borrowed(text),
+    }
+}
+
+/// Also what parts lines and paragraphs, and what turns the direction of those that come after it.
+pub(super) fn leaves_line(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The error of a wait that ended before all tasks were gone; made by [`Group::join_until`](super::Group::join_until).

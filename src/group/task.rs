@@ -2,6 +2,7 @@
 
 use super::body::Body;
 use super::place::{End, Place};
+use super::report::one_line;
 use super::spawner::Member;
 use crate::context::Context;
 use crate::sync::{local, Panics};
@@ -96,7 +97,7 @@ impl Panicked {
 
 impl fmt::Display for Panicked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.name, self.spawned_at) {
+        match (self.name.as_deref().map(one_line), self.spawned_at) {
             (Some(other), None) => write!(f, "{other} panicked")?,
             (Some(name), Some(at)) => write!(f, "a task panicked ({name}), started at {at}")?,
             (None, Some(at)) => write!(f, "a task panicked, started at {at}")?,

@@ -12,7 +12,7 @@
 //! ```
 
 use crate::context::observe::{observe, Event, Observer};
-use crate::group::shown;
+use crate::group::{one_line, shown};
 use ::tracing::{debug, info, warn};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use core::time::Duration;
@@ -42,6 +42,8 @@ impl Observer for Tracing {
                 cause,
                 late,
             } => {
+                let name = name.map(one_line);
+                let name = name.as_deref();
                 let kind = cause.kind();
                 // Here, where its panic is nobody's: a subscriber may hold something while it formats.
                 let cause = shown(cause);
@@ -60,6 +62,7 @@ impl Observer for Tracing {
                 after,
             } => {
                 let after_ms = millis(after);
+                let name = &*one_line(name);
                 debug!(target: "cancel_tree", task = name, at = %spawned_at, after_ms, "first poll since the cancel");
             }
             Event::Gone {
@@ -69,6 +72,7 @@ impl Observer for Tracing {
                 is_forced,
             } => {
                 let after_ms = millis(after);
+                let name = &*one_line(name);
                 if is_forced {
                     warn!(target: "cancel_tree", task = name, at = %spawned_at, after_ms, is_forced, "gone");
                 } else {
@@ -76,6 +80,8 @@ impl Observer for Tracing {
                 }
             }
             Event::Stuck { name, spawned_at } => {
+                let name = name.map(one_line);
+                let name = name.as_deref();
                 warn!(target: "cancel_tree", task = name, at = %spawned_at, "stuck");
             }
             // A service has events of its own for its requests.

@@ -774,7 +774,7 @@ fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
     if !below.has_any(Below::TASKS) {
         return;
     }
-    look_at::<false>(top, below, |node, state, _| {
+    look_at::<false>(top, below, |node, state| {
         if state.has_any(State::WAITER) && is_task(state) && !state.has_any(State::EDGE) {
             if state.is_room() {
                 room::close(node, panics, Waker::wake);
@@ -790,17 +790,14 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
     if !below.has_any(Below::CALLS) {
         return;
     }
-    // The walk knows from where a node inherits. A climb from each callback would go over the same again and again.
-    let mut above = None;
-    look_at::<true>(top, below, |node, state, origin| {
+    // All that is called here inherits from where `top` does: looked for once.
+    let mut origin = None;
+    look_at::<true>(top, below, |node, state| {
         if state.has_any(State::WAITER) && !state.has_any(State::EDGE) {
             if state.is_room() {
                 room::close(node, panics, Waker::wake);
             } else if let Some(waker) = node.slot.disarm(&node.word) {
-                telling::tell(&waker, || match origin.is_null() {
-                    true => *above.get_or_insert_with(|| origin_of(top)),
-                    false => origin,
-                });
+                telling::tell(&waker, || *origin.get_or_insert_with(|| origin_of(top)));
                 panics.catch(|| waker.wake());
             }
         }
@@ -814,33 +811,25 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
 
 /// Looks at `top`, and at what is below and may be this cancel's to wake: not below other nodes with an own cancel that are
 /// marked through, for whoever has set that wakes there. Whoever has not cancelled `top` itself only helps, and stops
-/// wherever somebody has been through. `ORIGINS`: the last that it is given is whose own cancel has cancelled the node; null:
-/// somebody's above `top`.
-fn look_at<const ORIGINS: bool>(
-    top: &Node,
-    below: Below,
-    mut look: impl FnMut(&Node, State, *const Node),
-) {
+/// wherever somebody has been through. `CALLS`: it stops at every own cancel of another. Callbacks there are told the cause
+/// that stands there, which stays for as long as that canceller keeps the node, and no longer.
+fn look_at<const CALLS: bool>(top: &Node, below: Below, mut look: impl FnMut(&Node, State)) {
     let waiting = State::WAITER.with(State::KEPT);
     let state = top.word.load();
-    let origin_at = |node: &Node, state: State, above: *const Node| {
-        let own = ORIGINS && state.has_any(State::OWN);
-        if own {
-            ptr::from_ref(node)
-        } else {
-            above
-        }
-    };
     if state.has_any(waiting) {
-        look(top, state, origin_at(top, state, ptr::null()));
+        look(top, state);
     }
     let won = below.has_any(Below::WON);
-    Walk::new(top, state).step::<ORIGINS>(usize::MAX, |node, from| {
+    Walk::new(top, state).step::<false>(usize::MAX, |node, _| {
         let state = node.word.load();
-        if state.has_any(waiting) {
-            look(node, state, origin_at(node, state, from.origin));
+        let own = state.has_any(State::OWN);
+        if CALLS && own {
+            return state.with(State::MARKED);
         }
-        if won && !state.has_any(State::OWN) {
+        if state.has_any(waiting) {
+            look(node, state);
+        }
+        if won && !own {
             state.without(State::MARKED)
         } else {
             state

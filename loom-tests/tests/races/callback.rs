@@ -372,3 +372,50 @@ fn who_is_told_hears_what_the_cause_is_beside_another_cancel() {
         assert_eq!(reason_of(&beside), 1);
     });
 }
+
+/// Who is below another cancel, half way, is told by that one: its cause goes with its last handle, which nothing that is
+/// called keeps.
+#[test]
+fn who_is_told_vs_another_cancel_whose_token_goes() {
+    model(Some(3), || {
+        let root = Token::new();
+        let middle = root.child_token();
+        let runs = Runs::default();
+        drop(middle.on_cancel_with(hears_a_reason(&runs)));
+        let thread = spawn(move || {
+            middle.cancel_with(Reason::cause(2));
+            drop(middle);
+        });
+        root.cancel_with(Reason::cause(1));
+        thread.join().unwrap();
+        assert_eq!(runs.count(), 1);
+    });
+}
+
+/// The same where the registration goes then, and not before.
+#[test]
+fn who_is_told_vs_another_cancel_whose_registration_goes() {
+    model(Some(3), || {
+        let root = Token::new();
+        let middle = root.child_token();
+        let runs = Runs::default();
+        let registration = middle.on_cancel_with(hears_a_reason(&runs));
+        let thread = spawn(move || {
+            middle.cancel_with(Reason::cause(2));
+            drop(middle);
+            drop(registration);
+        });
+        root.cancel_with(Reason::cause(1));
+        thread.join().unwrap();
+        assert_eq!(runs.count(), 1);
+    });
+}
+
+/// What either cancel was for, and not the kind alone.
+fn hears_a_reason(runs: &Runs) -> impl FnOnce(Cause) + Send + 'static {
+    let run = runs.callback();
+    move |cause| {
+        assert!(cause.downcast_ref::<Reason>().is_some(), "told {cause}");
+        run();
+    }
+}

@@ -1,6 +1,7 @@
 //! The snapshot as a graph for `dot`.
 
 use super::{says_more, shown, Kind, Snapshot};
+use crate::group::report::leaves_line;
 use alloc::string::{String, ToString};
 use core::fmt::Write;
 
@@ -49,7 +50,7 @@ fn escape(text: &str, out: &mut String) {
             '\n' => out.push_str("\\n"),
             // It reads entities in strings, too.
             '&' => out.push_str("&amp;"),
-            c if c.is_control() => out.push(' '),
+            c if leaves_line(c) => out.push(' '),
             c => out.push(c),
         }
     }

@@ -1,7 +1,7 @@
 //! A tree for people: a line for each.
 
 use super::{says_more, shown, DoneInfo, Kind, Node, Snapshot};
-use alloc::string::String;
+use crate::group::report::one_line;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -98,9 +98,4 @@ fn write_done(snapshot: &Snapshot, done: &DoneInfo, f: &mut fmt::Formatter<'_>) 
         write!(f, ": {}", one_line(&shown(&done.cause)))?;
     }
     Ok(())
-}
-
-/// Names and causes are others' words, and stay in their line.
-fn one_line(text: &str) -> String {
-    text.replace(|c: char| c.is_control(), " ")
 }

@@ -5,9 +5,11 @@ use super::headers::DeadlineReached;
 use super::lifetime::{end, step, Ending, Lifetime};
 use super::BoxError;
 use crate::group::Member;
+use crate::sync::Panics;
 use bytes::Buf;
 use core::fmt;
 use core::pin::Pin;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use core::task::{self, Poll};
 use http::header::{HeaderValue, CONTENT_LENGTH};
 use http::{Response, StatusCode};
@@ -24,6 +26,8 @@ pin_project! {
         lifetime: Option<Lifetime>,
         // How much is left of what `content-length` says.
         left: Option<u64>,
+        // It was asked, and has said that nothing more comes. Relaxed: whoever drops it has it alone.
+        has_said_end: AtomicBool,
         // None: it has ended, or there is none.
         #[pin]
         inner: Option<B>,
@@ -36,6 +40,11 @@ pin_project! {
             let mut this = this.project();
             // As it is to end if it is dropped.
             if let Some(ending) = this.lifetime.as_ref().map(Lifetime::ending) {
+                // Since our own look, by another thread: whoever was told so has all of it.
+                let ending = match ending {
+                    Ending::ClientGone if *this.has_said_end.get_mut() => Ending::Completed,
+                    ending => ending,
+                };
                 end(this.lifetime, this.member, ending);
             }
             if this.inner.is_some() {
@@ -56,6 +65,7 @@ impl<B> ContextBody<B> {
             inner: None,
             lifetime: None,
             left: None,
+            has_said_end: AtomicBool::new(false),
             member: None,
         }
     }
@@ -83,7 +93,7 @@ impl<B: Body> ContextBody<B> {
                 at.hand_over(member.take());
                 *lifetime = None;
             } else if !has_none && left_over == LeftOver::More {
-                // It goes on.
+                at.goes_on(response.headers());
             } else if at.ends_by_length || left_over == LeftOver::Nothing {
                 end(lifetime, &member, Ending::Completed);
                 member = None;
@@ -95,13 +105,15 @@ impl<B: Body> ContextBody<B> {
             inner: Some(body),
             lifetime: lifetime.take(),
             left,
+            has_said_end: AtomicBool::new(false),
             member,
         })
     }
 }
 
-fn digits(text: &[u8]) -> Option<u64> {
-    super::grpc_timeout::number(text, 19)
+/// What a header says.
+pub(super) fn length(said: Option<&HeaderValue>) -> Option<u64> {
+    super::grpc_timeout::number(said?.as_bytes(), 19)
 }
 
 /// What a response says of its body at the beginning.
@@ -114,8 +126,7 @@ impl ToCome {
     /// Asks the body, which is user code.
     #[inline]
     pub(super) fn of<B: Body>(response: &Response<B>) -> ToCome {
-        let length = response.headers().get(CONTENT_LENGTH);
-        let left = length.map(HeaderValue::as_bytes).and_then(digits);
+        let left = length(response.headers().get(CONTENT_LENGTH));
         ToCome {
             left,
             left_over: left_over(response.body(), left),
@@ -172,16 +183,26 @@ where
         });
         match next {
             Poll::Ready(Some(Ok((frame, left_over)))) => {
-                let is_last = match (left_over, this.lifetime.as_mut()) {
+                let is_last = match (&left_over, this.lifetime.as_mut()) {
                     (LeftOver::Nothing, _) => true,
                     (LeftOver::NoData, Some(lifetime)) if !lifetime.ends_by_length => {
                         lifetime.is_enough();
                         false
                     }
-                    (left_over, _) => left_over == LeftOver::NoData,
+                    (left_over, _) => *left_over == LeftOver::NoData,
                 };
                 if is_last {
                     end(this.lifetime, this.member, Ending::Completed);
+                    // It gives its place back here: what holds this may wait until the client makes room for the frame.
+                    if let Some(member) = this.member.take() {
+                        let mut panics = Panics::default();
+                        // By length alone, it may still be asked.
+                        if left_over == LeftOver::Nothing {
+                            panics.catch(|| member.step(|| this.inner.set(None)));
+                        }
+                        // Said there, for the frame is to go out.
+                        member.note_panics(panics);
+                    }
                 }
                 // A body that always has a next frame would have no end.
                 if is_last || !is_past {
@@ -213,7 +234,11 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        is_end_stream(&self.inner)
+        let is_end = is_end_stream(&self.inner);
+        if is_end {
+            self.has_said_end.store(true, Relaxed);
+        }
+        is_end
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -239,6 +264,7 @@ impl<B: Default> Default for ContextBody<B> {
             inner: Some(B::default()),
             lifetime: None,
             left: None,
+            has_said_end: AtomicBool::new(false),
             member: None,
         }
     }

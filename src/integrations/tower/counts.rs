@@ -102,10 +102,15 @@ impl Ceiling {
                 true => (word >> 24 & FIELD, word & FIELD),
                 false => (0, 0),
             };
-            // At the most that fits the window stays as it is.
-            let all = (all + 1).min(FIELD);
+            // It counts on from half of what fits: the share is as it was.
+            let (all, turned) = match all == FIELD {
+                true => (all / 2, turned / 2),
+                false => (all, turned),
+            };
+            let all = all + 1;
             admitted = wants && (turned + 1) << 16 <= all * self.share;
-            let turned = (turned + u64::from(admitted)).min(FIELD);
+            // No more than all are.
+            let turned = turned + u64::from(admitted);
             Some(number << 48 | all << 24 | turned)
         });
         admitted
@@ -114,7 +119,8 @@ impl Ceiling {
 
 #[cfg(test)]
 mod tests {
-    use super::Ceiling;
+    use super::{Ceiling, FIELD};
+    use core::sync::atomic::Ordering::Relaxed;
     use std::time::Duration;
 
     #[test]
@@ -130,5 +136,18 @@ mod tests {
         assert!(ceiling.admits(at(12), true));
         assert!(!Ceiling::new(0.0, Duration::ZERO).admits(at(1), true));
         assert!(Ceiling::new(1.0, Duration::ZERO).admits(at(1), true));
+    }
+
+    #[test]
+    fn a_share_of_more_than_can_be_counted() {
+        for share in [0.2, 1.0] {
+            let ceiling = Ceiling::new(share, Duration::from_secs(10));
+            let all = FIELD - 10;
+            let turned = (all * ceiling.share) >> 16;
+            ceiling.word.store(all << 24 | turned, Relaxed);
+            let turned = (0..1000).filter(|_| ceiling.admits(ceiling.begin, true));
+            let turned = turned.count() as f64;
+            assert!((turned - 1000.0 * share).abs() <= 15.0, "{turned}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use core::future::{ready, Ready};
 use core::hash::{BuildHasher, Hasher};
 use core::pin::Pin;
 use core::task::{self, Poll};
-use http::header::{HeaderValue, ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{HeaderValue, ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use std::collections::hash_map::RandomState;
@@ -168,6 +168,10 @@ impl<B> Service<Request<B>> for DebugService {
         }
         let mut response = answer(Format::of(&request));
         if *method == Method::HEAD {
+            // Said here, for a body that is not there says 0. Not every server leaves one out by itself.
+            let length = response.body().size_hint().lower();
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
             *response.body_mut() = DebugBody(None);
         }
         ready(Ok(response))

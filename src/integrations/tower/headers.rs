@@ -3,7 +3,8 @@
 use super::grpc_timeout;
 use alloc::string::String;
 use core::time::Duration;
-use http::header::{HeaderMap, HeaderName, HeaderValue, CONTENT_TYPE};
+use http::header::{HeaderMap, HeaderName, HeaderValue, CONTENT_TYPE, TE};
+use http::{Method, Request};
 use std::error::Error;
 use std::fmt;
 
@@ -22,7 +23,7 @@ pub(super) enum Form {
 }
 
 impl DeadlineHeader {
-    /// `grpc-timeout`, looked at where the content type is `application/grpc…`.
+    /// `grpc-timeout`, looked at in a POST whose content type is `application/grpc…`.
     pub const GRPC: DeadlineHeader = DeadlineHeader {
         name: HeaderName::from_static("grpc-timeout"),
         form: Form::Grpc,
@@ -125,6 +126,13 @@ pub(super) fn earliest(
     (least, all)
 }
 
+/// Whether the client has said that it takes trailers.
+pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all(TE).iter();
+    let mut words = lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b','));
+    words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
 /// How a request wants to be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
@@ -135,7 +143,16 @@ pub(super) enum Protocol {
 }
 
 impl Protocol {
-    pub(super) fn of(headers: &HeaderMap) -> Protocol {
+    pub(super) fn of<B>(request: &Request<B>) -> Protocol {
+        // Any client can send any content type, to any route. gRPC has no other method; what answers a GET may be kept for others, and has to say that it failed.
+        match *request.method() {
+            Method::POST => Protocol::said(request.headers()),
+            _ => Protocol::Http,
+        }
+    }
+
+    /// By the content type alone.
+    pub(super) fn said(headers: &HeaderMap) -> Protocol {
         let Some(content) = headers.get(CONTENT_TYPE) else {
             return Protocol::Http;
         };
@@ -157,19 +174,29 @@ impl Protocol {
 pub struct Carried(HeaderMap);
 
 impl Carried {
-    /// None: there is none of these.
-    pub(super) fn of(names: &[HeaderName], headers: &HeaderMap) -> Option<Carried> {
-        let mut carried = HeaderMap::new();
+    /// Those of these names, and what a layer further out has kept under others. None: there is none of these.
+    pub(super) fn of(
+        names: &[HeaderName],
+        headers: &HeaderMap,
+        outer: Option<&Carried>,
+    ) -> Option<Carried> {
+        let mut carried = None;
         for name in names {
-            if carried.contains_key(name) {
-                // It is among the names twice.
+            let mut values = headers.get_all(name).iter();
+            let Some(first) = values.next() else {
                 continue;
-            }
-            for value in headers.get_all(name) {
-                carried.append(name.clone(), value.clone());
+            };
+            let all = carried.get_or_insert_with(|| match outer {
+                Some(Carried(outer)) => outer.clone(),
+                None => HeaderMap::new(),
+            });
+            // In the place of what is there, for the name may be among these twice. There is an end to what a map can take in.
+            let _ = all.try_insert(name.clone(), first.clone());
+            for value in values {
+                let _ = all.try_append(name.clone(), value.clone());
             }
         }
-        (!carried.is_empty()).then_some(Carried(carried))
+        carried.map(Carried)
     }
 
     /// The headers.

@@ -54,10 +54,13 @@ impl ContextLayer {
         }
     }
 
-    /// Makes each request a task of this group, from the call to the end of its context, and its context is below the
+    /// Makes each request a task of this group, from the call until its response has ended or is dropped, and its context is below the
     /// group's, whose values it has; it is done too when that of [`new`](Self::new) is. So [`Group::shutdown`](crate::Group::shutdown) waits for
     /// it. A group that is closed takes none: 503, or gRPC's 14 (UNAVAILABLE); nor does one that is full: 503, or gRPC's 8
     /// (RESOURCE_EXHAUSTED).
+    ///
+    /// A client that does not read keeps its place: a body that has more to come is not asked for it then, and nothing drops it but the end of its
+    /// connection (or of its stream), though its context is done at the deadline. So a [`limit`](crate::Group::limit) needs a server that closes such connections.
     #[track_caller]
     pub fn in_group(mut self, group: &Spawner) -> ContextLayer {
         self.settings.ctx = below_both(group.context(), &self.settings.ctx);
@@ -80,7 +83,8 @@ impl ContextLayer {
         self
     }
 
-    /// Sets how long a request may take whose headers say nothing.
+    /// Sets how long a request may take whose headers say nothing. One whose header says more has more, 11,000 years if it likes: what clients may
+    /// not exceed is [`max`](Self::max).
     pub fn default_timeout(mut self, default: Duration) -> ContextLayer {
         self.settings.default = Some(default);
         self
@@ -101,7 +105,8 @@ impl ContextLayer {
         self
     }
 
-    /// Keeps these headers, as they came, as a value of the context: [`Carried`](super::Carried).
+    /// Keeps these headers, as they came, as a value of the context: [`Carried`](super::Carried), in which those are too that a layer further out has kept
+    /// under other names.
     pub fn carry(mut self, names: impl IntoIterator<Item = HeaderName>) -> ContextLayer {
         self.settings.carry = names.into_iter().collect();
         self

@@ -1,6 +1,6 @@
 //! A request's context, from the call to the end of the response's body.
 
-use super::headers::Protocol;
+use super::headers::{takes_trailers, Protocol};
 use super::shared::{say, Guards, HandlerGuard, Shared};
 use super::upgrade::UpgradeGuard;
 use crate::context::{CancelGuard, Context, DoneOwned};
@@ -11,7 +11,7 @@ use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::Pin;
 use core::task;
-use http::{Method, Request, Version};
+use http::{HeaderMap, Method, Request, Version};
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,6 +36,8 @@ pub(super) struct Lifetime {
     pub(super) is_connect: bool,
     /// Nobody asks for more of a body than its length says: HTTP/1.
     pub(super) ends_by_length: bool,
+    /// Of gRPC: HTTP/1 sends none to a client that has not said that it takes them.
+    takes_trailers: bool,
     /// The request's own context, once it was cancelled from above and `done` is another one's: it says when the deadline is.
     asked: Option<Context>,
     /// How it has gone if it is dropped now.
@@ -63,6 +65,8 @@ impl Lifetime {
             is_head: method == Method::HEAD,
             is_connect: method == Method::CONNECT,
             ends_by_length: request.version() < Version::HTTP_2,
+            takes_trailers: protocol == Protocol::Grpc
+                && (request.version() >= Version::HTTP_2 || takes_trailers(request.headers())),
             ending: Ending::ClientGone,
             asked: None,
         }
@@ -112,6 +116,16 @@ impl Lifetime {
         guards.request = guard;
         self.done = ctx.done_owned();
         let _ = Pin::new(&mut self.done).poll(cx);
+    }
+
+    /// The response has this head, and its body is to come. Trailers say that it was cut off where it is gRPC's, not where only the request was said to be.
+    pub(super) fn goes_on(&mut self, head: &HeaderMap) {
+        if self.protocol == Protocol::Grpc {
+            self.protocol = match self.takes_trailers {
+                true => Protocol::said(head),
+                false => Protocol::Http,
+            };
+        }
     }
 
     pub(super) fn is_upgrade(&self) -> bool {

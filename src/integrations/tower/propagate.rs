@@ -95,6 +95,8 @@ impl PropagateLayer {
     fn write(&self, ctx: &Context, headers: &mut HeaderMap) -> Result<Option<Instant>, Cause> {
         ctx.check_cause()?;
         let mut told = None;
+        // The request may have one of its own. The content type may not be there yet: whose header this is decides.
+        let own = self.header.read(headers, Protocol::Grpc).ok().flatten();
         if let Some(deadline) = ctx.deadline() {
             let now = ctx.now();
             let left = deadline.saturating_duration_since(now);
@@ -102,9 +104,8 @@ impl PropagateLayer {
             if left.is_zero() || left < self.minimum {
                 return Err(ContextError::DeadlineExceeded.into());
             }
-            // The content type may not be there yet: whose header this is decides.
-            match self.header.read(headers, Protocol::Grpc) {
-                Ok(Some(said)) if said <= left => told = now.checked_add(said),
+            match own {
+                Some(own) if own <= left => told = now.checked_add(own),
                 _ => {
                     let (value, said) = self.header.write(left);
                     // There is an end to how many headers a request can have: then it goes without. What it said is too late.
@@ -114,6 +115,8 @@ impl PropagateLayer {
                     }
                 }
             }
+        } else if let Some(own) = own {
+            told = ctx.now().checked_add(own);
         }
         if let Some(carried) = ctx.value::<Carried>() {
             for name in carried.headers().keys() {
@@ -152,7 +155,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> CallFuture<S::Future> {
-        let protocol = Protocol::of(request.headers());
+        let protocol = Protocol::of(&request);
         let ctx = request.extensions().get::<Context>().cloned();
         let (told, unsent) = match &ctx {
             Some(ctx) => match self.layer.write(ctx, request.headers_mut()) {

@@ -37,7 +37,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> ResponseFuture<S::Future> {
-        let protocol = Protocol::of(request.headers());
+        let protocol = Protocol::of(&request);
         let mut future = ResponseFuture::new();
         let begun = {
             let (lifetime, member) = future.parts();

@@ -130,8 +130,10 @@ impl Settings {
             .get()
             .map(|of| below_both(of, &self.ctx));
         if !self.carry.is_empty() {
-            if let Some(carried) = Carried::of(&self.carry, request.headers()) {
-                above = Some(above.as_ref().unwrap_or(&self.ctx).with_value(carried));
+            let base = above.as_ref().unwrap_or(&self.ctx);
+            let outer = base.value::<Carried>();
+            if let Some(carried) = Carried::of(&self.carry, request.headers(), outer) {
+                above = Some(base.with_value(carried));
             }
         }
         let base = above.as_ref().unwrap_or(&self.ctx);
@@ -142,7 +144,11 @@ impl Settings {
         };
         let upgrades =
             *request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
-        let upgrade = upgrades.then(|| UpgradeGuard::new(self.shared.clone()));
+        let upgrade = upgrades.then(|| {
+            // That of a layer further out, in whose place it is put.
+            let outer = request.extensions_mut().remove::<UpgradeGuard>();
+            UpgradeGuard::new(self.shared.clone(), outer)
+        });
         let shared = self.shared.clone();
         *begun = Some(Lifetime::new(
             pair,

@@ -69,6 +69,9 @@ impl ContextLayer {
     /// dropped by its runtime, or when the grace is over, is answered with 503, or gRPC's 14 (if what it has left to be called at
     /// the end does not panic).
     ///
+    /// A handler that outlives its stream is not bounded by it, either: over HTTP/2, a client that opens streams and resets each at once starts handlers without end.
+    /// Give the group a [`limit`](crate::Group::limit): what is too much is answered with 503, or gRPC's 8.
+    ///
     /// By route: in axum, `.route_layer(layer)` on those routes that need it.
     ///
     /// # Examples
@@ -156,7 +159,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> SpawnedFuture<R, S::Error> {
-        let protocol = Protocol::of(request.headers());
+        let protocol = Protocol::of(&request);
         let layer = &*self.layer;
         let (mut lifetime, mut member) = (None, None);
         let begun = layer

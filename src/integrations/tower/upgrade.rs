@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 /// [`Context`](crate::Context). If the answer is 101, or a 2xx to a CONNECT, the context lasts until the last clone of this is dropped: the handler
 /// moves one into the task that serves the upgraded connection. The cause is [`Completed`](super::Completed) then. If the layer is
 /// [in a group](super::ContextLayer::in_group), the connection counts as a task of it as long. After any other answer it means nothing.
+/// Of layers around each other, the handler finds the innermost one's, which keeps those further out.
 #[derive(Clone)]
 #[must_use = "the context of the upgraded connection ends with the last clone"]
 pub struct UpgradeGuard(Arc<Connection>);
@@ -21,12 +22,17 @@ struct Connection {
     shared: Arc<Shared>,
     /// Set once, by the response's head.
     taken: OnceLock<(Guards, Option<Member>)>,
+    /// Of a layer around this one, whose context lasts as long. Dropped after what is above, also if that panics.
+    _outer: Option<UpgradeGuard>,
 }
 
 impl UpgradeGuard {
-    pub(super) fn new(shared: Arc<Shared>) -> UpgradeGuard {
-        let taken = OnceLock::new();
-        UpgradeGuard(Arc::new(Connection { shared, taken }))
+    pub(super) fn new(shared: Arc<Shared>, outer: Option<UpgradeGuard>) -> UpgradeGuard {
+        UpgradeGuard(Arc::new(Connection {
+            shared,
+            taken: OnceLock::new(),
+            _outer: outer,
+        }))
     }
 
     pub(super) fn take_over(&self, guards: Guards, member: Option<Member>) {

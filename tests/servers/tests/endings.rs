@@ -352,6 +352,43 @@ async fn a_head_over_http2_is_no_way_around_the_deadline() {
     assert!(ctx.is_done());
 }
 
+/// What ends on another thread, after we have looked and before the one that writes does: all of it is there.
+#[tokio::test]
+async fn a_body_that_is_at_its_end_when_it_is_asked_is_complete() {
+    /// Says so from the nth time on.
+    struct Late(AtomicUsize);
+    impl hyper::body::Body for Late {
+        type Data = Bytes;
+        type Error = Infallible;
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut task::Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from("x")))))
+        }
+        fn is_end_stream(&self) -> bool {
+            self.0.fetch_sub(1, SeqCst) <= 1
+        }
+    }
+    // At the head, and after a frame.
+    for (times, frames) in [(2, 0), (3, 1)] {
+        for asks in [true, false] {
+            let layer = background();
+            let body = Late(AtomicUsize::new(times));
+            let (answer, ctx) = answered(&layer, request(), Response::new(body)).await;
+            let mut body = answer.into_body();
+            for _ in 0..frames {
+                body.frame().await.unwrap().unwrap();
+            }
+            assert!(!ctx.is_done());
+            assert!(!asks || body.is_end_stream());
+            drop(body);
+            assert_eq!(is::<Completed>(&ctx), asks);
+            assert_eq!(layer.counts().client_gone, u64::from(!asks));
+        }
+    }
+}
+
 /// In each state; the counters say so once.
 #[tokio::test]
 async fn dropping_what_was_not_taken_whole() {
@@ -547,6 +584,7 @@ async fn times_of_nothing_and_times_without_end() {
         let mut request = request();
         if !name.is_empty() {
             request.headers_mut().insert(name, value.parse().unwrap());
+            *request.method_mut() = Method::POST;
             let grpc = "application/grpc".parse().unwrap();
             request.headers_mut().insert(header::CONTENT_TYPE, grpc);
         }
@@ -868,6 +906,47 @@ async fn a_callback_that_panics_at_the_end_of_an_upgrade() {
     let said = soon(group.join()).await.unwrap_err();
     let panicked = said.downcast_ref::<Panicked>().unwrap();
     assert_eq!(panicked.message, "at the end");
+}
+
+/// A body that has given its last frame is dropped there, in a group; if that panics, the frame goes out. Without one it panics where it is dropped.
+#[tokio::test]
+async fn a_body_that_panics_when_it_is_dropped_takes_no_frame_away() {
+    struct Last(bool, #[allow(dead_code)] Fault);
+    impl hyper::body::Body for Last {
+        type Data = Bytes;
+        type Error = Infallible;
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut task::Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            self.0 = true;
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from("x")))))
+        }
+        fn is_end_stream(&self) -> bool {
+            self.0
+        }
+    }
+    for is_in_group in [true, false] {
+        let group = Group::new(&Context::background());
+        let layer = match is_in_group {
+            true => background().in_group(&group),
+            false => background(),
+        };
+        let response = Response::new(Last(false, Fault));
+        let (answer, ctx) = answered(&layer, request(), response).await;
+        let mut body = answer.into_body();
+        let frame = body.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "x");
+        assert!(body.is_end_stream() && is::<Completed>(&ctx));
+        assert!(group.is_empty());
+        let dropped = tokio::spawn(async move { drop(body) }).await;
+        assert_eq!(dropped.is_ok(), is_in_group);
+        if is_in_group {
+            let said = soon(group.join()).await.unwrap_err();
+            let panicked = said.downcast_ref::<Panicked>().unwrap();
+            assert_eq!(panicked.message, "in the drop");
+        }
+    }
 }
 
 /// A request that ends does not wake the task that ends it.

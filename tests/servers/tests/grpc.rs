@@ -260,6 +260,36 @@ async fn a_server_under_our_layer_never_takes_a_reset_for_an_end() {
     assert_eq!(last, Ok(2));
 }
 
+/// The same of a reset that is no error, which hyper itself takes for an end: tonic sees ours. What is complete is, by trailers too.
+#[tokio::test]
+async fn a_reset_that_is_no_error_is_no_end_either() {
+    let mut served = serve(Around::Uploads(UploadLayer)).await;
+    let mut send = by_hand(served.to).await;
+    for ends in ["reset", "data", "frame", "trailers"] {
+        let request = http::Request::post("http://x/test/client")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .unwrap();
+        let (response, mut upload) = send.send_request(request, false).unwrap();
+        upload.send_data(frame(b"1").into(), false).unwrap();
+        soon(served.begun.recv()).await.unwrap();
+        match ends {
+            "reset" => upload.send_reset(h2::Reason::NO_ERROR),
+            "data" => upload.send_data(frame(b"2").into(), true).unwrap(),
+            "frame" => upload.send_data(Data::new(), true).unwrap(),
+            _ => upload.send_trailers(HeaderMap::new()).unwrap(),
+        }
+        let end = soon(served.uploads.recv()).await.unwrap();
+        match ends {
+            "reset" => assert!(matches!(end, Err((1, _))), "taken for an end: {end:?}"),
+            "data" => assert_eq!(end, Ok(2)),
+            _ => assert_eq!(end, Ok(1)),
+        }
+        drop(response);
+    }
+}
+
 /// A client by hand: it has no timer of its own, and sees what the server says.
 async fn by_hand(to: SocketAddr) -> SendRequest<Data> {
     let stream = TcpStream::connect(to).await.unwrap();

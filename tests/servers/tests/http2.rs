@@ -14,12 +14,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use servers::{cause, endless, in_time, soon, Seen};
 use std::future::pending;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 /// hyper itself, without axum's `serve`: one connection after the other, each a task.
-async fn connect(router: Router) -> SendRequest<Bytes> {
+async fn listen(router: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let to = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -30,7 +31,11 @@ async fn connect(router: Router) -> SendRequest<Bytes> {
             tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
         }
     });
-    let stream = TcpStream::connect(to).await.unwrap();
+    to
+}
+
+async fn connect(router: Router) -> SendRequest<Bytes> {
+    let stream = TcpStream::connect(listen(router).await).await.unwrap();
     let (send, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     send
@@ -200,6 +205,28 @@ async fn heads_alone_and_idle_connections_keep_nothing() {
     soon(group.join()).await.unwrap();
     let late = get_it(&mut send, "/full").await;
     assert_eq!(late.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+/// A client that makes no room for the answer: when that is whole, its context has ended, and it keeps no place from others.
+#[tokio::test]
+async fn an_answer_that_nobody_reads_keeps_no_place() {
+    let (seen, mut contexts) = Seen::new();
+    let group = Group::new(&Context::background()).limit(1);
+    let layer = ContextLayer::new(&Context::background()).in_group(&group);
+    let to = listen(routes(seen).layer(layer)).await;
+    let stream = TcpStream::connect(to).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    let client = builder.initial_window_size(0).handshake(stream);
+    let (mut send, connection) = client.await.unwrap();
+    tokio::spawn(connection);
+    let mut unread = Vec::new();
+    for _ in 0..3 {
+        let response = get_it(&mut send, "/full").await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert!(is::<Completed>(&cause(&mut contexts).await));
+        soon(group.wait_idle()).await;
+        unread.push(response);
+    }
 }
 
 /// A websocket over HTTP/2: an extended CONNECT, answered with 200.

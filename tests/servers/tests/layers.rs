@@ -1,11 +1,12 @@
 //! Layers around each other: ours twice, in groups and below contexts, and tower's own.
 
 use axum::body::Body;
-use axum::http::{HeaderName, Request, Response, StatusCode};
+use axum::http::{header, HeaderName, Request, Response, StatusCode};
 use axum::routing::get;
 use axum::{Extension, Router};
 use cancel_tree::integrations::tower::{
     Carried, ClientGone, Completed, ContextLayer, DeadlineHeader, PropagateLayer, Shutdown,
+    UpgradeGuard,
 };
 use cancel_tree::{Cause, Context, ContextError, Group};
 use http_body_util::BodyExt;
@@ -100,6 +101,55 @@ async fn a_layer_around_another_one() {
     }
     while server.len() > 1 {
         tokio::time::sleep(millis(1)).await;
+    }
+}
+
+/// Both last as long as the upgraded connection, in each mode of the inner one; and each is a task of its group.
+#[tokio::test]
+async fn an_upgrade_under_two_layers() {
+    for mode in ["none", "cooperative", "detached"] {
+        let [outside, inside] = [(); 2].map(|()| Group::new(&Context::background()));
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let (tell_outer, mut told_outer) = mpsc::unbounded_channel();
+        let handler = service_fn(move |request: Request<Body>| {
+            let guard = request.extensions().get::<UpgradeGuard>().unwrap().clone();
+            tell.send((context(&request), guard)).unwrap();
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            ready(Ok::<_, Infallible>(response))
+        });
+        let layer = background();
+        let inner = match mode {
+            "none" => layer.in_group(&inside).layer(handler).boxed_clone(),
+            "cooperative" => {
+                let layer = layer.cooperative(&inside, patience());
+                layer.layer(handler).boxed_clone()
+            }
+            _ => layer.detached(&inside).layer(handler).boxed_clone(),
+        };
+        let between = inner.map_request(move |request: Request<Body>| {
+            tell_outer.send(context(&request)).unwrap();
+            request
+        });
+        let outer = background().in_group(&outside);
+        let mut upgrade = request();
+        let headers = upgrade.headers_mut();
+        headers.insert(header::UPGRADE, "x".parse().unwrap());
+        let answer = soon(outer.layer(between).oneshot(upgrade)).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+        drop(answer);
+        let (ctx, guard) = told.recv().await.unwrap();
+        let outer_ctx = told_outer.recv().await.unwrap();
+        assert!(!outer_ctx.is_done() && !ctx.is_done(), "{mode}");
+        assert_eq!((outside.len(), inside.len()), (1, 1));
+        // Another one is enough.
+        let other = guard.clone();
+        drop(guard);
+        assert!(!outer_ctx.is_done() && !ctx.is_done(), "{mode}");
+        drop(other);
+        assert!(is::<Completed>(&outer_ctx) && is::<Completed>(&ctx));
+        assert!(outside.is_empty() && inside.is_empty());
+        assert_eq!(outer.counts().client_gone, 0);
     }
 }
 

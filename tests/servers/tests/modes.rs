@@ -1,7 +1,7 @@
 //! Handlers that are tasks of their own: `cooperative`, `detached`, and what runs them elsewhere.
 
 use axum::body::Body;
-use axum::http::{header, Request, Response, StatusCode};
+use axum::http::{header, Method, Request, Response, StatusCode};
 use axum::routing::get;
 use axum::{Extension, Router};
 use cancel_tree::integrations::tower::{ClientGone, Completed, HandlerFailed, Mode, Shutdown};
@@ -244,6 +244,7 @@ async fn panics_everywhere_leave_the_group_in_order() {
         }
     }));
     let mut grpc = request();
+    *grpc.method_mut() = Method::POST;
     grpc.headers_mut()
         .insert(header::CONTENT_TYPE, "application/grpc".parse().unwrap());
     let answer = in_drop.oneshot(grpc).await.unwrap();

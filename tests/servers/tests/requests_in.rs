@@ -1,7 +1,7 @@
 //! `ContextLayer` around axum on loopback, and around plain services.
 
 use axum::body::Body;
-use axum::http::{header, HeaderName, Request, Response, StatusCode};
+use axum::http::{header, HeaderName, Method, Request, Response, StatusCode, Version};
 use axum::routing::{any, get};
 use axum::{Extension, Router};
 use cancel_tree::integrations::tower::{
@@ -124,6 +124,53 @@ async fn the_deadline_before_the_head_and_after_it() {
     .await;
 }
 
+fn grpc_response<B>(mut response: Response<B>) -> Response<B> {
+    let grpc = "application/grpc".parse().unwrap();
+    response.headers_mut().insert(header::CONTENT_TYPE, grpc);
+    response
+}
+
+/// Any client may say of any request that it is gRPC's. By a GET, it is none; and trailers in which nobody looks for a status end no other body.
+#[tokio::test]
+async fn a_request_alone_makes_no_route_one_of_grpc() {
+    let router = Router::new()
+        .route("/head", any(pending::<()>))
+        .route("/body", any(|| async { endless() }));
+    in_time(millis(30), |limit| {
+        let router = router.clone().layer(background().max(limit));
+        async move {
+            for (method, version, status) in [
+                (Method::GET, Version::HTTP_2, 504),
+                (Method::PUT, Version::HTTP_11, 504),
+                (Method::POST, Version::HTTP_2, 200),
+                (Method::POST, Version::HTTP_11, 200),
+            ] {
+                let ask = |path: &str| {
+                    let request = Request::builder()
+                        .method(method.clone())
+                        .version(version)
+                        .uri(path)
+                        .header(header::TE, "trailers")
+                        .header(header::CONTENT_TYPE, "application/grpc");
+                    router.clone().oneshot(request.body(Body::empty()).unwrap())
+                };
+                assert_eq!(ask("/head").await.unwrap().status(), status);
+                let begin = Instant::now();
+                let answer = ask("/body").await.unwrap();
+                // Where the head was late, there is no body.
+                (begin.elapsed() < limit).then_some(())?;
+                assert_eq!(answer.status(), 200);
+                assert!(
+                    answer.into_body().collect().await.is_err(),
+                    "{method} {version:?}"
+                );
+            }
+            Some(())
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn grpc_is_answered_in_its_own_way() {
     let handler = |Extension(ctx): Extension<Context>| async move {
@@ -133,10 +180,14 @@ async fn grpc_is_answered_in_its_own_way() {
     let router = Router::new()
         .route("/head", any(pending::<()>))
         .route("/body", any(handler));
+    // Of a route that is gRPC's.
+    let router = router.layer(tower::util::MapResponseLayer::new(grpc_response));
     let layer = background().deadline_from([DeadlineHeader::GRPC]);
     let service = router.layer(layer.malformed(Malformed::Reject));
     let ask = async |path: &str, timeout: &str| {
         let request = Request::builder()
+            .method(Method::POST)
+            .version(Version::HTTP_2)
             .uri(path)
             .header(header::CONTENT_TYPE, "application/grpc+proto")
             .header("grpc-timeout", timeout)
@@ -177,8 +228,8 @@ async fn grpc_is_answered_in_its_own_way() {
     assert_eq!(response.status(), StatusCode::OK);
 }
 
-/// The answer is in the head there too. Trailers are sent as far as the response has announced them; and a length that was not reached says that something
-/// is missing.
+/// The answer is in the head there too. Trailers are sent as far as the client takes them, and the response has announced them; and a length that was not
+/// reached says that something is missing.
 #[tokio::test]
 async fn grpc_over_http1() {
     let grpc = |name: HeaderName, value: &'static str| {
@@ -198,22 +249,31 @@ async fn grpc_over_http1() {
         .route("/told", any(move || grpc(header::TRAILER, "grpc-status")));
     let layer = background().deadline_from([DeadlineHeader::GRPC]);
     let to = serve(router.layer(layer.clone())).await;
-    let ask = |path: &str| {
-        let headers = "content-type: application/grpc\r\nte: trailers\r\ngrpc-timeout: 30m";
+    let ask = |path: &str, te: &str| {
+        let headers = format!("content-type: application/grpc\r\n{te}grpc-timeout: 30m");
         format!("POST {path} HTTP/1.1\r\n{headers}\r\n{CLOSE}")
     };
-    let answer = exchange(to, &ask("/head")).await;
+    let takes = "te: gzip, Trailers\r\n";
+    let answer = exchange(to, &ask("/head", takes)).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(answer.contains("\r\ngrpc-status: 4\r\n"), "{answer}");
-    // That is why gRPC needs HTTP/2.
-    let answer = exchange(to, &ask("/bare")).await;
+    // No status, which is a failure too, as gRPC has it. That is why it needs HTTP/2.
+    let answer = exchange(to, &ask("/bare", takes)).await;
     assert!(answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
-    let answer = exchange(to, &ask("/length")).await;
-    assert!(answer.ends_with('x') && answer.len() < 10_000, "{answer}");
-    let answer = exchange(to, &ask("/told")).await;
+    let answer = exchange(to, &ask("/length", takes)).await;
+    assert!(answer.contains("content-length: 10000"), "{answer}");
+    assert!(answer.len() < 10_000, "{answer}");
+    let answer = exchange(to, &ask("/told", takes)).await;
     let end = "\r\n0\r\ngrpc-status: 4\r\n\r\n";
     assert!(answer.ends_with(end), "{answer}");
-    assert_eq!(layer.counts().cut_by_deadline, 4);
+    // To a client that takes none, a body without them would be complete.
+    for path in ["/bare", "/told"] {
+        for te in ["", "te: gzip\r\n"] {
+            let answer = exchange(to, &ask(path, te)).await;
+            assert!(!answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
+        }
+    }
+    assert_eq!(layer.counts().cut_by_deadline, 8);
 }
 
 /// Full is not the end: gRPC has a word for it.
@@ -229,6 +289,7 @@ async fn a_full_group_and_a_closed_one_take_no_request() {
         let answer = service.clone().oneshot(request).await.unwrap();
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
         request = Request::new(Body::empty());
+        *request.method_mut() = Method::POST;
         let content = "application/grpc".parse().unwrap();
         request.headers_mut().insert(header::CONTENT_TYPE, content);
         let answer = service.clone().oneshot(request).await.unwrap();

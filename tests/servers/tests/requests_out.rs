@@ -1,7 +1,9 @@
 //! `PropagateLayer`: what is sent, and what comes back.
 
 use axum::body::Body;
-use axum::http::{header, HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use axum::http::{
+    header, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode,
+};
 use cancel_tree::integrations::tower::{
     grpc_timeout, ContextLayer, DeadlineHeader, PropagateLayer,
 };
@@ -22,6 +24,7 @@ fn under(ctx: &Context) -> Request<Body> {
 
 fn grpc_under(ctx: &Context) -> Request<Body> {
     let mut request = under(ctx);
+    *request.method_mut() = Method::POST;
     let grpc = HeaderValue::from_static("application/grpc");
     request.headers_mut().insert(header::CONTENT_TYPE, grpc);
     request
@@ -105,6 +108,49 @@ async fn carried_headers_go_along() {
         .insert("x-request-id", "7".parse().unwrap());
     let answer = server.oneshot(request).await.unwrap();
     assert_eq!(answer.headers()["x-request-id"], "7");
+}
+
+/// Of layers around each other, each may name some: all of them go along, and of what two of them have kept, what came to the inner one.
+#[tokio::test]
+async fn headers_that_several_layers_carry_go_along() {
+    let names = ["x-request-id", "baggage", "traceparent"].map(HeaderName::from_static);
+    let [id, baggage, parent] = names;
+    let client = PropagateLayer::new(DeadlineHeader::GRPC).layer(service_fn(mirror));
+    let handler = service_fn(move |request: Request<Body>| {
+        let ctx = request.extensions().get::<Context>().unwrap().clone();
+        client.clone().oneshot(under(&ctx))
+    });
+    let layer = || ContextLayer::new(&Context::background());
+    // Twice is once.
+    let inner = layer().carry([baggage.clone(), parent.clone(), baggage.clone()]);
+    let between = inner
+        .layer(handler)
+        .map_request(|mut request: Request<Body>| {
+            let headers = request.headers_mut();
+            headers.insert("baggage", "c=3".parse().unwrap());
+            headers.append("baggage", "d=4".parse().unwrap());
+            headers.insert("x-request-id", "8".parse().unwrap());
+            request
+        });
+    let outer = layer().carry([id, baggage]).layer(between);
+    for parent in [true, false] {
+        let mut request = Request::builder()
+            .header("x-request-id", "7")
+            .header("baggage", "a=1")
+            .header("baggage", "b=2")
+            .header("cookie", "secret");
+        if parent {
+            request = request.header("traceparent", "00-1-2-01");
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let answer = outer.clone().oneshot(request).await.unwrap();
+        let sent = answer.headers();
+        assert_eq!(sent["x-request-id"], "7");
+        let baggage: Vec<_> = sent.get_all("baggage").iter().collect();
+        assert_eq!(baggage, ["c=3", "d=4"]);
+        assert_eq!(sent.contains_key("traceparent"), parent);
+        assert!(!sent.contains_key("cookie"));
+    }
 }
 
 #[tokio::test]
@@ -212,6 +258,30 @@ async fn what_was_sent_counts_as_our_deadline() {
     guard.cancel();
     let answer = call.await.unwrap().unwrap();
     assert_eq!(answer.headers()["grpc-status"], "1");
+}
+
+/// The same of a header that the request has itself, under a context that has no deadline.
+#[tokio::test]
+async fn what_the_request_says_itself_counts_as_our_deadline() {
+    let layer = PropagateLayer::new(DeadlineHeader::GRPC);
+    let client = layer.layer(service_fn(|request: Request<Body>| async move {
+        let sent = grpc_timeout::parse(request.headers()["grpc-timeout"].as_bytes()).unwrap();
+        if sent < Duration::from_secs(3600) {
+            tokio::time::sleep(sent).await;
+        }
+        let mut response = Response::new(Body::empty());
+        let cancelled = HeaderValue::from_static("1");
+        response.headers_mut().insert("grpc-status", cancelled);
+        Ok::<_, BoxError>(response)
+    }));
+    let (ctx, _guard) = Context::background().with_cancel();
+    for (said, status) in [("20m", "4"), ("1H", "1")] {
+        let mut request = grpc_under(&ctx);
+        let said = said.parse().unwrap();
+        request.headers_mut().insert("grpc-timeout", said);
+        let answer = client.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.headers()["grpc-status"], status);
+    }
 }
 
 /// A header in seconds says more than is left: before that is over, what is CANCELLED is not our deadline.

@@ -38,6 +38,8 @@ async fn main() -> std::io::Result<()> {
         .in_group(server.handle().requests())
         .named()
         .default_timeout(Duration::from_secs(10))
+        // Whatever a header says.
+        .max(Duration::from_secs(60))
         // Only behind a proxy that sets it, or takes it away.
         .deadline_from([DeadlineHeader::GRPC]);
     let app = Router::new()
