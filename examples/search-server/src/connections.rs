@@ -1,21 +1,27 @@
 //! The connections of the front: how many there are, and how long they may do nothing.
+//!
+//! What hyper knows of that is not enough: it answers the pings of a client that asks nothing, and of HTTP/2 it takes whole what
+//! nobody has taken from it. So it is counted here what is asked, until the answer's body is gone.
 
 use crate::options::Clients;
 use crate::patient::Patient;
 use crate::search::STOP;
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::Router;
+use axum::{Error, Router};
 use cancel_tree::integrations::serve::ServerHandle;
-use cancel_tree::{Canceller, Context, Group};
-use hyper::body::Incoming;
+use cancel_tree::{CancelGuard, Canceller, Context, ContextError, Group, Member};
+use futures_util::future::{select, Either};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::pin::{pin, Pin};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
+use std::task::{self, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tower::{service_fn, Service};
@@ -23,9 +29,9 @@ use tower::{service_fn, Service};
 /// When there are no descriptors, or no memory, some may come back.
 const NEXT_TRY: Duration = Duration::from_millis(10);
 
-/// In the extensions of each request: ends the connection that it came on, whatever else is asked there.
-#[derive(Clone)]
-pub struct HangUp(pub Canceller);
+/// In the extensions of an answer that is made while it is sent: for how long, if nobody is slow. Without it: it is there.
+#[derive(Clone, Copy)]
+pub struct Lasts(pub Duration);
 
 /// What all connections have in common.
 #[derive(Clone)]
@@ -93,42 +99,41 @@ impl Each {
         let _ = stream.set_nodelay(true);
         let io = TokioIo::new(Patient::new(stream, self.patience));
         let (ctx, guard) = ctx.with_cancel();
-        let hang_up = HangUp(guard.canceller());
-        let asked = Arc::new(AtomicBool::new(false));
+        let (asked, patience) = (Arc::new(Asked::new()), self.patience);
         let service = service_fn({
-            let (app, asked) = (self.app.clone(), asked.clone());
+            let (app, asked, ctx, hang_up) =
+                (self.app, asked.clone(), ctx.clone(), guard.canceller());
             move |request: Request<Incoming>| {
-                // Relaxed: it tells nothing else.
-                asked.store(true, Relaxed);
-                let mut request = request.map(Body::new);
-                request.extensions_mut().insert(hang_up.clone());
-                app.clone().call(request)
+                let (mut app, place) = (app.clone(), asked.enter());
+                let (ctx, hang_up) = (ctx.clone(), hang_up.clone());
+                async move {
+                    let answer = app.call(request.map(Body::new)).await?;
+                    let lasts = answer.extensions().get::<Lasts>();
+                    let lasts = lasts.map_or(Duration::ZERO, |lasts| lasts.0);
+                    let limit = answer_limit(&ctx, lasts + patience, hang_up);
+                    Ok::<_, Infallible>(answer.map(|body| {
+                        Body::new(Answer {
+                            body,
+                            _place: place,
+                            _limit: limit,
+                        })
+                    }))
+                }
             }
         });
         let service = TowerToHyperService::new(service);
         let serve = async {
             let mut connection = pin!(self.http.serve_connection(io, service));
-            // Until there is a request hyper has no bound: the version is not known yet.
-            let is_silent = || !asked.load(Relaxed);
             let (closing, cancelled) = (self.server.closing(), self.server.requests().context());
-            let (first, guard) = closing.with_timeout(self.patience);
+            let idle = pin!(asked.none_for(patience));
             // What it returns is the client's error.
-            let has_ended = first.run(connection.as_mut()).await.is_ok();
-            if has_ended || (is_silent() && !closing.is_done()) {
+            if let Ok(Either::Left(_)) = closing.run(select(connection.as_mut(), idle)).await {
                 return;
             }
-            drop(guard);
-            if closing.run(connection.as_mut()).await.is_ok() {
-                return;
-            }
+            // What is there may come to its end; nothing more is asked, and what is not taken by now is not waited for long.
             connection.as_mut().graceful_shutdown();
-            if is_silent() {
-                let (first, _guard) = cancelled.with_timeout(self.patience);
-                if first.run(connection.as_mut()).await.is_ok() || is_silent() {
-                    return;
-                }
-            }
-            if cancelled.run(connection.as_mut()).await.is_ok() {
+            let idle = pin!(asked.none_for(patience));
+            if { cancelled.run(select(connection.as_mut(), idle)).await }.is_ok() {
                 return;
             }
             // All are told to stop, and may say so.
@@ -136,5 +141,82 @@ impl Each {
             let _ = last.run(connection).await;
         };
         let _ = ctx.run(serve).await;
+    }
+}
+
+/// What is asked on a connection and is there.
+struct Asked {
+    /// From the request to the end of the answer's body.
+    there: Group,
+    /// How often something was asked.
+    count: AtomicUsize,
+}
+
+impl Asked {
+    fn new() -> Asked {
+        Asked {
+            there: Group::new(&Context::background()),
+            count: AtomicUsize::new(0),
+        }
+    }
+
+    /// It is there as long as what this returns.
+    fn enter(&self) -> Option<Member> {
+        // Nobody closes the group.
+        let place = self.there.enter().ok();
+        // Relaxed: it only tells that somebody was there.
+        self.count.fetch_add(1, Relaxed);
+        place
+    }
+
+    /// Waits until there was nothing for so long.
+    async fn none_for(&self, patience: Duration) {
+        loop {
+            self.there.wait_idle().await;
+            let before = self.count.load(Relaxed);
+            let _ = Context::background().sleep(patience).await;
+            if self.there.is_empty() && self.count.load(Relaxed) == before {
+                return;
+            }
+        }
+    }
+}
+
+/// Until it is dropped: hangs up after `limit`. Nobody asks for more of an answer of which nothing is taken, so it is the connection that has to end,
+/// whatever else is asked there.
+fn answer_limit(ctx: &Context, limit: Duration, hang_up: Canceller) -> CancelGuard {
+    let (taken, guard) = ctx.with_timeout(limit);
+    drop(taken.on_cancel_with(move |cause| {
+        if cause.kind() == ContextError::DeadlineExceeded {
+            hang_up.cancel_with("an answer was not taken");
+        }
+    }));
+    guard
+}
+
+/// An answer's body, which is there until it is dropped.
+struct Answer {
+    body: Body,
+    _place: Option<Member>,
+    _limit: CancelGuard,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

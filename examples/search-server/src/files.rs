@@ -1,16 +1,17 @@
 //! The files, and the threads that search them.
 
-use crate::metrics::Metrics;
-use crate::search::{FilesGone, Hit};
+use crate::metrics::{counted, Metrics};
+use crate::search::{FilesGone, Hit, NotTaken};
 use crate::work::Worker;
 use cancel_tree::{Cause, Context, Group, Spawner};
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter, memrchr};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -20,6 +21,9 @@ use tokio_util::sync::CancellationToken;
 const LONGEST_FILE: u64 = 4 << 20;
 /// What is shown of a line, in characters.
 const LONGEST_LINE: usize = 160;
+
+/// For so long a thread waits for room for what it has found, if others wait for the thread.
+const ROOM: Duration = Duration::from_secs(1);
 
 /// Which files of a directory are searched here: number `this` of `of` shares, from 0.
 #[derive(Clone, Copy)]
@@ -50,9 +54,13 @@ pub struct Files {
     root: PathBuf,
     /// Below the root.
     paths: Vec<Box<Path>>,
+    /// Directories, and entries of them, that could not be read then.
+    unlisted: usize,
     closed: CancellationToken,
     /// Places for threads; searches that find none wait in order of arrival.
     threads: Group,
+    /// Searches that wait for one.
+    waiting: AtomicU64,
     /// How many threads one search may have.
     each: usize,
     /// As if the disk took so long for each file.
@@ -75,23 +83,31 @@ impl Files {
     ) -> Result<Files, Cause> {
         let wrong =
             |error: io::Error| Cause::from(format!("cannot read {}: {error}", root.display()));
-        let mut paths = Vec::new();
+        let (mut paths, mut unlisted) = (Vec::new(), 0);
         let mut directories = vec![PathBuf::new()];
         while let Some(directory) = directories.pop() {
             ctx.check_cause()?;
             let entries = match fs::read_dir(root.join(&directory)) {
                 Err(error) if directory.as_os_str().is_empty() => return Err(wrong(error)),
                 // What cannot be read does not keep the rest from being searched.
-                Err(_) => continue,
+                Err(error) => {
+                    unlisted += usize::from(error.kind() != ErrorKind::NotFound);
+                    continue;
+                }
                 Ok(entries) => entries,
             };
-            for entry in entries.flatten() {
-                let path = directory.join(entry.file_name());
-                match entry.file_type() {
-                    // Links are not followed: they could lead round in a circle.
-                    Ok(kind) if kind.is_dir() => directories.push(path),
-                    Ok(kind) if kind.is_file() && share.has(&path) => paths.push(path.into()),
-                    _ => {}
+            for entry in entries {
+                let kind = entry.and_then(|entry| Ok((entry.file_name(), entry.file_type()?)));
+                let Ok((name, kind)) = kind else {
+                    unlisted += 1;
+                    continue;
+                };
+                let path = directory.join(name);
+                // Links are not followed: they could lead round in a circle.
+                if kind.is_dir() {
+                    directories.push(path);
+                } else if kind.is_file() && share.has(&path) {
+                    paths.push(path.into());
                 }
             }
         }
@@ -99,9 +115,11 @@ impl Files {
         Ok(Files {
             root: root.to_owned(),
             paths,
+            unlisted,
             closed: CancellationToken::new(),
             threads: Group::new(&Context::background().with_name("places for threads"))
                 .limit(2 * each),
+            waiting: AtomicU64::new(0),
             each,
             slow,
             metrics,
@@ -117,6 +135,11 @@ impl Files {
         self.each
     }
 
+    /// What is not among them, since it could not be read.
+    pub fn unlisted(&self) -> usize {
+        self.unlisted
+    }
+
     /// Of the file with that number.
     pub fn name(&self, number: usize) -> Option<String> {
         Some(self.paths.get(number)?.display().to_string())
@@ -125,6 +148,19 @@ impl Files {
     /// Whether they are there no more.
     pub fn is_closed(&self) -> bool {
         self.closed.is_cancelled()
+    }
+
+    /// The same, as far as can be told: another error may pass.
+    fn are_gone(&self) -> bool {
+        match fs::metadata(&self.root) {
+            Ok(root) => !root.is_dir(),
+            Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+        }
+    }
+
+    /// Whether a search waits for a thread, and all are taken.
+    fn are_threads_wanted(&self) -> bool {
+        self.waiting.load(Relaxed) > 0 && self.threads.len() >= 2 * self.each
     }
 
     /// Searches with several threads, which are tasks of `group`. Returns when the last one is started.
@@ -141,9 +177,10 @@ impl Files {
         let ctx = Context::any_of([&ctx, &closed]);
         let next = Arc::new(AtomicUsize::new(0));
         for number in 0..workers.len() {
-            let place = match self.threads.enter_when(&ctx).await {
-                Ok(place) => place,
-                Err(refused) => return Err(self.over(refused.cause().clone())),
+            let place = {
+                let _waits = counted(&self.waiting);
+                let place = self.threads.enter_when(&ctx).await;
+                place.map_err(|refused| self.over(refused.cause().clone()))?
             };
             if next.load(Relaxed) >= self.paths.len() {
                 break;
@@ -193,24 +230,41 @@ impl Files {
                 Ok(false) => continue,
                 // Perhaps it was this that ended the reading.
                 Err(_) if ctx.is_done() => ctx.check_cause().map_err(|cause| self.over(cause))?,
-                Err(_) if !self.root.is_dir() => {
+                Err(_) if self.are_gone() => {
                     self.closed.cancel();
                     return Err(Cause::new(FilesGone));
                 }
+                // It is gone since, with its lines.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(_) => {
                     self.metrics.unreadable.fetch_add(1, Relaxed);
+                    worker.unreadable(1);
                     continue;
                 }
             }
             self.metrics.files.fetch_add(1, Relaxed);
             for hit in lines(&bytes, &finder, path) {
-                // The generator that does not leak: it waits for room and for the end, and whichever comes first is what it goes on with.
-                match ctx.block_on(hits.send(hit)) {
-                    Ok(Ok(())) => worker.hit(),
-                    // Nobody takes hits any more.
-                    Ok(Err(_)) => return Ok(()),
-                    Err(error) => return Err(self.over(error.into())),
+                // Nobody takes hits any more.
+                if !self.hand_over(ctx, hits, hit)? {
+                    return Ok(());
                 }
+                worker.hit();
+            }
+        }
+    }
+
+    /// The generator that does not leak: it waits for room and for the end, and whichever comes first is what it goes on with. Whether it was taken.
+    fn hand_over(&self, ctx: &Context, hits: &mpsc::Sender<Hit>, hit: Hit) -> Result<bool, Cause> {
+        let mut sent = pin!(hits.send(hit));
+        loop {
+            let (limit, _guard) = ctx.with_timeout(ROOM);
+            if let Ok(sent) = limit.block_on(sent.as_mut()) {
+                return Ok(sent.is_ok());
+            }
+            ctx.check_cause().map_err(|cause| self.over(cause))?;
+            // Answers that nobody reads must not take all threads from the others.
+            if self.are_threads_wanted() {
+                return Err(Cause::new(NotTaken));
             }
         }
     }

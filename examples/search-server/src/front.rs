@@ -1,6 +1,6 @@
 //! HTTP: what people and programs ask.
 
-use crate::connections::HangUp;
+use crate::connections::Lasts;
 use crate::log::{self, REQUEST_ID};
 use crate::metrics::Metrics;
 use crate::query::{Query, LONGEST};
@@ -16,7 +16,7 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use cancel_tree::integrations::serve::ServerHandle;
 use cancel_tree::integrations::tower::{ContextLayer, DebugService};
-use cancel_tree::{Context, ContextError};
+use cancel_tree::Context;
 use futures_util::stream::{self, Stream};
 use serde_json::{json, Value};
 use std::convert::Infallible;
@@ -80,7 +80,7 @@ async fn health(State((front, _)): Shared) -> (StatusCode, &'static str) {
 
 async fn metrics(State((front, layer)): Shared) -> String {
     let (tasks, tracker) = (front.server.requests().len(), &front.tracker);
-    let events = (tracker.len(), tracker.lost());
+    let events = (tracker.len(), tracker.missing());
     front.metrics.text(layer.counts(), tasks, events)
 }
 
@@ -127,7 +127,6 @@ fn form(headers: &HeaderMap) -> Option<Form> {
 async fn search(
     State((front, _)): Shared,
     Extension(ctx): Extension<Context>,
-    Extension(HangUp(hang_up)): Extension<HangUp>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
@@ -173,21 +172,14 @@ async fn search(
         Ok(search) => search,
         Err(_) => return sentence(StatusCode::SERVICE_UNAVAILABLE, "The server ends.".into()),
     };
-    // Nobody asks for more of an answer where nothing of it is taken, so it is the connection that has to end.
-    let (taken, guard) = ctx.with_timeout(query.timeout + STOP + front.patience);
-    guard.detach();
-    drop(taken.on_cancel_with(move |cause| {
-        if cause.kind() == ContextError::DeadlineExceeded {
-            hang_up.cancel_with("an answer was not taken");
-        }
-    }));
     match form {
         Form::Json => whole(&ctx, search, &query, began).await,
         Form::Events => {
-            let stream = events(search, query, began);
-            Sse::new(stream)
-                .keep_alive(KeepAlive::default())
-                .into_response()
+            let lasts = Lasts(query.timeout + STOP);
+            let stream = Sse::new(events(search, query, began)).keep_alive(KeepAlive::default());
+            let mut answer = stream.into_response();
+            answer.extensions_mut().insert(lasts);
+            answer
         }
     }
 }

@@ -42,16 +42,25 @@ pub fn line(ctx: &Context, text: &str) {
 
 /// A line that belongs to no request.
 pub fn plain(text: &str) {
-    let log = LOG.get_or_init(Log::start);
-    let Ok(place) = log.places.enter() else {
-        log.lost.fetch_add(1, Relaxed);
-        return;
-    };
-    let line = Line(format!("{text}\n"), place);
-    if let Err(SendError(line)) = log.queue.send(line) {
-        // There is no thread for it.
-        write(&line.0);
+    let log = log();
+    match log.lines.enter() {
+        Ok(place) => log.put(text, place),
+        Err(_) => _ = log.lost.fetch_add(1, Relaxed),
     }
+}
+
+/// A line with an event that is nowhere else. There is room for these apart, whatever else there is to say. Whether there was.
+pub fn event(text: &str) -> bool {
+    let log = log();
+    let place = log.events.enter();
+    place.map(|place| log.put(text, place)).is_ok()
+}
+
+/// What is said once, at the end: there is always room for it.
+pub fn last(text: &str) {
+    let log = log();
+    // Nobody closes the group.
+    _ = log.last.enter().map(|place| log.put(text, place));
 }
 
 /// How many lines there was no room for.
@@ -59,25 +68,44 @@ pub fn lost() -> u64 {
     LOG.get().map_or(0, |log| log.lost.load(Relaxed))
 }
 
-/// Waits until what was said is written, before the process ends. Not for long, if nobody reads it.
+/// Waits until what was said is written, before the process ends. As long as somebody reads it, and not for long.
 pub fn flush() {
-    if let Some(log) = LOG.get() {
+    let Some(log) = LOG.get() else {
+        return;
+    };
+    let all = [&log.lines, &log.events, &log.last];
+    let left = || all.iter().map(|group| group.len()).sum::<usize>();
+    for _ in 0..FLUSHES {
+        let before = left();
         let (limit, _guard) = Context::background().with_timeout(FLUSH);
-        let _ = limit.block_on(log.places.wait_idle());
+        for group in all {
+            let _ = limit.block_on(group.wait_idle());
+        }
+        if left() == 0 || left() == before {
+            return;
+        }
     }
 }
 
-/// How many lines may wait to be written.
+/// How many lines may wait to be written, and how many events.
 const ROOM: usize = 4096;
 
+/// If nothing is written for so long, nobody reads it.
 const FLUSH: Duration = Duration::from_secs(1);
+const FLUSHES: usize = 5;
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
+fn log() -> &'static Log {
+    LOG.get_or_init(Log::start)
+}
+
 /// A thread writes the lines: if the error output is a pipe that nobody reads, it is that thread that waits, and the server goes on.
 struct Log {
-    /// Each line is a member until it is written.
-    places: Group,
+    /// Each line is a member of one of these until it is written.
+    lines: Group,
+    events: Group,
+    last: Group,
     queue: Sender<Line>,
     lost: Arc<AtomicU64>,
 }
@@ -105,10 +133,20 @@ impl Log {
                 }
             }
         });
+        let group = |name: &'static str| Group::new(&Context::background().with_name(name));
         Log {
-            places: Group::new(&Context::background().with_name("log")).limit(ROOM),
+            lines: group("log").limit(ROOM),
+            events: group("events in the log").limit(ROOM),
+            last: group("last words"),
             queue,
             lost,
+        }
+    }
+
+    fn put(&self, text: &str, place: Member) {
+        if let Err(SendError(line)) = self.queue.send(Line(format!("{text}\n"), place)) {
+            // There is no thread for it.
+            write(&line.0);
         }
     }
 }

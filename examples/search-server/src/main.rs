@@ -50,13 +50,14 @@ fn main() {
     let runtime = runtime.unwrap_or_else(|error| fail(&error.to_string()));
     match runtime.block_on(run(options)) {
         // Here, on the main thread: whatever hangs on the runtime's, this does not wait for one of them.
-        Ok((report, end)) => end.now(&report),
+        // The signals are still taken: the first one more must not end the process before the events are named.
+        Ok((report, end, _signals)) => end.now(&report),
         Err(error) => fail(&error.to_string()),
     }
 }
 
 fn fail(error: &str) -> ! {
-    log::plain(&format!("search-server: {error}"));
+    log::last(&format!("search-server: {error}"));
     log::flush();
     exit(2);
 }
@@ -73,9 +74,9 @@ impl End {
         // Whoever comes second waits here for the end of the process.
         let _once = self.once.lock();
         let code = report.exit_code();
-        log::plain(&report.to_string());
+        log::last(&report.to_string());
         if !self.metrics.searches.is_empty() {
-            log::plain(&self.metrics.searches.to_string());
+            log::last(&self.metrics.searches.to_string());
         }
         let (limit, _guard) = Context::background().with_timeout(EVENTS);
         let events = self
@@ -83,7 +84,7 @@ impl End {
             .as_ref()
             .map(|tracker| tracker.shutdown(&limit));
         let lost = events.is_some_and(|events| {
-            log::plain(&format!("events: {events}"));
+            log::last(&format!("events: {events}"));
             !events.is_all()
         });
         log::flush();
@@ -92,7 +93,7 @@ impl End {
 }
 
 /// Serves until the end, unless it cannot even begin.
-async fn run(options: Options) -> Result<(ServerReport, Arc<End>), Box<dyn Error>> {
+async fn run(options: Options) -> Result<(ServerReport, Arc<End>, SignalGuard), Box<dyn Error>> {
     let root = Context::background().with_name("server");
     // The first signal begins the end, the second cancels what is still there, the third ends the process.
     let signals = Signals::new().install(&root)?;
@@ -148,7 +149,7 @@ async fn run(options: Options) -> Result<(ServerReport, Arc<End>), Box<dyn Error
             server.run(serve).await
         }
     };
-    Ok((report, end))
+    Ok((report, end, signals))
 }
 
 /// What is searched, or who is asked.

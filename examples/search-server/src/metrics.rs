@@ -27,10 +27,12 @@ pub struct Metrics {
 
 impl Metrics {
     /// How a search may end; [`Why::label`](crate::search::Why::label).
-    pub const ENDS: [&str; 8] = [
+    pub const ENDS: [&str; 10] = [
         "complete",
+        "unreadable",
         "enough",
         "limit",
+        "not_taken",
         "client_gone",
         "backend",
         "files_gone",
@@ -44,14 +46,7 @@ impl Metrics {
 
     /// One more thread searches, until this goes.
     pub fn work(&self) -> impl Drop + use<'_> {
-        struct Working<'a>(&'a AtomicU64);
-        impl Drop for Working<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Relaxed);
-            }
-        }
-        self.working.fetch_add(1, Relaxed);
-        Working(&self.working)
+        counted(&self.working)
     }
 
     pub fn ended(&self, ended: &Ended) {
@@ -66,8 +61,8 @@ impl Metrics {
         }
     }
 
-    /// In the text format of Prometheus. Of the events: how many are not written yet, and how many are lost.
-    pub fn text(&self, requests: Counts, tasks: usize, events: (usize, u64)) -> String {
+    /// In the text format of Prometheus. Of the events: how many are not written yet, are in the log only, and are lost.
+    pub fn text(&self, requests: Counts, tasks: usize, events: (usize, (u64, u64))) -> String {
         let mut text = String::new();
         let mut one = |name: &str, kind: &str, help: &str, values: &[(String, u64)]| {
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -129,10 +124,16 @@ impl Metrics {
             &plain(events.0 as u64),
         );
         one(
-            "search_events_lost_total",
+            "search_events_in_log_total",
             "counter",
             "Events that are in the log only, since they could not be written.",
-            &plain(events.1),
+            &plain(events.1 .0),
+        );
+        one(
+            "search_events_lost_total",
+            "counter",
+            "Events that there was no room for in the log either.",
+            &plain(events.1 .1),
         );
         one(
             "search_log_lost_total",
@@ -158,6 +159,18 @@ impl Metrics {
         self.stop.text(&mut text);
         text
     }
+}
+
+/// One more, until this goes.
+pub fn counted(count: &AtomicU64) -> impl Drop + use<'_> {
+    struct Counted<'a>(&'a AtomicU64);
+    impl Drop for Counted<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Relaxed);
+        }
+    }
+    count.fetch_add(1, Relaxed);
+    Counted(count)
 }
 
 /// From the word to stop until nobody works any more.

@@ -3,7 +3,7 @@
 use crate::log::{self, REQUEST_ID};
 use crate::metrics::Metrics;
 use crate::query::{Query, LONGEST};
-use crate::search::{Ended, Hit, Search, Sources, Why};
+use crate::search::{Ended, Hit, NotTaken, Search, Sources, Why};
 use crate::work::Worker;
 use axum::http::{self, uri::PathAndQuery};
 use cancel_tree::integrations::serve::ServerHandle;
@@ -32,6 +32,9 @@ const RESERVE: Duration = Duration::from_millis(2);
 
 /// A backend that says nothing for so long is connected to anew.
 const SILENCE: Duration = Duration::from_secs(5);
+
+/// Of a backend that has searched all but some: how many could not be read, with the code that says so.
+const UNREADABLE: (Code, &str) = (Code::DataLoss, "search-unreadable");
 
 /// The question.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -104,6 +107,14 @@ impl Remote {
             Err(status) if status.code() == Code::DeadlineExceeded => {
                 ctx.done().await;
                 ctx.check_cause()
+            }
+            // Its hits were not taken, since ours were not.
+            Err(status) if status.code() == Code::Aborted => Err(Cause::new(NotTaken)),
+            Err(status) if status.code() == UNREADABLE.0 => {
+                let count = status.metadata().get(UNREADABLE.1);
+                let count = count.and_then(|count| count.to_str().ok()?.parse().ok());
+                worker.unreadable(count.unwrap_or(1));
+                Ok(())
             }
             Err(status) => {
                 ctx.check_cause()?;
@@ -208,6 +219,12 @@ impl Backend {
             }
             let error = match search.why() {
                 Why::Complete | Why::Enough => return None,
+                Why::Unreadable(count) => {
+                    let mut status = Status::new(UNREADABLE.0, "some files could not be read");
+                    status.metadata_mut().insert(UNREADABLE.1, count.into());
+                    status
+                }
+                Why::NotTaken => Status::aborted("what was found was not taken"),
                 Why::Limit => Status::deadline_exceeded("the limit came first"),
                 Why::ClientGone => Status::cancelled("the client is gone"),
                 why @ (Why::FilesGone | Why::Shutdown) => Status::unavailable(why.label()),

@@ -12,7 +12,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::sync::oneshot;
 
 /// How many hits wait to be taken, before those who find them wait.
 const ROOM: usize = 64;
@@ -47,6 +48,10 @@ pub struct Enough;
 #[derive(Debug)]
 pub struct FilesGone;
 
+/// What was found was not taken, while others waited for the thread that had found it.
+#[derive(Debug)]
+pub struct NotTaken;
+
 impl fmt::Display for Enough {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("enough was found")
@@ -59,16 +64,26 @@ impl fmt::Display for FilesGone {
     }
 }
 
+impl fmt::Display for NotTaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what was found was not taken")
+    }
+}
+
 impl std::error::Error for Enough {}
 impl std::error::Error for FilesGone {}
+impl std::error::Error for NotTaken {}
 
 /// Why a search is over.
 #[derive(Clone, Debug)]
 pub enum Why {
     /// All has been searched.
     Complete,
+    /// All but so many files and directories, which could not be read.
+    Unreadable(usize),
     Enough,
     Limit,
+    NotTaken,
     ClientGone,
     Shutdown,
     FilesGone,
@@ -78,15 +93,20 @@ pub enum Why {
 }
 
 impl Why {
-    /// From the cause of the search's context; `None` if it is not done.
-    fn of(cause: Option<&Cause>) -> Why {
-        let Some(cause) = cause else {
-            return Why::Complete;
+    /// From the cause of the search's context. If that is not done, nothing has ended it.
+    fn of(work: &Work) -> Why {
+        let Some(cause) = work.context().cause() else {
+            return match work.unreadable() {
+                0 => Why::Complete,
+                count => Why::Unreadable(count),
+            };
         };
         if cause.find::<crate::remote::BackendFailed>().is_some() {
             Why::Backend(cause.to_string())
         } else if cause.find::<FilesGone>().is_some() {
             Why::FilesGone
+        } else if cause.find::<NotTaken>().is_some() {
+            Why::NotTaken
         } else if cause.find::<Enough>().is_some() {
             Why::Enough
         } else if cause.find::<ClientGone>().is_some() {
@@ -104,8 +124,10 @@ impl Why {
     pub fn label(&self) -> &'static str {
         match self {
             Why::Complete => "complete",
+            Why::Unreadable(_) => "unreadable",
             Why::Enough => "enough",
             Why::Limit => "limit",
+            Why::NotTaken => "not_taken",
             Why::ClientGone => "client_gone",
             Why::Backend(_) => "backend",
             Why::FilesGone => "files_gone",
@@ -118,10 +140,16 @@ impl Why {
     pub fn sentence(&self, query: &Query) -> String {
         match self {
             Why::Complete => "All has been searched.".into(),
+            Why::Unreadable(count) => {
+                format!("All has been searched, but for what could not be read: {count} of the files and directories.")
+            }
             Why::Enough => format!("The first {} are here; there may be more.", query.most),
             Why::Limit => {
                 let timeout = query.timeout;
                 format!("The limit of {timeout:?} came first: this is what was found until then.")
+            }
+            Why::NotTaken => {
+                "Nothing of the answer was taken for a second while others waited: this is what was found until then.".into()
             }
             Why::ClientGone => "Nobody wanted the answer any more.".into(),
             Why::Backend(error) => format!("A backend failed, which ended the search: {error}."),
@@ -165,6 +193,8 @@ pub struct Search {
     /// The right to end it. All that work for it have a context, by which they are only told.
     enough: Canceller,
     ended: oneshot::Receiver<Arc<Ended>>,
+    /// What has come of that.
+    over: Option<Arc<Ended>>,
     /// Goes with the answer.
     _answering: oneshot::Sender<()>,
 }
@@ -237,7 +267,7 @@ impl Search {
                 let gone = Instant::now();
                 let said = work.said();
                 let ended = Ended {
-                    why: Why::of(work.context().cause().as_ref()),
+                    why: Why::of(&work),
                     hits: 0,
                     took: gone - work.began,
                     stop: said.map(|said| gone.saturating_duration_since(said)),
@@ -266,6 +296,7 @@ impl Search {
             most: query.most,
             enough,
             ended,
+            over: None,
             _answering: answering,
         })
     }
@@ -276,8 +307,19 @@ impl Search {
             return None;
         }
         let hit = match self.work.context().run(self.hits.recv()).await {
-            Ok(hit) => hit?,
-            Err(_) => self.hits.try_recv().ok()?,
+            Ok(Some(hit)) => Ok(hit),
+            Ok(None) => Err(TryRecvError::Disconnected),
+            Err(_) => self.hits.try_recv(),
+        };
+        let hit = match hit {
+            Ok(hit) => hit,
+            Err(error) => {
+                // Nobody works for it, and who says how it ended has said so. Which may have been long ago, before the limit.
+                if error == TryRecvError::Disconnected {
+                    self.over = self.ended.try_recv().ok();
+                }
+                return None;
+            }
         };
         if self.taken.fetch_add(1, Relaxed) + 1 == self.most {
             self.enough.cancel_with(Cause::new(Enough));
@@ -287,7 +329,10 @@ impl Search {
 
     /// Why it is over.
     pub fn why(&self) -> Why {
-        Why::of(self.work.context().cause().as_ref())
+        match &self.over {
+            Some(ended) => ended.why.clone(),
+            None => Why::of(&self.work),
+        }
     }
 
     /// Who works for it, waits to, or did.
@@ -301,8 +346,11 @@ impl Search {
     ///
     /// Who still does.
     pub async fn stopped(&mut self, limit: &Context) -> Result<Arc<Ended>, Vec<String>> {
+        if let Some(ended) = &self.over {
+            return Ok(ended.clone());
+        }
         match limit.run(&mut self.ended).await {
-            Ok(Ok(ended)) => Ok(ended),
+            Ok(Ok(ended)) => Ok(self.over.insert(ended).clone()),
             _ => {
                 let rows = self.work.rows().into_iter();
                 let works = rows.filter(|row| row.state == State::Works);

@@ -14,6 +14,8 @@ pub struct Worker {
     pub name: String,
     begun: AtomicBool,
     hits: AtomicUsize,
+    /// Files that could not be read.
+    unreadable: AtomicUsize,
     /// The file's number, and one more; 0: none.
     file: AtomicUsize,
 }
@@ -24,6 +26,7 @@ impl Worker {
             name,
             begun: AtomicBool::new(false),
             hits: AtomicUsize::new(0),
+            unreadable: AtomicUsize::new(0),
             file: AtomicUsize::new(0),
         }
     }
@@ -38,6 +41,11 @@ impl Worker {
 
     pub fn hit(&self) {
         self.hits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The group tells, by the task's end.
+    pub fn unreadable(&self, files: usize) {
+        self.unreadable.fetch_add(files, Ordering::Relaxed);
     }
 
     pub fn at_file(&self, number: usize) {
@@ -141,6 +149,16 @@ impl Work {
             // The callback may be about to run.
             _ => Some(*self.told.get().unwrap_or(&Instant::now())),
         }
+    }
+
+    /// What could not be read, as far as it is known by now.
+    pub fn unreadable(&self) -> usize {
+        let unlisted = self.files.as_ref().map_or(0, |files| files.unlisted());
+        let counts = self.workers.iter().map(|worker| &worker.unreadable);
+        unlisted
+            + counts
+                .map(|count| count.load(Ordering::Relaxed))
+                .sum::<usize>()
     }
 
     /// All that work for it, or did.
