@@ -16,7 +16,7 @@ use crate::sync::{waker_of, Arc, Wake};
 use crate::tree::{Cause, ContextError, Handle, Moving, Signal, Weak};
 use core::error::Error;
 use core::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Among the values of a context: the grace that it is under. None: none any more, by `without_cancel`.
 struct Under(Option<Grace>);
@@ -182,8 +182,16 @@ impl Context {
             ),
             chain: Chain::new(Step::Shield),
         };
-        // Also where a soft cancel is just on its way, or a worker is to go on with it: from now on there is a bound.
-        let has_begun = || grace.hard.deadline(&grace.hard.clock()).0.is_some();
+        // Also where a soft cancel is just on its way, or a worker is to go on with it: from now on there is a bound. The end that is
+        // found may be that of a grace further out, and later than this one would be.
+        let has_begun = || {
+            let clock = grace.hard.clock();
+            let end = grace.hard.deadline(&clock).0;
+            // After that look: what has begun by then ends by the latter.
+            let now = clock.map_or_else(Instant::now, |clock| clock.now_marked());
+            let latest = now.checked_add(grace.period);
+            end.is_some_and(|end| latest.is_none_or(|latest| end <= latest))
+        };
         match self.why_ended() {
             Some(first) if !shield.has_ended() && !has_begun() => {
                 let now = self
