@@ -136,7 +136,7 @@ impl Group {
     /// gone. `usize::MAX` means no limit; tasks that are started without one are never counted, also if a limit is set later.
     pub fn set_limit(&self, tasks: usize) {
         let mut panics = Panics::default();
-        self.spawner.body().limit.set(tasks, &mut panics);
+        self.spawner.body().limit.set(tasks).wake(&mut panics);
         panics.resume();
     }
 }
@@ -386,7 +386,7 @@ impl Group {
     async fn gone_for_good(&self) {
         self.gone().await;
         // Also if it says that it is closed: whoever has said so may not have come to all places yet.
-        self.close();
+        self.spawner.body().saying_panics(|| self.close());
         self.gone().await;
     }
 
@@ -482,7 +482,8 @@ impl Future for Gone<'_> {
                 }
             }
         };
-        panics.resume();
+        // Of others that wait: they hold up nobody who waits for the end.
+        body.note_panics(panics);
         if poll.is_ready() {
             this.seat = None;
         }
