@@ -533,20 +533,141 @@ fn a_callback_that_panics_at_the_end_of_a_race_is_no_panic_of_the_winner() {
     }
 }
 
+struct Panics;
+
+impl task::Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker");
+    }
+}
+
+/// A group says of it that something panicked which is no task's.
+fn says_so(group: &Group) {
+    let cause = group.join_blocking().unwrap_err();
+    let panicked = cause.downcast_ref::<Panicked>().unwrap();
+    assert_eq!(panicked.message, "a waker");
+    assert!(panicked.spawned_at.is_none(), "{cause}");
+}
+
+/// Neither the task's error is lost by it, nor is anybody cancelled; and what is dropped is that, and has not panicked.
+#[test]
+fn a_readers_waker_that_panics_is_no_panic_of_the_task() {
+    let waker = Waker::from(Arc::new(Panics));
+    let mut cx = task::Context::from_waker(&waker);
+    for is_race in [true, false] {
+        let group = group().keep_going();
+        let mut outcomes = match is_race {
+            true => group.race(),
+            false => group.outcomes(),
+        };
+        let fails = outcomes.track(async { Err::<u8, _>("disk full") });
+        assert!(pin!(outcomes.next()).poll(&mut cx).is_pending());
+        assert!(poll(pin!(fails.unwrap())).is_ready());
+        assert!(!group.context().is_done());
+        let came = outcomes.next_blocking().unwrap();
+        assert_eq!(came.unwrap_err().to_string(), "disk full");
+        match is_race {
+            true => says_so(&group),
+            false => {
+                let cause = group.join_blocking().unwrap_err();
+                assert_eq!(cause.to_string(), "disk full");
+            }
+        }
+    }
+    let group = group();
+    let mut outcomes = group.outcomes();
+    let forced = outcomes.track(async { Ok::<_, Cause>(7) });
+    assert!(pin!(outcomes.next()).poll(&mut cx).is_pending());
+    let (limit, _guard) = later();
+    let mut shutdown = pin!(group.shutdown(&limit));
+    assert!(poll(shutdown.as_mut()).is_pending());
+    drop(forced);
+    let Poll::Ready(report) = poll(shutdown.as_mut()) else {
+        panic!("it waits on");
+    };
+    assert_eq!((report.forced, report.cancelled), (1, 0), "{report}");
+    assert!(!group.context().is_done());
+    says_so(&group);
+}
+
+/// What came when nobody read any more is dropped by a task that has nothing to do with it.
+#[test]
+fn outcomes_of_others_whose_drops_panic_are_no_panic_of_the_last_task() {
+    let group = group();
+    let half = Arc::new(());
+    let outcomes = group.outcomes();
+    let value = Half(half.clone());
+    let one = outcomes.track(async { Ok::<_, Cause>(value) }).unwrap();
+    let fails = outcomes.track(async { Err::<Half, _>("disk full") });
+    drop(outcomes);
+    assert!(poll(pin!(one)).is_ready());
+    assert_eq!(Arc::strong_count(&half), 2);
+    assert!(poll(pin!(fails.unwrap())).is_ready());
+    assert_eq!(Arc::strong_count(&half), 1);
+    let cause = group.join_blocking().unwrap_err();
+    assert_eq!(cause.to_string(), "disk full");
+}
+
+/// Whoever waits for room may have such a waker: that is no panic of whoever closes the group because it waits for its end.
+#[test]
+fn wakers_that_panic_at_the_close_are_no_panic_of_who_joins() {
+    let group = group().limit(0);
+    let ctx = Context::background();
+    let waker = Waker::from(Arc::new(Panics));
+    let mut waits = pin!(group.enter_when(&ctx));
+    let mut cx = task::Context::from_waker(&waker);
+    assert!(waits.as_mut().poll(&mut cx).is_pending());
+    says_so(&group);
+    assert!(poll(waits).is_ready());
+}
+
+/// Whoever is given a task's room is woken when that task is gone: it may wait for that.
+#[test]
+fn who_is_given_room_is_woken_when_the_task_is_gone() {
+    struct Looks(Group, Group, AtomicUsize);
+    impl task::Wake for Looks {
+        fn wake(self: Arc<Self>) {
+            for group in [&self.0, &self.1] {
+                assert!(group.is_empty());
+                assert!(poll(pin!(group.wait_idle())).is_ready());
+            }
+            self.2.fetch_add(1, SeqCst);
+        }
+    }
+    let around = group();
+    let looks = Arc::new(Looks(
+        around.child("inside").limit(1),
+        around,
+        AtomicUsize::new(0),
+    ));
+    let (ctx, _guard) = later();
+    let waker = Waker::from(looks.clone());
+    for is_watched in [false, true] {
+        let held = looks.0.enter().unwrap();
+        let mut waits = Box::pin(looks.0.enter_when(&ctx));
+        let mut cx = task::Context::from_waker(&waker);
+        assert!(waits.as_mut().poll(&mut cx).is_pending());
+        let mut idle = pin!(looks.0.wait_idle());
+        assert!(!is_watched || poll(idle.as_mut()).is_pending());
+        drop(held);
+        assert_eq!(looks.2.load(SeqCst), 1 + usize::from(is_watched));
+        let Poll::Ready(Ok(member)) = waits.as_mut().poll(&mut cx) else {
+            panic!("there is room");
+        };
+        assert_eq!(looks.0.len(), 1);
+        assert!(looks.0.enter().is_err());
+        drop(member);
+    }
+}
+
 /// The waker of whoever waits for the winner may panic: the others are ended.
 #[test]
 fn a_waker_that_panics_at_the_end_of_a_race_keeps_nobody_going() {
-    struct Hostile;
-    impl task::Wake for Hostile {
-        fn wake(self: Arc<Self>) {
-            panic!("a waker");
-        }
-    }
     let group = group();
     let mut race = group.race();
     let task = race.track(async { Ok::<_, Cause>(7) }).unwrap();
     {
-        let waker = Waker::from(Arc::new(Hostile));
+        let waker = Waker::from(Arc::new(Panics));
         let mut winner = pin!(race.winner());
         let mut cx = task::Context::from_waker(&waker);
         assert!(winner.as_mut().poll(&mut cx).is_pending());

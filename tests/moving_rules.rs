@@ -716,6 +716,35 @@ fn a_guard_of_ones_own_leaves_a_bound() {
     });
 }
 
+/// Also where a longer grace further out has begun, in which the inner one was made.
+#[test]
+fn a_shield_has_as_long_as_its_own_grace_and_not_as_one_further_out() {
+    let (server, shutdown) = Context::background().with_cancel();
+    let cleanup = server.with_grace(LONG).shield();
+    shutdown.cancel();
+    let inner = cleanup.with_grace(LONG / 2);
+    let (ctx, guard) = inner.with_cancel();
+    guard.cancel();
+    let shield = ctx.shield();
+    let latest = Instant::now() + LONG / 2;
+    assert!(!shield.is_done() && shield.deadline().unwrap() <= latest);
+    assert!(cleanup.deadline().unwrap() > shield.deadline().unwrap());
+    // One that is longer than what is left further out has what is left.
+    let inner = cleanup.with_grace(LONG * 2);
+    let (ctx, guard) = inner.with_cancel();
+    guard.cancel();
+    assert_eq!(ctx.shield().deadline(), cleanup.deadline());
+    let inner = cleanup.with_grace(Duration::MAX);
+    let (ctx, guard) = inner.with_cancel();
+    guard.cancel();
+    assert_eq!(ctx.shield().deadline(), cleanup.deadline());
+    // And of one that has begun itself all shields have the same.
+    let (step, guard) = cleanup.with_cancel();
+    let ctx = step.with_grace(LONG / 2);
+    guard.cancel();
+    assert_eq!(ctx.shield().deadline(), ctx.shield().deadline());
+}
+
 #[test]
 fn a_shield_alone_is_bounded() {
     in_time(ms(20), |unit| {

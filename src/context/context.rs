@@ -541,6 +541,25 @@ impl Context {
         token.is_some_and(CancellationToken::is_cancelled)
     }
 
+    /// Whether it is known to be done: asked where no look at the clock may follow, and nothing be called.
+    #[inline]
+    pub(crate) fn is_marked(&self) -> bool {
+        let token = self.token.as_ref();
+        token.is_some_and(|token| token.handle().is_cancelled())
+    }
+
+    /// Whether to ask if it is done is to look at the clock, as the timer has no thread: a deadline that has passed is found
+    /// then, and what is called at that end is called by the thread that asks.
+    #[inline]
+    pub(crate) fn is_unattended(&self) -> bool {
+        timer::is_missing() || (!matches!(self.limit, Limit::Never) && !timer::is_running())
+    }
+
+    /// The cause of a context that is known to be done.
+    pub(crate) fn marked_cause(&self) -> Option<Cause> {
+        self.token.as_ref().and_then(CancellationToken::cause)
+    }
+
     /// The clock of tests that it is under.
     #[inline]
     pub(crate) fn clock(&self) -> Option<Clock> {

@@ -16,7 +16,7 @@ use crate::sync::{waker_of, Arc, Wake};
 use crate::tree::{Cause, ContextError, Handle, Moving, Signal, Weak};
 use core::error::Error;
 use core::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Among the values of a context: the grace that it is under. None: none any more, by `without_cancel`.
 struct Under(Option<Grace>);
@@ -60,8 +60,10 @@ impl Context {
     ///
     /// The grace counts from the cancel or the deadline of this context or one above, and is shared by everything
     /// below. A cancel by a guard further below does not start it, so add the grace where the cancel comes from: to
-    /// the context of the server, or of the request. A [`Group`](crate::Group) is over at once when a task of it fails, or when
-    /// it is cancelled itself: shields in it are done then too.
+    /// the context of the server, or of the request. A [`Group`](crate::Group) that was made under a grace is over at once when a
+    /// task of it fails, or when it is cancelled itself: shields in it are done then too, also those of a grace that was made
+    /// inside the group. The end of a group that was made under none is a cancel like any other: a grace that was made inside it
+    /// begins then.
     ///
     /// ```
     /// use cancel_tree::{Context, GraceOver};
@@ -141,7 +143,8 @@ impl Context {
     /// [`without_cancel`](Self::without_cancel).
     ///
     /// If the context was cancelled by a guard below the grace, which has not begun, the shield has as long as the
-    /// grace would be, from this call; also while a cancel from above is still on its way.
+    /// grace would be, from this call; also while a cancel from above is still on its way. If a grace further out has begun and leaves
+    /// less, it has that.
     ///
     /// A callback whose registration was dropped stays on a shield as long as there is a context under the grace, or a token below a
     /// shield; once the grace has begun, until it is over.
@@ -182,8 +185,16 @@ impl Context {
             ),
             chain: Chain::new(Step::Shield),
         };
-        // Also where a soft cancel is just on its way, or a worker is to go on with it: from now on there is a bound.
-        let has_begun = || grace.hard.deadline(&grace.hard.clock()).0.is_some();
+        // Also where a soft cancel is just on its way, or a worker is to go on with it: from now on there is a bound. The end that is
+        // found may be that of a grace further out, and later than this one would be.
+        let has_begun = || {
+            let clock = grace.hard.clock();
+            let end = grace.hard.deadline(&clock).0;
+            // After that look: what has begun by then ends by the latter.
+            let now = clock.map_or_else(Instant::now, |clock| clock.now_marked());
+            let latest = now.checked_add(grace.period);
+            end.is_some_and(|end| latest.is_none_or(|latest| end <= latest))
+        };
         match self.why_ended() {
             Some(first) if !shield.has_ended() && !has_begun() => {
                 let now = self

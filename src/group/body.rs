@@ -183,7 +183,8 @@ impl Body {
     fn count_end(&self, end: End) {
         let ends = match end {
             End::Dropped => &self.dropped,
-            End::Done if self.ctx.is_done() => &self.cancelled,
+            // By the mark alone: the place is the task's yet, and no place for what is called at an end.
+            End::Done if self.ctx.is_marked() => &self.cancelled,
             End::Done => &self.done,
             End::Refused => return,
         };
@@ -265,7 +266,7 @@ impl Body {
             Err(cause) => {
                 if limited {
                     let mut panics = Panics::default();
-                    body.limit.give_back(&mut panics);
+                    body.limit.give_back().wake(&mut panics);
                     panics.resume();
                 }
                 return Err(cause);
@@ -284,7 +285,7 @@ impl Body {
     }
 
     fn claim_here(&self, this: NonNull<Body>, bits: Bits) -> Result<NonNull<Place>, Cause> {
-        if self.ctx.is_done() {
+        if self.has_ended() {
             return Err(self.why_not(Closed.into()));
         }
         let place = self.places.claim(this, bits);
@@ -338,9 +339,27 @@ impl Body {
         }
     }
 
+    /// Whether its context is done, for a caller that holds something: what others have left to be called at that end may be
+    /// called here, and its panic is noted.
+    #[inline]
+    fn has_ended(&self) -> bool {
+        self.ctx.is_marked() || (self.ctx.is_unattended() && self.finds_its_end())
+    }
+
+    #[cold]
+    fn finds_its_end(&self) -> bool {
+        self.saying_panics(|| _ = self.ctx.is_done());
+        self.ctx.is_marked()
+    }
+
+    /// The cause of that, if there is one.
+    pub(super) fn why_ended(&self) -> Option<Cause> {
+        self.has_ended().then(|| self.ctx.marked_cause()).flatten()
+    }
+
     /// The group's own cause, if it has one.
     fn why_not(&self, otherwise: Cause) -> Cause {
-        self.ctx.cause().unwrap_or(otherwise)
+        self.why_ended().unwrap_or(otherwise)
     }
 
     /// A permit of the limit, if there is one. True: it was taken.
@@ -361,12 +380,13 @@ impl Body {
         })
     }
 
-    /// Gives a place up, and those around it.
+    /// Gives a place up, and those around it. Whoever waits for its permit has it before, and is woken after.
     ///
     /// # Safety
     /// The place is the caller's, and is not used again.
     pub(super) unsafe fn leave(place: NonNull<Place>, end: End, panics: &mut Panics) {
         let mut next = Some(place);
+        let mut turn_has_come = None;
         while let Some(place) = next.take() {
             // SAFETY: the place is the caller's.
             let at = unsafe { place.as_ref() };
@@ -377,8 +397,9 @@ impl Body {
                 unsafe { this.as_ref() }.tell_end(at, end);
             }
             if at.is_limited() {
+                // Now, for the body may go with the place.
                 // SAFETY: the place keeps the body (G5).
-                unsafe { this.as_ref() }.limit.give_back(panics);
+                turn_has_come = Some(unsafe { this.as_ref() }.limit.give_back());
             }
             next = at.outer();
             // SAFETY: the caller's promise. Watched: it is in the tally.
@@ -393,6 +414,10 @@ impl Body {
                     Body::count_off(this, panics);
                 }
             }
+        }
+        // User code, for which the task is gone. One at most: only a task's own place is limited.
+        if let Some(turn_has_come) = turn_has_come {
+            turn_has_come.wake(panics);
         }
     }
 
@@ -434,7 +459,7 @@ impl Body {
 
     pub(super) fn close(&self, panics: &mut Panics) {
         self.places.close();
-        self.limit.close(panics);
+        self.limit.close().wake(panics);
     }
 
     /// Whether it, or a group around it, is.
@@ -575,7 +600,7 @@ impl Body {
     /// A task has failed.
     #[cold]
     pub(super) fn fail(&self, cause: Cause, place: &Place, panics: &mut Panics) {
-        if let Some(own) = self.ctx.cause() {
+        if let Some(own) = self.why_ended() {
             // The error's sources are user code. AssertUnwindSafe: it is only dropped then.
             match catch_unwind(AssertUnwindSafe(|| cause.echoes(&own))) {
                 Ok(false) => {}

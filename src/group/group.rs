@@ -61,7 +61,8 @@ use std::time::{Duration, Instant};
 ///
 /// # Cost
 ///
-/// In atomic read-modify-writes (RMWs): a task 1 to begin and 1 to end, on a line of its own; its context 2. During a `join`, 1
+/// In atomic read-modify-writes (RMWs): a task 1 to begin and 1 to end, on a line that no other thread writes as long as each ends the
+/// tasks that it has started; its context 2. During a `join`, 1
 /// more at the end; with a limit, 2 more. (A context with values is counted by all that have it: 2 more, on a line that
 /// all share.) A task without a name takes 48 bytes, and 64 for its context, beyond its future. The group keeps that for about as many
 /// as there ever were at once.
@@ -136,7 +137,7 @@ impl Group {
     /// gone. `usize::MAX` means no limit; tasks that are started without one are never counted, also if a limit is set later.
     pub fn set_limit(&self, tasks: usize) {
         let mut panics = Panics::default();
-        self.spawner.body().limit.set(tasks, &mut panics);
+        self.spawner.body().limit.set(tasks).wake(&mut panics);
         panics.resume();
     }
 }
@@ -179,7 +180,9 @@ impl Group {
 
 /// # Ending it
 impl Group {
-    /// Cancels the group's context. Returns `true` if this call was the first to cancel.
+    /// Cancels the group's context. Returns `true` if this call was the first to cancel. Under a
+    /// [grace](Context::with_grace) that is about the group's own end, which its shields end with too: then it is `true` also if the context was
+    /// done already, by a cancel from above.
     ///
     /// # Panics
     ///
@@ -207,7 +210,8 @@ impl Group {
 
 /// # Waiting for its end
 impl Group {
-    /// Waits for a moment at which the group has no task. It does not close the group.
+    /// Waits for a moment at which the group has no task. It does not close the group. While tasks come and go, such moments may pass
+    /// between its looks, unseen: close the group first if that may go on for ever.
     ///
     /// # Cancel safety
     ///
@@ -229,7 +233,7 @@ impl Group {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future loses nothing.
+    /// Dropping the future loses nothing. If it has found the group without a task before, the group stays closed.
     #[doc(alias = "Wait")]
     pub async fn join(&self) -> Result<(), Cause> {
         self.gone_for_good().await;
@@ -249,7 +253,8 @@ impl Group {
         block_on(self.join())
     }
 
-    /// Like [`join`](Self::join), but waits only until `limit` is done, and then leaves the group as it was.
+    /// Like [`join`](Self::join), but waits only until `limit` is done, and then leaves the group as it was; but closed, if it was found
+    /// without a task meanwhile and a task had come by the time that it was closed.
     ///
     /// # Errors
     ///
@@ -261,7 +266,7 @@ impl Group {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future loses nothing.
+    /// As there.
     pub async fn join_until(&self, limit: &Context) -> Result<Result<(), Cause>, Unfinished> {
         if until(self.gone_for_good(), limit).await {
             return Ok(self.spawner.body().verdict());
@@ -277,7 +282,8 @@ impl Group {
 impl Group {
     /// Shuts the group down, in bounded time. No new task is started, and the running ones may finish until `limit` is done. Then the
     /// group is cancelled, with the limit's cause, and tasks that have not ended a second later are named in the report. Panics of tasks,
-    /// and of what is called at the cancel ([`on_cancel`](Context::on_cancel)), are not resumed, but reported.
+    /// and of what is called at the cancel ([`on_cancel`](Context::on_cancel)), are not resumed, but reported. What is called
+    /// then has no bound: a callback that blocks holds up the end.
     ///
     /// # Cancel safety
     ///
@@ -386,7 +392,7 @@ impl Group {
     async fn gone_for_good(&self) {
         self.gone().await;
         // Also if it says that it is closed: whoever has said so may not have come to all places yet.
-        self.close();
+        self.spawner.body().saying_panics(|| self.close());
         self.gone().await;
     }
 
@@ -482,7 +488,8 @@ impl Future for Gone<'_> {
                 }
             }
         };
-        panics.resume();
+        // Of others that wait: they hold up nobody who waits for the end.
+        body.note_panics(panics);
         if poll.is_ready() {
             this.seat = None;
         }

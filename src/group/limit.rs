@@ -84,6 +84,10 @@ struct Links {
 #[derive(Default)]
 pub(super) struct Wait(Option<Arc<Waiting>>);
 
+/// Those whose wait is over, in a list of their counts, the last to arrive first: to be woken when nothing is held.
+#[must_use = "they sleep on"]
+pub(super) struct Answered(*mut Waiting);
+
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoRoom {
     Full,
@@ -110,10 +114,10 @@ impl Limit {
         self.limit.load(Relaxed) != NONE
     }
 
-    pub(super) fn set(&self, limit: usize, panics: &mut Panics) {
+    pub(super) fn set(&self, limit: usize) -> Answered {
         // Relaxed: the turn that follows sees the new limit by way of the word.
         self.limit.store(limit, Relaxed);
-        self.take_turns(panics);
+        self.take_turns()
     }
 
     fn has_room(&self, word: u64) -> bool {
@@ -145,20 +149,21 @@ impl Limit {
     }
 
     /// Gives a permit back, which goes to whoever waits first.
-    pub(super) fn give_back(&self, panics: &mut Panics) {
+    pub(super) fn give_back(&self) -> Answered {
         // Release: pairs with `try_take` and with the turn that hands the permit on. Of this step and that by which a waiter
         // counts itself, the later sees the earlier.
         let seen = self.word.fetch_sub(PERMIT, Release);
-        if seen & WAITERS != 0 {
-            self.take_turns(panics);
+        match seen & WAITERS {
+            0 => Answered::nobody(),
+            _ => self.take_turns(),
         }
     }
 
     /// Nobody gets a permit any more.
-    pub(super) fn close(&self, panics: &mut Panics) {
+    pub(super) fn close(&self) -> Answered {
         // Relaxed: it is about the bit alone, which the turn that follows sees.
         self.word.fetch_or(CLOSED, Relaxed);
-        self.take_turns(panics);
+        self.take_turns()
     }
 
     fn push(stack: &AtomicPtr<Waiting>, link: &AtomicPtr<Waiting>, waiting: *mut Waiting) {
@@ -177,7 +182,7 @@ impl Limit {
     }
 
     /// Does what there is to do, or leaves it to whoever is at it.
-    fn take_turns(&self, panics: &mut Panics) {
+    fn take_turns(&self) -> Answered {
         // Relaxed: a guess, which the CAS below checks.
         let mut seen = self.word.load(Relaxed);
         loop {
@@ -189,13 +194,13 @@ impl Limit {
                 .compare_exchange_weak(seen, seen & !ROLE | role, AcqRel, Relaxed)
             {
                 Ok(_) if role == BUSY => break,
-                Ok(_) => return,
+                Ok(_) => return Answered::nobody(),
                 Err(now) => seen = now,
             }
         }
-        let mut to_wake = ptr::null_mut();
+        let mut answered = Answered::nobody();
         loop {
-            self.turn(&mut to_wake);
+            self.turn(&mut answered);
             // Release: hands the queue on. Failure, Acquire: what was left by whoever set AGAIN.
             // Relaxed: a guess, which the CAS below checks.
             let mut seen = self.word.load(Relaxed);
@@ -211,33 +216,13 @@ impl Limit {
                 }
             };
             if !again {
-                break;
+                return answered;
             }
-        }
-        // In order of arrival.
-        let mut newest = to_wake;
-        to_wake = ptr::null_mut();
-        while !newest.is_null() {
-            // SAFETY: the queue's count of each came with the list.
-            let next = unsafe { &(*newest).next };
-            let older = next.load(Relaxed);
-            next.store(to_wake, Relaxed);
-            to_wake = newest;
-            newest = older;
-        }
-        // User code, when the turn has been given up.
-        while !to_wake.is_null() {
-            // SAFETY: the queue's count of each came with the list.
-            let waiting = unsafe { Arc::from_raw(to_wake.cast_const()) };
-            // Relaxed: this thread's own list, linked in `grant`.
-            to_wake = waiting.next.load(Relaxed);
-            panics.catch(|| waiting.waiter.wake());
-            panics.catch(|| drop(waiting));
         }
     }
 
     /// By whoever has the turn.
-    fn turn(&self, to_wake: &mut *mut Waiting) {
+    fn turn(&self, answered: &mut Answered) {
         self.queue.with_mut(|queue| {
             // SAFETY: the turn is ours.
             let queue = unsafe { &mut *queue };
@@ -257,7 +242,7 @@ impl Limit {
                     drop(unsafe { self.unlink(queue, at) });
                 }
             }
-            self.grant(queue, to_wake);
+            self.grant(queue, answered);
         });
     }
 
@@ -321,7 +306,7 @@ impl Limit {
     }
 
     /// Hands out what there is.
-    fn grant(&self, queue: &mut Queue, to_wake: &mut *mut Waiting) {
+    fn grant(&self, queue: &mut Queue, answered: &mut Answered) {
         while !queue.first.is_null() {
             // Relaxed: a guess, which the CAS below checks.
             let mut seen = self.word.load(Relaxed);
@@ -350,14 +335,42 @@ impl Limit {
                 .compare_exchange(WAITING, answer, Release, Relaxed)
                 .is_ok()
             {
-                // Relaxed: read by this thread, in `take_turns`.
-                waiting.next.store(*to_wake, Relaxed);
-                *to_wake = Arc::into_raw(waiting).cast_mut();
+                // Relaxed: read by this thread, in `wake`.
+                waiting.next.store(answered.0, Relaxed);
+                answered.0 = Arc::into_raw(waiting).cast_mut();
             } else if answer == GRANTED {
                 // It has given up; it, or the next turn, finds it in the other stack and out of the queue.
                 // Relaxed: what was done with the permit was released by `give_back`, whose release sequence this goes on with.
                 self.word.fetch_sub(PERMIT, Relaxed);
             }
+        }
+    }
+}
+
+impl Answered {
+    fn nobody() -> Answered {
+        Answered(ptr::null_mut())
+    }
+
+    /// In order of arrival. The limit may be gone.
+    pub(super) fn wake(self, panics: &mut Panics) {
+        let (mut newest, mut to_wake) = (self.0, ptr::null_mut::<Waiting>());
+        while !newest.is_null() {
+            // SAFETY: the queue's count of each came with the list.
+            let next = unsafe { &(*newest).next };
+            let older = next.load(Relaxed);
+            next.store(to_wake, Relaxed);
+            to_wake = newest;
+            newest = older;
+        }
+        // User code.
+        while !to_wake.is_null() {
+            // SAFETY: the queue's count of each came with the list.
+            let waiting = unsafe { Arc::from_raw(to_wake.cast_const()) };
+            // Relaxed: this thread's own list, linked in `grant`.
+            to_wake = waiting.next.load(Relaxed);
+            panics.catch(|| waiting.waiter.wake());
+            panics.catch(|| drop(waiting));
         }
     }
 }
@@ -399,7 +412,7 @@ impl Wait {
             limit.word.fetch_add(WAITER, Relaxed);
             Limit::push(&limit.arrived, &waiting.next, queued);
             self.0 = Some(waiting);
-            limit.take_turns(panics);
+            limit.take_turns().wake(panics);
         } else if let Some(waiting) = &self.0 {
             waiting.waiter.register(waker);
         }
@@ -435,9 +448,9 @@ impl Wait {
                 let raw = Arc::into_raw(waiting).cast_mut();
                 // SAFETY: counted, and the count goes with the stack.
                 Limit::push(&limit.given_up, unsafe { &(*raw).next_given_up }, raw);
-                limit.take_turns(panics);
+                limit.take_turns().wake(panics);
             }
-            Err(GRANTED) => limit.give_back(panics),
+            Err(GRANTED) => limit.give_back().wake(panics),
             Err(_) => {}
         }
         panics.catch(|| drop(waker));

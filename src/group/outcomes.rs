@@ -36,7 +36,6 @@ use core::task::{self, Poll};
 /// assert_eq!(total, 9);
 /// ```
 pub struct Outcomes<T> {
-    spawner: Spawner,
     queue: Arc<Queue<T>>,
     /// What was taken out, the oldest first.
     ready: *mut Node<T>,
@@ -44,8 +43,6 @@ pub struct Outcomes<T> {
     made: AtomicU64,
     /// Of how many the outcome was seen.
     seen: u64,
-    /// Errors are not the group's.
-    is_race: bool,
 }
 
 // SAFETY: `ready` is a list of boxes that are this one's own; the values are Send.
@@ -74,6 +71,10 @@ struct Queue<T> {
     /// The newest first.
     newest: AtomicPtr<Node<T>>,
     waiter: OneWaiter,
+    /// The group whose tasks they are of.
+    spawner: Spawner,
+    /// The first success ends the group, and errors are not the group's.
+    is_race: bool,
 }
 
 // SAFETY: the nodes are handed from one thread to another; nobody shares a value.
@@ -81,28 +82,18 @@ unsafe impl<T: Send> Send for Queue<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Queue<T> {}
 
-/// The duty to say how a task went.
-struct Sender<T>(Option<Arc<Queue<T>>>);
-
-impl<T> Sender<T> {
-    fn send(mut self, outcome: Result<T, Cause>) {
-        self.push(outcome);
-    }
-
-    fn push(&mut self, outcome: Result<T, Cause>) {
-        let Some(queue) = self.0.take() else {
-            return;
-        };
+impl<T> Queue<T> {
+    fn push(&self, outcome: Result<T, Cause>) {
         let next = ptr::null_mut();
         let node = Box::into_raw(Box::new(Node { outcome, next }));
         // Relaxed: a guess, which the CAS below checks.
-        let mut seen = queue.newest.load(Relaxed);
+        let mut seen = self.newest.load(Relaxed);
         loop {
             // SAFETY: made above, and not shared yet.
             unsafe { (*node).next = seen };
-            // Release: pairs with the swap in `take`. What is linked to comes with it, by the release sequence: all steps on
+            // Release: pairs with the swap in `take_all`. What is linked to comes with it, by the release sequence: all steps on
             // `newest` are RMWs.
-            match queue
+            match self
                 .newest
                 .compare_exchange_weak(seen, node, Release, Relaxed)
             {
@@ -110,13 +101,14 @@ impl<T> Sender<T> {
                 Err(now) => seen = now,
             }
         }
-        crate::sync::unless_unwinding(|| queue.waiter.wake());
+        // The waker is the reader's: its panic is not the task's.
+        self.spawner.body().saying_panics(|| self.waiter.wake());
     }
-}
 
-impl<T> Drop for Sender<T> {
-    fn drop(&mut self) {
-        self.push(Err("the task did not come to its end".into()));
+    /// What has come, the newest first; the list is the caller's.
+    fn take_all(&self) -> *mut Node<T> {
+        // Acquire: pairs with `push`.
+        self.newest.swap(ptr::null_mut(), Acquire)
     }
 }
 
@@ -127,15 +119,15 @@ impl<T> core::panic::RefUnwindSafe for Outcomes<T> {}
 impl<T: Send + 'static> Outcomes<T> {
     pub(super) fn new(spawner: Spawner, is_race: bool) -> Outcomes<T> {
         Outcomes {
-            spawner,
             queue: Arc::new(Queue {
                 newest: AtomicPtr::new(ptr::null_mut()),
                 waiter: OneWaiter::default(),
+                spawner,
+                is_race,
             }),
             ready: ptr::null_mut(),
             made: AtomicU64::new(0),
             seen: 0,
-            is_race,
         }
     }
 
@@ -153,7 +145,7 @@ impl<T: Send + 'static> Outcomes<T> {
         F: Future<Output = Result<T, E>>,
         E: Into<Cause>,
     {
-        let member = match self.spawner.enter() {
+        let member = match self.spawner().enter() {
             Ok(member) => member,
             Err(refused) => return Err(refused.map(|()| future)),
         };
@@ -187,7 +179,7 @@ impl<T: Send + 'static> Outcomes<T> {
         Fut: Future<Output = Result<T, E>>,
         E: Into<Cause>,
     {
-        let member = match self.spawner.enter() {
+        let member = match self.spawner().enter() {
             Ok(member) => member,
             Err(refused) => return Err(refused.map(|()| f)),
         };
@@ -208,7 +200,7 @@ impl<T: Send + 'static> Outcomes<T> {
         E: Into<Cause>,
     {
         type Work<T, F> = (Member, Teller<T>, F);
-        let member = match self.spawner.enter() {
+        let member = match self.spawner().enter() {
             Ok(member) => member,
             Err(refused) => return Err(refused.map(|()| f)),
         };
@@ -237,23 +229,19 @@ impl<T: Send + 'static> Outcomes<T> {
         async move { teller.tell(future.await.map_err(Into::into)) }
     }
 
-    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
     pub(crate) fn spawner(&self) -> &Spawner {
-        &self.spawner
+        &self.queue.spawner
     }
 
     pub(crate) fn teller(&self) -> Teller<T> {
         // Relaxed, here and below: the reader of the number has all of this for itself, so it comes after all that had a reference.
         self.made.fetch_add(1, Relaxed);
-        Teller {
-            sender: Sender(Some(self.queue.clone())),
-            race: self.is_race.then(|| self.spawner.clone()),
-        }
+        Teller(Some(self.queue.clone()))
     }
 
     /// There is no such task.
     fn call_off(&self, mut teller: Teller<T>) {
-        teller.sender.0 = None;
+        teller.0 = None;
         self.made.fetch_sub(1, Relaxed);
     }
 
@@ -286,7 +274,7 @@ impl<T: Send + 'static> Outcomes<T> {
         while let Some(outcome) = self.next().await {
             match outcome {
                 Ok(value) => {
-                    let body = self.spawner.body();
+                    let body = self.spawner().body();
                     // Callbacks are others': their panics take nobody's success away.
                     body.saying_panics(|| _ = body.cancel());
                     return Ok(value);
@@ -318,7 +306,7 @@ impl<T: Send + 'static> Outcomes<T> {
                 }
                 Ok(None) => {}
                 Err(()) => {
-                    let are_there = self.spawner.body().running_quietly();
+                    let are_there = self.spawner().body().running_quietly();
                     // What has come meanwhile: of a task that was not found, the outcome is here.
                     while let Some(outcome) = self.take() {
                         outcomes.push(outcome);
@@ -353,8 +341,7 @@ impl<T: Send + 'static> Outcomes<T> {
 
     fn take(&mut self) -> Option<Result<T, Cause>> {
         if self.ready.is_null() {
-            // Acquire: pairs with `push`.
-            let mut newest = self.queue.newest.swap(ptr::null_mut(), Acquire);
+            let mut newest = self.queue.take_all();
             while !newest.is_null() {
                 // SAFETY: the list is ours now.
                 let next = unsafe { (*newest).next };
@@ -383,52 +370,59 @@ impl<T> Outcomes<T> {
     }
 }
 
-/// Tells the reader, and then the group. Dropped, it says that the task did not come to its end.
-pub(crate) struct Teller<T> {
-    sender: Sender<T>,
-    /// In a race: what its first success ends.
-    race: Option<Spawner>,
-}
+/// The duty to say how a task went: to the reader, and then to the group. Dropped, it says that the task did not come to its end.
+pub(crate) struct Teller<T>(Option<Arc<Queue<T>>>);
 
 impl<T> Teller<T> {
-    pub(crate) fn tell(self, outcome: Result<T, Cause>) -> Result<(), Cause> {
-        let is_race = self.race.is_some();
-        let error = outcome.as_ref().err().filter(|_| !is_race).cloned();
-        match self.race.filter(|_| outcome.is_ok()) {
-            Some(group) => {
-                let body = group.body();
-                // The reader's waker and the callbacks are others': their panics are not the task's, and end no race later.
-                body.saying_panics(|| self.sender.send(outcome));
-                body.saying_panics(|| _ = body.cancel());
-            }
-            None => self.sender.send(outcome),
+    pub(crate) fn tell(mut self, outcome: Result<T, Cause>) -> Result<(), Cause> {
+        let Some(queue) = self.0.take() else {
+            return Ok(());
+        };
+        let wins = queue.is_race && outcome.is_ok();
+        let error = outcome.as_ref().err().filter(|_| !queue.is_race).cloned();
+        queue.push(outcome);
+        if wins {
+            let body = queue.spawner.body();
+            // The callbacks are others': their panics are not the task's either.
+            body.saying_panics(|| _ = body.cancel());
         }
         error.map_or(Ok(()), Err)
     }
 }
 
+impl<T> Drop for Teller<T> {
+    fn drop(&mut self) {
+        if let Some(queue) = self.0.take() {
+            queue.push(Err("the task did not come to its end".into()));
+        }
+    }
+}
+
 /// Frees a list of outcomes, of which each is user code: the panic of one keeps no other.
-fn drop_list<T>(mut at: *mut Node<T>) {
-    let mut panics = Panics::default();
+fn drop_list<T>(mut at: *mut Node<T>, panics: &mut Panics) {
     while !at.is_null() {
         // SAFETY: the caller gives the list away.
         let node = *unsafe { Box::from_raw(at) };
         at = node.next;
         panics.catch(|| drop(node.outcome));
     }
-    panics.resume();
 }
 
 impl<T> Drop for Outcomes<T> {
     fn drop(&mut self) {
-        drop_list(self.ready);
+        let mut panics = Panics::default();
+        drop_list(self.ready, &mut panics);
+        drop_list(self.queue.take_all(), &mut panics);
+        panics.resume();
     }
 }
 
 impl<T> Drop for Queue<T> {
+    /// What came after the reader went. By the task that was the last, whose panics these are not.
     fn drop(&mut self) {
-        // Relaxed: the last `Arc` has acquired what the others did.
-        drop_list(self.newest.load(Relaxed));
+        let mut panics = Panics::default();
+        drop_list(self.take_all(), &mut panics);
+        self.spawner.body().note_panics(panics);
     }
 }
 

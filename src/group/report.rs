@@ -81,7 +81,8 @@ pub struct Report {
     pub forced: usize,
     /// Tasks that were still there at the end. One that ends while the report is made may be counted too.
     pub stuck: Vec<TaskInfo>,
-    /// The first error of a task, or panic, since the group was made.
+    /// The first error or panic of one of this group's own tasks, since the group was made; or else the first panic of what was called on the
+    /// way, as a waker. Those of groups inside ([`Group::child`](super::Group::child)) are in their reports.
     pub cause: Option<Cause>,
     /// From the call of `shutdown` to its return.
     pub took: Duration,
@@ -91,7 +92,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Returns `true` if all tasks ended by themselves, in time and without an error.
+    /// Returns `true` if all tasks ended by themselves and in time, those of groups inside too, and none of this group's own with an error
+    /// ([`cause`](Self::cause)).
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.cancelled == 0 && self.forced == 0 && self.stuck.is_empty() && self.cause.is_none()

@@ -469,7 +469,7 @@ impl Future for When<'_, '_> {
         let Some(start) = this.start.take() else {
             return this.refuse(super::refused::Closed.into());
         };
-        if let Some(cause) = body.ctx.cause().or_else(|| this.ctx.cause()) {
+        if let Some(cause) = body.why_ended().or_else(|| this.ctx.cause()) {
             return this.refuse(cause);
         }
         if !body.limit.is_set() && this.wait.is_new() {
@@ -502,7 +502,7 @@ impl Future for When<'_, '_> {
         }
         let mut done = |done: &mut Done<'_>| Pin::new(done).poll(cx).is_ready();
         if done(&mut this.group_ends) || done(&mut this.ctx_ends) {
-            let cause = body.ctx.cause().or_else(|| this.ctx.cause());
+            let cause = body.why_ended().or_else(|| this.ctx.cause());
             return this.refuse(cause.unwrap_or(super::refused::Closed.into()));
         }
         Poll::Pending

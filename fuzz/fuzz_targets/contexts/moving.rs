@@ -226,7 +226,12 @@ impl World {
         };
         let mut shown = from.shown.anew(Some("shield"));
         let mut made = shield;
-        let has_begun = self.oracle.is_cancelled(under.soft) || of_hard.is_some();
+        // The end that is known may be that of a grace further out, and then later than that of this one would be.
+        let is_in_time = |end: Span| {
+            let latest = under.period.and_then(|period| before.checked_add(period));
+            latest.is_none_or(|latest| end.1 <= latest)
+        };
+        let has_begun = self.oracle.is_cancelled(under.soft) || of_hard.is_some_and(is_in_time);
         let is_done = self.oracle.is_cancelled(fact);
         let period = under.period.filter(|_| is_done && !has_begun);
         if let Some(period) = period.filter(|_| !self.oracle.is_cancelled(shield)) {
