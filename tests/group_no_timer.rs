@@ -2,30 +2,15 @@
 //! the task's that looks, and loses neither a place nor an error. One test: it takes the process's address space away for a while.
 #![cfg(all(target_os = "linux", target_pointer_width = "64"))]
 
+mod address_space;
+
+use address_space::Limited;
 use cancel_tree::{Cause, Context, Group, Panicked};
-use std::ffi::c_int;
 use std::future::Future;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::{pin, Pin};
 use std::task::{self, Poll, Waker};
 use std::time::Duration;
-
-const RLIMIT_AS: c_int = 9;
-const NO_LIMIT: u64 = u64::MAX;
-
-extern "C" {
-    fn setrlimit(resource: c_int, limit: *const [u64; 2]) -> c_int;
-}
-
-fn limit(bytes: u64) {
-    // SAFETY: a pointer to what the function asks for, on targets of 64 bits.
-    assert_eq!(unsafe { setrlimit(RLIMIT_AS, &[bytes, NO_LIMIT]) }, 0);
-}
-
-fn in_use() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
-}
 
 fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut task::Context::from_waker(Waker::noop()))
@@ -34,9 +19,9 @@ fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
 #[test]
 fn what_is_called_by_the_look_at_a_deadline_takes_no_place() {
     // Room for what is small; none for the stack of the timer's thread.
-    limit(in_use() + (256 << 10));
+    let limited = Limited::to(256 << 10);
     let checks = with_hardly_any_memory();
-    limit(NO_LIMIT);
+    drop(limited);
     for check in checks {
         check();
     }
