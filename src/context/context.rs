@@ -1112,6 +1112,9 @@ impl Context {
     ///
     /// A panic of `f` ends there; the panic hook tells of it.
     ///
+    /// A worker is given `f` after tasks and threads were woken, in turn with the callbacks of [`on_cancel`](Self::on_cancel): one of these must not wait for
+    /// an `f` of the same context, which it may have kept from being handed over.
+    ///
     /// Cost: that of [`CancellationToken::on_cancel`].
     #[doc(alias = "AfterFunc")]
     pub fn after_func<F: FnOnce() + Send + 'static>(&self, f: F) -> Registration {
@@ -1144,6 +1147,12 @@ impl Context {
     /// Like [`on_cancel`](Self::on_cancel), but passes the cause to `f`: see [`CancellationToken::on_cancel_with`].
     pub fn on_cancel_with<F: FnOnce(Cause) + Send + 'static>(&self, f: F) -> Registration {
         self.register(|token| Registration::with_cause(token, f))
+    }
+
+    /// As [`CancellationToken::on_wake`].
+    #[allow(dead_code)] // It depends on the features who needs it.
+    pub(crate) fn on_wake<F: FnOnce() + Send + 'static>(&self, f: F) -> Registration {
+        self.register(|token| Registration::woken(token, f))
     }
 
     fn register(&self, with: impl FnOnce(&Handle) -> Registration) -> Registration {

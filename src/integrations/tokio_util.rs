@@ -73,12 +73,12 @@ struct Bridge {
 /// Creates a token of tokio-util's below a context.
 ///
 /// The token is cancelled on the thread that cancels the context, after all state of the context's tree
-/// is set.
+/// is set, and before the first callback runs, which may wait for a task that waits for the token.
 ///
 /// Cost: that of [`Context::on_cancel`], of a token there, and an allocation.
 pub fn tokio_token(ctx: &Context) -> TokioToken {
     let token = CancellationToken::new();
-    let registration = ctx.on_cancel({
+    let registration = ctx.on_wake({
         let token = token.clone();
         move || token.cancel()
     });
