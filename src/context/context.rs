@@ -16,7 +16,9 @@ use crate::tree::{Cause, ContextError};
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::any::{Any, TypeId};
-use core::future::Future;
+use core::future::{poll_fn, Future};
+use core::pin::Pin;
+use core::task::Poll;
 use std::time::{Duration, Instant};
 
 /// What a request carries through a program: when to stop, and what belongs to it. The counterpart of Go's
@@ -913,6 +915,10 @@ impl Context {
     ///
     /// The context was done first. The future is dropped then.
     ///
+    /// # Panics
+    ///
+    /// When the future does; or if it is polled again after it was ready.
+    ///
     /// # Cancel safety
     ///
     /// That of the future.
@@ -937,6 +943,10 @@ impl Context {
     ///
     /// The context was done first. The future is dropped then.
     ///
+    /// # Panics
+    ///
+    /// When the future does; or if it is polled again after it was ready.
+    ///
     /// # Cancel safety
     ///
     /// That of the future.
@@ -957,7 +967,7 @@ impl Context {
     /// # });
     /// ```
     ///
-    /// The time counts from the call, not from the first poll.
+    /// The time counts from the call, not from the first poll. Once ready it stays ready.
     ///
     /// # Errors
     ///
@@ -971,11 +981,16 @@ impl Context {
         duration: Duration,
     ) -> impl Future<Output = Result<(), ContextError>> + Send + Sync + '_ {
         let (nap, guard) = self.with_timeout(duration);
-        async move {
-            let _guard = guard;
-            nap.done().await;
-            self.check()
-        }
+        let mut nap = Some((nap.done_owned(), guard));
+        poll_fn(move |cx| {
+            if let Some((done, _guard)) = &mut nap {
+                if Pin::new(done).poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+            nap = None;
+            Poll::Ready(self.check())
+        })
     }
 
     /// A context that has an error has a cause, so there is nothing to fall back to but for the type's sake.
