@@ -4,8 +4,10 @@
 use cancel_tree::integrations::process::{Ended, Supervised};
 use cancel_tree::{CancelGuard, Context};
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -152,8 +154,158 @@ fn a_grandchild_that_ignores_the_signal_goes_with_the_child() {
     let script =
         "sh -c 'trap \"\" TERM; echo $$; : >\"$READY\"; while :; do sleep 0.01; done' & wait";
     let (ended, took) = stopped(script, |sh, ctx| sh.grace(LATE).output(ctx));
-    assert!(took < LATE / 2 && ended.killed && !ended.pipes_held);
+    // Not the child, which has obeyed.
+    assert!(took < LATE / 2 && !ended.killed && !ended.pipes_held);
     assert!(is_gone(number(&ended.stdout)));
+}
+
+/// A signal waits until a process that is stopped goes on.
+#[cfg(target_os = "linux")]
+#[test]
+fn one_that_is_stopped_ends_by_the_signal_too() {
+    let script = "while ! grep -q '^State:.T' /proc/$$/status; do sleep 0.01; done; : >\"$READY\"";
+    let script = format!("({script}) & kill -STOP $$; sleep 3600");
+    let (ended, took) = stopped(&script, |sh, ctx| sh.grace(LATE).run(ctx));
+    assert!(took < LATE / 2 && !ended.killed && ended.stopped.is_some());
+}
+
+/// Runs one of the tests below as a child of this one, as `exec` of a script.
+fn myself(name: &str) -> String {
+    let me = std::env::current_exe().unwrap();
+    format!("THE_CHILD=1 exec '{}' --exact {name}", me.display())
+}
+
+fn is_the_child() -> bool {
+    std::env::var_os("THE_CHILD").is_some()
+}
+
+/// Ends itself in time, should nobody else.
+fn is_ready_and_sleeps() -> ! {
+    std::fs::write(std::env::var_os("READY").unwrap(), "").unwrap();
+    thread::sleep(2 * LATE);
+    std::process::exit(0)
+}
+
+/// The group has nobody left, but the child has its number.
+#[test]
+fn one_that_has_left_its_group_ends_too() {
+    const NAME: &str = "one_that_has_left_its_group_ends_too";
+    if is_the_child() {
+        // SAFETY: no memory is passed.
+        let left = unsafe { libc::setpgid(0, libc::getpgid(libc::getppid())) };
+        assert_eq!(left, 0);
+        is_ready_and_sleeps();
+    }
+    let script = myself(NAME);
+    for grace in [LATE, Duration::ZERO] {
+        let (ended, took) = stopped(&script, |sh, ctx| sh.grace(grace).run(ctx));
+        assert!(took < LATE / 2 && ended.stopped.is_some());
+        assert_eq!(ended.killed, grace.is_zero());
+    }
+    let (ended, took) = stopped(&script, |sh, ctx| {
+        let running = sh.spawn(&Context::background())?;
+        ctx.blocking_wait();
+        let child = running.id();
+        drop(running);
+        assert!(!is_there(child));
+        Supervised::new(Command::new("true")).run(&Context::background())
+    });
+    assert!(took < LATE / 2 && ended.success());
+}
+
+/// It has become another user: an error after the grace, and a drop that does not wait. For root, who can be somebody else.
+#[test]
+fn one_that_may_not_be_killed_is_left_to_itself() {
+    const NAME: &str = "one_that_may_not_be_killed_is_left_to_itself";
+    const NOBODY: u32 = 65534;
+    // SAFETY: no memory is passed, here and below.
+    let user = unsafe { libc::geteuid() };
+    if std::env::var_os("BECOMES_ROOT").is_some() {
+        // SAFETY: as above.
+        if unsafe { libc::setuid(0) } == 0 {
+            is_ready_and_sleeps();
+        }
+        std::fs::write(std::env::var_os("READY").unwrap(), "").unwrap();
+        return;
+    }
+    if is_the_child() {
+        // Nobody, with a program that makes itself root.
+        let mut command = Command::new(std::env::var_os("ROOTS").unwrap());
+        command.args(["--exact", NAME]).env("BECOMES_ROOT", "1");
+        command.stdin(Stdio::null());
+        let (ctx, guard) = Context::background().with_cancel();
+        let running = Supervised::new(command).grace(SOON).spawn(&ctx).unwrap();
+        let ready = std::path::PathBuf::from(std::env::var_os("READY").unwrap());
+        while !ready.exists() {
+            thread::sleep(Duration::from_millis(2));
+        }
+        guard.cancel();
+        println!("child {}", running.id());
+        match running.wait() {
+            Ok(ended) if ended.status.success() => {
+                println!("SKIPPED: programs do not change their user here")
+            }
+            Ok(ended) => panic!("{ended:?}"),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EPERM)),
+        }
+        return;
+    }
+    if user != 0 {
+        return eprintln!("SKIPPED: not root");
+    }
+    use std::os::unix::fs::{chown, PermissionsExt};
+    let dir = std::env::temp_dir().join(format!("cancel-tree-nobody-{}", std::process::id()));
+    std::fs::create_dir(&dir).unwrap();
+    let (nobodys, roots) = (dir.join("nobodys"), dir.join("roots"));
+    for (file, mode) in [(&nobodys, 0o755), (&roots, 0o4755)] {
+        std::fs::copy(std::env::current_exe().unwrap(), file).unwrap();
+        std::fs::set_permissions(file, PermissionsExt::from_mode(mode)).unwrap();
+    }
+    chown(&dir, Some(NOBODY), None).unwrap();
+    let mut command = Command::new(&nobodys);
+    command
+        .args(["--exact", NAME, "--nocapture"])
+        .env("THE_CHILD", "1")
+        .env("ROOTS", &roots)
+        .env("READY", dir.join("ready"))
+        .uid(NOBODY);
+    let (ctx, _guard) = Context::background().with_timeout(LATE);
+    let ended = Supervised::new(command).output(&ctx).unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    if said.contains("SKIPPED") {
+        eprintln!("{said}");
+    }
+    let child = said
+        .split("child ")
+        .nth(1)
+        .map(|said| number(said.as_bytes()));
+    if let Some(child) = child {
+        // SAFETY: as above.
+        unsafe { libc::kill(child as libc::pid_t, libc::SIGKILL) };
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(ended.success() && child.is_some(), "{ended:?}");
+}
+
+/// The thread waits for it as others wait by themselves: it is told before the first callback, which may wait for the thread.
+#[test]
+fn it_is_told_before_the_first_callback() {
+    let (told, hear) = mpsc::channel();
+    let (ended, took) = stopped(": >\"$READY\"; exec sleep 3600", |sh, ctx| {
+        let hear = Arc::new(Mutex::new(hear));
+        let waits = || {
+            let hear = hear.clone();
+            move || hear.lock().unwrap().recv_timeout(LATE).unwrap()
+        };
+        // Whichever of them the canceller meets first.
+        drop(ctx.on_cancel(waits()));
+        let running = sh.spawn(ctx)?;
+        drop(ctx.on_cancel(waits()));
+        let ended = running.wait();
+        (0..2).for_each(|_| told.send(()).unwrap());
+        ended
+    });
+    assert!(took < LATE / 2 && ended.stopped.is_some());
 }
 
 /// It has left the group, and holds the pipes: nothing waits for it.

@@ -64,3 +64,32 @@ async fn dropping_the_future_stops_the_child() {
     says("stopped").await;
     std::fs::remove_file(&file).unwrap();
 }
+
+/// The runtime has one thread for what blocks, and that is taken.
+#[test]
+fn a_context_that_is_done_before_a_thread_is_free() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let file = std::env::temp_dir().join(format!("cancel-tree-late-{}", std::process::id()));
+    runtime.block_on(async {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || held.recv());
+        let (ctx, _guard) = Context::background().with_timeout_cause(SOON, "too slow");
+        let script = format!("echo begun >{}", file.display());
+        let run = sh(&script).run_async(&ctx);
+        let error = tokio::time::timeout(Duration::from_secs(30), run)
+            .await
+            .expect("it does not wait for a thread")
+            .unwrap_err();
+        assert_eq!(error.to_string(), "too slow");
+        release.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        // When the thread has come past it.
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+    });
+    assert!(!file.exists());
+}

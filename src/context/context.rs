@@ -994,7 +994,7 @@ impl Context {
     }
 
     /// A context that has an error has a cause, so there is nothing to fall back to but for the type's sake.
-    fn cause_or(&self, error: ContextError) -> Cause {
+    pub(crate) fn cause_or(&self, error: ContextError) -> Cause {
         self.cause().unwrap_or_else(|| error.into())
     }
 }
