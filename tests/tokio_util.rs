@@ -86,10 +86,12 @@ fn what_is_handed_out_stays_connected() {
         // The middle stays: the trees of 0.7.0 and 0.7.1 leak one that goes before what is below it.
         let grandchild = child.child_token();
         let plain: CancellationToken = tokio_token(&ctx).into();
+        let lent = tokio_token(&ctx).as_token().clone();
         let below = Context::below(tokio_token(&ctx));
         assert!(!clone.is_cancelled() && !plain.is_cancelled() && !below.is_done());
         guard.cancel();
         assert!(clone.is_cancelled() && grandchild.is_cancelled() && plain.is_cancelled());
+        assert!(lent.is_cancelled());
         assert!(below.is_done());
         assert!(soon(|| below
             .blocking_wait_timeout(Duration::ZERO)
