@@ -613,7 +613,7 @@ impl Context {
 
     /// Returns `true` if the context can be done at all, now or later. [`background`](Self::background),
     /// [`todo`](Self::todo), what [`without_cancel`](Self::without_cancel) makes, and what only adds values to these
-    /// cannot. (In Go, `ctx.Done() != nil`.)
+    /// cannot. (In Go, `ctx.Done() != nil`.) With a [grace](Self::with_grace) of its own a context is said to be able, whatever is above.
     ///
     /// ```
     /// # use cancel_tree::Context;
@@ -1004,7 +1004,8 @@ impl Context {
     /// Parks the calling thread until the context is done. A context that never is, as
     /// [`background`](Self::background), is waited for until the end of the process.
     ///
-    /// A thread that waits here does not need the timer: it sleeps until the deadline by itself.
+    /// A thread that waits here does not need the timer: it sleeps until the deadline by itself. One that is set during the wait, or moved to
+    /// an earlier moment, the timer notices; in a child process made by `fork`, where there is none, the thread itself, 10 ms late at most.
     pub fn blocking_wait(&self) -> ContextError {
         loop {
             if let Some(error) = self.wait_until(None) {
@@ -1057,7 +1058,8 @@ impl Context {
         let mut soon = None;
         loop {
             let deadline = self.deadline().map(|deadline| Some(deadline).max(soon));
-            let until = limit.into_iter().chain(deadline.flatten()).min();
+            let all = [limit, deadline.flatten(), self.next_look()];
+            let until = all.into_iter().flatten().min();
             if park::until_cancelled(token, until) {
                 return self.err();
             }
@@ -1072,6 +1074,12 @@ impl Context {
             // A deadline that has passed has just been moved, or somebody else is about to act on it.
             soon = Some(now + A_LITTLE);
         }
+    }
+
+    /// When a thread that waits here has to look at the deadline again: where it may be moved, and nobody will say so.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        let asks = self.limit == Limit::Asked && timer::is_in_parent();
+        asks.then(|| Instant::now() + park::SLICE)
     }
 
     /// Parks the calling thread until the context is done, or until `deadline`. Returns `None` if it is not
