@@ -81,26 +81,28 @@ fn timed(run: impl FnOnce() -> std::io::Result<Ended>) -> (Ended, Duration) {
 #[test]
 fn one_that_ends_by_itself() {
     let (ctx, guard) = Context::background().with_timeout(LATE);
-    let ended = sh("echo out; echo err >&2; exit 3").output(&ctx).unwrap();
+    let ended = sh("echo out; echo err >&2; exit 3")
+        .blocking_output(&ctx)
+        .unwrap();
     assert_eq!(
         (&*ended.stdout, &*ended.stderr),
         (&b"out\n"[..], &b"err\n"[..])
     );
     assert_eq!(ended.status.code(), Some(3));
     assert!(ended.stopped.is_none() && !ended.killed && !ended.pipes_held && !ended.success());
-    assert!(sh("exit 0").run(&ctx).unwrap().success());
+    assert!(sh("exit 0").blocking_run(&ctx).unwrap().success());
     drop::<CancelGuard>(guard);
-    let error = sh("exit 0").run(&ctx).unwrap_err();
+    let error = sh("exit 0").blocking_run(&ctx).unwrap_err();
     assert!(error.get_ref().unwrap().is::<cancel_tree::Cause>());
     let nowhere = Supervised::new(Command::new("/no/such/program"));
-    let error = nowhere.run(&Context::background()).unwrap_err();
+    let error = nowhere.blocking_run(&Context::background()).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
 }
 
 #[test]
 fn a_signal_ends_it() {
     let script = ": >\"$READY\"; exec sleep 3600";
-    let (ended, took) = stopped(script, |sh, ctx| sh.grace(LATE).output(ctx));
+    let (ended, took) = stopped(script, |sh, ctx| sh.grace(LATE).blocking_output(ctx));
     assert!(took < LATE / 2);
     assert_eq!(ended.stopped.unwrap().to_string(), "not wanted any more");
     assert!(!ended.status.success());
@@ -112,7 +114,7 @@ fn a_deadline_ends_it() {
     let running = sh("exec sleep 3600").spawn(&ctx).unwrap();
     let (ended, took) = timed(|| {
         assert!(guard.set_timeout(SOON));
-        running.wait()
+        running.blocking_wait()
     });
     assert!(took >= SOON && took < LATE / 2 && ended.stopped.is_some());
 }
@@ -120,7 +122,7 @@ fn a_deadline_ends_it() {
 #[test]
 fn one_that_exits_with_0_when_told_to_stop_has_been_stopped() {
     let script = "trap 'echo bye; exit 0' TERM; : >\"$READY\"; while :; do sleep 0.01; done";
-    let (ended, took) = stopped(script, |sh, ctx| sh.grace(LATE).output(ctx));
+    let (ended, took) = stopped(script, |sh, ctx| sh.grace(LATE).blocking_output(ctx));
     assert!(took < LATE / 2);
     assert_eq!(ended.status.code(), Some(0));
     assert_eq!(ended.stdout, b"bye\n");
@@ -130,7 +132,7 @@ fn one_that_exits_with_0_when_told_to_stop_has_been_stopped() {
 #[test]
 fn one_that_ignores_the_signal_is_killed_with_its_group() {
     let script = "trap '' TERM; sleep 3600 & echo $!; : >\"$READY\"; while :; do sleep 0.01; done";
-    let (ended, took) = stopped(script, |sh, ctx| sh.grace(SOON).output(ctx));
+    let (ended, took) = stopped(script, |sh, ctx| sh.grace(SOON).blocking_output(ctx));
     assert!(took >= SOON && took < LATE / 2);
     assert!(ended.killed && ended.stopped.is_some() && !ended.pipes_held);
     assert!(is_gone(number(&ended.stdout)));
@@ -140,11 +142,11 @@ fn one_that_ignores_the_signal_is_killed_with_its_group() {
 fn another_signal_and_no_grace() {
     let script = "trap 'exit 7' USR1; : >\"$READY\"; while :; do sleep 0.01; done";
     let (ended, _) = stopped(script, |sh, ctx| {
-        sh.signal(libc::SIGUSR1).grace(LATE).run(ctx)
+        sh.signal(libc::SIGUSR1).grace(LATE).blocking_run(ctx)
     });
     assert_eq!(ended.status.code(), Some(7));
     let script = "trap '' TERM; : >\"$READY\"; while :; do sleep 0.01; done";
-    let (ended, _) = stopped(script, |sh, ctx| sh.grace(Duration::ZERO).run(ctx));
+    let (ended, _) = stopped(script, |sh, ctx| sh.grace(Duration::ZERO).blocking_run(ctx));
     assert!(ended.killed);
 }
 
@@ -153,7 +155,7 @@ fn another_signal_and_no_grace() {
 fn a_grandchild_that_ignores_the_signal_goes_with_the_child() {
     let script =
         "sh -c 'trap \"\" TERM; echo $$; : >\"$READY\"; while :; do sleep 0.01; done' & wait";
-    let (ended, took) = stopped(script, |sh, ctx| sh.grace(LATE).output(ctx));
+    let (ended, took) = stopped(script, |sh, ctx| sh.grace(LATE).blocking_output(ctx));
     // Not the child, which has obeyed.
     assert!(took < LATE / 2 && !ended.killed && !ended.pipes_held);
     assert!(is_gone(number(&ended.stdout)));
@@ -165,7 +167,7 @@ fn a_grandchild_that_ignores_the_signal_goes_with_the_child() {
 fn one_that_is_stopped_ends_by_the_signal_too() {
     let script = "while ! grep -q '^State:.T' /proc/$$/status; do sleep 0.01; done; : >\"$READY\"";
     let script = format!("({script}) & kill -STOP $$; sleep 3600");
-    let (ended, took) = stopped(&script, |sh, ctx| sh.grace(LATE).run(ctx));
+    let (ended, took) = stopped(&script, |sh, ctx| sh.grace(LATE).blocking_run(ctx));
     assert!(took < LATE / 2 && !ended.killed && ended.stopped.is_some());
 }
 
@@ -198,7 +200,7 @@ fn one_that_has_left_its_group_ends_too() {
     }
     let script = myself(NAME);
     for grace in [LATE, Duration::ZERO] {
-        let (ended, took) = stopped(&script, |sh, ctx| sh.grace(grace).run(ctx));
+        let (ended, took) = stopped(&script, |sh, ctx| sh.grace(grace).blocking_run(ctx));
         assert!(took < LATE / 2 && ended.stopped.is_some());
         assert_eq!(ended.killed, grace.is_zero());
     }
@@ -208,7 +210,7 @@ fn one_that_has_left_its_group_ends_too() {
         let child = running.id();
         drop(running);
         assert!(!is_there(child));
-        Supervised::new(Command::new("true")).run(&Context::background())
+        Supervised::new(Command::new("true")).blocking_run(&Context::background())
     });
     assert!(took < LATE / 2 && ended.success());
 }
@@ -241,7 +243,7 @@ fn one_that_may_not_be_killed_is_left_to_itself() {
         }
         guard.cancel();
         println!("child {}", running.id());
-        match running.wait() {
+        match running.blocking_wait() {
             Ok(ended) if ended.status.success() => {
                 println!("SKIPPED: programs do not change their user here")
             }
@@ -270,7 +272,7 @@ fn one_that_may_not_be_killed_is_left_to_itself() {
         .env("READY", dir.join("ready"))
         .uid(NOBODY);
     let (ctx, _guard) = Context::background().with_timeout(LATE);
-    let ended = Supervised::new(command).output(&ctx).unwrap();
+    let ended = Supervised::new(command).blocking_output(&ctx).unwrap();
     let said = String::from_utf8_lossy(&ended.stdout).into_owned();
     if said.contains("SKIPPED") {
         eprintln!("{said}");
@@ -301,7 +303,7 @@ fn it_is_told_before_the_first_callback() {
         drop(ctx.on_cancel(waits()));
         let running = sh.spawn(ctx)?;
         drop(ctx.on_cancel(waits()));
-        let ended = running.wait();
+        let ended = running.blocking_wait();
         (0..2).for_each(|_| told.send(()).unwrap());
         ended
     });
@@ -319,7 +321,7 @@ fn a_grandchild_that_holds_the_pipes_is_given_up() {
         return eprintln!("SKIPPED: no setsid here");
     }
     let script = "setsid sh -c 'echo $$; : >\"$READY\"; exec sleep 3600' & sleep 3600";
-    let (ended, took) = stopped(script, |sh, ctx| sh.pipe_delay(SOON).output(ctx));
+    let (ended, took) = stopped(script, |sh, ctx| sh.pipe_delay(SOON).blocking_output(ctx));
     assert!(took >= SOON && took < LATE / 2);
     assert!(ended.pipes_held && ended.stopped.is_some());
     let pid = number(&ended.stdout);
@@ -331,7 +333,7 @@ fn a_grandchild_that_holds_the_pipes_is_given_up() {
 #[test]
 fn what_the_child_itself_has_written_is_read_without_any_delay() {
     let quick = || sh("echo begun").pipe_delay(Duration::ZERO);
-    let ended = quick().output(&Context::background()).unwrap();
+    let ended = quick().blocking_output(&Context::background()).unwrap();
     assert_eq!(ended.stdout, b"begun\n");
     assert!(!ended.pipes_held, "{ended:?}");
 }
@@ -340,7 +342,11 @@ fn what_the_child_itself_has_written_is_read_without_any_delay() {
 #[test]
 fn a_daemon_that_holds_the_pipes_is_not_waited_for() {
     let ctx = Context::background();
-    let (ended, took) = timed(|| sh("sleep 3600 & echo $!").pipe_delay(SOON).output(&ctx));
+    let (ended, took) = timed(|| {
+        sh("sleep 3600 & echo $!")
+            .pipe_delay(SOON)
+            .blocking_output(&ctx)
+    });
     assert!(took >= SOON && took < LATE / 2);
     assert!(ended.pipes_held && ended.success());
     let pid = number(&ended.stdout);
@@ -364,7 +370,7 @@ fn a_daemon_that_holds_the_pipes_is_not_waited_for() {
         assert_eq!(waited, 0);
         guard.cancel();
     });
-    let (ended, took) = timed(|| running.wait());
+    let (ended, took) = timed(|| running.blocking_wait());
     assert!(took < LATE / 2 && ended.stopped.is_some() && ended.status.success());
     assert!(is_gone(number(&ended.stdout)));
     canceller.join().unwrap();
@@ -373,7 +379,7 @@ fn a_daemon_that_holds_the_pipes_is_not_waited_for() {
 #[test]
 fn huge_output_on_both_pipes() {
     let script = "head -c 8000000 /dev/zero; head -c 8000000 /dev/zero >&2; echo over";
-    let ended = sh(script).output(&Context::background()).unwrap();
+    let ended = sh(script).blocking_output(&Context::background()).unwrap();
     assert!(ended.success() && ended.stdout.ends_with(b"over\n"));
     assert_eq!(
         (ended.stdout.len(), ended.stderr.len()),
@@ -384,7 +390,7 @@ fn huge_output_on_both_pipes() {
 #[test]
 fn one_that_never_stops_writing_is_stopped() {
     let script = "echo more; : >\"$READY\"; while :; do echo more and more; done";
-    let (ended, took) = stopped(script, |sh, ctx| sh.output(ctx));
+    let (ended, took) = stopped(script, |sh, ctx| sh.blocking_output(ctx));
     assert!(took < LATE / 2 && ended.stopped.is_some() && !ended.stdout.is_empty());
 }
 
@@ -397,7 +403,7 @@ fn what_it_is_told() {
         .unwrap();
     let mut stdin = running.stdin().unwrap();
     let writer = thread::spawn(move || stdin.write_all(&[b'x'; 1_000_000]).unwrap());
-    assert_eq!(running.wait().unwrap().stdout.len(), 1_000_000);
+    assert_eq!(running.blocking_wait().unwrap().stdout.len(), 1_000_000);
     writer.join().unwrap();
 }
 
@@ -409,7 +415,7 @@ fn one_that_ends_by_itself_at_that_moment() {
         let (ctx, _guard) = Context::background().with_timeout(Duration::from_micros(200 + n * 2));
         let mut command = Command::new("true");
         command.stdin(Stdio::null());
-        match Supervised::new(command).run(&ctx) {
+        match Supervised::new(command).blocking_run(&ctx) {
             Ok(ended) if ended.stopped.is_some() => stopped += 1,
             Ok(ended) => {
                 assert!(ended.success());
@@ -435,7 +441,7 @@ fn a_number_that_is_gone_gets_no_signal() {
     // SAFETY: no status is asked for.
     assert_eq!(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }, pid);
     guard.cancel();
-    let error = running.wait().unwrap_err();
+    let error = running.blocking_wait().unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ECHILD));
     // Nor when it is dropped.
     let running = sh("exit 0").spawn(&Context::background()).unwrap();
@@ -478,7 +484,9 @@ fn nothing_is_left_open() {
         return;
     };
     for _ in 0..50 {
-        sh("exit 0").output(&Context::background()).unwrap();
+        sh("exit 0")
+            .blocking_output(&Context::background())
+            .unwrap();
     }
     let after = std::fs::read_dir("/proc/self/fd").unwrap().count();
     assert_eq!(after, before);

@@ -11,7 +11,7 @@
 //! let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(500));
 //! let mut command = Command::new("sh");
 //! command.args(["-c", "echo begun; sleep 3600; echo over"]);
-//! let ended = Supervised::new(command).output(&ctx)?;
+//! let ended = Supervised::new(command).blocking_output(&ctx)?;
 //! assert!(!ended.stdout.ends_with(b"over\n"));
 //! assert!(ended.stopped.is_some() && !ended.success());
 //! # Ok(())
@@ -147,19 +147,19 @@ impl Supervised {
     ///
     /// # Errors
     ///
-    /// As for [`spawn`](Self::spawn) and [`Running::wait`]. That the context ended it is no error:
+    /// As for [`spawn`](Self::spawn) and [`Running::blocking_wait`]. That the context ended it is no error:
     /// [`Ended::stopped`].
-    pub fn run(self, ctx: &Context) -> io::Result<Ended> {
-        self.spawn(ctx)?.wait()
+    pub fn blocking_run(self, ctx: &Context) -> io::Result<Ended> {
+        self.spawn(ctx)?.blocking_wait()
     }
 
-    /// Like [`run`](Self::run), with stdout and stderr piped, and no stdin.
+    /// Like [`blocking_run`](Self::blocking_run), with stdout and stderr piped, and no stdin.
     ///
     /// # Errors
     ///
     /// As there.
-    pub fn output(self, ctx: &Context) -> io::Result<Ended> {
-        self.piped().run(ctx)
+    pub fn blocking_output(self, ctx: &Context) -> io::Result<Ended> {
+        self.piped().blocking_run(ctx)
     }
 
     fn piped(mut self) -> Supervised {
@@ -170,7 +170,7 @@ impl Supervised {
         self
     }
 
-    /// Starts it. Nothing watches the context until [`Running::wait`] is called.
+    /// Starts it. Nothing watches the context until [`Running::blocking_wait`] is called.
     ///
     /// # Errors
     ///
@@ -196,7 +196,7 @@ impl Supervised {
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "process", feature = "tokio"))))]
 impl Supervised {
-    /// Like [`run`](Self::run), for tasks of tokio, on one of the runtime's threads for what blocks.
+    /// Like [`blocking_run`](Self::blocking_run), for tasks of tokio, on one of the runtime's threads for what blocks.
     ///
     /// # Errors
     ///
@@ -209,14 +209,16 @@ impl Supervised {
     /// # Cancel safety
     ///
     /// Dropping the future stops the child as the end of the context does, and does not wait for it.
-    pub async fn run_async(self, ctx: &Context) -> io::Result<Ended> {
+    pub async fn run(self, ctx: &Context) -> io::Result<Ended> {
         let (below, guard) = ctx.with_cancel();
         // Taken by whichever is first: a thread that begins, or the task that does not wait for one any more.
         let turn = Arc::new(AtomicBool::new(true));
         let theirs = turn.clone();
         let mut thread = tokio::task::spawn_blocking(move || {
             // Relaxed, here and below: who has it is all that is to be known.
-            theirs.swap(false, Relaxed).then(|| self.run(&below))
+            theirs
+                .swap(false, Relaxed)
+                .then(|| self.blocking_run(&below))
         });
         let mut done = ctx.done();
         let mut has_begun = false;
@@ -248,11 +250,11 @@ impl Supervised {
         }
     }
 
-    /// Like [`output`](Self::output), for tasks of tokio.
+    /// Like [`blocking_output`](Self::blocking_output), for tasks of tokio.
     ///
     /// # Errors
     ///
-    /// As for [`run_async`](Self::run_async).
+    /// As for [`run`](Self::run).
     ///
     /// # Panics
     ///
@@ -261,8 +263,8 @@ impl Supervised {
     /// # Cancel safety
     ///
     /// As there.
-    pub async fn output_async(self, ctx: &Context) -> io::Result<Ended> {
-        self.piped().run_async(ctx).await
+    pub async fn output(self, ctx: &Context) -> io::Result<Ended> {
+        self.piped().run(ctx).await
     }
 }
 
@@ -287,7 +289,7 @@ impl Running {
         self.child.id()
     }
 
-    /// Takes the pipe to the child's stdin, if the command has one, once. [`wait`](Self::wait) closes one that was not taken.
+    /// Takes the pipe to the child's stdin, if the command has one, once. [`blocking_wait`](Self::blocking_wait) closes one that was not taken.
     #[must_use]
     pub fn stdin(&mut self) -> Option<ChildStdin> {
         self.child.stdin.take()
@@ -299,7 +301,7 @@ impl Running {
     ///
     /// The child was reaped elsewhere in the process; it may not be killed, and goes on after the grace (`EPERM`); or a system call failed that never
     /// should, and the child's group was killed.
-    pub fn wait(mut self) -> io::Result<Ended> {
+    pub fn blocking_wait(mut self) -> io::Result<Ended> {
         let pid = self.child.id() as libc::pid_t;
         drop(self.child.stdin.take());
         let mut stdout = Pipe::new(self.child.stdout.take())?;
