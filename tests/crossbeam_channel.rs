@@ -1,5 +1,6 @@
 //! The receiver that disconnects when a context is done.
 
+use cancel_tree::integrations::crossbeam_channel::DoneReceiver;
 use cancel_tree::{CancellationToken, Context};
 use crossbeam_channel::{select, unbounded, RecvTimeoutError, Select, TryRecvError};
 use std::sync::{mpsc, Arc, Mutex};
@@ -28,7 +29,13 @@ fn it_disconnects_when_the_context_is_done_and_not_before() {
 /// As threads are woken that wait by themselves, before the first callback: that may wait for them.
 #[test]
 fn it_disconnects_before_the_first_callback() {
-    for of_a_token in [false, true] {
+    let (other, _other) = Context::background().with_cancel();
+    let of: [fn(&Context, &Context) -> DoneReceiver; 3] = [
+        |ctx, _| ctx.done_receiver(),
+        |ctx, _| ctx.child_token().done_receiver(),
+        |ctx, other| Context::any_of([other, ctx]).done_receiver(),
+    ];
+    for done in of {
         let (ctx, guard) = Context::background().with_cancel();
         let (told, hear) = mpsc::channel();
         let hear = Arc::new(Mutex::new(hear));
@@ -38,10 +45,7 @@ fn it_disconnects_before_the_first_callback() {
         };
         // Whichever of them the canceller meets first.
         drop(ctx.on_cancel(waits()));
-        let done = match of_a_token {
-            false => ctx.done_receiver(),
-            true => ctx.child_token().done_receiver(),
-        };
+        let done = done(&ctx, &other);
         drop(ctx.on_cancel(waits()));
         let waiter = thread::spawn(move || {
             assert!(done.receiver().recv().is_err());
