@@ -112,6 +112,13 @@ pub fn rooms(token: &CancellationToken) -> usize {
     token.handle().rooms()
 }
 
+/// For models: a callback that runs when tasks and threads are woken.
+#[cfg(cancel_tree_loom)]
+#[doc(hidden)]
+pub fn on_wake(token: &CancellationToken, f: impl FnOnce() + Send + 'static) -> Registration {
+    token.on_wake(f)
+}
+
 /// For models: how threads sleep there, and wait.
 #[cfg(cancel_tree_loom)]
 #[doc(hidden)]

@@ -1007,6 +1007,21 @@ fn run_ends_with_the_future_or_with_the_context() {
 }
 
 #[test]
+fn a_sleep_that_is_ready_stays_ready() {
+    use futures::task::noop_waker;
+    let (ctx, guard) = Context::background().with_cancel();
+    let mut sleep = std::pin::pin!(ctx.sleep(MS));
+    assert_eq!(block_on(sleep.as_mut()), Ok(()));
+    let waker = noop_waker();
+    let mut cx = std::task::Context::from_waker(&waker);
+    assert_eq!(sleep.as_mut().poll(&mut cx), Poll::Ready(Ok(())));
+    // Whoever looks late sees it.
+    guard.cancel();
+    let late = Poll::Ready(Err(Cancelled));
+    assert_eq!(sleep.as_mut().poll(&mut cx), late);
+}
+
+#[test]
 fn sleep_ends_early_and_says_why() {
     let (ctx, guard) = cancellable();
     let canceller = guard.canceller();

@@ -5,6 +5,7 @@ use cancel_tree::{CancellationToken, Context};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,39 @@ fn a_sleeper_is_woken_by_a_cancel_and_by_a_deadline() {
     let (ctx, _guard) = Context::background().with_timeout(SOON);
     assert!(poll(ctx.done_fd().unwrap(), FOR_EVER));
     assert!(begin.elapsed() >= SOON && ctx.is_done());
+}
+
+/// As threads are woken that wait by themselves, before the first callback: that may wait for them.
+#[test]
+fn it_is_readable_before_the_first_callback() {
+    for of_a_token in [false, true] {
+        let (ctx, guard) = Context::background().with_cancel();
+        let (told, hear) = mpsc::channel();
+        let hear = Arc::new(Mutex::new(hear));
+        let waits = || {
+            let hear = hear.clone();
+            move || hear.lock().unwrap().recv().unwrap()
+        };
+        // Whichever of them the canceller meets first.
+        drop(ctx.on_cancel(waits()));
+        let done = match of_a_token {
+            false => ctx.done_fd(),
+            true => ctx.child_token().done_fd(),
+        }
+        .unwrap();
+        drop(ctx.on_cancel(waits()));
+        let waiter = thread::spawn(move || {
+            assert!(poll(&done, FOR_EVER));
+            (0..2).for_each(|_| told.send(()).unwrap());
+        });
+        let (say, over) = mpsc::channel();
+        thread::spawn(move || {
+            guard.cancel();
+            say.send(()).unwrap();
+        });
+        over.recv_timeout(Duration::from_secs(30)).expect("it ends");
+        waiter.join().unwrap();
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use cancel_tree::{Context, ContextError};
 use std::ffi::c_int;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 extern "C" {
     fn fork() -> c_int;
@@ -46,6 +46,33 @@ fn first_wrong() -> c_int {
     let ctx = ctx.with_grace(SOON);
     if ctx.blocking_wait() != PASSED || ctx.shield().blocking_wait() != PASSED {
         return 7;
+    }
+    // For a loop that asks in between.
+    let (ctx, _guard) = Context::background().with_timeout(SOON);
+    while !ctx.remaining().unwrap().is_zero() {
+        std::thread::sleep(SOON / 10);
+    }
+    if ctx.blocking_wait_timeout(Duration::ZERO) != Some(PASSED) {
+        return 8;
+    }
+    // One that is set when the thread waits already, and one that is moved.
+    let waits: [fn(&Context) -> Option<ContextError>; 3] = [
+        |ctx| Some(ctx.blocking_wait()),
+        |ctx| ctx.blocking_sleep(LATE).err(),
+        |ctx| ctx.block_on(std::future::pending::<()>()).err(),
+    ];
+    for (number, wait) in (9..).zip(waits) {
+        for timeout in [None, Some(LATE)] {
+            let (ctx, guard) = Context::background()
+                .with_movable_deadline(timeout.map(|timeout| Instant::now() + timeout));
+            let below = ctx.with_value(number);
+            let waiter = std::thread::spawn(move || wait(&below));
+            std::thread::sleep(SOON);
+            guard.set_timeout(SOON);
+            if waiter.join().unwrap() != Some(PASSED) {
+                return number;
+            }
+        }
     }
     for (number, any_of) in (3..).zip(any_of) {
         let (early, _early) = Context::background().with_timeout(SOON);

@@ -4,8 +4,10 @@
 use cancel_tree::integrations::process::{Ended, Supervised};
 use cancel_tree::{CancelGuard, Context};
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -81,26 +83,28 @@ fn timed(run: impl FnOnce() -> std::io::Result<Ended>) -> (Ended, Duration) {
 #[test]
 fn one_that_ends_by_itself() {
     let (ctx, guard) = Context::background().with_timeout(LATE);
-    let ended = sh("echo out; echo err >&2; exit 3").output(&ctx).unwrap();
+    let ended = sh("echo out; echo err >&2; exit 3")
+        .blocking_output(&ctx)
+        .unwrap();
     assert_eq!(
         (&*ended.stdout, &*ended.stderr),
         (&b"out\n"[..], &b"err\n"[..])
     );
     assert_eq!(ended.status.code(), Some(3));
     assert!(ended.stopped.is_none() && !ended.killed && !ended.pipes_held && !ended.success());
-    assert!(sh("exit 0").run(&ctx).unwrap().success());
+    assert!(sh("exit 0").blocking_run(&ctx).unwrap().success());
     drop::<CancelGuard>(guard);
-    let error = sh("exit 0").run(&ctx).unwrap_err();
+    let error = sh("exit 0").blocking_run(&ctx).unwrap_err();
     assert!(error.get_ref().unwrap().is::<cancel_tree::Cause>());
     let nowhere = Supervised::new(Command::new("/no/such/program"));
-    let error = nowhere.run(&Context::background()).unwrap_err();
+    let error = nowhere.blocking_run(&Context::background()).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
 }
 
 #[test]
 fn a_signal_ends_it() {
     let script = ": >\"$READY\"; exec sleep 3600";
-    let (ended, took) = stopped(script, |sh, ctx| sh.grace(LATE).output(ctx));
+    let (ended, took) = stopped(script, |sh, ctx| sh.grace(LATE).blocking_output(ctx));
     assert!(took < LATE / 2);
     assert_eq!(ended.stopped.unwrap().to_string(), "not wanted any more");
     assert!(!ended.status.success());
@@ -112,7 +116,7 @@ fn a_deadline_ends_it() {
     let running = sh("exec sleep 3600").spawn(&ctx).unwrap();
     let (ended, took) = timed(|| {
         assert!(guard.set_timeout(SOON));
-        running.wait()
+        running.blocking_wait()
     });
     assert!(took >= SOON && took < LATE / 2 && ended.stopped.is_some());
 }
@@ -120,7 +124,7 @@ fn a_deadline_ends_it() {
 #[test]
 fn one_that_exits_with_0_when_told_to_stop_has_been_stopped() {
     let script = "trap 'echo bye; exit 0' TERM; : >\"$READY\"; while :; do sleep 0.01; done";
-    let (ended, took) = stopped(script, |sh, ctx| sh.grace(LATE).output(ctx));
+    let (ended, took) = stopped(script, |sh, ctx| sh.grace(LATE).blocking_output(ctx));
     assert!(took < LATE / 2);
     assert_eq!(ended.status.code(), Some(0));
     assert_eq!(ended.stdout, b"bye\n");
@@ -130,7 +134,7 @@ fn one_that_exits_with_0_when_told_to_stop_has_been_stopped() {
 #[test]
 fn one_that_ignores_the_signal_is_killed_with_its_group() {
     let script = "trap '' TERM; sleep 3600 & echo $!; : >\"$READY\"; while :; do sleep 0.01; done";
-    let (ended, took) = stopped(script, |sh, ctx| sh.grace(SOON).output(ctx));
+    let (ended, took) = stopped(script, |sh, ctx| sh.grace(SOON).blocking_output(ctx));
     assert!(took >= SOON && took < LATE / 2);
     assert!(ended.killed && ended.stopped.is_some() && !ended.pipes_held);
     assert!(is_gone(number(&ended.stdout)));
@@ -140,11 +144,11 @@ fn one_that_ignores_the_signal_is_killed_with_its_group() {
 fn another_signal_and_no_grace() {
     let script = "trap 'exit 7' USR1; : >\"$READY\"; while :; do sleep 0.01; done";
     let (ended, _) = stopped(script, |sh, ctx| {
-        sh.signal(libc::SIGUSR1).grace(LATE).run(ctx)
+        sh.signal(libc::SIGUSR1).grace(LATE).blocking_run(ctx)
     });
     assert_eq!(ended.status.code(), Some(7));
     let script = "trap '' TERM; : >\"$READY\"; while :; do sleep 0.01; done";
-    let (ended, _) = stopped(script, |sh, ctx| sh.grace(Duration::ZERO).run(ctx));
+    let (ended, _) = stopped(script, |sh, ctx| sh.grace(Duration::ZERO).blocking_run(ctx));
     assert!(ended.killed);
 }
 
@@ -153,9 +157,159 @@ fn another_signal_and_no_grace() {
 fn a_grandchild_that_ignores_the_signal_goes_with_the_child() {
     let script =
         "sh -c 'trap \"\" TERM; echo $$; : >\"$READY\"; while :; do sleep 0.01; done' & wait";
-    let (ended, took) = stopped(script, |sh, ctx| sh.grace(LATE).output(ctx));
-    assert!(took < LATE / 2 && ended.killed && !ended.pipes_held);
+    let (ended, took) = stopped(script, |sh, ctx| sh.grace(LATE).blocking_output(ctx));
+    // Not the child, which has obeyed.
+    assert!(took < LATE / 2 && !ended.killed && !ended.pipes_held);
     assert!(is_gone(number(&ended.stdout)));
+}
+
+/// A signal waits until a process that is stopped goes on.
+#[cfg(target_os = "linux")]
+#[test]
+fn one_that_is_stopped_ends_by_the_signal_too() {
+    let script = "while ! grep -q '^State:.T' /proc/$$/status; do sleep 0.01; done; : >\"$READY\"";
+    let script = format!("({script}) & kill -STOP $$; sleep 3600");
+    let (ended, took) = stopped(&script, |sh, ctx| sh.grace(LATE).blocking_run(ctx));
+    assert!(took < LATE / 2 && !ended.killed && ended.stopped.is_some());
+}
+
+/// Runs one of the tests below as a child of this one, as `exec` of a script.
+fn myself(name: &str) -> String {
+    let me = std::env::current_exe().unwrap();
+    format!("THE_CHILD=1 exec '{}' --exact {name}", me.display())
+}
+
+fn is_the_child() -> bool {
+    std::env::var_os("THE_CHILD").is_some()
+}
+
+/// Ends itself in time, should nobody else.
+fn is_ready_and_sleeps() -> ! {
+    std::fs::write(std::env::var_os("READY").unwrap(), "").unwrap();
+    thread::sleep(2 * LATE);
+    std::process::exit(0)
+}
+
+/// The group has nobody left, but the child has its number.
+#[test]
+fn one_that_has_left_its_group_ends_too() {
+    const NAME: &str = "one_that_has_left_its_group_ends_too";
+    if is_the_child() {
+        // SAFETY: no memory is passed.
+        let left = unsafe { libc::setpgid(0, libc::getpgid(libc::getppid())) };
+        assert_eq!(left, 0);
+        is_ready_and_sleeps();
+    }
+    let script = myself(NAME);
+    for grace in [LATE, Duration::ZERO] {
+        let (ended, took) = stopped(&script, |sh, ctx| sh.grace(grace).blocking_run(ctx));
+        assert!(took < LATE / 2 && ended.stopped.is_some());
+        assert_eq!(ended.killed, grace.is_zero());
+    }
+    let (ended, took) = stopped(&script, |sh, ctx| {
+        let running = sh.spawn(&Context::background())?;
+        ctx.blocking_wait();
+        let child = running.id();
+        drop(running);
+        assert!(!is_there(child));
+        Supervised::new(Command::new("true")).blocking_run(&Context::background())
+    });
+    assert!(took < LATE / 2 && ended.success());
+}
+
+/// It has become another user: an error after the grace, and a drop that does not wait. For root, who can be somebody else.
+#[test]
+fn one_that_may_not_be_killed_is_left_to_itself() {
+    const NAME: &str = "one_that_may_not_be_killed_is_left_to_itself";
+    const NOBODY: u32 = 65534;
+    // SAFETY: no memory is passed, here and below.
+    let user = unsafe { libc::geteuid() };
+    if std::env::var_os("BECOMES_ROOT").is_some() {
+        // SAFETY: as above.
+        if unsafe { libc::setuid(0) } == 0 {
+            is_ready_and_sleeps();
+        }
+        std::fs::write(std::env::var_os("READY").unwrap(), "").unwrap();
+        return;
+    }
+    if is_the_child() {
+        // Nobody, with a program that makes itself root.
+        let mut command = Command::new(std::env::var_os("ROOTS").unwrap());
+        command.args(["--exact", NAME]).env("BECOMES_ROOT", "1");
+        command.stdin(Stdio::null());
+        let (ctx, guard) = Context::background().with_cancel();
+        let running = Supervised::new(command).grace(SOON).spawn(&ctx).unwrap();
+        let ready = std::path::PathBuf::from(std::env::var_os("READY").unwrap());
+        while !ready.exists() {
+            thread::sleep(Duration::from_millis(2));
+        }
+        guard.cancel();
+        println!("child {}", running.id());
+        match running.blocking_wait() {
+            Ok(ended) if ended.status.success() => {
+                println!("SKIPPED: programs do not change their user here")
+            }
+            Ok(ended) => panic!("{ended:?}"),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EPERM)),
+        }
+        return;
+    }
+    if user != 0 {
+        return eprintln!("SKIPPED: not root");
+    }
+    use std::os::unix::fs::{chown, PermissionsExt};
+    let dir = std::env::temp_dir().join(format!("cancel-tree-nobody-{}", std::process::id()));
+    std::fs::create_dir(&dir).unwrap();
+    let (nobodys, roots) = (dir.join("nobodys"), dir.join("roots"));
+    for (file, mode) in [(&nobodys, 0o755), (&roots, 0o4755)] {
+        std::fs::copy(std::env::current_exe().unwrap(), file).unwrap();
+        std::fs::set_permissions(file, PermissionsExt::from_mode(mode)).unwrap();
+    }
+    chown(&dir, Some(NOBODY), None).unwrap();
+    let mut command = Command::new(&nobodys);
+    command
+        .args(["--exact", NAME, "--nocapture"])
+        .env("THE_CHILD", "1")
+        .env("ROOTS", &roots)
+        .env("READY", dir.join("ready"))
+        .uid(NOBODY);
+    let (ctx, _guard) = Context::background().with_timeout(LATE);
+    let ended = Supervised::new(command).blocking_output(&ctx).unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    if said.contains("SKIPPED") {
+        eprintln!("{said}");
+    }
+    let child = said
+        .split("child ")
+        .nth(1)
+        .map(|said| number(said.as_bytes()));
+    if let Some(child) = child {
+        // SAFETY: as above.
+        unsafe { libc::kill(child as libc::pid_t, libc::SIGKILL) };
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(ended.success() && child.is_some(), "{ended:?}");
+}
+
+/// The thread waits for it as others wait by themselves: it is told before the first callback, which may wait for the thread.
+#[test]
+fn it_is_told_before_the_first_callback() {
+    let (told, hear) = mpsc::channel();
+    let (ended, took) = stopped(": >\"$READY\"; exec sleep 3600", |sh, ctx| {
+        let hear = Arc::new(Mutex::new(hear));
+        let waits = || {
+            let hear = hear.clone();
+            move || hear.lock().unwrap().recv_timeout(LATE).unwrap()
+        };
+        // Whichever of them the canceller meets first.
+        drop(ctx.on_cancel(waits()));
+        let running = sh.spawn(ctx)?;
+        drop(ctx.on_cancel(waits()));
+        let ended = running.blocking_wait();
+        (0..2).for_each(|_| told.send(()).unwrap());
+        ended
+    });
+    assert!(took < LATE / 2 && ended.stopped.is_some());
 }
 
 /// It has left the group, and holds the pipes: nothing waits for it.
@@ -169,7 +323,7 @@ fn a_grandchild_that_holds_the_pipes_is_given_up() {
         return eprintln!("SKIPPED: no setsid here");
     }
     let script = "setsid sh -c 'echo $$; : >\"$READY\"; exec sleep 3600' & sleep 3600";
-    let (ended, took) = stopped(script, |sh, ctx| sh.pipe_delay(SOON).output(ctx));
+    let (ended, took) = stopped(script, |sh, ctx| sh.pipe_delay(SOON).blocking_output(ctx));
     assert!(took >= SOON && took < LATE / 2);
     assert!(ended.pipes_held && ended.stopped.is_some());
     let pid = number(&ended.stdout);
@@ -181,7 +335,7 @@ fn a_grandchild_that_holds_the_pipes_is_given_up() {
 #[test]
 fn what_the_child_itself_has_written_is_read_without_any_delay() {
     let quick = || sh("echo begun").pipe_delay(Duration::ZERO);
-    let ended = quick().output(&Context::background()).unwrap();
+    let ended = quick().blocking_output(&Context::background()).unwrap();
     assert_eq!(ended.stdout, b"begun\n");
     assert!(!ended.pipes_held, "{ended:?}");
 }
@@ -190,7 +344,11 @@ fn what_the_child_itself_has_written_is_read_without_any_delay() {
 #[test]
 fn a_daemon_that_holds_the_pipes_is_not_waited_for() {
     let ctx = Context::background();
-    let (ended, took) = timed(|| sh("sleep 3600 & echo $!").pipe_delay(SOON).output(&ctx));
+    let (ended, took) = timed(|| {
+        sh("sleep 3600 & echo $!")
+            .pipe_delay(SOON)
+            .blocking_output(&ctx)
+    });
     assert!(took >= SOON && took < LATE / 2);
     assert!(ended.pipes_held && ended.success());
     let pid = number(&ended.stdout);
@@ -214,7 +372,7 @@ fn a_daemon_that_holds_the_pipes_is_not_waited_for() {
         assert_eq!(waited, 0);
         guard.cancel();
     });
-    let (ended, took) = timed(|| running.wait());
+    let (ended, took) = timed(|| running.blocking_wait());
     assert!(took < LATE / 2 && ended.stopped.is_some() && ended.status.success());
     assert!(is_gone(number(&ended.stdout)));
     canceller.join().unwrap();
@@ -223,7 +381,7 @@ fn a_daemon_that_holds_the_pipes_is_not_waited_for() {
 #[test]
 fn huge_output_on_both_pipes() {
     let script = "head -c 8000000 /dev/zero; head -c 8000000 /dev/zero >&2; echo over";
-    let ended = sh(script).output(&Context::background()).unwrap();
+    let ended = sh(script).blocking_output(&Context::background()).unwrap();
     assert!(ended.success() && ended.stdout.ends_with(b"over\n"));
     assert_eq!(
         (ended.stdout.len(), ended.stderr.len()),
@@ -234,7 +392,7 @@ fn huge_output_on_both_pipes() {
 #[test]
 fn one_that_never_stops_writing_is_stopped() {
     let script = "echo more; : >\"$READY\"; while :; do echo more and more; done";
-    let (ended, took) = stopped(script, |sh, ctx| sh.output(ctx));
+    let (ended, took) = stopped(script, |sh, ctx| sh.blocking_output(ctx));
     assert!(took < LATE / 2 && ended.stopped.is_some() && !ended.stdout.is_empty());
 }
 
@@ -247,7 +405,7 @@ fn what_it_is_told() {
         .unwrap();
     let mut stdin = running.stdin().unwrap();
     let writer = thread::spawn(move || stdin.write_all(&[b'x'; 1_000_000]).unwrap());
-    assert_eq!(running.wait().unwrap().stdout.len(), 1_000_000);
+    assert_eq!(running.blocking_wait().unwrap().stdout.len(), 1_000_000);
     writer.join().unwrap();
 }
 
@@ -259,7 +417,7 @@ fn one_that_ends_by_itself_at_that_moment() {
         let (ctx, _guard) = Context::background().with_timeout(Duration::from_micros(200 + n * 2));
         let mut command = Command::new("true");
         command.stdin(Stdio::null());
-        match Supervised::new(command).run(&ctx) {
+        match Supervised::new(command).blocking_run(&ctx) {
             Ok(ended) if ended.stopped.is_some() => stopped += 1,
             Ok(ended) => {
                 assert!(ended.success());
@@ -285,7 +443,7 @@ fn a_number_that_is_gone_gets_no_signal() {
     // SAFETY: no status is asked for.
     assert_eq!(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }, pid);
     guard.cancel();
-    let error = running.wait().unwrap_err();
+    let error = running.blocking_wait().unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ECHILD));
     // Nor when it is dropped.
     let running = sh("exit 0").spawn(&Context::background()).unwrap();
@@ -328,7 +486,9 @@ fn nothing_is_left_open() {
         return;
     };
     for _ in 0..50 {
-        sh("exit 0").output(&Context::background()).unwrap();
+        sh("exit 0")
+            .blocking_output(&Context::background())
+            .unwrap();
     }
     let after = std::fs::read_dir("/proc/self/fd").unwrap().count();
     assert_eq!(after, before);

@@ -17,13 +17,13 @@ fn sh(script: &str) -> Supervised {
 #[tokio::test]
 async fn one_that_ends_and_one_that_is_stopped() {
     let ctx = Context::background();
-    let ended = sh("echo tea").output_async(&ctx).await.unwrap();
+    let ended = sh("echo tea").output(&ctx).await.unwrap();
     assert!(ended.success());
     assert_eq!(ended.stdout, b"tea\n");
     for after in (0..).map(|n| SOON * (1 << n)) {
         let begin = Instant::now();
         let (ctx, _guard) = ctx.with_timeout_cause(after, "too slow");
-        match sh("exec sleep 3600").run_async(&ctx).await {
+        match sh("exec sleep 3600").run(&ctx).await {
             Ok(ended) => {
                 assert_eq!(ended.stopped.unwrap().to_string(), "too slow");
                 assert!(begin.elapsed() < after + Duration::from_secs(60));
@@ -35,7 +35,7 @@ async fn one_that_ends_and_one_that_is_stopped() {
     }
     let (ctx, guard) = ctx.with_cancel();
     guard.cancel();
-    let error = sh("exit 0").run_async(&ctx).await.unwrap_err();
+    let error = sh("exit 0").run(&ctx).await.unwrap_err();
     assert!(error.get_ref().unwrap().is::<cancel_tree::Cause>());
 }
 
@@ -60,9 +60,38 @@ async fn dropping_the_future_stops_the_child() {
     };
     let ctx = Context::background();
     tokio::select! {
-        _ = sh(&script).run_async(&ctx) => panic!("it never ends by itself"),
+        _ = sh(&script).run(&ctx) => panic!("it never ends by itself"),
         () = says("begun") => {}
     }
     says("stopped").await;
     std::fs::remove_file(&file).unwrap();
+}
+
+/// The runtime has one thread for what blocks, and that is taken.
+#[test]
+fn a_context_that_is_done_before_a_thread_is_free() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let file = std::env::temp_dir().join(format!("cancel-tree-late-{}", std::process::id()));
+    runtime.block_on(async {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || held.recv());
+        let (ctx, _guard) = Context::background().with_timeout_cause(SOON, "too slow");
+        let script = format!("echo begun >{}", file.display());
+        let run = sh(&script).run(&ctx);
+        let error = tokio::time::timeout(Duration::from_secs(30), run)
+            .await
+            .expect("it does not wait for a thread")
+            .unwrap_err();
+        assert_eq!(error.to_string(), "too slow");
+        release.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        // When the thread has come past it.
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+    });
+    assert!(!file.exists());
 }

@@ -182,13 +182,13 @@ fn from_go_exec() {
         Supervised::new(command)
     };
     let root = Context::background();
-    assert!(run("true", &[]).run(&root).unwrap().success());
+    assert!(run("true", &[]).blocking_run(&root).unwrap().success());
     // One that nobody ignores: SIGINT is ignored by what a script has started in the background.
     let told = run("sleep", &["3600"]).signal(libc::SIGUSR1).grace(MINUTE);
     let (ctx, guard) = root.with_cancel();
     let running = told.pipe_delay(MINUTE).spawn(&ctx).unwrap();
     guard.cancel_with("took too long");
-    let ended = running.wait().unwrap();
+    let ended = running.blocking_wait().unwrap();
     assert_eq!(ended.stopped.unwrap().to_string(), "took too long");
     assert!(!ended.killed);
 }

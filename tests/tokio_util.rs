@@ -86,10 +86,12 @@ fn what_is_handed_out_stays_connected() {
         // The middle stays: the trees of 0.7.0 and 0.7.1 leak one that goes before what is below it.
         let grandchild = child.child_token();
         let plain: CancellationToken = tokio_token(&ctx).into();
+        let lent = tokio_token(&ctx).as_token().clone();
         let below = Context::below(tokio_token(&ctx));
         assert!(!clone.is_cancelled() && !plain.is_cancelled() && !below.is_done());
         guard.cancel();
         assert!(clone.is_cancelled() && grandchild.is_cancelled() && plain.is_cancelled());
+        assert!(lent.is_cancelled());
         assert!(below.is_done());
         assert!(soon(|| below
             .blocking_wait_timeout(Duration::ZERO)
@@ -109,6 +111,34 @@ fn what_is_handed_out_stays_connected() {
     });
     guard.cancel();
     assert!(token.is_cancelled() && far_below.is_cancelled());
+}
+
+/// As tasks and threads are woken, before the first callback: that may wait for them.
+#[test]
+fn theirs_are_told_before_the_first_callback() {
+    let _alone = alone();
+    let (ctx, guard) = Context::background().with_cancel();
+    let (told, hear) = mpsc::channel();
+    let hear = Arc::new(Mutex::new(hear));
+    let waits = || {
+        let hear = hear.clone();
+        move || hear.lock().unwrap().recv().unwrap()
+    };
+    // Whichever of them the canceller meets first.
+    drop(ctx.on_cancel(waits()));
+    let theirs = tokio_token(&ctx);
+    drop(ctx.on_cancel(waits()));
+    let task = thread::spawn(move || {
+        futures::executor::block_on(theirs.cancelled());
+        (0..2).for_each(|_| told.send(()).unwrap());
+    });
+    let (say, over) = mpsc::channel();
+    thread::spawn(move || {
+        guard.cancel();
+        say.send(()).unwrap();
+    });
+    over.recv_timeout(Duration::from_secs(30)).expect("it ends");
+    task.join().unwrap();
 }
 
 #[test]

@@ -38,8 +38,8 @@ impl Context {
     /// is in force here; on a thread that runs tasks itself it blocks all of these: they take [`run`](Self::run).
     ///
     /// A wait within a wait works: the future may itself call this. A thread that waits here does not need the timer: it
-    /// sleeps until the deadline by itself, also in a child process made by `fork`. The thread sleeps by
-    /// [`std::thread::park`], and what [`blocking_wait`](crate::CancellationToken::blocking_wait) says about permits holds.
+    /// sleeps until the deadline by itself, also in a child process made by `fork` (see [`blocking_wait`](Self::blocking_wait) for one
+    /// that is moved). The thread sleeps by [`std::thread::park`], and what [`blocking_wait`](crate::CancellationToken::blocking_wait) says about permits holds.
     ///
     /// # Errors
     ///
@@ -57,19 +57,23 @@ impl Context {
     /// look, and those of `park`. A thread allocates at its first wait only, and for a wait within a wait.
     pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output, ContextError> {
         let mut run = pin!(done::run(self, future));
-        let mut limit = self.waited_deadline();
+        let mut passed = None;
         loop {
-            if let Some(outcome) = wait::block_on(run.as_mut(), limit) {
+            // One that is where it was has made the context done, or the timer was faster and is about to say so.
+            let limit = self
+                .waited_deadline()
+                .filter(|&deadline| Some(deadline) > passed);
+            let until = [limit, self.next_look()].into_iter().flatten().min();
+            if let Some(outcome) = wait::block_on(run.as_mut(), until) {
                 return outcome;
             }
-            let passed = limit;
+            if until != limit {
+                continue;
+            }
+            passed = limit;
             if let (Some(token), Some(passed)) = (&self.token, passed) {
                 expire_if_past(token.handle(), passed);
             }
-            // One that is where it was has made the context done, or the timer was faster and is about to say so.
-            limit = self
-                .waited_deadline()
-                .filter(|&deadline| Some(deadline) > passed);
         }
     }
 }

@@ -16,7 +16,9 @@ use crate::tree::{Cause, ContextError};
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::any::{Any, TypeId};
-use core::future::Future;
+use core::future::{poll_fn, Future};
+use core::pin::Pin;
+use core::task::Poll;
 use std::time::{Duration, Instant};
 
 /// What a request carries through a program: when to stop, and what belongs to it. The counterpart of Go's
@@ -631,7 +633,7 @@ impl Context {
 
     /// Returns `true` if the context can be done at all, now or later. [`background`](Self::background),
     /// [`todo`](Self::todo), what [`without_cancel`](Self::without_cancel) makes, and what only adds values to these
-    /// cannot. (In Go, `ctx.Done() != nil`.)
+    /// cannot. (In Go, `ctx.Done() != nil`.) With a [grace](Self::with_grace) of its own a context is said to be able, whatever is above.
     ///
     /// ```
     /// # use cancel_tree::Context;
@@ -933,6 +935,10 @@ impl Context {
     ///
     /// The context was done first. The future is dropped then.
     ///
+    /// # Panics
+    ///
+    /// When the future does; or if it is polled again after it was ready.
+    ///
     /// # Cancel safety
     ///
     /// That of the future.
@@ -957,6 +963,10 @@ impl Context {
     ///
     /// The context was done first. The future is dropped then.
     ///
+    /// # Panics
+    ///
+    /// When the future does; or if it is polled again after it was ready.
+    ///
     /// # Cancel safety
     ///
     /// That of the future.
@@ -977,7 +987,7 @@ impl Context {
     /// # });
     /// ```
     ///
-    /// The time counts from the call, not from the first poll.
+    /// The time counts from the call, not from the first poll. Once ready it stays ready.
     ///
     /// # Errors
     ///
@@ -991,15 +1001,20 @@ impl Context {
         duration: Duration,
     ) -> impl Future<Output = Result<(), ContextError>> + Send + Sync + '_ {
         let (nap, guard) = self.with_timeout(duration);
-        async move {
-            let _guard = guard;
-            nap.done().await;
-            self.check()
-        }
+        let mut nap = Some((nap.done_owned(), guard));
+        poll_fn(move |cx| {
+            if let Some((done, _guard)) = &mut nap {
+                if Pin::new(done).poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+            nap = None;
+            Poll::Ready(self.check())
+        })
     }
 
     /// A context that has an error has a cause, so there is nothing to fall back to but for the type's sake.
-    fn cause_or(&self, error: ContextError) -> Cause {
+    pub(crate) fn cause_or(&self, error: ContextError) -> Cause {
         self.cause().unwrap_or_else(|| error.into())
     }
 }
@@ -1009,7 +1024,8 @@ impl Context {
     /// Parks the calling thread until the context is done. A context that never is, as
     /// [`background`](Self::background), is waited for until the end of the process.
     ///
-    /// A thread that waits here does not need the timer: it sleeps until the deadline by itself.
+    /// A thread that waits here does not need the timer: it sleeps until the deadline by itself. One that is set during the wait, or moved to
+    /// an earlier moment, the timer notices; in a child process made by `fork`, where there is none, the thread itself, 10 ms late at most.
     pub fn blocking_wait(&self) -> ContextError {
         loop {
             if let Some(error) = self.wait_until(None) {
@@ -1062,7 +1078,8 @@ impl Context {
         let mut soon = None;
         loop {
             let deadline = self.deadline().map(|deadline| Some(deadline).max(soon));
-            let until = limit.into_iter().chain(deadline.flatten()).min();
+            let all = [limit, deadline.flatten(), self.next_look()];
+            let until = all.into_iter().flatten().min();
             if park::until_cancelled(token, until) {
                 return self.err();
             }
@@ -1077,6 +1094,12 @@ impl Context {
             // A deadline that has passed has just been moved, or somebody else is about to act on it.
             soon = Some(now + A_LITTLE);
         }
+    }
+
+    /// When a thread that waits here has to look at the deadline again: where it may be moved, and nobody will say so.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        let asks = self.limit == Limit::Asked && timer::is_in_parent();
+        asks.then(|| Instant::now() + park::SLICE)
     }
 
     /// Parks the calling thread until the context is done, or until `deadline`. Returns `None` if it is not
@@ -1132,6 +1155,9 @@ impl Context {
     ///
     /// A panic of `f` ends there; the panic hook tells of it.
     ///
+    /// A worker is given `f` after tasks and threads were woken, in turn with the callbacks of [`on_cancel`](Self::on_cancel): one of these must not wait for
+    /// an `f` of the same context, which it may have kept from being handed over.
+    ///
     /// Cost: that of [`CancellationToken::on_cancel`].
     #[doc(alias = "AfterFunc")]
     pub fn after_func<F: FnOnce() + Send + 'static>(&self, f: F) -> Registration {
@@ -1164,6 +1190,12 @@ impl Context {
     /// Like [`on_cancel`](Self::on_cancel), but passes the cause to `f`: see [`CancellationToken::on_cancel_with`].
     pub fn on_cancel_with<F: FnOnce(Cause) + Send + 'static>(&self, f: F) -> Registration {
         self.register(|token| Registration::with_cause(token, f))
+    }
+
+    /// As [`CancellationToken::on_wake`].
+    #[allow(dead_code)] // It depends on the features who needs it.
+    pub(crate) fn on_wake<F: FnOnce() + Send + 'static>(&self, f: F) -> Registration {
+        self.register(|token| Registration::woken(token, f))
     }
 
     fn register(&self, with: impl FnOnce(&Handle) -> Registration) -> Registration {

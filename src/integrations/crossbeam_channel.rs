@@ -127,14 +127,17 @@ impl core::panic::RefUnwindSafe for DoneReceiver {}
 
 /// # For `select!` of crossbeam-channel
 impl Context {
-    /// Creates a receiver that disconnects when the context is done, before the call that cancels it returns: see
-    /// [`integrations::crossbeam_channel`](crate::integrations::crossbeam_channel).
+    /// Creates a receiver that disconnects when the context is done, before the first callback runs, which may wait for who receives, and
+    /// before the call that cancels it returns: see [`integrations::crossbeam_channel`](crate::integrations::crossbeam_channel).
+    ///
+    /// At a deadline it is the timer that disconnects it: in a child made by `fork`, and where no thread can be had, whoever receives has to
+    /// bound the wait by [`remaining`](Self::remaining), and ask [`blocking_wait_timeout(Duration::ZERO)`](Self::blocking_wait_timeout) then.
     ///
     /// Cost: two allocations for this crate's part, one for the channel, those of [`on_cancel`](Self::on_cancel). The
     /// canceller takes the channel's own lock for as long as it takes to mark it, and to wake what waits there.
     #[must_use]
     pub fn done_receiver(&self) -> DoneReceiver {
-        DoneReceiver::new(|slot| self.on_cancel(move || slot.disconnect()))
+        DoneReceiver::new(|slot| self.on_wake(move || slot.disconnect()))
     }
 }
 
@@ -143,6 +146,6 @@ impl CancellationToken {
     /// Creates a receiver that disconnects when the token is cancelled, as [`Context::done_receiver`].
     #[must_use]
     pub fn done_receiver(&self) -> DoneReceiver {
-        DoneReceiver::new(|slot| self.on_cancel(move || slot.disconnect()))
+        DoneReceiver::new(|slot| self.on_wake(move || slot.disconnect()))
     }
 }

@@ -76,18 +76,20 @@ impl fmt::Debug for DoneFd {
 
 /// # For `poll`, epoll, kqueue, mio
 impl Context {
-    /// Creates a descriptor that is readable once the context is done, before the call that cancels it returns: see
-    /// [`integrations::fd`](crate::integrations::fd).
+    /// Creates a descriptor that is readable once the context is done, before the first callback runs, which may wait for who reads it,
+    /// and before the call that cancels it returns: see [`integrations::fd`](crate::integrations::fd).
     ///
     /// One descriptor on Linux (an eventfd), two elsewhere (a pair of sockets). At a deadline it is the timer that makes it
     /// readable: in a child made by `fork`, and where no thread can be had, the loop has to bound its sleep by
-    /// [`remaining`](Self::remaining), and look at [`err`](Self::err).
+    /// [`remaining`](Self::remaining), and ask [`blocking_wait_timeout(Duration::ZERO)`](Self::blocking_wait_timeout) then, which
+    /// notices a deadline that has passed. ([`err`](Self::err) does not in a forked child, where the descriptor does not become readable
+    /// either.)
     ///
     /// # Errors
     ///
     /// The process or the system has no descriptor left (`EMFILE`, `ENFILE`), or no memory.
     pub fn done_fd(&self) -> io::Result<DoneFd> {
-        DoneFd::new(|event| self.on_cancel(move || event.fire()))
+        DoneFd::new(|event| self.on_wake(move || event.fire()))
     }
 }
 
@@ -99,7 +101,7 @@ impl CancellationToken {
     ///
     /// As there.
     pub fn done_fd(&self) -> io::Result<DoneFd> {
-        DoneFd::new(|event| self.on_cancel(move || event.fire()))
+        DoneFd::new(|event| self.on_wake(move || event.fire()))
     }
 }
 

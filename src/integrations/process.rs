@@ -11,7 +11,7 @@
 //! let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(500));
 //! let mut command = Command::new("sh");
 //! command.args(["-c", "echo begun; sleep 3600; echo over"]);
-//! let ended = Supervised::new(command).output(&ctx)?;
+//! let ended = Supervised::new(command).blocking_output(&ctx)?;
 //! assert!(!ended.stdout.ends_with(b"over\n"));
 //! assert!(ended.stopped.is_some() && !ended.success());
 //! # Ok(())
@@ -23,10 +23,16 @@
 //! The child leads a process group of its own: what it starts belongs to that, unless it leaves it. (So a terminal's Ctrl-C
 //! does not reach it: cancel the context then.) When the context is done,
 //!
-//! 1. the group gets a signal ([`signal`](Supervised::signal), SIGTERM);
+//! 1. the group gets a signal ([`signal`](Supervised::signal), SIGTERM), and SIGCONT, for one that is stopped hears of nothing else;
 //! 2. when the child has ended, or the grace ([`grace`](Supervised::grace), 5 s) is over, the group gets SIGKILL;
 //! 3. when the child has ended, its pipes are read until their other ends are all closed, but not for longer than
 //!    [`pipe_delay`](Supervised::pipe_delay), 1 s: processes that left the group may hold them for ever.
+//!
+//! A child that has left the group gets the signals by its own number. One that may not be told (it has become another user's) is waited for until the
+//! grace is over, and left to itself then: an error.
+//!
+//! The group is none that a terminal reads for: a child that reads from an inherited terminal is stopped (SIGTTIN) until the context is
+//! done. Give it another stdin.
 //!
 //! A child that ends by itself is not stopped, and what it has left behind goes on; but the third step holds for it as well:
 //! a daemon that has inherited its pipes does not hold up the wait. A context that is done meanwhile ends its group.
@@ -41,7 +47,16 @@
 use super::fd::DoneFd;
 use crate::context::Context;
 use crate::tree::Cause;
+#[cfg(feature = "tokio")]
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+#[cfg(feature = "tokio")]
+use core::{
+    future::{poll_fn, Future},
+    pin::Pin,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    task::Poll,
+};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -81,7 +96,8 @@ pub struct Ended {
     /// The context's cause, if it was done before the child had ended and its pipes were closed: the group got a signal. Whatever the status
     /// says: a child may take the signal and exit with 0, or have left its pipes to others.
     pub stopped: Option<Cause>,
-    /// The group had to be killed.
+    /// The child was still there when the grace was over, and was killed. (What a child that obeys leaves behind in its group is killed too, which
+    /// is not said here.)
     pub killed: bool,
     /// Another process still held a pipe, and was not waited for: output may be missing.
     pub pipes_held: bool,
@@ -131,19 +147,19 @@ impl Supervised {
     ///
     /// # Errors
     ///
-    /// As for [`spawn`](Self::spawn) and [`Running::wait`]. That the context ended it is no error:
+    /// As for [`spawn`](Self::spawn) and [`Running::blocking_wait`]. That the context ended it is no error:
     /// [`Ended::stopped`].
-    pub fn run(self, ctx: &Context) -> io::Result<Ended> {
-        self.spawn(ctx)?.wait()
+    pub fn blocking_run(self, ctx: &Context) -> io::Result<Ended> {
+        self.spawn(ctx)?.blocking_wait()
     }
 
-    /// Like [`run`](Self::run), with stdout and stderr piped, and no stdin.
+    /// Like [`blocking_run`](Self::blocking_run), with stdout and stderr piped, and no stdin.
     ///
     /// # Errors
     ///
     /// As there.
-    pub fn output(self, ctx: &Context) -> io::Result<Ended> {
-        self.piped().run(ctx)
+    pub fn blocking_output(self, ctx: &Context) -> io::Result<Ended> {
+        self.piped().blocking_run(ctx)
     }
 
     fn piped(mut self) -> Supervised {
@@ -154,7 +170,7 @@ impl Supervised {
         self
     }
 
-    /// Starts it. Nothing watches the context until [`Running::wait`] is called.
+    /// Starts it. Nothing watches the context until [`Running::blocking_wait`] is called.
     ///
     /// # Errors
     ///
@@ -180,11 +196,11 @@ impl Supervised {
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(all(feature = "process", feature = "tokio"))))]
 impl Supervised {
-    /// Like [`run`](Self::run), for tasks of tokio, on one of the runtime's threads for what blocks.
+    /// Like [`blocking_run`](Self::blocking_run), for tasks of tokio, on one of the runtime's threads for what blocks.
     ///
     /// # Errors
     ///
-    /// As there; or the runtime is shutting down.
+    /// As there; or the runtime is shutting down. A context that is done before one of these threads is free is an error too, and nothing is started.
     ///
     /// # Panics
     ///
@@ -193,22 +209,52 @@ impl Supervised {
     /// # Cancel safety
     ///
     /// Dropping the future stops the child as the end of the context does, and does not wait for it.
-    pub async fn run_async(self, ctx: &Context) -> io::Result<Ended> {
-        let (ctx, guard) = ctx.with_cancel();
-        let outcome = tokio::task::spawn_blocking(move || self.run(&ctx)).await;
+    pub async fn run(self, ctx: &Context) -> io::Result<Ended> {
+        let (below, guard) = ctx.with_cancel();
+        // Taken by whichever is first: a thread that begins, or the task that does not wait for one any more.
+        let turn = Arc::new(AtomicBool::new(true));
+        let theirs = turn.clone();
+        let mut thread = tokio::task::spawn_blocking(move || {
+            // Relaxed, here and below: who has it is all that is to be known.
+            theirs
+                .swap(false, Relaxed)
+                .then(|| self.blocking_run(&below))
+        });
+        let mut done = ctx.done();
+        let mut has_begun = false;
+        let outcome = poll_fn(|cx| {
+            if let Poll::Ready(outcome) = Pin::new(&mut thread).poll(cx) {
+                return Poll::Ready(Ok(outcome));
+            }
+            if !has_begun {
+                if let Poll::Ready(error) = Pin::new(&mut done).poll(cx) {
+                    if turn.swap(false, Relaxed) {
+                        return Poll::Ready(Err(error));
+                    }
+                    // It sees to the child's end.
+                    has_begun = true;
+                }
+            }
+            Poll::Pending
+        })
+        .await;
         drop(guard);
-        match outcome.map_err(tokio::task::JoinError::try_into_panic) {
-            Ok(ended) => ended,
+        let outcome = match outcome {
+            Ok(outcome) => outcome.map_err(tokio::task::JoinError::try_into_panic),
+            Err(error) => return Err(ctx.cause_or(error).into()),
+        };
+        match outcome {
+            Ok(ended) => ended.unwrap_or_else(|| unreachable!("the task has given it up")),
             Err(Ok(panic)) => std::panic::resume_unwind(panic),
             Err(Err(gone)) => Err(io::Error::other(gone)),
         }
     }
 
-    /// Like [`output`](Self::output), for tasks of tokio.
+    /// Like [`blocking_output`](Self::blocking_output), for tasks of tokio.
     ///
     /// # Errors
     ///
-    /// As for [`run_async`](Self::run_async).
+    /// As for [`run`](Self::run).
     ///
     /// # Panics
     ///
@@ -217,14 +263,14 @@ impl Supervised {
     /// # Cancel safety
     ///
     /// As there.
-    pub async fn output_async(self, ctx: &Context) -> io::Result<Ended> {
-        self.piped().run_async(ctx).await
+    pub async fn output(self, ctx: &Context) -> io::Result<Ended> {
+        self.piped().run(ctx).await
     }
 }
 
 /// A child that has been started; made by [`Supervised::spawn`].
 ///
-/// Dropping it kills its group, and waits for the child's end.
+/// Dropping it kills its group, and waits for the child's end, unless that may not be killed.
 #[derive(Debug)]
 #[must_use = "dropped at once it is killed at once"]
 pub struct Running {
@@ -243,7 +289,7 @@ impl Running {
         self.child.id()
     }
 
-    /// Takes the pipe to the child's stdin, if the command has one, once. [`wait`](Self::wait) closes one that was not taken.
+    /// Takes the pipe to the child's stdin, if the command has one, once. [`blocking_wait`](Self::blocking_wait) closes one that was not taken.
     #[must_use]
     pub fn stdin(&mut self) -> Option<ChildStdin> {
         self.child.stdin.take()
@@ -253,8 +299,9 @@ impl Running {
     ///
     /// # Errors
     ///
-    /// The child was reaped elsewhere in the process; or a system call failed that never should, and the child's group was killed.
-    pub fn wait(mut self) -> io::Result<Ended> {
+    /// The child was reaped elsewhere in the process; it may not be killed, and goes on after the grace (`EPERM`); or a system call failed that never
+    /// should, and the child's group was killed.
+    pub fn blocking_wait(mut self) -> io::Result<Ended> {
         let pid = self.child.id() as libc::pid_t;
         drop(self.child.stdin.take());
         let mut stdout = Pipe::new(self.child.stdout.take())?;
@@ -263,7 +310,7 @@ impl Running {
         let mut look = SHORTEST_LOOK;
         let mut ended = None;
         let mut stopped: Option<(Instant, Cause)> = None;
-        let (mut killed, mut pipes_held) = (false, false);
+        let (mut is_swept, mut killed, mut pipes_held) = (false, false, false);
         loop {
             let now = Instant::now();
             if ended.is_none() && self.has_ended()? {
@@ -278,7 +325,9 @@ impl Running {
             if stopped.is_none() {
                 if let Some(cause) = self.cause(now) {
                     if ended.is_none() {
-                        self.signal(self.limits.signal);
+                        // One that may not be told may end in time.
+                        let _ = self.signal(self.limits.signal);
+                        let _ = self.signal(libc::SIGCONT);
                     }
                     stopped = Some((now, cause));
                 }
@@ -286,11 +335,12 @@ impl Running {
             let grace_ends = stopped
                 .as_ref()
                 .and_then(|(at, _)| at.checked_add(self.limits.grace));
-            if stopped.is_some() && !killed {
+            if stopped.is_some() && !is_swept {
                 let over = grace_ends.is_some_and(|end| end <= now);
                 if over || ended.is_some() {
-                    self.signal(libc::SIGKILL);
-                    killed = true;
+                    self.kill()?;
+                    is_swept = true;
+                    killed = ended.is_none();
                 }
             }
             let given_up = ended.and_then(|at| at.checked_add(self.limits.pipe_delay));
@@ -310,7 +360,7 @@ impl Running {
                         .waited_deadline()
                         .map(|deadline| deadline.max(soon)),
                 );
-            } else if !killed {
+            } else if !is_swept {
                 at_most(grace_ends);
             }
             if ended.is_none() && exit.is_none() {
@@ -331,9 +381,9 @@ impl Running {
             stdout.read()?;
             stderr.read()?;
         }
-        if stopped.is_some() && !killed {
+        if stopped.is_some() && !is_swept {
             // What the child has left behind.
-            self.signal(libc::SIGKILL);
+            let _ = self.signal(libc::SIGKILL);
         }
         self.reaped = true;
         Ok(Ended {
@@ -379,21 +429,40 @@ impl Running {
         }
     }
 
-    /// To the group, whose leader has not been reaped: nobody else's has its number.
-    fn signal(&self, signal: i32) {
-        if !self.reaped {
-            // There is no such process, or it may not be told: nothing to be done about it.
-            // SAFETY: no memory is passed.
-            let _ = unsafe { libc::killpg(self.child.id() as libc::pid_t, signal) };
+    /// To the group, whose leader has not been reaped: nobody else's has its number. And to the leader, if it has left the group. Whether
+    /// that may be told: an error, if not.
+    fn signal(&self, signal: i32) -> io::Result<()> {
+        if self.reaped {
+            return Ok(());
+        }
+        let pid = self.child.id() as libc::pid_t;
+        // There may be no such process any more, or none that may be told.
+        // SAFETY: no memory is passed.
+        let _ = unsafe { libc::killpg(pid, signal) };
+        // Not twice: a second signal may mean something else.
+        // SAFETY: as above.
+        let has_left = unsafe { libc::getpgid(pid) } != pid;
+        // SAFETY: as above. It has not been reaped, so the number is its own; 0 is no signal, but says whether one may be sent.
+        let answer = unsafe { libc::kill(pid, if has_left { signal } else { 0 }) };
+        match io::Error::last_os_error() {
+            error if answer < 0 && error.raw_os_error() == Some(libc::EPERM) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The last signal. An error: the child is still there and may not be told, so waiting for it has no end.
+    fn kill(&mut self) -> io::Result<()> {
+        match self.signal(libc::SIGKILL) {
+            Err(error) if !self.has_ended()? => Err(error),
+            _ => Ok(()),
         }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Somebody else may have reaped it.
-        if !self.reaped && self.has_ended().is_ok() {
-            self.signal(libc::SIGKILL);
+        // Somebody else may have reaped it, or nobody may kill it.
+        if !self.reaped && self.has_ended().is_ok() && self.kill().is_ok() {
             let _ = self.child.wait();
         }
     }

@@ -29,9 +29,8 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::any::Any;
 use core::fmt;
-use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 /// A context below such a token is cancelled when the token is, with [`ContextError::Cancelled`]: when their `cancel()`
 /// returns, it is done, and so is everything below. Tasks and threads are woken, and callbacks run, by a worker thread of
@@ -52,9 +51,9 @@ impl ForeignContext for CancellationToken {
 
 /// A token of tokio-util's that is cancelled when the context is done; made by [`tokio_token`].
 ///
-/// It is the token, by [`Deref`]. Its clones and children are of this type too, and stay connected as long as one of them
-/// exists; when the last is dropped, the context forgets them. [`into_token`](Self::into_token) returns a plain token,
-/// for code that takes one by value.
+/// Its clones and children are of this type too, and stay connected as long as one of them
+/// exists; when the last is dropped, the context forgets them. [`into_token`](Self::into_token) and [`as_token`](Self::as_token) return a
+/// plain token, for code that takes one by value or by reference; that stays connected for as long as the context.
 #[derive(Clone)]
 #[must_use = "dropped at once it is cancelled by nobody"]
 pub struct TokioToken {
@@ -73,12 +72,12 @@ struct Bridge {
 /// Creates a token of tokio-util's below a context.
 ///
 /// The token is cancelled on the thread that cancels the context, after all state of the context's tree
-/// is set.
+/// is set, and before the first callback runs, which may wait for a task that waits for the token.
 ///
 /// Cost: that of [`Context::on_cancel`], of a token there, and an allocation.
 pub fn tokio_token(ctx: &Context) -> TokioToken {
     let token = CancellationToken::new();
-    let registration = ctx.on_cancel({
+    let registration = ctx.on_wake({
         let token = token.clone();
         move || token.cancel()
     });
@@ -90,6 +89,22 @@ pub fn tokio_token(ctx: &Context) -> TokioToken {
 }
 
 impl TokioToken {
+    /// Returns `true` if the token is cancelled.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// Returns a future that is ready when the token is cancelled.
+    pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
+        self.token.cancelled()
+    }
+
+    /// Cancels the token, its clones and children; not the context.
+    pub fn cancel(&self) {
+        self.token.cancel();
+    }
+
     /// Creates a child of the token, connected as this one is.
     pub fn child_token(&self) -> TokioToken {
         TokioToken {
@@ -113,9 +128,34 @@ impl TokioToken {
     /// ```
     #[must_use]
     pub fn into_token(self) -> CancellationToken {
-        // Relaxed: whoever drops the last of them has acquired what the others did, by the `Arc`.
-        self.bridge.stays.store(true, Relaxed);
+        self.bridge.stay();
         self.token
+    }
+
+    /// Returns the plain token by reference, for code that takes it so. A clone or a child that such code makes is a plain token too, and may
+    /// be kept when the `TokioToken` has gone: so from this call on they all stay connected, as after [`into_token`](Self::into_token), and
+    /// the context keeps a callback for them.
+    ///
+    /// ```
+    /// use cancel_tree::integrations::tokio_util::tokio_token;
+    /// use cancel_tree::Context;
+    /// use tokio_util::sync::CancellationToken;
+    ///
+    /// fn start(stop: &CancellationToken) -> CancellationToken {
+    ///     stop.clone()
+    /// }
+    ///
+    /// let (ctx, guard) = Context::background().with_cancel();
+    /// let inside = start(tokio_token(&ctx).as_token());
+    /// guard.cancel();
+    /// assert!(inside.is_cancelled());
+    /// ```
+    ///
+    /// There is no `Deref` to it, by which a plain token could be cloned unseen.
+    #[must_use]
+    pub fn as_token(&self) -> &CancellationToken {
+        self.bridge.stay();
+        &self.token
     }
 }
 
@@ -123,6 +163,13 @@ impl TokioToken {
 impl ForeignContext for TokioToken {
     fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
         Box::new((self.token.on_done(signal), self.bridge.clone()))
+    }
+}
+
+impl Bridge {
+    fn stay(&self) {
+        // Relaxed: whoever drops the last of them has acquired what the others did, by the `Arc`.
+        self.stays.store(true, Relaxed);
     }
 }
 
@@ -140,14 +187,6 @@ impl Drop for Bridge {
 impl From<TokioToken> for CancellationToken {
     fn from(token: TokioToken) -> CancellationToken {
         token.into_token()
-    }
-}
-
-impl Deref for TokioToken {
-    type Target = CancellationToken;
-
-    fn deref(&self) -> &CancellationToken {
-        &self.token
     }
 }
 

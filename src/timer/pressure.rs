@@ -23,6 +23,13 @@ static PENDING: AtomicUsize = AtomicUsize::new(0);
 /// The process that has the timer's thread. In a child of its there is nobody to take anything in, so no pause helps.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 
+/// Whether the timer's thread is another process's, of which this one was made by `fork`: then it can be had neither now
+/// nor later. Asks the system.
+pub(crate) fn is_in_parent() -> bool {
+    let process = PROCESS.load(Relaxed);
+    process != 0 && process != process::id()
+}
+
 /// The timer's thread begins.
 pub(super) fn begin() {
     PROCESS.store(process::id(), Relaxed);
@@ -35,7 +42,7 @@ pub(super) fn pushed(wake: impl FnOnce()) {
     if !(MANY..usize::MAX / 2).contains(&before) {
         return;
     }
-    if PROCESS.load(Relaxed) != process::id() {
+    if is_in_parent() {
         return;
     }
     wake();

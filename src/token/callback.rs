@@ -10,7 +10,7 @@ use crate::sync::{
 #[cfg(feature = "std")]
 use crate::timer::job::Job;
 use crate::tree::telling::{telling, Told};
-use crate::tree::waiter::Entry;
+use crate::tree::waiter::{Entry, Turn};
 use crate::tree::{Cause, Handle};
 use alloc::boxed::Box;
 use core::fmt;
@@ -180,7 +180,18 @@ impl Registration {
     where
         F: FnOnce() + Send + 'static,
     {
-        Registration::with(token, OfUser::new(Box::new(f)), false, |waker| waker)
+        let f: Function = OfUser::new(Box::new(f));
+        Registration::with(token, f, false, Turn::Called, |waker| waker)
+    }
+
+    /// On the thread that cancels, when tasks and threads are woken: for what wakes those that wait by other means.
+    #[allow(dead_code)] // It depends on the features which of these there are.
+    pub(crate) fn woken<F>(token: &Handle, f: F) -> Registration
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        let f: Function = OfUser::new(Box::new(f));
+        Registration::with(token, f, false, Turn::Woken, |waker| waker)
     }
 
     /// On the thread that cancels, with the cause.
@@ -203,7 +214,8 @@ impl Registration {
             f(cause.unwrap_or_else(|| unreachable!("told before it is woken")));
         };
         let f: Function = OfUser::new(Box::new(f));
-        Registration::with(token, f, off_thread, |waker| telling(waker, told))
+        let turn = Turn::Called;
+        Registration::with(token, f, off_thread, turn, |waker| telling(waker, told))
     }
 
     /// On a worker thread.
@@ -212,7 +224,8 @@ impl Registration {
     where
         F: FnOnce() + Send + 'static,
     {
-        Registration::with(token, OfUser::new(Box::new(f)), true, |waker| waker)
+        let f: Function = OfUser::new(Box::new(f));
+        Registration::with(token, f, true, Turn::Called, |waker| waker)
     }
 
     /// On a worker thread, with the cause.
@@ -228,6 +241,7 @@ impl Registration {
         token: &Handle,
         f: Function,
         off_thread: bool,
+        turn: Turn,
         wrap: impl FnOnce(Waker) -> Waker,
     ) -> Registration {
         #[cfg(feature = "std")]
@@ -241,7 +255,7 @@ impl Registration {
             job: Job::new(Callback::run_job),
             off_thread,
         });
-        match Entry::new(token, wrap(Callback::waker(callback.clone()))) {
+        match Entry::new(token, wrap(Callback::waker(callback.clone())), turn) {
             Ok(entry) => Registration {
                 entry: Some(entry),
                 callback,

@@ -521,6 +521,17 @@ impl CancellationToken {
 }
 
 impl CancellationToken {
+    /// For what wakes those that wait by other means: as `on_cancel`, but `f` runs when tasks and threads are woken, before
+    /// the first callback, which may wait for them.
+    #[allow(dead_code)] // It depends on the features who needs it.
+    pub(crate) fn on_wake<F>(&self, f: F) -> Registration
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.has_expired_unseen();
+        Registration::woken(&self.handle, f)
+    }
+
     #[inline]
     pub(super) fn from_ref(handle: &Handle) -> &CancellationToken {
         // SAFETY: a token is a handle, and nothing else (`repr(transparent)`).

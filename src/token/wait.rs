@@ -132,8 +132,8 @@ pub(crate) fn until_cancelled_by(token: &Handle, clock: Clock, deadline: Option<
     token.is_cancelled()
 }
 
-/// How long a thread sleeps at most while the timer's thread is needed and could not be started.
-const SLICE: Duration = Duration::from_millis(10);
+/// How long a thread sleeps at most while the timer's thread is needed and could not be started, or is another process's.
+pub(crate) const SLICE: Duration = Duration::from_millis(10);
 
 /// `until`, for what the timer's threads may have a part in: tries to start the thread while it is missing.
 pub(crate) fn until_done(deadline: Option<Instant>, mut done: impl FnMut(&Waker) -> bool) -> bool {

@@ -388,7 +388,7 @@ impl Below {
 }
 
 /// What waits at a node is a task or a thread, which has taken the slot; or else a callback, which nobody competes
-/// with for it.
+/// with for it. A callback that wakes others, by means of their own, is armed as a task is (`Turn::Woken`).
 fn is_task(state: State) -> bool {
     state.has_any(State::SLOT)
 }

@@ -376,18 +376,32 @@ impl Handle {
     }
 }
 
+/// When it is the turn of what stays registered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// With the tasks and threads. It is not told the cause.
+    Woken,
+    /// After all of these.
+    Called,
+}
+
 /// Something that stays registered without anybody holding it: a callback.
 pub(crate) struct Entry(ManuallyDrop<Handle>);
 
 impl Entry {
     /// Leaves `waker` below the token; handed back, and told, if it is cancelled.
-    pub(crate) fn new(token: &Handle, waker: Waker) -> Result<Entry, Waker> {
+    pub(crate) fn new(token: &Handle, waker: Waker, turn: Turn) -> Result<Entry, Waker> {
         let child = token.child();
         let node = child.node();
+        let what = match turn {
+            // As a waiter's that has a child to itself.
+            Turn::Woken => State::SLOT,
+            Turn::Called => State::NONE,
+        };
         // SAFETY: a new child, which nobody else has.
         match unsafe {
             node.slot
-                .arm_exclusive(&node.word, Content::Waker(waker), State::NONE)
+                .arm_exclusive(&node.word, Content::Waker(waker), what)
         } {
             Ok(()) => Ok(Entry(ManuallyDrop::new(child))),
             Err(Content::Waker(waker)) => {

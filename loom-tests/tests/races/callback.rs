@@ -1,6 +1,6 @@
 //! Callbacks, and the ways to unregister one.
 
-use cancel_tree::set_thread_number;
+use cancel_tree::{on_wake, set_thread_number};
 use cancel_tree_loom::{
     block_on, model, reached, reason_of, seed, spawn, Cause, Data, Reason, Runs, Token, UNBOUNDED,
     USUAL,
@@ -418,4 +418,84 @@ fn hears_a_reason(runs: &Runs) -> impl FnOnce(Cause) + Send + 'static {
         assert!(cause.downcast_ref::<Reason>().is_some(), "told {cause}");
         run();
     }
+}
+
+/// What wakes those that wait by other means runs before the first callback, which may wait for them.
+#[test]
+fn woken_before_called_vs_drop_of_the_token() {
+    model(USUAL, || {
+        let (woken, called) = (Runs::default(), Runs::default());
+        let root = Token::new();
+        let child = root.child_token();
+        let wakes_first = || {
+            let (woken, run) = (woken.clone(), called.callback());
+            move || {
+                assert_eq!(woken.count(), 1);
+                run();
+            }
+        };
+        // Whichever is met first.
+        let before = root.on_cancel(wakes_first());
+        let wakes = on_wake(&child, woken.callback());
+        let after = root.on_cancel(wakes_first());
+        let thread = spawn(move || drop(child));
+        root.cancel();
+        thread.join().unwrap();
+        assert_eq!((woken.count(), called.count()), (1, 2));
+        for registration in [before, wakes, after] {
+            assert!(!registration.stop());
+        }
+    });
+}
+
+#[test]
+fn register_of_one_that_is_woken_vs_cancel() {
+    model(UNBOUNDED, || {
+        let runs = Runs::default();
+        let root = Token::new();
+        let (token, callback) = (root.clone(), runs.callback());
+        let thread = spawn(move || on_wake(&token, callback));
+        root.cancel();
+        let registration = thread.join().unwrap();
+        assert_eq!(runs.count(), 1);
+        assert!(!registration.stop());
+    });
+}
+
+/// Its place is as good as any for what comes next.
+#[test]
+fn stop_of_one_that_is_woken_vs_cancel_above() {
+    model(USUAL, || {
+        let runs = Runs::default();
+        let root = Token::new();
+        let child = root.child_token();
+        let registration = on_wake(&child, runs.callback());
+        let canceller = root.clone();
+        let thread = spawn(move || canceller.cancel());
+        let stopped = registration.stop();
+        let next = child.child_token();
+        drop(child);
+        thread.join().unwrap();
+        assert_eq!(runs.count(), !stopped as usize);
+        assert!(next.is_cancelled());
+    });
+}
+
+/// It keeps nothing, and hears of what comes from above.
+#[test]
+fn one_that_is_woken_is_detached_vs_cancel_above() {
+    model(USUAL, || {
+        let runs = Runs::default();
+        let root = Token::new();
+        let child = root.child_token();
+        let registration = on_wake(&child, runs.callback());
+        let thread = spawn(move || {
+            drop(child);
+            drop(registration);
+        });
+        root.cancel();
+        thread.join().unwrap();
+        assert_eq!(runs.count(), 1);
+        drop(root);
+    });
 }
