@@ -49,15 +49,6 @@ pub(crate) use pressure::is_in_parent;
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 pub(crate) use thread::{is_missing, is_running, look};
 
-/// Whether this process is the child of a `fork`, and lacks the thread.
-#[cfg(all(unix, feature = "signals"))]
-pub(crate) fn is_of_parent() -> bool {
-    #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
-    return thread::is_of_parent();
-    #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
-    return false;
-}
-
 /// The service as a model has it: turned by hand. In models the clock stands still, until they turn the wheel
 /// themselves.
 #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]

@@ -30,7 +30,7 @@ pub(crate) fn is_in_parent() -> bool {
     process != 0 && process != process::id()
 }
 
-/// The timer's thread begins.
+/// The timer's thread is started.
 pub(super) fn begin() {
     PROCESS.store(process::id(), Relaxed);
 }

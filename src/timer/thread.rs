@@ -13,14 +13,7 @@ use std::time::Instant;
 /// How it stands with the thread. Relaxed throughout: what others need to know of it is in `THREAD`, and what it needs to
 /// know of them in the inbox.
 static STATE: AtomicU8 = AtomicU8::new(UNUSED);
-static THREAD: AtomicPtr<Known> = AtomicPtr::new(ptr::null_mut());
-
-struct Known {
-    thread: Thread,
-    /// Whose it is: the child of a `fork` has a copy of all this, and no thread.
-    #[cfg(all(unix, feature = "signals"))]
-    process: u32,
-}
+static THREAD: AtomicPtr<Thread> = AtomicPtr::new(ptr::null_mut());
 
 /// Nobody has needed it.
 const UNUSED: u8 = 0;
@@ -73,11 +66,7 @@ fn try_start() {
 
 /// Makes this the thread, if there is none. False: there is another one.
 fn stay(thread: &Thread) -> bool {
-    let new = Box::into_raw(Box::new(Known {
-        thread: thread.clone(),
-        #[cfg(all(unix, feature = "signals"))]
-        process: std::process::id(),
-    }));
+    let new = Box::into_raw(Box::new(thread.clone()));
     // AcqRel: pairs with the loads in `known`. It stays for as long as the process does.
     let is_new = THREAD
         .compare_exchange(ptr::null_mut(), new, AcqRel, Acquire)
@@ -86,20 +75,16 @@ fn stay(thread: &Thread) -> bool {
         // SAFETY: from a Box, and nobody else has seen it.
         drop(unsafe { Box::from_raw(new) });
     }
-    let stays = known().is_some_and(|known| known.thread.id() == thread.id());
+    let stays = known().is_some_and(|known| known.id() == thread.id());
     if stays {
+        // Before: the child of a `fork` has a copy of both.
+        super::pressure::begin();
         STATE.store(RUNNING, Relaxed);
     }
     stays
 }
 
-/// Whether this process is the child of a `fork`, where the thread is not.
-#[cfg(all(unix, feature = "signals"))]
-pub(crate) fn is_of_parent() -> bool {
-    known().is_some_and(|known| known.process != std::process::id())
-}
-
-fn known() -> Option<&'static Known> {
+fn known() -> Option<&'static Thread> {
     // Acquire: pairs with the CAS in `stay`.
     // SAFETY: null, or never freed.
     unsafe { THREAD.load(Acquire).as_ref() }
@@ -109,8 +94,8 @@ fn known() -> Option<&'static Known> {
 pub(super) fn wake() {
     // Set before the thread's first look into the lists. Whoever finds nothing here pushed
     // before that look.
-    if let Some(known) = known() {
-        known.thread.unpark();
+    if let Some(thread) = known() {
+        thread.unpark();
     }
 }
 
@@ -118,7 +103,6 @@ fn run() {
     if !stay(&thread::current()) {
         return;
     }
-    super::pressure::begin();
     let mut driver = Box::new(Driver::new());
     let mut crew = Crew::new();
     loop {

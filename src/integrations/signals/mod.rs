@@ -257,7 +257,7 @@ fn show(cause: Cause) {
 /// An error if no worker runs what is to be told, and never will.
 pub(super) fn can_be_told() -> io::Result<()> {
     #[cfg(unix)]
-    if crate::timer::is_of_parent() {
+    if crate::timer::is_in_parent() {
         let lacks = "the child of a fork lacks the timer thread that its parent had";
         return Err(io::Error::new(io::ErrorKind::Unsupported, lacks));
     }
