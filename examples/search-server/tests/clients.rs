@@ -1,5 +1,5 @@
-//! Clients that only hold what they have got: half a request, no request, an answer that nobody reads. Each is given up after `--patience`, and
-//! until then costs nobody else anything.
+//! Clients of HTTP/1 that only hold what they have got: half a request, no request, an answer that nobody reads. Each is given up after
+//! `--patience`, and until then costs nobody else anything. (Those of HTTP/2: `streams.rs`.)
 
 mod common;
 
@@ -141,73 +141,6 @@ fn an_answer_that_is_read_slowly_is_read_to_its_end() {
     let came = String::from_utf8_lossy(&came);
     assert_eq!(came.matches("event: hit\n").count(), 300);
     assert!(came.contains("event: stopped\n"));
-}
-
-/// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = (payload.len() as u32).to_be_bytes();
-    let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()];
-    [&head.concat(), payload].concat()
-}
-
-/// A pair of the table that has the name already, or none; the value as it is.
-fn header(name: u8, value: &str) -> Vec<u8> {
-    // Four bits, and then what is more than 15.
-    let name = match name.checked_sub(15) {
-        None => vec![name],
-        Some(more) => vec![15, more],
-    };
-    [&name[..], &[value.len() as u8], value.as_bytes()].concat()
-}
-
-#[test]
-fn a_stream_that_nobody_reads() {
-    let dir = much_tea();
-    let has_head = |patience| stream_that_nobody_reads(&dir, patience);
-    assert!(PATIENCE.into_iter().any(has_head), "no answer");
-}
-
-/// Whether there was the head of an answer.
-fn stream_that_nobody_reads(dir: &Dir, patience: &str) -> bool {
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    const SETTINGS: u8 = 4;
-    const PING: u8 = 6;
-    let server = Server::alone(dir, &["--patience", patience]);
-    let before = descriptors(&server);
-    let mut client = TcpStream::connect(server.address).unwrap();
-    client.set_read_timeout(Some(2 * BUSY)).unwrap();
-    // No byte of a body may be sent; all else of the connection is read and answered.
-    let settings = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
-    let headers = [
-        &[0x82, 0x86][..], // GET, http
-        &header(4, "/search?q=e&n=1000&timeout=1s"),
-        &header(1, "x"),
-        &header(19, "text/event-stream"),
-    ];
-    // The end of the headers and of the stream.
-    let headers = frame(1, 4 | 1, 1, &headers.concat());
-    client
-        .write_all(&[PREFACE, &settings, &headers].concat())
-        .unwrap();
-    let mut has_head = false;
-    let mut head = [0; 9];
-    while client.read_exact(&mut head).is_ok() {
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; length as usize];
-        if client.read_exact(&mut payload).is_err() {
-            break;
-        }
-        match (head[3], head[4] & 1) {
-            (0, _) => panic!("a body"),
-            (1, _) => has_head = true,
-            (SETTINGS, 0) => _ = client.write_all(&frame(SETTINGS, 1, 0, &[])),
-            (PING, 0) => _ = client.write_all(&frame(PING, 1, 0, &payload)),
-            _ => {}
-        }
-    }
-    until_closed(&client);
-    all_is_gone(&server, before);
-    has_head
 }
 
 #[test]
