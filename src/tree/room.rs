@@ -120,11 +120,17 @@ impl Room {
     }
 
     /// Takes the lowest seat that is free.
+    ///
+    /// # Safety
+    /// A room in the list of a home whose token the caller holds (I2), by a pointer for the whole chunk: the seat's owner
+    /// finds the header by it.
     #[inline(always)]
-    fn take(&self) -> Result<Taken, Refused> {
+    unsafe fn take(room: NonNull<Room>) -> Result<Taken, Refused> {
+        // SAFETY: the caller's promise.
+        let word = unsafe { &room.as_ref().word };
         let mut raced = false;
         // Acquire, here and on failure: pairs with `close`; whoever is refused goes on as one that has seen the cancel.
-        let mut seen = self.word.load(Acquire);
+        let mut seen = word.load(Acquire);
         loop {
             if seen & CLOSED != 0 {
                 return Err(Refused::Cancelled);
@@ -135,13 +141,9 @@ impl Room {
             }
             let bit = free & free.wrapping_neg();
             // Acquire: pairs with `leave`, whose waiter has read the seat before.
-            match self
-                .word
-                .compare_exchange_weak(seen, seen | bit, Acquire, Acquire)
-            {
+            match word.compare_exchange_weak(seen, seen | bit, Acquire, Acquire) {
                 Ok(_) => {
                     let seat = (bit.trailing_zeros() as usize - SEATS) as u8;
-                    let room = NonNull::from(self);
                     return Ok(Taken { room, seat, raced });
                 }
                 Err(now) => (seen, raced) = (now, true),
@@ -171,29 +173,36 @@ impl Room {
     }
 
     /// What is under it in the stack.
-    fn under(&self) -> &AtomicPtr<Node> {
+    ///
+    /// # Safety
+    /// As for `take`.
+    unsafe fn under<'a>(room: NonNull<Room>) -> &'a AtomicPtr<Node> {
         // SAFETY: the header is memory of the same chunk, written before the room was linked.
-        unsafe { &(*header(NonNull::from(self)).as_ptr()).hint }
+        unsafe { &(*header(room).as_ptr()).hint }
     }
 }
 
 /// Puts a room that has LISTED on top of the stack; what is full there is taken off.
-fn list(extension: &Extension, room: NonNull<Room>) {
+///
+/// # Safety
+/// As for `Room::take`.
+unsafe fn list(extension: &Extension, room: NonNull<Room>) {
     // Acquire, both: pair with the stores below.
     let mut top = extension.rooms.load(Acquire);
     if top == room.as_ptr() {
         return;
     }
-    // SAFETY: a room of the same home (I2).
-    if let Some(full) = unsafe { top.as_ref() } {
-        if full.unlist().is_some() {
-            top = full.under().load(Acquire).cast();
+    if let Some(full) = NonNull::new(top) {
+        // SAFETY: a room of the same home (I2).
+        unsafe {
+            if full.as_ref().unlist().is_some() {
+                top = Room::under(full).load(Acquire).cast();
+            }
         }
     }
-    // SAFETY: the same.
-    let this = unsafe { room.as_ref() };
     // Release, both: pair with the loads of them; every room in the stack was announced (I6).
-    this.under().store(top.cast(), Release);
+    // SAFETY: the caller's promise.
+    unsafe { Room::under(room) }.store(top.cast(), Release);
     extension.rooms.store(room.as_ptr(), Release);
 }
 
@@ -262,7 +271,8 @@ impl Seated {
                 .and_then(|home| home.link.extension())
                 .filter(|_| first)
             {
-                list(extension, self.room);
+                // SAFETY: the caller's promise; the pointer is what `take` was given.
+                unsafe { list(extension, self.room) };
             }
         }
         // SAFETY: the bit was cleared here, in a room that was not closed.
@@ -292,7 +302,7 @@ pub(super) fn take(token: &Node, home: &Node) -> Result<Taken, Refused> {
     // Acquire: pairs with the stores of hints, all of which come after the room was announced (I6).
     let hint = extension.rooms.load(Acquire);
     // SAFETY: a room in the list of a home whose token the caller holds (I2).
-    match unsafe { hint.as_ref() }.map(Room::take) {
+    match NonNull::new(hint).map(|room| unsafe { Room::take(room) }) {
         Some(Ok(taken)) => Ok(taken),
         Some(Err(Refused::Cancelled)) => Err(Refused::Cancelled),
         _ => take_slowly(token, home, extension),
@@ -306,25 +316,28 @@ fn take_slowly(token: &Node, home: &Node, extension: &Extension) -> Result<Taken
     let mut top = extension.rooms.load(Acquire);
     // Down the stack. It ends: each turn but the last takes LISTED from a room, or somebody else has left one.
     let end = loop {
-        // SAFETY: as in `take`.
-        let Some(room) = (unsafe { top.as_ref() }) else {
+        let Some(room) = NonNull::new(top) else {
             return make(home, extension, top);
         };
-        match room.take() {
+        // SAFETY: as in `take`.
+        match unsafe { Room::take(room) } {
             Err(Refused::Taken) => {}
             taken_or_cancelled => return taken_or_cancelled,
         }
         // Acquire: pairs with `list`.
-        let under = room.under().load(Acquire).cast::<Room>();
+        // SAFETY: the same.
+        let under = unsafe { Room::under(room) }.load(Acquire).cast::<Room>();
         // First off the stack, then LISTED: whoever leaves in between finds LISTED, and the step fails. The last one stays, for
         // the ring's sake. Release: pairs with the loads of it.
         if !under.is_null() {
             extension.rooms.store(under, Release);
         }
-        match room.unlist() {
+        // SAFETY: the same.
+        match unsafe { room.as_ref() }.unlist() {
             Some(true) if !under.is_null() => top = under,
-            Some(_) => break top,
-            None => list(extension, NonNull::from(room)),
+            Some(_) => break room,
+            // SAFETY: the same.
+            None => unsafe { list(extension, room) },
         }
     };
     // On in the ring, for those that the stack has lost.
@@ -332,18 +345,19 @@ fn take_slowly(token: &Node, home: &Node, extension: &Extension) -> Result<Taken
     for _ in 1..LOOK {
         // Acquire: pairs with `enter_ring`.
         // SAFETY: as in `take`.
-        let next = unsafe { &*last }.next.load(Acquire);
-        if next == end {
+        let next = unsafe { last.as_ref() }.next.load(Acquire);
+        let Some(next) = NonNull::new(next).filter(|next| *next != end) else {
             break;
-        }
+        };
         last = next;
         // SAFETY: the same.
-        let room = unsafe { &*last };
-        match room.take() {
+        match unsafe { Room::take(last) } {
             Ok(taken) => {
                 // Relaxed: without LISTED it is somebody else's to be put there.
-                if room.word.load(Relaxed) & LISTED != 0 {
-                    list(extension, NonNull::from(room));
+                // SAFETY: the same.
+                if unsafe { last.as_ref() }.word.load(Relaxed) & LISTED != 0 {
+                    // SAFETY: the same.
+                    unsafe { list(extension, last) };
                 }
                 return Ok(taken);
             }
@@ -352,7 +366,7 @@ fn take_slowly(token: &Node, home: &Node, extension: &Extension) -> Result<Taken
         }
     }
     match take_elsewhere(token, home) {
-        Err(Refused::Taken) => make(home, extension, last),
+        Err(Refused::Taken) => make(home, extension, last.as_ptr()),
         taken_or_cancelled => taken_or_cancelled,
     }
 }
@@ -365,11 +379,11 @@ fn take_elsewhere(token: &Node, home: &Node) -> Result<Taken, Refused> {
             continue;
         };
         // Acquire: as in `take`.
-        // SAFETY: the same.
-        let Some(room) = (unsafe { extension.rooms.load(Acquire).as_ref() }) else {
+        let Some(room) = NonNull::new(extension.rooms.load(Acquire)) else {
             continue;
         };
-        match room.take() {
+        // SAFETY: the same.
+        match unsafe { Room::take(room) } {
             Err(Refused::Taken) => {}
             taken_or_cancelled => return taken_or_cancelled,
         }
@@ -382,7 +396,8 @@ fn make(home: &Node, extension: &Extension, after: *mut Room) -> Result<Taken, R
     let room = home.push_room().ok_or(Refused::Cancelled)?;
     enter_ring(extension, room, after);
     // The announcement is behind this (I6).
-    list(extension, room);
+    // SAFETY: new, and of the caller's home.
+    unsafe { list(extension, room) };
     Ok(Taken {
         room,
         seat: 0,
