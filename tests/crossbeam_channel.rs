@@ -1,9 +1,11 @@
 //! The receiver that disconnects when a context is done.
 
+mod first_callback;
+
 use cancel_tree::integrations::crossbeam_channel::DoneReceiver;
 use cancel_tree::{CancellationToken, Context};
 use crossbeam_channel::{select, unbounded, RecvTimeoutError, Select, TryRecvError};
-use std::sync::{mpsc, Arc, Mutex};
+use first_callback::is_told_before;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,28 +38,11 @@ fn it_disconnects_before_the_first_callback() {
         |ctx, other| Context::any_of([other, ctx]).done_receiver(),
     ];
     for done in of {
-        let (ctx, guard) = Context::background().with_cancel();
-        let (told, hear) = mpsc::channel();
-        let hear = Arc::new(Mutex::new(hear));
-        let waits = || {
-            let hear = hear.clone();
-            move || hear.lock().unwrap().recv().unwrap()
-        };
-        // Whichever of them the canceller meets first.
-        drop(ctx.on_cancel(waits()));
-        let done = done(&ctx, &other);
-        drop(ctx.on_cancel(waits()));
-        let waiter = thread::spawn(move || {
-            assert!(done.receiver().recv().is_err());
-            (0..2).for_each(|_| told.send(()).unwrap());
-        });
-        let (say, over) = mpsc::channel();
-        thread::spawn(move || {
-            guard.cancel();
-            say.send(()).unwrap();
-        });
-        over.recv_timeout(Duration::from_secs(30)).expect("it ends");
-        waiter.join().unwrap();
+        is_told_before(
+            Context::background().with_cancel(),
+            |ctx| done(ctx, &other),
+            |done| assert!(done.receiver().recv().is_err()),
+        );
     }
 }
 

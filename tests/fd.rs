@@ -1,11 +1,15 @@
 //! The descriptor that is readable when a context is done.
 #![cfg(unix)]
 
+mod first_callback;
+
+use cancel_tree::integrations::fd::DoneFd;
 use cancel_tree::{CancellationToken, Context};
+use first_callback::is_told_before;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -54,33 +58,14 @@ fn a_sleeper_is_woken_by_a_cancel_and_by_a_deadline() {
 /// As threads are woken that wait by themselves, before the first callback: that may wait for them.
 #[test]
 fn it_is_readable_before_the_first_callback() {
-    for of_a_token in [false, true] {
-        let (ctx, guard) = Context::background().with_cancel();
-        let (told, hear) = mpsc::channel();
-        let hear = Arc::new(Mutex::new(hear));
-        let waits = || {
-            let hear = hear.clone();
-            move || hear.lock().unwrap().recv().unwrap()
-        };
-        // Whichever of them the canceller meets first.
-        drop(ctx.on_cancel(waits()));
-        let done = match of_a_token {
-            false => ctx.done_fd(),
-            true => ctx.child_token().done_fd(),
-        }
-        .unwrap();
-        drop(ctx.on_cancel(waits()));
-        let waiter = thread::spawn(move || {
-            assert!(poll(&done, FOR_EVER));
-            (0..2).for_each(|_| told.send(()).unwrap());
-        });
-        let (say, over) = mpsc::channel();
-        thread::spawn(move || {
-            guard.cancel();
-            say.send(()).unwrap();
-        });
-        over.recv_timeout(Duration::from_secs(30)).expect("it ends");
-        waiter.join().unwrap();
+    let of: [fn(&Context) -> io::Result<DoneFd>; 2] =
+        [|ctx| ctx.done_fd(), |ctx| ctx.child_token().done_fd()];
+    for done in of {
+        is_told_before(
+            Context::background().with_cancel(),
+            |ctx| done(ctx).unwrap(),
+            |done| assert!(poll(&done, FOR_EVER)),
+        );
     }
 }
 

@@ -1,13 +1,16 @@
 //! Child processes under a context.
 #![cfg(unix)]
 
+mod first_callback;
+
 use cancel_tree::integrations::process::{Ended, Supervised};
 use cancel_tree::{CancelGuard, Context};
+use first_callback::between_callbacks;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{mpsc, Arc, Mutex};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -303,15 +306,7 @@ fn it_is_told_before_the_first_callback() {
         go.display()
     );
     let (ended, took) = stopped(&script, |sh, ctx| {
-        let hear = Arc::new(Mutex::new(hear));
-        let waits = || {
-            let hear = hear.clone();
-            move || hear.lock().unwrap().recv_timeout(LATE).unwrap()
-        };
-        // Whichever of them the canceller meets first.
-        drop(ctx.on_cancel(waits()));
-        let running = sh.spawn(ctx)?;
-        drop(ctx.on_cancel(waits()));
+        let running = between_callbacks(ctx, hear, |ctx| sh.spawn(ctx))?;
         std::fs::write(&go, "").unwrap();
         let ended = running.blocking_wait();
         (0..2).for_each(|_| told.send(()).unwrap());

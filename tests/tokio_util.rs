@@ -2,9 +2,11 @@
 //! tokio-util.
 
 mod counting;
+mod first_callback;
 
 use cancel_tree::integrations::tokio_util::tokio_token;
 use cancel_tree::{Context, ContextError};
+use first_callback::is_told_before;
 use std::sync::{mpsc, Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -117,28 +119,9 @@ fn what_is_handed_out_stays_connected() {
 #[test]
 fn theirs_are_told_before_the_first_callback() {
     let _alone = alone();
-    let (ctx, guard) = Context::background().with_cancel();
-    let (told, hear) = mpsc::channel();
-    let hear = Arc::new(Mutex::new(hear));
-    let waits = || {
-        let hear = hear.clone();
-        move || hear.lock().unwrap().recv().unwrap()
-    };
-    // Whichever of them the canceller meets first.
-    drop(ctx.on_cancel(waits()));
-    let theirs = tokio_token(&ctx);
-    drop(ctx.on_cancel(waits()));
-    let task = thread::spawn(move || {
-        futures::executor::block_on(theirs.cancelled());
-        (0..2).for_each(|_| told.send(()).unwrap());
+    is_told_before(Context::background().with_cancel(), tokio_token, |theirs| {
+        futures::executor::block_on(theirs.cancelled())
     });
-    let (say, over) = mpsc::channel();
-    thread::spawn(move || {
-        guard.cancel();
-        say.send(()).unwrap();
-    });
-    over.recv_timeout(Duration::from_secs(30)).expect("it ends");
-    task.join().unwrap();
 }
 
 #[test]
