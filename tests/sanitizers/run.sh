@@ -95,7 +95,8 @@ thread() {
         say "thread: SKIPPED, $nightly has no rust-src, and an uninstrumented std makes false alarms"
         return
     fi
-    TSAN_OPTIONS="suppressions=$PWD/tests/sanitizers/tsan.supp ${TSAN_OPTIONS:-}" \
+    # A test forks, and its child starts threads. A panic's backtrace takes half a minute with an instrumented std.
+    TSAN_OPTIONS="suppressions=$PWD/tests/sanitizers/tsan.supp die_after_fork=0 ${TSAN_OPTIONS:-}" RUST_BACKTRACE=0 \
     RUSTFLAGS=-Zsanitizer=thread run_tests thread \
         cargo "+$nightly" test -Zbuild-std --target "$host" --target-dir "$target_dir/thread" \
         --test '*' --features "$features" --no-fail-fast -- --skip depth

@@ -60,7 +60,7 @@ pub use report::{Phase, ServerFuture, ServerReport};
 use crate::context::{CancelGuard, CancelledOwned, Canceller, Context};
 use crate::group::{Group, Panicked, Spawner};
 use crate::integrations::signals::{can_be_told, SignalGuard};
-use crate::sync::{Acquire, AtomicU8, OfUser, Panics, Release};
+use crate::sync::{Acquire, AtomicU8, OfUser, Panics, Relaxed, Release};
 use crate::token::CancellationToken;
 use crate::tree::Cause;
 use alloc::boxed::Box;
@@ -264,12 +264,13 @@ struct Shared {
 
 impl Shared {
     fn advance(&self, phase: Phase) {
-        let mut seen = self.phase.load(Acquire);
+        // Relaxed, here and on failure: a step goes on with the release sequence of the one before it.
+        let mut seen = self.phase.load(Relaxed);
         while seen < phase as u8 {
-            // Release: pairs with the load of it; what was done before that phase is seen in it.
+            // Release: pairs with the load in `phase`; what was done before that phase is seen in it.
             match self
                 .phase
-                .compare_exchange(seen, phase as u8, Release, Acquire)
+                .compare_exchange(seen, phase as u8, Release, Relaxed)
             {
                 Ok(_) => return,
                 Err(now) => seen = now,
