@@ -224,14 +224,16 @@ impl<T> Chunk<T> {
             chunk: UnsafeCell::new(chunk),
         };
         let records: Box<[Record<T>]> = (0..size).map(record).collect();
-        for pair in records[1..].windows(2) {
+        // SAFETY: made above, and not shared yet.
+        unsafe { (*chunk).made.with_mut(|made| (*made).records = records) };
+        // Where they stay: to move the box would end what has been made of it.
+        // SAFETY: the same.
+        for pair in unsafe { &*chunk }.made().records[1..].windows(2) {
             // Relaxed: not shared yet; published by the push.
             pair[0]
                 .next
                 .store(ptr::from_ref(&pair[1]).cast_mut(), Relaxed);
         }
-        // SAFETY: made above, and not shared yet.
-        unsafe { (*chunk).made.with_mut(|made| (*made).records = records) };
         chunk
     }
 

@@ -361,14 +361,15 @@ impl Chunk {
             label: AtomicPtr::new(ptr::null_mut()),
             outer: AtomicPtr::new(ptr::null_mut()),
         };
-        let places: Box<[Place]> = (0..size).map(place).collect();
-        for pair in places[1..].windows(2) {
+        // SAFETY: made above, and not shared yet.
+        unsafe { (*chunk).places = (0..size).map(place).collect() };
+        // Where they stay: to move the box would end what has been made of it.
+        // SAFETY: the same.
+        for pair in unsafe { &(*chunk).places }[1..].windows(2) {
             let next = ptr::from_ref(&pair[1]).cast_mut();
             // Relaxed: not shared yet; published by the push.
             pair[0].next.store(next, Relaxed);
         }
-        // SAFETY: made above, and not shared yet.
-        unsafe { (*chunk).places = places };
         chunk
     }
 }

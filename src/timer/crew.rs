@@ -7,7 +7,8 @@
 //!
 //! A callback that computes for long looks like one that blocks, and more threads make it no quicker. So the more are at work, the
 //! longer callbacks may stand still before more are sent. And while as many as there are processors are at
-//! callbacks, whoever is started for what is to be woken does that alone, and is idle for the next one.
+//! callbacks, whoever is started for what is to be woken does that alone, and is idle for the next one. But who has been at one
+//! thing for long blocks, and does not count; and where callbacks have waited for long although things get on, more are sent as well, one at a time.
 
 use super::round::Round;
 use super::workers::Worker;
@@ -18,8 +19,11 @@ use std::time::{Duration, Instant};
 
 /// Between two looks.
 const PATIENCE: Duration = Duration::from_micros(250);
-/// How many times that, at most, callbacks may stand still.
-const MOST_PATIENT: usize = 64;
+/// How many times that, at most, callbacks may stand still; and for how long a worker may be at one thing and not be
+/// taken to block.
+const MOST_PATIENT: u32 = 64;
+/// For how long callbacks may wait while others get on.
+const LATE: Duration = Duration::from_millis(100);
 /// How many are sent at one time at most.
 const MOST: usize = 128;
 /// How long nobody tries to start a thread after that has failed: at first, and at most.
@@ -27,16 +31,44 @@ const SHORT: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_millis(100);
 
 pub(super) struct Crew {
-    workers: Vec<Arc<Worker>>,
+    workers: Vec<Known>,
     /// The first round of which not all has been taken, and the last one.
     first: Arc<Round>,
     last: Arc<Round>,
     looked: Instant,
     waking: Watch,
     calling: Watch,
+    /// When one was sent because callbacks have waited for long.
+    sent_late: Instant,
     /// No thread could be had: not again before that, and how long it was.
     failed: Option<(Instant, Duration)>,
     processors: usize,
+}
+
+/// A worker, and since when it has been at one thing, as far as was seen.
+struct Known {
+    worker: Arc<Worker>,
+    steps: usize,
+    since: Instant,
+}
+
+impl Known {
+    fn look(&mut self, now: Instant) {
+        let steps = self.worker.steps();
+        if self.worker.is_idle() || steps != self.steps {
+            self.steps = steps;
+            self.since = now;
+        }
+    }
+
+    /// It is at callbacks, and gets on with them.
+    fn is_calling(&self, now: Instant) -> bool {
+        let worker = &self.worker;
+        worker.calls()
+            && !worker.is_idle()
+            && !worker.is_gone()
+            && now.saturating_duration_since(self.since) < MOST_PATIENT * PATIENCE
+    }
 }
 
 /// Whether things get on.
@@ -87,37 +119,35 @@ impl Crew {
             looked: now,
             waking: Watch::new(now),
             calling: Watch::new(now),
+            sent_late: now,
             failed: None,
             processors: thread::available_parallelism().map_or(1, usize::from),
         }
     }
 
     /// There is something to do.
-    pub(super) fn hand(&mut self, round: Round, now: Instant) {
+    pub(super) fn hand(&mut self, mut round: Round, now: Instant) {
         let urgent = round.things().has_deadlines();
+        round.handed = Some(now);
         let round = Arc::new(round);
         self.last.set_next(round.clone());
         self.last = round;
         self.skip_taken();
-        let round = &self.first;
-        let send = |calls| {
-            let mut workers = self.workers.iter().filter(|one| one.calls() == calls);
-            workers.any(|worker| worker.send_if_idle(round))
-        };
-        if send(true) || urgent && send(false) {
+        if self.send_idle(1, true) == 1 || urgent && self.send_idle(1, false) == 1 {
             return;
         }
-        // A worker that is on the way finds this round as well.
-        let mut coming = self.workers.iter().filter(|worker| worker.is_coming());
-        if coming.next().is_none() && (urgent || self.workers.is_empty()) {
-            self.start(1, self.callers() < self.processors, now);
+        // One that is on the way finds what is to be woken in this round as well; the rest is the next look's.
+        let is_coming = self.workers.iter().any(|known| known.worker.is_coming());
+        if !is_coming && (urgent || self.workers.is_empty()) {
+            let calls = self.callers(now) < self.processors;
+            self.start(1, calls, now);
         }
     }
 
-    /// How many are at work that call, too.
-    fn callers(&self) -> usize {
-        let callers = self.workers.iter().filter(|worker| worker.calls());
-        callers.filter(|worker| !worker.is_idle()).count()
+    /// How many are at callbacks, and get on with them.
+    fn callers(&mut self, now: Instant) -> usize {
+        self.workers.iter_mut().for_each(|known| known.look(now));
+        self.workers.iter().filter(|w| w.is_calling(now)).count()
     }
 
     /// Passes over the rounds of which all has been taken.
@@ -146,33 +176,46 @@ impl Crew {
             to_wake = round.next();
         }
         let waking = to_wake.map_or(0, |round| self.waking.look(&round, now, Duration::ZERO));
-        let callers = self.callers();
+        self.workers.retain(|known| !known.worker.is_gone());
+        let callers = self.callers(now);
         let mut calling = 0;
         if self.first.things().is_to_call() {
-            let times = (callers / self.processors).min(MOST_PATIENT);
-            let patience = PATIENCE * u32::try_from(times).unwrap_or(0);
+            let times = u32::try_from(callers / self.processors).unwrap_or(MOST_PATIENT);
+            let patience = PATIENCE * times.min(MOST_PATIENT);
             calling = self.calling.look(&self.first, now, patience);
+            if calling == 0 && self.is_late(now, patience) {
+                self.sent_late = now;
+                calling = 1;
+            }
         }
-        self.workers.retain(|worker| !worker.is_gone());
-        let coming = self
-            .workers
-            .iter()
-            .filter(|worker| worker.is_coming())
-            .count();
-        let at_work = self.workers.iter().filter(|worker| !worker.is_idle());
-        if waking == 0 && calling == 0 && coming == 0 && at_work.count() < self.processors {
+        let coming = self.workers.iter().filter(|w| w.worker.is_coming());
+        let (coming, all_coming) = coming.fold((0, 0), |(calling, all), known| {
+            (calling + usize::from(known.worker.calls()), all + 1)
+        });
+        if waking == 0 && calling == 0 && all_coming == 0 && callers < self.processors {
             // They get on, and are sooner through if they are more.
             calling = 1;
         }
-        self.send(calling.saturating_sub(coming), true, now);
-        let only_waking = waking.saturating_sub(calling.max(coming));
-        self.send(only_waking, callers < self.processors, now);
+        let calling = calling.saturating_sub(coming);
+        let sent = self.send_idle(calling, true);
+        self.start(calling - sent, true, now);
+        let waking = waking.saturating_sub(calling.max(all_coming));
+        let sent = self.send_idle(waking, true);
+        let sent = sent + self.send_idle(waking - sent, false);
+        self.start(waking - sent, callers < self.processors, now);
         Some(PATIENCE)
+    }
+
+    /// What is to be called next was handed out long ago, and nobody was sent for that reason for a while.
+    fn is_late(&self, now: Instant, patience: Duration) -> bool {
+        let since = |then| now.saturating_duration_since(then);
+        let handed = self.first.handed;
+        handed.is_some_and(|handed| since(handed) >= LATE) && since(self.sent_late) >= patience
     }
 
     /// A thread that is at one thing for long does not keep what others have done since.
     fn lead_on(&self) {
-        for worker in &self.workers {
+        for Known { worker, .. } in &self.workers {
             worker.lead_on(&self.first);
         }
     }
@@ -188,21 +231,21 @@ impl Crew {
             self.last = nothing.clone();
             self.first = nothing;
         }
-        self.workers.retain(|worker| !worker.is_gone());
+        self.workers.retain(|known| !known.worker.is_gone());
+        self.workers
+            .iter_mut()
+            .for_each(|known| known.look(self.looked));
         if self.workers.capacity() > 64 && self.workers.capacity() > 4 * self.workers.len() {
             self.workers.shrink_to_fit();
         }
     }
 
-    fn send(&mut self, mut number: usize, calls: bool, now: Instant) {
-        let round = &self.first;
-        for worker in self.workers.iter().filter(|one| one.calls() == calls) {
-            if number == 0 {
-                return;
-            }
-            number -= usize::from(worker.send_if_idle(round));
-        }
-        self.start(number, calls, now);
+    /// Sends so many that are idle, if there are as many, and says how many.
+    fn send_idle(&self, number: usize, calls: bool) -> usize {
+        let idle = self.workers.iter().map(|known| &known.worker);
+        let idle = idle.filter(|worker| worker.calls() == calls);
+        let sent = idle.filter(|worker| worker.send_if_idle(&self.first));
+        sent.take(number).count()
     }
 
     fn start(&mut self, number: usize, calls: bool, now: Instant) {
@@ -213,7 +256,11 @@ impl Crew {
         let new: Vec<_> = (0..number)
             .map(|_| Arc::new(Worker::new(first.clone(), calls)))
             .collect();
-        self.workers.extend(new.iter().cloned());
+        self.workers.extend(new.iter().map(|worker| Known {
+            worker: worker.clone(),
+            steps: 0,
+            since: now,
+        }));
         if start(new) {
             self.failed = None;
         } else {

@@ -12,11 +12,14 @@ use crate::sync::{Acquire, Arc, AtomicPtr, AtomicU8, AtomicUsize, Panics, Relaxe
 use alloc::vec::Vec;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
+use std::time::Instant;
 
 pub(super) struct Round {
     things: Arc<Things>,
     /// A counted pointer, or null.
     next: AtomicPtr<Round>,
+    /// When it was handed out: the crew's.
+    pub(super) handed: Option<Instant>,
     /// Read by whoever looks into the round, written by the drop: loom then sees a look that does not come before it.
     #[cfg(cancel_tree_loom)]
     looks: crate::sync::UnsafeCell<()>,
@@ -90,6 +93,7 @@ impl Round {
                 done: AtomicUsize::new(0),
             }),
             next: AtomicPtr::new(ptr::null_mut()),
+            handed: None,
             #[cfg(cancel_tree_loom)]
             looks: crate::sync::UnsafeCell::new(()),
         }

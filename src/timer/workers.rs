@@ -8,6 +8,7 @@
 use super::round::{Round, Things};
 use crate::sync::{AcqRel, Acquire, Arc, AtomicPtr, AtomicUsize, Relaxed, Release};
 use core::ptr;
+use core::sync::atomic::AtomicUsize as Count;
 
 /// The worker is at work, or on its way to sleep.
 const EMPTY: *mut Round = ptr::null_mut();
@@ -27,6 +28,8 @@ pub(super) struct Worker {
     seen: [AtomicUsize; 2],
     /// Not: it is there for what is to be woken, while others are at callbacks.
     calls: bool,
+    /// With how many things it has been through, for the crew: none of the models' atomics, for nothing leans on it.
+    steps: Count,
     bed: Bed,
 }
 
@@ -38,6 +41,7 @@ impl Worker {
             left_off: [(); 2].map(|()| AtomicPtr::new(ptr::null_mut())),
             seen: [(); 2].map(|()| AtomicUsize::new(0)),
             calls,
+            steps: Count::new(0),
             bed: Bed::new(),
         }
     }
@@ -68,6 +72,16 @@ impl Worker {
 
     pub(super) fn calls(&self) -> bool {
         self.calls
+    }
+
+    pub(super) fn steps(&self) -> usize {
+        // Relaxed, here and below: a number to be compared with what it was.
+        self.steps.load(Relaxed)
+    }
+
+    fn note_step(&self) {
+        self.steps
+            .store(self.steps.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -142,7 +156,11 @@ impl Worker {
         loop {
             loop {
                 if waking.things().is_to_wake() {
-                    let wake = |things: &Things| while things.wake_one() {};
+                    let wake = |things: &Things| {
+                        while things.wake_one() {
+                            self.note_step();
+                        }
+                    };
                     let things = Arc::clone(waking.things());
                     [waking, calling] = self.leaving_off([waking, calling], || wake(&things));
                 }
@@ -161,6 +179,7 @@ impl Worker {
                     [waking, calling] =
                         self.leaving_off([waking, calling], || called = things.call_one());
                     if called {
+                        self.note_step();
                         break;
                     }
                 }

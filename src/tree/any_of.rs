@@ -438,8 +438,9 @@ impl FiredEdges {
                 unreachable!("it has edges, as we have a handle");
             }
             // User code, if the token goes and its cause with it.
+            let node = NonNull::from(node);
             // SAFETY: our handle.
-            panics.catch(|| unsafe { reclaim::release(NonNull::from(node)) });
+            panics.catch(|| unsafe { reclaim::release(node) });
         }
         // One by one: a panic that nobody catches here leaves the rest to the next call.
         self.others.len = 0;
@@ -449,9 +450,11 @@ impl FiredEdges {
                 panics.catch(|| unsafe { reclaim::release(node) });
             }
         }
-        // SAFETY: in the queue, so in our hands until it is left.
-        while let Some(edge) = unsafe { self.first.as_ref() } {
-            self.first = edge.next.get();
+        while !self.first.is_null() {
+            let edge = self.first;
+            // SAFETY: in the queue, so in our hands until it is left.
+            self.first = unsafe { (*edge).next.get() };
+            // A pointer: no reference to it may be passed on, for the edge may go meanwhile.
             // SAFETY: in our hands, and not used again.
             panics.catch(|| unsafe { Edge::leave(edge) });
         }
