@@ -866,7 +866,7 @@ fn look_at<const TASKS: bool>(
     Walk::new(top, state).step::<false>(usize::MAX, |node, _| {
         let state = node.word.load();
         if state.has_any(State::OWN) {
-            if TASKS {
+            if TASKS && (state.has_any(State::WAITER) || !state.has_any(State::MARKED)) {
                 look_at_other(node, state, won, &mut look);
             }
             return state.with(State::MARKED);
