@@ -760,6 +760,61 @@ fn a_deadline_starts_a_grace() {
     assert!(shield.is_done());
 }
 
+/// Each grace names the cause that its own context has: that of the nearest token above which was cancelled itself.
+#[test]
+fn graces_one_in_another_name_the_cause_of_what_was_cancelled() {
+    const LEVELS: u32 = 6;
+    for (waiters, is_own) in [(0, false), (0, true), (1, true), (20, false), (20, true)] {
+        let (clock, root) = under();
+        let (other, other_guard) = Context::background().with_clock(&clock).with_cancel();
+        let (first, guard) = root.with_cancel();
+        let mut ctx = Context::any_of([&first, &other]);
+        let (mut all, mut waits, mut guards, mut groups) = (vec![], vec![], vec![], vec![]);
+        for level in 0..LEVELS {
+            // The ones further in end first: so each ends by its own.
+            ctx = ctx.with_grace((LEVELS - level) * SECOND);
+            all.push((ctx.clone(), ctx.shield()));
+            for _ in 0..waiters {
+                let mut wait = Box::pin(ctx.clone().done_owned());
+                let waker = noop_waker();
+                assert!(wait
+                    .as_mut()
+                    .poll(&mut task::Context::from_waker(&waker))
+                    .is_pending());
+                waits.push(wait);
+            }
+            let below = ctx.with_cancel();
+            ctx = below.0;
+            guards.push(below.1);
+            if level == 1 {
+                let group = Group::new(&ctx);
+                ctx = group.context().clone();
+                groups.push(group);
+            }
+        }
+        if is_own {
+            guards[3].cancel_with("a part");
+        }
+        // By an edge, or by the first source.
+        match waiters {
+            1 => other_guard.cancel_with("all of it"),
+            _ => guard.cancel_with("all of it"),
+        };
+        assert!(all.iter().all(|(_, shield)| !shield.is_done()));
+        clock.advance(LEVELS * SECOND);
+        for (level, (ctx, shield)) in all.iter().enumerate() {
+            let expected = match is_own && level > 3 {
+                true => "a part",
+                false => "all of it",
+            };
+            assert_eq!(ctx.cause().unwrap().to_string(), expected);
+            let cause = shield.cause().unwrap();
+            let over = cause.downcast_ref::<GraceOver>().unwrap();
+            assert_eq!(over.first().to_string(), expected, "level {level}");
+        }
+    }
+}
+
 #[test]
 fn a_group_is_shut_down_by_it() {
     let (clock, root) = under();

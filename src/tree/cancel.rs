@@ -4,6 +4,8 @@
 use super::any_of::{Edge, FiredEdges, Noted};
 use super::cause::{Bare, Cause, GuardDropped};
 use super::extension::{AnyOf, RawCause};
+#[cfg(feature = "std")]
+use super::start;
 use super::walk::{origin_of, Climb, From, Walk};
 use super::word::State;
 use super::{reclaim, room, telling, Handle, Node};
@@ -774,15 +776,51 @@ fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
     if !below.has_any(Below::TASKS) {
         return;
     }
-    look_at::<false>(top, below, |node, state| {
-        if state.has_any(State::WAITER) && is_task(state) && !state.has_any(State::EDGE) {
-            if state.is_room() {
-                room::close(node, panics, Waker::wake);
-            } else if let Some(waker) = node.slot.disarm(&node.word) {
+    #[cfg(feature = "std")]
+    let mut of_top = None;
+    look_at::<true>(top, below, |node, state, origin| {
+        // One comparison for what nearly all of them are.
+        let waits = state.only(
+            State::WAITER
+                .with(State::SLOT)
+                .with(State::EDGE)
+                .with(State::SHARD),
+        );
+        if waits == State::WAITER.with(State::SLOT) {
+            if let Some(waker) = node.slot.disarm(&node.word) {
+                #[cfg(feature = "std")]
+                if start::is_told(&waker) {
+                    begin(waker, origin, top, &mut of_top, panics);
+                    return;
+                }
+                // Without std there are no deadlines.
+                #[cfg(not(feature = "std"))]
+                let _ = origin;
                 panics.catch(|| waker.wake());
             }
+        } else if waits == State::WAITER.with(State::SLOT).with(State::SHARD) {
+            room::close(node, panics, Waker::wake);
         }
     });
+}
+
+/// Wakes what starts a deadline, and says from where it inherits; null: from where `top` does, which is looked for once.
+#[cfg(feature = "std")]
+#[cold]
+#[inline(never)]
+fn begin(
+    waker: Waker,
+    origin: *const Node,
+    top: &Node,
+    of_top: &mut Option<*const Node>,
+    panics: &mut Panics,
+) {
+    let origin = match origin.is_null() {
+        true => *of_top.get_or_insert_with(|| origin_of(top)),
+        false => origin,
+    };
+    // SAFETY: out of the slot of a node that inherits from there, or is that one.
+    panics.catch(|| unsafe { start::wake(waker, origin) });
 }
 
 /// Runs callbacks that wait below `top`; and whatever else waits there by now.
@@ -792,7 +830,7 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
     }
     // All that is called here inherits from where `top` does: looked for once.
     let mut origin = None;
-    look_at::<true>(top, below, |node, state| {
+    look_at::<false>(top, below, |node, state, _| {
         if state.has_any(State::WAITER) && !state.has_any(State::EDGE) {
             if state.is_room() {
                 room::close(node, panics, Waker::wake);
@@ -811,24 +849,57 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
 
 /// Looks at `top`, and at what is below and may be this cancel's to wake: not below other nodes with an own cancel that are
 /// marked through, for whoever has set that wakes there. Whoever has not cancelled `top` itself only helps, and stops
-/// wherever somebody has been through. `CALLS`: it stops at every own cancel of another. Callbacks there are told the cause
+/// wherever somebody has been through. `look` is told the node whose own cancel it is; null: what `top` has or inherits.
+/// `TASKS` or not: without, it stops at every own cancel of another. Callbacks there are told the cause
 /// that stands there, which stays for as long as that canceller keeps the node, and no longer.
-fn look_at<const CALLS: bool>(top: &Node, below: Below, mut look: impl FnMut(&Node, State)) {
+fn look_at<const TASKS: bool>(
+    top: &Node,
+    below: Below,
+    mut look: impl FnMut(&Node, State, *const Node),
+) {
     let waiting = State::WAITER.with(State::KEPT);
     let state = top.word.load();
     if state.has_any(waiting) {
-        look(top, state);
+        look(top, state, ptr::null());
     }
     let won = below.has_any(Below::WON);
     Walk::new(top, state).step::<false>(usize::MAX, |node, _| {
         let state = node.word.load();
-        let own = state.has_any(State::OWN);
-        if CALLS && own {
+        if state.has_any(State::OWN) {
+            if TASKS && (state.has_any(State::WAITER) || !state.has_any(State::MARKED)) {
+                look_at_other(node, state, won, &mut look);
+            }
             return state.with(State::MARKED);
         }
-        if state.has_any(waiting) {
-            look(node, state);
+        if TASKS || state.has_any(waiting) {
+            look(node, state, ptr::null());
         }
+        if won {
+            state.without(State::MARKED)
+        } else {
+            state
+        }
+    });
+}
+
+/// The same for tasks, at another's own cancel and, if that is half way, below: a walk of its own, for most cancels meet none,
+/// and need not note on the way from where each node inherits.
+#[cold]
+#[inline(never)]
+fn look_at_other(
+    top: &Node,
+    state: State,
+    won: bool,
+    look: &mut dyn FnMut(&Node, State, *const Node),
+) {
+    look(top, state, top);
+    if state.has_any(State::MARKED) {
+        return;
+    }
+    Walk::new(top, state).step::<true>(usize::MAX, |node, from| {
+        let state = node.word.load();
+        let own = state.has_any(State::OWN);
+        look(node, state, if own { node } else { from.origin });
         if won && !own {
             state.without(State::MARKED)
         } else {

@@ -716,7 +716,7 @@ impl Handle {
 impl Handle {
     /// The token's deadline can be moved; there is none yet. The answer is the right to [start](Signal::start_deadline) it, without
     /// holding the token; `kept` goes when that does. The token is new.
-    pub(crate) fn make_startable(&self, moving: Arc<Moving>, kept: impl Any + Send) -> Signal {
+    pub(super) fn make_startable(&self, moving: Arc<Moving>, kept: impl Any + Send) -> Signal {
         let signal = Arc::new(Target {
             trigger: Trigger::armed(),
             node: self.0,
@@ -753,7 +753,7 @@ impl Signal {
 
     /// Sets the deadline of a token that was made for that, for the first and only time: so many nanoseconds from now. The cause
     /// is asked for if the token is still there, and not cancelled. Once for each signal.
-    pub(crate) fn start_deadline(&self, after: u64, cause: impl FnOnce() -> Cause) {
+    pub(super) fn start_deadline(&self, after: u64, cause: impl FnOnce() -> Cause) {
         if !self.begin() {
             return;
         }

@@ -359,7 +359,7 @@ impl Handle {
     /// Leaves `waker` in the token's own slot, for good: it goes when the token does, and keeps nothing but what it has
     /// itself. The token is new. Handed back if it is cancelled.
     #[cfg(feature = "std")]
-    pub(crate) fn put_waker(&self, waker: Waker) -> Result<(), Waker> {
+    pub(super) fn put_waker(&self, waker: Waker) -> Result<(), Waker> {
         let node = self.node();
         if node.word.take_slot().is_err() {
             return Err(waker);

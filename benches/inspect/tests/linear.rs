@@ -5,8 +5,12 @@
 use cancel_tree::counting::accesses;
 use cancel_tree::inspect::{snapshot, Kind, Situation};
 use cancel_tree::{CancelGuard, CancellationToken, Context, Group, StopOnDrop};
-use std::future::pending;
+use std::any::Any;
+use std::future::{pending, Future};
+use std::pin::pin;
 use std::sync::Mutex;
+use std::task::{self, Waker};
+use std::time::Duration;
 
 /// A snapshot meets what the other tests have made.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -74,6 +78,71 @@ fn a_cancel_of_callbacks_that_are_told_why() {
     }
 }
 
+/// Graces one in another: none looks for its cause up to the token that was cancelled.
+fn a_cancel_of_graces(what: &str, mut inner: impl FnMut(&Context) -> (Context, Vec<Box<dyn Any>>)) {
+    is_linear(what, |length| {
+        let (root, guard) = Context::background().with_cancel();
+        let mut all = vec![(root.with_grace(Duration::MAX), Vec::new())];
+        for _ in 0..length {
+            let last = inner(&all[all.len() - 1].0);
+            all.push(last);
+        }
+        let count = accesses(|| _ = guard.cancel_with("all of it")).len();
+        drop_chain(all);
+        count
+    });
+}
+
+#[test]
+fn a_cancel_of_graces_one_in_another() {
+    a_cancel_of_graces("a cancel of graces", |ctx| {
+        (ctx.with_grace(Duration::MAX), Vec::new())
+    });
+}
+
+/// One each, and so many that some sit in a room.
+#[test]
+fn a_cancel_of_graces_that_tasks_wait_for() {
+    for waiters in [1, 12] {
+        let what = format!("a cancel of graces with {waiters} waiters each");
+        a_cancel_of_graces(&what, |ctx| {
+            let ctx = ctx.with_grace(Duration::MAX);
+            let wait = || {
+                let mut done = Box::pin(ctx.clone().done_owned());
+                let cx = &mut task::Context::from_waker(Waker::noop());
+                assert!(done.as_mut().poll(cx).is_pending());
+                Box::new(done) as Box<dyn Any>
+            };
+            let waits = (0..waiters).map(|_| wait()).collect();
+            (ctx, waits)
+        });
+    }
+}
+
+#[test]
+fn a_cancel_of_graces_within_groups() {
+    a_cancel_of_graces("a cancel of graces within groups", |ctx| {
+        let group = Group::new(ctx);
+        let ctx = group.context().with_grace(Duration::MAX);
+        (ctx, vec![Box::new(group)])
+    });
+}
+
+/// Not one in another, but all at the end of a chain of tokens.
+#[test]
+fn a_cancel_of_graces_far_below() {
+    is_linear("a cancel of graces far below", |length| {
+        let (mut all, guard) = chain(length);
+        for _ in 0..length {
+            let grace = all[length].with_grace(Duration::MAX);
+            all.push(grace);
+        }
+        let count = accesses(|| _ = guard.cancel_with("all of it")).len();
+        drop_chain(all);
+        count
+    });
+}
+
 #[test]
 fn a_snapshot_of_names_below_one_another() {
     is_linear("a snapshot", |length| {
@@ -98,9 +167,6 @@ fn a_snapshot_of_names_below_one_another() {
 /// Of a chain whose end somebody waits at, and which nobody can cancel.
 #[test]
 fn a_snapshot_of_names_that_nobody_can_cancel() {
-    use std::future::Future;
-    use std::pin::pin;
-    use std::task::{self, Waker};
     is_linear("a snapshot out of reach", |length| {
         let (all, guard) = chain(length);
         guard.detach();

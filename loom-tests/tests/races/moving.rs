@@ -573,3 +573,80 @@ fn the_end_of_the_grace_vs_the_last_shield() {
         drop(timer.join().unwrap());
     });
 }
+
+/// A grace below what is cancelled on its own, beside the cancel of all of it.
+struct Nested {
+    shutdown: CancelGuard,
+    middle: CancelGuard,
+    ctx: Context,
+}
+
+fn nested() -> Nested {
+    let (root, shutdown) = background().with_cancel();
+    let (below, middle) = root.with_cancel();
+    let ctx = below.with_grace(WHILE);
+    Nested {
+        shutdown,
+        middle,
+        ctx,
+    }
+}
+
+/// The grace begins for the reason that its context has, whichever of the two starts it.
+#[test]
+fn soft_vs_a_cancel_above_it() {
+    model(Some(2), || {
+        let mut service = Service::new();
+        let Nested {
+            shutdown,
+            middle,
+            ctx,
+        } = nested();
+        let shield = ctx.shield();
+        let thread = spawn(move || _ = middle.cancel_with(Reason::cause(2)));
+        shutdown.cancel_with(Reason::cause(1));
+        thread.join().unwrap();
+        service.turn(Service::at(1));
+        assert_eq!(first_reason(&shield), reason_of(&ctx));
+    });
+}
+
+/// The cause that is half way goes with its token, which nobody keeps but what is below.
+#[test]
+fn soft_vs_a_cancel_above_it_whose_token_goes() {
+    model(Some(2), || {
+        let Nested {
+            shutdown,
+            middle,
+            ctx,
+        } = nested();
+        let thread = spawn(move || shutdown.cancel_with(Reason::cause(1)));
+        middle.cancel_with(Reason::cause(2));
+        drop(middle);
+        drop(ctx);
+        thread.join().unwrap();
+        drop(Service::new());
+    });
+}
+
+/// The same, and a token below the shield, which keeps it, goes on another thread.
+#[test]
+fn soft_vs_a_cancel_above_it_vs_the_last_token_below_the_shield() {
+    // Three threads: bound 1.
+    model(Some(1), || {
+        let Nested {
+            shutdown,
+            middle,
+            ctx,
+        } = nested();
+        let token = ctx.shield().child_token();
+        drop(ctx);
+        let thread = spawn(move || shutdown.cancel_with(Reason::cause(1)));
+        let other = spawn(move || drop(token));
+        middle.cancel_with(Reason::cause(2));
+        drop(middle);
+        thread.join().unwrap();
+        other.join().unwrap();
+        drop(Service::new());
+    });
+}
