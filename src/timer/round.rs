@@ -161,7 +161,7 @@ impl Round {
 }
 
 impl Things {
-    /// Or jobs that have something to wake: what is urgent.
+    /// Or jobs that have something to wake, which is as urgent.
     pub(super) fn has_deadlines(&self) -> bool {
         self.waking != 0
     }
