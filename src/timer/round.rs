@@ -76,9 +76,10 @@ impl Item {
     /// # Safety
     /// A deadline that is FIRING and marked, or a job out of the inbox; and this thread has taken it to be woken.
     unsafe fn wake(&self) {
-        // SAFETY: the caller's promise.
         of_user(|| match self.is_job {
+            // SAFETY: the caller's promise.
             true => unsafe { Job::wake(self.what.cast()) },
+            // SAFETY: the caller's promise.
             false => unsafe { Entry::wake(self.what.cast()) },
         });
     }
@@ -88,9 +89,10 @@ impl Item {
     /// # Safety
     /// The same, and it has been woken if there is something to wake; this thread has taken it to be run.
     unsafe fn call(&self) {
-        // SAFETY: the caller's promise.
         of_user(|| match self.is_job {
+            // SAFETY: the caller's promise.
             true => unsafe { Job::run(self.what.cast()) },
+            // SAFETY: the caller's promise.
             false => unsafe { Entry::call(self.what.cast()) },
         });
     }
