@@ -14,7 +14,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, RwLock};
 use std::task::{Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -515,6 +515,103 @@ fn a_callback_that_blocks_at_a_deadline_delays_no_other_deadline() {
         assert_eq!(block_on(ctx.done()), DeadlineExceeded);
     }
     drop(let_go);
+}
+
+/// A context of another kind that is told by a waker.
+struct Told(std::sync::Mutex<Option<futures::channel::oneshot::Receiver<()>>>);
+
+impl ForeignContext for Told {
+    fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+        let told = self.0.lock().unwrap().take().unwrap();
+        signal.when_woken(async move {
+            let _ = told.await;
+        })
+    }
+}
+
+/// Callbacks that block, and behind them very many that take 5 ms each. Then `begin` has threads wait that are woken by a job:
+/// of so many callbacks, how many have begun when the last of these threads has said that it is awake.
+const CALLBACKS: usize = 30_000;
+
+fn callbacks_before_the_waking(begin: impl FnOnce(&mpsc::Sender<()>)) -> usize {
+    let held = Arc::new(RwLock::new(()));
+    let (over, begun) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let (done, guard) = cancellable();
+    guard.cancel();
+    let blocks = held.write().unwrap();
+    for _ in 0..140 {
+        let held = held.clone();
+        drop(done.after_func(move || drop(held.read())));
+    }
+    for _ in 0..CALLBACKS {
+        let (over, begun) = (over.clone(), begun.clone());
+        drop(done.after_func(move || {
+            begun.fetch_add(1, SeqCst);
+            if !over.load(SeqCst) {
+                thread::sleep(5 * MS);
+            }
+        }));
+    }
+    let (say, awake) = mpsc::channel();
+    begin(&say);
+    drop(say);
+    // Until all have said so, and are gone.
+    assert_eq!(
+        awake.recv_timeout(4 * PATIENCE),
+        Err(RecvTimeoutError::Disconnected)
+    );
+    let before = begun.load(SeqCst);
+    over.store(true, SeqCst);
+    drop(blocks);
+    before
+}
+
+/// Jobs are taken in turn: behind the callbacks of others, all of these would have begun. A machine that is busy may take long for
+/// it: one attempt that is in time is enough.
+fn is_woken_before_callbacks(begin: impl Fn(&mpsc::Sender<()>)) {
+    let mut attempts = (0..5).map(|_| callbacks_before_the_waking(&begin));
+    assert!(attempts.any(|before| before < CALLBACKS / 2));
+}
+
+#[test]
+fn what_waiters_notice_wakes_others_before_callbacks_that_have_come_before() {
+    is_woken_before_callbacks(|say| {
+        // Many: where the timer is first for once, it wakes them.
+        for _ in 0..20 {
+            let (ctx, guard) = Context::background().with_timeout(50 * MS);
+            guard.detach();
+            let (below, awake) = (ctx.child_token(), say.clone());
+            thread::spawn(move || {
+                below.blocking_wait();
+                drop(awake);
+            });
+            thread::spawn(move || ctx.blocking_wait());
+        }
+    });
+}
+
+#[test]
+fn what_a_foreign_waker_cancels_is_woken_before_callbacks_that_have_come_before() {
+    is_woken_before_callbacks(|say| {
+        let (tell, told) = futures::channel::oneshot::channel();
+        let ctx = Context::below(Told(std::sync::Mutex::new(Some(told))));
+        let awake = say.clone();
+        let (ready, is_ready) = mpsc::channel();
+        thread::spawn(move || {
+            let mut done = ctx.done_owned();
+            let waits = block_on(std::future::poll_fn(|cx| {
+                Poll::Ready(pin!(&mut done).poll(cx))
+            }));
+            ready.send(waits.is_pending()).unwrap();
+            block_on(done);
+            drop(awake);
+        });
+        assert!(is_ready.recv().unwrap());
+        tell.send(()).unwrap();
+    });
 }
 
 #[test]

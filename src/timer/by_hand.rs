@@ -135,6 +135,11 @@ impl Shared {
         Worker::new(Arc::new(Round::nothing()), true).serve(self.0);
     }
 
+    /// The part of one that only wakes, because others are at callbacks.
+    pub fn serve_waking(self) {
+        Worker::new(Arc::new(Round::nothing()), false).serve(self.0);
+    }
+
     /// The round after it.
     pub fn set_next(&self, next: &Shared) {
         self.0.set_next(next.0.clone());

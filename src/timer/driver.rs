@@ -114,13 +114,15 @@ impl Driver {
         } else {
             Vec::new()
         };
-        let entries = items.len();
-        self.take_jobs(&mut items);
-        (!items.is_empty()).then(|| Round::new(items, entries))
+        let mut others = Vec::new();
+        self.take_jobs(&mut items, &mut others);
+        let waking = items.len();
+        items.append(&mut others);
+        (!items.is_empty()).then(|| Round::new(items, waking))
     }
 
-    /// Jobs in the order in which they came.
-    fn take_jobs(&mut self, items: &mut Vec<Item>) {
+    /// Jobs, in the order in which they came: those that wake somebody, and the others.
+    fn take_jobs(&mut self, waking: &mut Vec<Item>, others: &mut Vec<Item>) {
         if self.ready.is_null() && self.jobs.is_null() && self.turned.is_null() {
             self.jobs = inbox::take_jobs();
         }
@@ -140,7 +142,13 @@ impl Driver {
         while let Some(job) = NonNull::new(self.ready).filter(|_| steps < 2 * JOBS) {
             steps += 1;
             // SAFETY: as above.
-            self.ready = unsafe { job.as_ref() }.next.load(Relaxed);
+            let this = unsafe { job.as_ref() };
+            self.ready = this.next.load(Relaxed);
+            let items = if this.wakes() {
+                &mut *waking
+            } else {
+                &mut *others
+            };
             items.push(Item::of_job(job));
         }
     }

@@ -3,12 +3,14 @@
 use crate::sync::AtomicPtr;
 use core::ptr::{self, NonNull};
 
-/// The header of something that a worker is to run: the first field of a `repr(C)` struct, which `run` finds by the
-/// pointer. The timer knows no more of it.
+/// The header of something that a worker is to run: the first field of a `repr(C)` struct, which its functions find by
+/// the pointer. The timer knows no more of it.
 #[repr(C)]
 pub(crate) struct Job {
     /// The list that it is in. The timer's.
     pub(super) next: AtomicPtr<Job>,
+    /// What comes before that, together with what deadlines wake.
+    wake: Option<unsafe fn(NonNull<Job>)>,
     run: unsafe fn(NonNull<Job>),
 }
 
@@ -18,12 +20,38 @@ impl Job {
     pub(crate) fn new(run: unsafe fn(NonNull<Job>)) -> Job {
         Job {
             next: AtomicPtr::new(ptr::null_mut()),
+            wake: None,
             run,
         }
     }
 
+    /// The same of one that has tasks and threads to wake: `wake` is called before `run`, once too, on a worker thread that may be
+    /// another one, and may panic. It is called as soon as those of a deadline are woken that the timer finds, while `run`
+    /// may come much later, behind others' callbacks.
+    pub(crate) fn that_wakes(wake: unsafe fn(NonNull<Job>), run: unsafe fn(NonNull<Job>)) -> Job {
+        Job {
+            wake: Some(wake),
+            ..Job::new(run)
+        }
+    }
+
+    /// Whether there is something to be woken before it is run.
+    pub(super) fn wakes(&self) -> bool {
+        self.wake.is_some()
+    }
+
     /// # Safety
-    /// The job was given to `run_on_worker`, and this is the one call for it.
+    /// The job was given to `run_on_worker`, and this is the one call for it, before that of `run`.
+    pub(super) unsafe fn wake(this: NonNull<Job>) {
+        // SAFETY: it stays until it has been run.
+        if let Some(wake) = unsafe { this.as_ref() }.wake {
+            // SAFETY: the caller's promise.
+            unsafe { wake(this) }
+        }
+    }
+
+    /// # Safety
+    /// The job was given to `run_on_worker`, and this is the one call for it. It has been woken, if it wakes.
     pub(super) unsafe fn run(this: NonNull<Job>) {
         // SAFETY: it stays until it has been run.
         let run = unsafe { this.as_ref() }.run;

@@ -1,7 +1,8 @@
 //! What the timer hands to workers at one time: deadlines that have passed, and jobs. Any number of workers are at it
 //! together, and what one of them does holds up no other: each takes the next index.
 //!
-//! First what has passed is woken: tasks and threads. Then callbacks are run. Whose waking still goes on elsewhere when
+//! First tasks and threads are woken: those of deadlines, and of jobs that have some to wake. Then callbacks are run, and
+//! jobs. Whose waking still goes on elsewhere when
 //! its callbacks' turn comes is left to whoever is at it: of the two that swap the item's state, the later one goes on.
 //!
 //! Each round knows the next one, so whoever is through with one finds the next without asking anybody.
@@ -28,10 +29,10 @@ pub(super) struct Round {
 /// What there is to do in a round, apart from what comes after it: whoever is at one thing for long keeps this, and not
 /// all that is handed out meanwhile.
 pub(super) struct Things {
-    /// Deadlines, then jobs.
+    /// What has something to wake, deadlines and jobs; then jobs that have nothing.
     items: Vec<Item>,
-    /// How many deadlines.
-    deadlines: usize,
+    /// How many of the first kind.
+    waking: usize,
     /// How many have been taken to be woken, and to be run.
     woken: AtomicUsize,
     called: AtomicUsize,
@@ -42,6 +43,7 @@ pub(super) struct Things {
 pub(super) struct Item {
     /// An entry or a job.
     what: NonNull<()>,
+    is_job: bool,
     state: AtomicU8,
 }
 
@@ -59,6 +61,7 @@ impl Item {
     pub(super) fn of_entry(entry: NonNull<Entry>) -> Item {
         Item {
             what: entry.cast(),
+            is_job: false,
             state: AtomicU8::new(NEW),
         }
     }
@@ -66,8 +69,35 @@ impl Item {
     pub(super) fn of_job(job: NonNull<Job>) -> Item {
         Item {
             what: job.cast(),
-            state: AtomicU8::new(WOKEN),
+            is_job: true,
+            state: AtomicU8::new(NEW),
         }
+    }
+
+    /// Wakes tasks and threads: user code, whose panics stay here.
+    ///
+    /// # Safety
+    /// A deadline that is FIRING and marked, or a job out of the inbox; and this thread has taken it to be woken.
+    unsafe fn wake(&self) {
+        of_user(|| match self.is_job {
+            // SAFETY: the caller's promise.
+            true => unsafe { Job::wake(self.what.cast()) },
+            // SAFETY: the caller's promise.
+            false => unsafe { Entry::wake(self.what.cast()) },
+        });
+    }
+
+    /// Runs callbacks, or the job: the same.
+    ///
+    /// # Safety
+    /// The same, and it has been woken if there is something to wake; this thread has taken it to be run.
+    unsafe fn call(&self) {
+        of_user(|| match self.is_job {
+            // SAFETY: the caller's promise.
+            true => unsafe { Job::run(self.what.cast()) },
+            // SAFETY: the caller's promise.
+            false => unsafe { Entry::call(self.what.cast()) },
+        });
     }
 }
 
@@ -83,11 +113,12 @@ fn of_user(f: impl FnOnce()) {
 }
 
 impl Round {
-    pub(super) fn new(items: Vec<Item>, deadlines: usize) -> Round {
+    /// The first `waking` of them have something to wake.
+    pub(super) fn new(items: Vec<Item>, waking: usize) -> Round {
         Round {
             things: Arc::new(Things {
                 items,
-                deadlines,
+                waking,
                 woken: AtomicUsize::new(0),
                 called: AtomicUsize::new(0),
                 done: AtomicUsize::new(0),
@@ -136,8 +167,9 @@ impl Round {
 }
 
 impl Things {
+    /// Or jobs that have something to wake, which is as urgent.
     pub(super) fn has_deadlines(&self) -> bool {
-        self.deadlines != 0
+        self.waking != 0
     }
 
     /// Whether it is worth being freed when there is nothing left to do.
@@ -148,7 +180,7 @@ impl Things {
     /// Whether there is something that nobody has taken to be woken.
     pub(super) fn is_to_wake(&self) -> bool {
         // Relaxed, and below: guesses, which the RMWs check.
-        self.woken.load(Relaxed) < self.deadlines
+        self.woken.load(Relaxed) < self.waking
     }
 
     /// Whether there is something that nobody has taken to be run.
@@ -173,17 +205,16 @@ impl Things {
 
     /// Wakes one. False: there is none left.
     pub(super) fn wake_one(&self) -> bool {
-        let Some((_, item)) = self.take(&self.woken, self.deadlines) else {
+        let Some((_, item)) = self.take(&self.woken, self.waking) else {
             return false;
         };
-        let entry = item.what.cast::<Entry>();
-        // SAFETY: FIRING, marked, and taken by this thread.
-        of_user(|| unsafe { Entry::wake(entry) });
+        // SAFETY: FIRING and marked, or out of the inbox; and taken by this thread.
+        unsafe { item.wake() };
         // Release: what was done for the waking comes before the callbacks, on whatever thread they are. Whoever has left them
         // to us has done nothing for them.
         if item.state.swap(WOKEN, Release) == CALLED {
             // SAFETY: the callbacks' turn has come while we were at it, so they were left to us.
-            of_user(|| unsafe { Entry::call(entry) });
+            unsafe { item.call() };
         }
         self.done.fetch_add(1, Relaxed);
         true
@@ -194,15 +225,10 @@ impl Things {
         let Some((index, item)) = self.take(&self.called, self.items.len()) else {
             return false;
         };
-        if index < self.deadlines {
-            // Acquire: pairs with the swap in `wake_one`.
-            if item.state.swap(CALLED, Acquire) == WOKEN {
-                // SAFETY: woken, and taken by this thread.
-                of_user(|| unsafe { Entry::call(item.what.cast()) });
-            }
-        } else {
-            // SAFETY: a job out of the inbox, taken by this thread.
-            of_user(|| unsafe { Job::run(item.what.cast()) });
+        // Acquire: pairs with the swap in `wake_one`.
+        if index >= self.waking || item.state.swap(CALLED, Acquire) == WOKEN {
+            // SAFETY: woken, or a job out of the inbox that wakes nobody; and taken by this thread.
+            unsafe { item.call() };
         }
         self.done.fetch_add(1, Relaxed);
         true

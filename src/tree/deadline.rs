@@ -364,7 +364,17 @@ struct Rest {
 
 impl Rest {
     /// # Safety
-    /// `job` is one that `cancel_above_by_worker` has given to a worker.
+    /// `job` is one that `cancel_above_by_worker` has given to a worker, and has not been run.
+    unsafe fn wake_by_job(job: NonNull<Job>) {
+        // SAFETY: the box that was given away, of which the job is the first field; nobody else is at it.
+        let rest = unsafe { job.cast::<Rest>().as_mut() };
+        let mut panics = Panics::default();
+        rest.cancel.wake(&mut panics);
+        panics.resume();
+    }
+
+    /// # Safety
+    /// `job` is one that `cancel_above_by_worker` has given to a worker, and has been woken.
     unsafe fn run_job(job: NonNull<Job>) {
         // SAFETY: the box that was given away, of which the job is the first field.
         let rest = unsafe { Box::from_raw(job.cast::<Rest>().as_ptr()) };
@@ -375,7 +385,6 @@ impl Rest {
             ..
         } = *rest;
         let mut panics = Panics::default();
-        cancel.wake(&mut panics);
         cancel.call(&mut panics);
         drop(cancel);
         if let Some(node) = fires {
@@ -538,7 +547,7 @@ impl Handle {
             return;
         }
         let rest = Box::new(Rest {
-            job: Job::new(Rest::run_job),
+            job: Job::that_wakes(Rest::wake_by_job, Rest::run_job),
             cancel,
             kept: self.clone(),
             fires: moves,

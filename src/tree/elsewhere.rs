@@ -31,7 +31,7 @@ unsafe impl Send for Elsewhere {}
 impl Elsewhere {
     pub(crate) fn new(signal: Signal) -> Arc<Elsewhere> {
         Arc::new(Elsewhere {
-            job: Job::new(Elsewhere::run_job),
+            job: Job::that_wakes(Elsewhere::wake_by_job, Elsewhere::run_job),
             used: AtomicU8::new(0),
             rest: UnsafeCell::new(None),
             signal,
@@ -39,7 +39,22 @@ impl Elsewhere {
     }
 
     /// # Safety
-    /// `job` is one that `wake` has given to a worker.
+    /// `job` is one that `wake` has given to a worker, and has not been run.
+    unsafe fn wake_by_job(job: NonNull<Job>) {
+        // SAFETY: the count that `wake` gave away keeps what the job is the first field of.
+        let this = unsafe { job.cast::<Elsewhere>().as_ref() };
+        let mut panics = Panics::default();
+        this.rest.with_mut(|rest| {
+            // SAFETY: the job's.
+            if let Some(rest) = unsafe { &mut *rest } {
+                rest.wake(&mut panics);
+            }
+        });
+        panics.resume();
+    }
+
+    /// # Safety
+    /// `job` is one that `wake` has given to a worker, and has been woken.
     unsafe fn run_job(job: NonNull<Job>) {
         // SAFETY: the count that `wake` gave away, of what the job is the first field of.
         let this = unsafe { Arc::<Elsewhere>::from_raw(job.cast().as_ptr()) };
@@ -47,7 +62,6 @@ impl Elsewhere {
         let rest = this.rest.with_mut(|rest| unsafe { (*rest).take() });
         let mut panics = Panics::default();
         if let Some(mut rest) = rest {
-            rest.wake(&mut panics);
             rest.call(&mut panics);
             drop(rest);
         }

@@ -8,13 +8,14 @@ use cancel_tree_loom::{
 use loom::alloc::Track;
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::AtomicBool;
+use loom::sync::Notify;
 use loom::thread::JoinHandle;
 use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Poll, Waker};
+use std::task::{Poll, Wake, Waker};
 use std::time::Instant;
 
 /// A context of another kind: gives away its signal. Its locks are std's, which loom neither sees nor
@@ -778,6 +779,63 @@ fn woken_vs_worker() {
         assert_eq!((runs.count(), probe.woken()), (1, 1));
         assert!(!callback.stop());
         drop(done);
+    });
+}
+
+/// What it wakes is woken by a worker that only wakes, while another one is in a callback that waits for that.
+#[test]
+fn woken_vs_a_callback_that_waits_for_it() {
+    struct Ringing(Arc<Notify>);
+
+    impl Wake for Ringing {
+        fn wake(self: Arc<Self>) {
+            self.0.notify();
+        }
+    }
+
+    model(Some(2), || {
+        let mut service = Service::new();
+        let woken = Arc::new(Notify::new());
+        let (ctx, events, waker) = precise();
+        let mut done = ctx.done_owned();
+        assert!(!poll(&mut done, &Arc::new(Ringing(woken.clone())).into()));
+        let (slow, guard) = Context::background().with_deadline(Service::at(1));
+        guard.detach();
+        drop(slow.on_cancel(move || woken.wait()));
+        let first = service.expire(Service::at(1)).share();
+        let round = first.clone();
+        let thread = spawn(move || round.serve());
+        events.wake(waker);
+        let second = service.expire(Service::at(1)).share();
+        first.set_next(&second);
+        second.clone().serve_waking();
+        thread.join().unwrap();
+        second.serve();
+        drop(done);
+        drop(service);
+    });
+}
+
+/// Of two workers, one wakes and one runs; it is run when it has been woken, and is gone then.
+#[test]
+fn woken_vs_two_workers() {
+    model(Some(2), || {
+        let mut service = Service::new();
+        let (runs, probe) = (Runs::default(), Probe::new());
+        let (ctx, events, waker) = precise();
+        drop(ctx.on_cancel(runs.callback()));
+        let mut done = ctx.clone().done_owned();
+        assert!(!poll(&mut done, &probe.waker()));
+        events.wake(waker);
+        let round = service.expire(Service::at(1)).share();
+        let other = round.clone();
+        let thread = spawn(move || other.serve());
+        round.serve();
+        thread.join().unwrap();
+        assert_eq!((runs.count(), probe.woken()), (1, 1));
+        drop((done, ctx));
+        drop(service);
+        assert_eq!(events.dropped.load(Ordering::Relaxed), 1);
     });
 }
 
