@@ -1,8 +1,10 @@
 //! A child process made by `fork` has no timer thread: who blocks there notices deadlines all the same.
 #![cfg(unix)]
 
-use cancel_tree::{Context, ContextError};
+use cancel_tree::{Cause, Context, ContextError};
 use std::ffi::c_int;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 extern "C" {
@@ -11,6 +13,17 @@ extern "C" {
     fn alarm(seconds: u32) -> u32;
     fn _exit(status: c_int) -> !;
 }
+
+#[derive(Debug)]
+struct Late(#[allow(dead_code, reason = "it is counted")] Arc<()>);
+
+impl std::fmt::Display for Late {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "late")
+    }
+}
+
+impl std::error::Error for Late {}
 
 /// The number of the first that does not end as it should, or 0.
 fn first_wrong() -> c_int {
@@ -46,6 +59,33 @@ fn first_wrong() -> c_int {
     let ctx = ctx.with_grace(SOON);
     if ctx.blocking_wait() != PASSED || ctx.shield().blocking_wait() != PASSED {
         return 7;
+    }
+    // The same, for a shield from before, and for one who waits below and a callback: whoever notices the deadline sees to all of it.
+    let (ctx, _guard) = Context::background().with_timeout(SOON);
+    let shield = ctx.with_grace(SOON).shield();
+    let called = Arc::new(AtomicBool::new(false));
+    let says = called.clone();
+    drop(ctx.on_cancel(move || says.store(true, SeqCst)));
+    let below = ctx.child_token();
+    let waiter = std::thread::spawn(move || below.blocking_wait());
+    if ctx.blocking_wait() != PASSED || !called.load(SeqCst) {
+        return 20;
+    }
+    if shield.blocking_wait_timeout(LATE / 6) != Some(PASSED) {
+        return 21;
+    }
+    waiter.join().unwrap();
+    // And nothing is kept of it.
+    let kept = Arc::new(());
+    for _ in 0..10 {
+        let late = Late(kept.clone());
+        let (ctx, _guard) = Context::background().with_timeout_cause(SOON / 50, Cause::new(late));
+        if ctx.block_on(std::future::pending::<()>()) != Err(PASSED) {
+            return 22;
+        }
+    }
+    if Arc::strong_count(&kept) != 1 {
+        return 23;
     }
     // For a loop that asks in between.
     let (ctx, _guard) = Context::background().with_timeout(SOON);

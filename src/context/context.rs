@@ -54,8 +54,8 @@ use std::time::{Duration, Instant};
 /// still while the machine is suspended.
 ///
 /// A child process made by `fork` without `exec` has no timer thread: deadlines do not pass there for polling
-/// code, but threads that block in [`blocking_wait`](Self::blocking_wait) or [`blocking_sleep`](Self::blocking_sleep) notice them. Callbacks do not run there at
-/// a deadline, and the memory of deadlines is not all given back.
+/// code, but threads that block in [`blocking_wait`](Self::blocking_wait) or [`blocking_sleep`](Self::blocking_sleep) notice them, and wake and call whoever waits for it. `after_func` callbacks do not run there.
+/// The memory of deadlines is not all given back there.
 ///
 /// Deadlines of one moment are noticed in the order in which they are, as far as the timer keeps up: where a thousand and more
 /// pass within a quarter of a millisecond, a later one above may be first, and give its cause.

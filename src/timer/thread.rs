@@ -53,6 +53,10 @@ pub(super) fn start() {
 /// started. Of several threads the first one stays.
 #[cold]
 fn try_start() {
+    if known().is_some() && super::pressure::is_in_parent() {
+        // The child of a `fork` that came just as the thread was started.
+        return;
+    }
     // Relaxed: as above.
     let _ = STATE.compare_exchange(UNUSED, WANTED, Relaxed, Relaxed);
     let thread = thread::Builder::new()
@@ -66,6 +70,8 @@ fn try_start() {
 
 /// Makes this the thread, if there is none. False: there is another one.
 fn stay(thread: &Thread) -> bool {
+    // Before: the child of a `fork` has a copy of all.
+    super::pressure::begin();
     let new = Box::into_raw(Box::new(thread.clone()));
     // AcqRel: pairs with the loads in `known`. It stays for as long as the process does.
     let is_new = THREAD
@@ -77,8 +83,6 @@ fn stay(thread: &Thread) -> bool {
     }
     let stays = known().is_some_and(|known| known.id() == thread.id());
     if stays {
-        // Before: the child of a `fork` has a copy of both.
-        super::pressure::begin();
         STATE.store(RUNNING, Relaxed);
     }
     stays

@@ -522,7 +522,8 @@ impl Handle {
             }
         }
         note_passed(node, &timing.entry);
-        if timer::is_running() {
+        // In the child of a `fork` there are no workers.
+        if timer::is_running() && !timer::is_in_parent() {
             self.cancel_above_by_worker(node, moves);
         } else {
             let mut panics = Panics::default();
