@@ -29,7 +29,7 @@
 //!    [`pipe_delay`](Supervised::pipe_delay), 1 s: processes that left the group may hold them for ever.
 //!
 //! A child that has left the group gets the signals by its own number. One that may not be told (it has become another user's) is waited for until the
-//! grace is over, and left to itself then: an error.
+//! grace is over, and left to itself then: an error. Nobody reaps it after that, and what it has written is lost.
 //!
 //! The group is none that a terminal reads for: a child that reads from an inherited terminal is stopped (SIGTTIN) until the context is
 //! done. Give it another stdin.
