@@ -380,8 +380,8 @@ impl Body {
         })
     }
 
-    /// Gives a place up, and those around it. Whoever waits for its permit has it before, and is woken when that place is given up:
-    /// before those who wait for the last task, whose wakers may block.
+    /// Gives a place up, and those around it. Whoever waits for its permit has it before, and is woken when all places are
+    /// given up: before those who wait for the last task of the outermost group, whose wakers may block.
     ///
     /// # Safety
     /// The place is the caller's, and is not used again.
@@ -412,8 +412,8 @@ impl Body {
                     }
                 };
                 let is_watched = Place::end(place, panics, count);
-                // User code. The first time round, if ever: only a task's own place is limited.
-                if let Some(turn_has_come) = turn_has_come.take() {
+                // User code, for which the task is gone. One at most: only a task's own place is limited.
+                if let Some(turn_has_come) = turn_has_come.take_if(|_| next.is_none()) {
                     turn_has_come.wake(panics);
                 }
                 if is_watched {

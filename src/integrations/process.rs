@@ -270,7 +270,7 @@ impl Supervised {
 
 /// A child that has been started; made by [`Supervised::spawn`].
 ///
-/// Dropping it kills its group, and waits for the child's end, unless that may not be killed.
+/// Dropping it kills its group, and waits for the child's end, unless that may not be killed: nobody reaps such a child.
 #[derive(Debug)]
 #[must_use = "dropped at once it is killed at once"]
 pub struct Running {
@@ -299,8 +299,8 @@ impl Running {
     ///
     /// # Errors
     ///
-    /// The child was reaped elsewhere in the process; it may not be killed, and goes on after the grace (`EPERM`); or a system call failed that never
-    /// should, and the child's group was killed.
+    /// The child was reaped elsewhere in the process; it may not be killed, and goes on after the grace (`EPERM`), with nobody to reap it, and what it has written is
+    /// lost; or a system call failed that never should, and the child's group was killed.
     pub fn blocking_wait(mut self) -> io::Result<Ended> {
         let pid = self.child.id() as libc::pid_t;
         drop(self.child.stdin.take());
