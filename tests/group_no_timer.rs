@@ -54,7 +54,10 @@ fn with_hardly_any_memory() -> Vec<Box<dyn FnOnce()>> {
     let task = fails.track(async { Err::<(), _>("disk full") }).unwrap();
     let (around, of_around) = made();
     let inside = around.child("inside").limit(1);
-    let deadlines = [deadline, of_fails, of_around];
+    // And tasks that come late, with a name and without one: the caller keeps what it wanted to start.
+    let (named, of_named) = made();
+    let (plain, of_plain) = made();
+    let deadlines = [deadline, of_fails, of_around, of_named, of_plain];
     for deadline in &deadlines {
         assert!(deadline.set_timeout(Duration::from_secs(2)));
     }
@@ -66,6 +69,10 @@ fn with_hardly_any_memory() -> Vec<Box<dyn FnOnce()>> {
     };
     let failed = catch_unwind(AssertUnwindSafe(|| poll(pin!(task)).is_ready()));
     let refused = catch_unwind(AssertUnwindSafe(|| inside.named("late").enter().is_err()));
+    let late_named = catch_unwind(AssertUnwindSafe(|| named.named("late").enter().is_err()));
+    let late_plain = catch_unwind(AssertUnwindSafe(|| {
+        plain.track(std::future::pending::<()>()).is_err()
+    }));
     std::panic::set_hook(hook);
     vec![
         Box::new(move || {
@@ -83,6 +90,12 @@ fn with_hardly_any_memory() -> Vec<Box<dyn FnOnce()>> {
             assert!(refused.unwrap() && around.is_empty() && inside.is_empty());
             assert!(panicked(&inside.join_blocking().unwrap_err()));
             drop(deadlines);
+        }),
+        Box::new(move || {
+            for (late, group) in [(late_named, named), (late_plain, plain)] {
+                assert!(late.expect("the task is lost") && group.is_empty());
+                assert!(panicked(&group.join_blocking().unwrap_err()));
+            }
         }),
     ]
 }

@@ -1046,3 +1046,34 @@ fn tasks_come_and_go_on_four_threads_while_others_wait_and_look() {
     looker.join().unwrap();
     assert!(group.running().is_empty());
 }
+
+/// Those who wait for the last task may block in their wakers: whoever has the permit knows of it by then.
+#[test]
+fn who_has_room_is_woken_before_those_who_join() {
+    struct Note(&'static str, mpsc::Sender<&'static str>);
+    impl task::Wake for Note {
+        fn wake(self: Arc<Self>) {
+            self.1.send(self.0).unwrap();
+        }
+    }
+    let (sender, woken) = mpsc::channel();
+    let waker = |name| Waker::from(Arc::new(Note(name, sender.clone())));
+    for name in [None, Some("task")] {
+        let group = group().limit(1);
+        let first = match name {
+            Some(name) => group.named(name).enter().unwrap(),
+            None => group.enter().unwrap(),
+        };
+        let ctx = Context::background();
+        let (idle, room) = (waker("idle"), waker("room"));
+        let mut joins = pin!(group.wait_idle());
+        let mut starts = pin!(group.enter_when(&ctx));
+        let mut cx = task::Context::from_waker(&idle);
+        assert!(joins.as_mut().poll(&mut cx).is_pending());
+        let mut cx = task::Context::from_waker(&room);
+        assert!(starts.as_mut().poll(&mut cx).is_pending());
+        drop(first);
+        assert_eq!(woken.try_iter().collect::<Vec<_>>(), ["room", "idle"]);
+        assert!(poll(starts).is_ready());
+    }
+}

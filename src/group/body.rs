@@ -240,7 +240,7 @@ impl Body {
     ) -> Option<NonNull<Place>> {
         // SAFETY: the caller's promise.
         let body = unsafe { this.as_ref() };
-        if body.limit.is_set() || body.outer.is_some() || body.ctx.is_done() {
+        if body.limit.is_set() || body.outer.is_some() || body.has_ended() {
             return None;
         }
         let place = body.places.claim_at_once()?;
@@ -380,7 +380,8 @@ impl Body {
         })
     }
 
-    /// Gives a place up, and those around it. Whoever waits for its permit has it before, and is woken after.
+    /// Gives a place up, and those around it. Whoever waits for its permit has it before, and is woken when all places are
+    /// given up: before those who wait for the last task of the outermost group, whose wakers may block.
     ///
     /// # Safety
     /// The place is the caller's, and is not used again.
@@ -410,14 +411,15 @@ impl Body {
                         this.as_ref().count_end(end);
                     }
                 };
-                if Place::end(place, panics, count) {
+                let is_watched = Place::end(place, panics, count);
+                // User code, for which the task is gone. One at most: only a task's own place is limited.
+                if let Some(turn_has_come) = turn_has_come.take_if(|_| next.is_none()) {
+                    turn_has_come.wake(panics);
+                }
+                if is_watched {
                     Body::count_off(this, panics);
                 }
             }
-        }
-        // User code, for which the task is gone. One at most: only a task's own place is limited.
-        if let Some(turn_has_come) = turn_has_come {
-            turn_has_come.wake(panics);
         }
     }
 

@@ -450,6 +450,21 @@ impl Member {
         self.body().note_panics(of_others);
     }
 
+    /// Gives the place up. What panics then is others' (the waker of one who waits, what a name is told by): the group may be gone
+    /// with the place, and says nothing of it.
+    #[cfg(feature = "tower")]
+    #[inline]
+    pub(crate) fn end_quietly(self) {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: the member is not used again.
+        if !unsafe { Place::end_at_once(this.at()) } {
+            let mut panics = Panics::default();
+            // SAFETY: the same; it was not given up.
+            unsafe { Body::leave(this.at(), End::Done, &mut panics) };
+            panics.swallow();
+        }
+    }
+
     /// What was here was dropped before it was through.
     #[cfg(feature = "tower")]
     pub(crate) fn forced(self) {

@@ -29,7 +29,7 @@
 //!    [`pipe_delay`](Supervised::pipe_delay), 1 s: processes that left the group may hold them for ever.
 //!
 //! A child that has left the group gets the signals by its own number. One that may not be told (it has become another user's) is waited for until the
-//! grace is over, and left to itself then: an error.
+//! grace is over, and left to itself then: an error. Nobody reaps it after that, and what it has written is lost.
 //!
 //! The group is none that a terminal reads for: a child that reads from an inherited terminal is stopped (SIGTTIN) until the context is
 //! done. Give it another stdin.
@@ -270,7 +270,7 @@ impl Supervised {
 
 /// A child that has been started; made by [`Supervised::spawn`].
 ///
-/// Dropping it kills its group, and waits for the child's end, unless that may not be killed.
+/// Dropping it kills its group, and waits for the child's end, unless that may not be killed: nobody reaps such a child.
 #[derive(Debug)]
 #[must_use = "dropped at once it is killed at once"]
 pub struct Running {
@@ -299,8 +299,8 @@ impl Running {
     ///
     /// # Errors
     ///
-    /// The child was reaped elsewhere in the process; it may not be killed, and goes on after the grace (`EPERM`); or a system call failed that never
-    /// should, and the child's group was killed.
+    /// The child was reaped elsewhere in the process; it may not be killed, and goes on after the grace (`EPERM`), with nobody to reap it, and what it has written is
+    /// lost; or a system call failed that never should, and the child's group was killed.
     pub fn blocking_wait(mut self) -> io::Result<Ended> {
         let pid = self.child.id() as libc::pid_t;
         drop(self.child.stdin.take());

@@ -134,7 +134,8 @@ impl TokioToken {
 
     /// Returns the plain token by reference, for code that takes it so. A clone or a child that such code makes is a plain token too, and may
     /// be kept when the `TokioToken` has gone: so from this call on they all stay connected, as after [`into_token`](Self::into_token), and
-    /// the context keeps a callback for them.
+    /// the context keeps a callback for them: one for each `TokioToken` of [`tokio_token`] that was asked so, for as long as the context. Below a context
+    /// that lives long, make one and ask that.
     ///
     /// ```
     /// use cancel_tree::integrations::tokio_util::tokio_token;

@@ -37,6 +37,7 @@ use super::place;
 use super::report::shown;
 use crate::context::registry;
 use crate::sync::Panics;
+use crate::timer;
 use crate::token::{CancellationToken, Registration};
 use crate::tree::{Cause, ContextError};
 use alloc::borrow::Cow;
@@ -52,17 +53,28 @@ use std::time::{Duration, Instant};
 ///
 /// With the panic of a destructor: what ends while the snapshot looks at it is dropped here.
 pub fn snapshot() -> Snapshot {
-    let (snapshot, panics) = walk::all();
+    let (snapshot, panics) = walk::all(Panics::default());
     panics.resume();
     snapshot
 }
 
 /// The same for those whose callers would learn nothing from a panic of others.
-#[cfg(any(feature = "signals", feature = "tower"))]
+#[cfg(feature = "signals")]
 pub(crate) fn quietly() -> Snapshot {
-    let (snapshot, panics) = walk::all();
+    let (snapshot, panics) = walk::all(Panics::default());
     panics.swallow();
     snapshot
+}
+
+/// The same for a thread that others' destructors must not hold up either: they run elsewhere, when it has been written.
+#[cfg(feature = "tower")]
+pub(crate) fn written<R>(write: impl FnOnce(&Snapshot) -> R) -> R {
+    let (snapshot, panics) = walk::all(Panics::leaving());
+    let written = write(&snapshot);
+    // Before what was met is let go: so each cause that it has is still somebody else's too.
+    drop(snapshot);
+    end_elsewhere(panics);
+    written
 }
 
 /// What belongs to a group, and is below it. What others' destructors do runs elsewhere, and is none of its affair.
@@ -72,9 +84,13 @@ pub(super) fn of_group(body: &Body) -> Option<Snapshot> {
     part
 }
 
-/// Has a worker do what was left, which may block or panic.
+/// Has a worker do what was left, which may block or panic. In the child of a fork that can have no worker it is done here.
 pub(super) fn end_elsewhere(mut panics: Panics) {
     if let Some(left) = panics.take_left() {
+        if timer::is_in_parent() {
+            left(&mut panics);
+            return panics.swallow();
+        }
         let token = CancellationToken::new();
         let end = move |_| {
             let mut panics = Panics::default();

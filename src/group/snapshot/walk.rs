@@ -29,8 +29,8 @@ struct Met {
 }
 
 /// And what panicked in the destructors of others that ended meanwhile.
-pub(super) fn all() -> (Snapshot, Panics) {
-    let mut found = Found::begin(Panics::default());
+pub(super) fn all(panics: Panics) -> (Snapshot, Panics) {
+    let mut found = Found::begin(panics);
     found.meet(true);
     let aboves = aboves(&found.met);
     let every = alloc::vec![true; found.met.len()];
@@ -38,7 +38,8 @@ pub(super) fn all() -> (Snapshot, Panics) {
 }
 
 /// A group, and all below it: none if it is not there any more. The names and groups of the process are met, and only the
-/// tasks that are asked for. No user code runs: what ends meanwhile is left in the answer.
+/// tasks that are asked for. No destructor of others runs: what ends meanwhile is left in the answer. (Wakers may run of those who wait for
+/// the last task of a group: where the look was what a task's end was counted by.)
 pub(super) fn part(top: NodeId) -> (Option<Snapshot>, Panics) {
     let mut found = Found::begin(Panics::leaving());
     found.meet(false);

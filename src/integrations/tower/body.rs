@@ -2,7 +2,7 @@
 
 use super::answer::Answer;
 use super::headers::DeadlineReached;
-use super::lifetime::{end, step, Ending, Lifetime};
+use super::lifetime::{end, give_up, step, Ending, Lifetime};
 use super::BoxError;
 use crate::group::Member;
 use crate::sync::Panics;
@@ -96,7 +96,7 @@ impl<B: Body> ContextBody<B> {
                 at.goes_on(response.headers());
             } else if at.ends_by_length || left_over == LeftOver::Nothing {
                 end(lifetime, &member, Ending::Completed);
-                member = None;
+                give_up(&mut member);
             } else {
                 at.is_enough();
             }
@@ -192,17 +192,20 @@ where
                     (left_over, _) => *left_over == LeftOver::NoData,
                 };
                 if is_last {
+                    // By what the body guesses of its own length alone, it may still be asked. Past `content-length` nobody asks.
+                    let is_through = left_over == LeftOver::Nothing
+                        || this.lifetime.is_some() && *left == Some(0);
                     end(this.lifetime, this.member, Ending::Completed);
                     // It gives its place back here: what holds this may wait until the client makes room for the frame.
-                    if let Some(member) = this.member.take() {
+                    if let Some(member) = this.member.as_ref() {
                         let mut panics = Panics::default();
-                        // By length alone, it may still be asked.
-                        if left_over == LeftOver::Nothing {
+                        if is_through {
                             panics.catch(|| member.step(|| this.inner.set(None)));
                         }
                         // Said there, for the frame is to go out.
                         member.note_panics(panics);
                     }
+                    give_up(this.member);
                 }
                 // A body that always has a next frame would have no end.
                 if is_last || !is_past {
@@ -216,7 +219,7 @@ where
             Poll::Ready(None) => {
                 end(this.lifetime, this.member, Ending::Completed);
                 step(this.lifetime, this.member, || this.inner.set(None));
-                *this.member = None;
+                give_up(this.member);
                 return Poll::Ready(None);
             }
             Poll::Pending if !is_past => {
@@ -229,7 +232,7 @@ where
         }
         let protocol = end(this.lifetime, this.member, Ending::Deadline);
         step(this.lifetime, this.member, || this.inner.set(None));
-        *this.member = None;
+        give_up(this.member);
         Poll::Ready(Some(Answer::Expired.last_frame(protocol, DeadlineReached)))
     }
 

@@ -1,6 +1,6 @@
 //! `GET /debug/cancel`: what does not stop, for people and programs (features `inspect` and `tower`).
 
-use crate::group::snapshot::quietly as snapshot;
+use crate::group::snapshot::{written, Snapshot};
 use alloc::string::{String, ToString};
 use bytes::Bytes;
 use core::convert::Infallible;
@@ -27,7 +27,8 @@ use tower_service::Service;
 ///
 /// Only GET and HEAD are answered. The snapshot is taken and written in `call`, by the calling thread: some 100 ns for each task that has a
 /// name to meet it, and 400 to 500 more to write it as JSON. So a process with very many of them calls it behind `spawn_blocking` of its runtime.
-/// What panics in destructors of others that end meanwhile is nobody's affair.
+/// Destructors of others that end meanwhile run on a thread of callbacks, and what panics in them is nobody's affair. (In the child of a fork that lacks
+/// the parent's timer thread they run here.)
 ///
 /// ```
 /// use cancel_tree::integrations::tower::DebugService;
@@ -134,9 +135,9 @@ fn answer(format: Format) -> Response<DebugBody> {
             .ok();
             PAGE.replace("NONCE", &nonce)
         }
-        Format::Json => snapshot().json(),
-        Format::Dot => snapshot().dot(),
-        Format::Text => snapshot().to_string() + "\n",
+        Format::Json => written(Snapshot::json),
+        Format::Dot => written(Snapshot::dot),
+        Format::Text => written(|snapshot| snapshot.to_string() + "\n"),
     };
     let mut response = Response::new(DebugBody(Some(text.into())));
     let headers = response.headers_mut();

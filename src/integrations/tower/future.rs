@@ -3,7 +3,7 @@
 use super::answer::Answer;
 use super::body::ToCome;
 use super::headers::Protocol;
-use super::lifetime::{end, step, Ending, Lifetime};
+use super::lifetime::{end, give_up, step, Ending, Lifetime};
 use super::ContextBody;
 use crate::group::Member;
 use core::fmt;
@@ -131,7 +131,7 @@ where
                 }
                 let protocol = end(this.lifetime, this.member, Ending::Deadline);
                 step(this.lifetime, this.member, || this.future.set(None));
-                drop(this.member.take());
+                give_up(this.member);
                 let answer = Answer::Expired.response(protocol);
                 Poll::Ready(Ok(ContextBody::without(answer)))
             }

@@ -214,6 +214,14 @@ pub(super) fn end(
     protocol
 }
 
+/// Gives the place up, if there is one, where there is an answer to hand out: what others do then takes it away from nobody.
+#[inline]
+pub(super) fn give_up(member: &mut Option<Member>) {
+    if let Some(member) = member.take() {
+        member.end_quietly();
+    }
+}
+
 /// Does a step of the handler or of its body. If that panics, the context ends as failed, and the group says so.
 pub(super) fn step<R>(
     lifetime: &mut Option<Lifetime>,

@@ -1,0 +1,289 @@
+//! Requests that are tasks of a group: where one gives its place up, what others do then takes nothing away from its client.
+
+use bytes::Bytes;
+use cancel_tree::integrations::tower::{ContextBody, ContextLayer, DeadlineReached};
+use cancel_tree::{Context, Group};
+use http::header::CONTENT_LENGTH;
+use http::{Request, Response, StatusCode, Version};
+use http_body::{Body, Frame};
+use std::convert::Infallible;
+use std::future::{pending, ready, Future};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::pin::{pin, Pin};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::Arc;
+use std::task::{self, Poll, Wake, Waker};
+use std::time::Duration;
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// What is counted when it is dropped.
+#[derive(Clone, Default)]
+struct Gone(Arc<AtomicUsize>);
+
+impl Gone {
+    fn many(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+}
+
+struct Parts {
+    left: usize,
+    /// It says that it has ended when it has.
+    says_end: bool,
+    gone: Gone,
+}
+
+impl Parts {
+    fn of(left: usize, says_end: bool) -> Parts {
+        Parts {
+            left,
+            says_end,
+            gone: Gone::default(),
+        }
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        self.gone.0.fetch_add(1, Relaxed);
+    }
+}
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.left.checked_sub(1) {
+            Some(left) => self.left = left,
+            None if self.says_end => return Poll::Ready(None),
+            None => return Poll::Pending,
+        }
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from("x")))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.says_end && self.left == 0
+    }
+}
+
+/// A handler that has this answer, or none.
+struct Handler(Option<Response<Parts>>);
+
+impl Service<Request<()>> for Handler {
+    type Response = Response<Parts>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Parts>, Infallible>>>>;
+
+    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<()>) -> Self::Future {
+        match self.0.take() {
+            Some(response) => Box::pin(ready(Ok(response))),
+            None => Box::pin(pending()),
+        }
+    }
+}
+
+fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut task::Context::from_waker(Waker::noop()))
+}
+
+fn call(
+    layer: &ContextLayer,
+    answer: Option<Response<Parts>>,
+) -> Pin<Box<impl Future<Output = Result<Response<ContextBody<Parts>>, Infallible>>>> {
+    Box::pin(layer.layer(Handler(answer)).call(Request::new(())))
+}
+
+type Answer = Poll<Option<Result<Frame<Bytes>, Box<dyn std::error::Error + Send + Sync>>>>;
+
+fn frame(body: Pin<&mut ContextBody<Parts>>) -> Answer {
+    body.poll_frame(&mut task::Context::from_waker(Waker::noop()))
+}
+
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("the waker of a stranger");
+    }
+}
+
+/// Of four ends that a request has, each finds somebody who waits for the last task, and whose waker panics.
+#[test]
+fn a_waker_that_panics_takes_no_head_frame_or_trailers_away() {
+    let bad = Waker::from(Arc::new(Panics));
+    let group = Group::new(&Context::background());
+    let layer = ContextLayer::new(&Context::background()).in_group(&group);
+    // Left for the waiter: it is woken once.
+    let wait = || {
+        let mut idle = Box::pin(group.wait_idle());
+        let mut cx = task::Context::from_waker(&bad);
+        assert!(idle.as_mut().poll(&mut cx).is_pending());
+        idle
+    };
+    // A panic that comes out is the test's failure.
+    let head = |answer| {
+        let mut call = call(&layer, answer);
+        let idle = wait();
+        let answer = catch_unwind(AssertUnwindSafe(|| poll(call.as_mut())));
+        let Poll::Ready(Ok(response)) = answer.expect("the head is lost") else {
+            panic!("it is ready");
+        };
+        drop(idle);
+        response
+    };
+    let last = |mut body: Pin<&mut ContextBody<Parts>>| {
+        let idle = wait();
+        let answer = catch_unwind(AssertUnwindSafe(|| frame(body.as_mut())));
+        drop(idle);
+        assert!(group.is_empty() && body.is_end_stream());
+        match answer.expect("the frame is lost") {
+            Poll::Ready(last) => last,
+            Poll::Pending => panic!("it is ready"),
+        }
+    };
+
+    // The head, where the body is at its end.
+    let response = head(Some(Response::new(Parts::of(0, true))));
+    assert!(group.is_empty() && response.status() == StatusCode::OK);
+    drop(response);
+
+    // The last frame; and the end of one that has not said that it was the last.
+    let mut call_of = call(&layer, Some(Response::new(Parts::of(1, true))));
+    let Poll::Ready(Ok(response)) = poll(call_of.as_mut()) else {
+        panic!("it is ready");
+    };
+    let mut body = pin!(response.into_body());
+    let data = last(body.as_mut()).unwrap().unwrap().into_data().unwrap();
+    assert_eq!(data, "x");
+    assert!(matches!(frame(body.as_mut()), Poll::Ready(None)));
+
+    // What takes the last frame's place at the deadline; and what takes the answer's.
+    let layer = ContextLayer::new(&Context::background())
+        .in_group(&group)
+        .max(Duration::from_millis(20));
+    let mut of_body = call(&layer, Some(Response::new(Parts::of(0, false))));
+    let Poll::Ready(Ok(response)) = poll(of_body.as_mut()) else {
+        panic!("it is ready");
+    };
+    let mut body = pin!(response.into_body());
+    assert!(frame(body.as_mut()).is_pending());
+    std::thread::sleep(Duration::from_millis(30));
+    let error = last(body.as_mut()).unwrap().unwrap_err();
+    assert!(error.is::<DeadlineReached>());
+
+    let mut of_head = call(&layer, None);
+    assert!(poll(of_head.as_mut()).is_pending());
+    std::thread::sleep(Duration::from_millis(30));
+    let idle = wait();
+    let answer = catch_unwind(AssertUnwindSafe(|| poll(of_head.as_mut())));
+    let Poll::Ready(Ok(response)) = answer.expect("the answer is lost") else {
+        panic!("it is ready");
+    };
+    drop(idle);
+    assert!(group.is_empty() && response.status() == StatusCode::GATEWAY_TIMEOUT);
+}
+
+/// Over HTTP/1 nobody asks for more than `content-length` says: the body is gone before its place is another one's.
+#[test]
+fn a_body_that_ends_by_its_length_is_gone_before_its_place_is_free() {
+    let group = Group::new(&Context::background()).limit(1);
+    let layer = ContextLayer::new(&Context::background()).in_group(&group);
+    let mut bodies = Vec::new();
+    for _ in 0..3 {
+        let parts = Parts::of(1, false);
+        let gone = parts.gone.clone();
+        let response = Response::builder()
+            .header(CONTENT_LENGTH, "1")
+            .body(parts)
+            .unwrap();
+        let Poll::Ready(Ok(response)) = poll(call(&layer, Some(response)).as_mut()) else {
+            panic!("it is ready");
+        };
+        assert_eq!(response.version(), Version::HTTP_11);
+        assert_eq!(response.status(), StatusCode::OK);
+        let mut body = Box::pin(response.into_body());
+        assert!(!group.is_empty() && gone.many() == 0);
+        assert!(matches!(frame(body.as_mut()), Poll::Ready(Some(Ok(_)))));
+        assert_eq!((group.is_empty(), gone.many()), (true, 1));
+        assert!(matches!(frame(body.as_mut()), Poll::Ready(None)));
+        bodies.push(body);
+    }
+}
+
+#[cfg(feature = "inspect")]
+mod page {
+    use super::*;
+    use cancel_tree::integrations::tower::DebugService;
+    use cancel_tree::Cause;
+    use std::fmt;
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    /// The thread that asks for the page; and how often it had to do with others' destructors, which might as well block.
+    const READER: &str = "reader";
+    static HELD_UP: AtomicUsize = AtomicUsize::new(0);
+
+    #[derive(Debug)]
+    struct MayBlockInDrop;
+
+    impl fmt::Display for MayBlockInDrop {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("others' cause")
+        }
+    }
+
+    impl std::error::Error for MayBlockInDrop {}
+
+    impl Drop for MayBlockInDrop {
+        fn drop(&mut self) {
+            if thread::current().name() == Some(READER) {
+                HELD_UP.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    /// As a report of a group's end.
+    #[test]
+    fn a_page_waits_for_no_destructor_of_others() {
+        // So that it takes a while.
+        let (server, _guard) = Context::background().with_cancel();
+        let names: Vec<_> = (0..2_000).map(|_| server.with_name("name")).collect();
+        let done = AtomicBool::new(false);
+        let page = || {
+            let asks = Request::get("/?format=json").body(()).unwrap();
+            let Poll::Ready(Ok(response)) = poll(pin!(DebugService::new().call(asks))) else {
+                panic!("it is ready");
+            };
+            assert_eq!(response.status(), StatusCode::OK);
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    let (request, guard) = Context::background().with_cancel();
+                    let request = request.with_name("request");
+                    guard.cancel_with(Cause::new(MayBlockInDrop));
+                    drop(guard);
+                    drop(request);
+                }
+            });
+            let reader = thread::Builder::new().name(READER.into());
+            let reads = reader
+                .spawn_scoped(scope, || (0..20).for_each(|_| page()))
+                .unwrap();
+            let is_through = reads.join().is_ok();
+            done.store(true, Relaxed);
+            assert!(is_through);
+        });
+        assert_eq!(HELD_UP.load(Relaxed), 0);
+        drop(names);
+    }
+}
