@@ -46,6 +46,8 @@ mod moving;
 mod node;
 mod reclaim;
 mod room;
+#[cfg(feature = "std")]
+mod stand_in;
 pub(crate) mod telling;
 pub(crate) mod waiter;
 mod walk;

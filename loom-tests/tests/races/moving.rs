@@ -219,6 +219,184 @@ fn set_vs_set_for_earlier_vs_sleep() {
     });
 }
 
+/// The one has queued it, and not yet pushed it: what the other sets is on time all the same.
+#[test]
+fn set_earlier_vs_set_earlier_still_and_its_time() {
+    model(USUAL, || {
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(None);
+        let guard = Arc::new(guard);
+        let other = guard.clone();
+        let thread = spawn(move || other.set(Service::at(2)));
+        assert!(guard.set(Service::at(1)));
+        service.turn(Service::at(1));
+        // Or the other one was the last.
+        assert!(ctx.is_done() || ctx.deadline() == Some(Service::at(2)));
+        thread.join().unwrap();
+        service.turn(Service::at(2));
+        assert_eq!(ctx.err(), DEADLINE);
+        drop((ctx, guard));
+        drop(service);
+    });
+}
+
+/// The same of one that the wheel has for later, where the first one is late with its push when all is over: the place is
+/// given to another deadline by then.
+#[test]
+fn set_earlier_vs_set_earlier_still_and_its_time_and_the_next_deadline() {
+    model(Some(2), || {
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(Service::at(3));
+        service.turn(Service::at(0));
+        let guard = Arc::new(guard);
+        let other = guard.clone();
+        let thread = spawn(move || other.set(Service::at(2)));
+        assert!(guard.set(Service::at(1)));
+        service.turn(Service::at(1));
+        assert!(ctx.is_done() || ctx.deadline() == Some(Service::at(2)));
+        thread.join().unwrap();
+        drop((ctx, guard));
+        let (next, guard) = background().with_movable_deadline(Service::at(3));
+        service.turn(Service::at(2));
+        assert!(!next.is_done());
+        service.turn(Service::at(3));
+        assert_eq!(next.err(), DEADLINE);
+        guard.into_guard().detach();
+    });
+}
+
+/// What the wheel has is not forgotten because somebody is about to push it.
+#[test]
+fn set_earlier_vs_the_time_of_before() {
+    model(USUAL, || {
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(Service::at(2));
+        service.turn(Service::at(0));
+        let guard = Arc::new(guard);
+        let other = guard.clone();
+        let thread = spawn(move || other.set(Service::at(1)));
+        service.turn(Service::at(2));
+        assert_eq!(ctx.err(), DEADLINE);
+        thread.join().unwrap();
+        drop((ctx, guard));
+        drop(service);
+    });
+}
+
+/// Nor because it is put off after that.
+#[test]
+fn set_earlier_vs_set_later_and_its_time() {
+    model(USUAL, || {
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(Service::at(2));
+        service.turn(Service::at(0));
+        let guard = Arc::new(guard);
+        let other = guard.clone();
+        let thread = spawn(move || other.set(Service::at(1)));
+        assert!(guard.set(Service::at(3)));
+        service.turn(Service::at(2));
+        service.turn(Service::at(3));
+        assert_eq!(ctx.err(), DEADLINE);
+        thread.join().unwrap();
+        drop((ctx, guard));
+        drop(service);
+    });
+}
+
+/// The stand-in comes up where the deadline has been put off: then the timer knows it.
+#[test]
+fn set_earlier_vs_set_earlier_still_and_later_again() {
+    model(Some(2), || {
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(None);
+        let guard = Arc::new(guard);
+        let other = guard.clone();
+        let thread = spawn(move || other.set(Service::at(4)));
+        assert!(guard.set(Service::at(1)));
+        assert!(guard.set(Service::at(2)));
+        service.turn(Service::at(1));
+        assert!(!ctx.is_done());
+        // One that has come up and is free again.
+        assert!(guard.set(Service::at(3)));
+        service.turn(Service::at(3));
+        assert!(ctx.is_done() || ctx.deadline() == Some(Service::at(4)));
+        thread.join().unwrap();
+        drop((ctx, guard));
+        drop(service);
+    });
+}
+
+/// A thread stands still before its push, and another one before that of the stand-in: the third has one of its own.
+#[test]
+fn set_earlier_by_three_and_its_time() {
+    // Too many executions at 3.
+    model(Some(2), || {
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(None);
+        let guard = Arc::new(guard);
+        let other = guard.clone();
+        let first = spawn(move || other.set(Service::at(4)));
+        assert!(guard.set(Service::at(3)));
+        service.turn(Service::at(0));
+        let other = guard.clone();
+        let second = spawn(move || other.set(Service::at(2)));
+        assert!(guard.set(Service::at(1)));
+        service.turn(Service::at(1));
+        let deadline = ctx.deadline();
+        assert!(ctx.is_done() || deadline != Some(Service::at(1)));
+        first.join().unwrap();
+        second.join().unwrap();
+        service.turn(Service::at(4));
+        assert_eq!(ctx.err(), DEADLINE);
+        drop((ctx, guard));
+        drop(service);
+    });
+}
+
+/// The stand-in comes up, on a thread of its own, when the last owner goes.
+#[test]
+fn set_earlier_vs_a_stand_in_vs_the_last_owner() {
+    model(Some(2), || {
+        let service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(None);
+        let guard = Arc::new(guard);
+        let other = guard.clone();
+        let thread = spawn(move || {
+            other.set(Service::at(2));
+            drop(other);
+        });
+        guard.set(Service::at(1));
+        guard.set(Service::at(2));
+        let timer = turn(service, 1);
+        drop(ctx);
+        drop(guard);
+        thread.join().unwrap();
+        drop(timer.join().unwrap());
+    });
+}
+
+/// A stand-in is used again while the timer looks at it.
+#[test]
+fn set_earlier_by_a_stand_in_vs_the_timers_look() {
+    model(Some(2), || {
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(None);
+        let guard = Arc::new(guard);
+        let other = guard.clone();
+        let thread = spawn(move || other.set(Service::at(3)));
+        assert!(guard.set(Service::at(1)));
+        assert!(guard.set(Service::at(3)));
+        let timer = turn(service, 1);
+        assert!(guard.set(Service::at(2)));
+        service = timer.join().unwrap();
+        service.turn(Service::at(2));
+        assert!(ctx.is_done() || ctx.deadline() == Some(Service::at(3)));
+        thread.join().unwrap();
+        drop((ctx, guard));
+        drop(service);
+    });
+}
+
 #[test]
 fn set_vs_cancel_of_the_parent() {
     model_in_all_orders(USUAL, || {
