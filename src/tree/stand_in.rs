@@ -141,8 +141,8 @@ impl StandIn {
                 true => at.min(seen.deadline()),
                 false => at,
             };
-            // A step also where it changes nothing: of this and the timer's step one is first, and the timer's look comes
-            // after its own.
+            // Of the timer's look at the deadline's entry and the step that has moved it one is first, for both are steps on
+            // its word. If that was the look, this one is FIRING by now, or newer.
             // SAFETY: the caller's promise, and not FIRING; the pointer is to all of it.
             match unsafe { timer::move_to(this.cast(), pushers, seen, Some(at)) } {
                 Ok(is_known) => return is_known,

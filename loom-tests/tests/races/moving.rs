@@ -326,33 +326,6 @@ fn set_earlier_vs_set_earlier_still_and_later_again() {
     });
 }
 
-/// A thread stands still before its push, and another one before that of the stand-in: the third has one of its own.
-#[test]
-fn set_earlier_by_three_and_its_time() {
-    // Too many executions at 3.
-    model(Some(2), || {
-        let mut service = Service::new();
-        let (ctx, guard) = background().with_movable_deadline(None);
-        let guard = Arc::new(guard);
-        let other = guard.clone();
-        let first = spawn(move || other.set(Service::at(4)));
-        assert!(guard.set(Service::at(3)));
-        service.turn(Service::at(0));
-        let other = guard.clone();
-        let second = spawn(move || other.set(Service::at(2)));
-        assert!(guard.set(Service::at(1)));
-        service.turn(Service::at(1));
-        let deadline = ctx.deadline();
-        assert!(ctx.is_done() || deadline != Some(Service::at(1)));
-        first.join().unwrap();
-        second.join().unwrap();
-        service.turn(Service::at(4));
-        assert_eq!(ctx.err(), DEADLINE);
-        drop((ctx, guard));
-        drop(service);
-    });
-}
-
 /// The stand-in comes up, on a thread of its own, when the last owner goes.
 #[test]
 fn set_earlier_vs_a_stand_in_vs_the_last_owner() {
