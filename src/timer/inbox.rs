@@ -116,11 +116,13 @@ pub(crate) unsafe fn move_to(
             pushers.enter();
             let taken = this.take(&step);
             if taken.is_ok() {
+                #[cfg(cancel_tree_loom)]
+                super::by_hand::Stop::here();
                 push_entry(entry);
             }
             pushers.leave();
             taken?;
-            // Those that find it QUEUED from now on wake the thread themselves.
+            // Others that find it QUEUED from now on wake the thread themselves.
             wake_before(to.unwrap_or(Moment::MAX));
             pressure::pushed(thread::wake);
         }
