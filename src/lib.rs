@@ -154,6 +154,10 @@ pub mod counting {
     pub use crate::sync::{accesses, note, Access, AtomicBool, Kind};
 }
 
+/// For models: threads that stand still.
+#[cfg(cancel_tree_loom)]
+#[doc(hidden)]
+pub use timer::by_hand::Stop;
 /// For models and fuzzers: the service thread's work, turned by hand.
 #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 #[doc(hidden)]

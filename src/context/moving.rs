@@ -110,7 +110,8 @@ pub struct DeadlineGuard {
 impl DeadlineGuard {
     /// Sets the deadline, whatever it was. One that has passed ends the context now; one that is more than 584 years away is none.
     ///
-    /// Cost: 1 RMW; if it is earlier than the one before, 3 more and perhaps a wake-up of the timer's thread.
+    /// Cost: 1 RMW; if it is earlier than the one before, 4 more and perhaps a wake-up of the timer's thread. If another thread is
+    /// about to tell the timer of an earlier one at that moment, also an allocation, the first time.
     pub fn set(&self, deadline: Instant) -> bool {
         let nanos = clock::nanos(deadline);
         let in_time = self.guard.handle().move_deadline(|_| Some(nanos));

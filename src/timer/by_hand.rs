@@ -9,8 +9,12 @@ use super::workers::Worker;
 use super::{inbox, pool};
 #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
 use crate::sync::Arc;
+#[cfg(cancel_tree_loom)]
+use crate::sync::{local, Acquire, AtomicBool, Notify, Release};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+#[cfg(cancel_tree_loom)]
+use core::cell::RefCell;
 use std::time::Instant;
 
 /// In place of the module `thread`: nobody sleeps, so nobody is woken.
@@ -188,6 +192,80 @@ impl Hand {
 
     pub fn is_gone(&self) -> bool {
         self.0.is_gone()
+    }
+}
+
+/// Where a thread stands still that moves a deadline: after its step, before its push, until it is told to go on. Loom finds that
+/// place by itself, but two threads there cost it more preemptions than a model can have.
+#[cfg(cancel_tree_loom)]
+#[derive(Clone)]
+pub struct Stop(Arc<Stopped>);
+
+#[cfg(cancel_tree_loom)]
+struct Stopped {
+    is_there: Told,
+    goes_on: Told,
+}
+
+/// Loom's `Notify` wakes spuriously once, so a flag says whether it was told.
+#[cfg(cancel_tree_loom)]
+struct Told(AtomicBool, Notify);
+
+#[cfg(cancel_tree_loom)]
+impl Told {
+    fn new() -> Told {
+        Told(AtomicBool::new(false), Notify::new())
+    }
+
+    fn tell(&self) {
+        // Release: pairs with `wait`.
+        self.0.store(true, Release);
+        self.1.notify();
+    }
+
+    fn wait(&self) {
+        // Acquire: pairs with `tell`.
+        while !self.0.load(Acquire) {
+            self.1.wait();
+        }
+    }
+}
+
+#[cfg(cancel_tree_loom)]
+local! {
+    static STOP: RefCell<Option<Stop>> = RefCell::new(None);
+}
+
+#[cfg(cancel_tree_loom)]
+impl Stop {
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Stop {
+        Stop(Arc::new(Stopped {
+            is_there: Told::new(),
+            goes_on: Told::new(),
+        }))
+    }
+
+    /// The calling thread stops before the next push of this kind.
+    pub fn before_push(&self) {
+        STOP.with(|stop| stop.replace(Some(self.clone())));
+    }
+
+    /// Until it is there.
+    pub fn wait(&self) {
+        self.0.is_there.wait();
+    }
+
+    pub fn go_on(&self) {
+        self.0.goes_on.tell();
+    }
+
+    /// The place itself.
+    pub(super) fn here() {
+        if let Some(Stop(stopped)) = STOP.with(|stop| stop.take()) {
+            stopped.is_there.tell();
+            stopped.goes_on.wait();
+        }
     }
 }
 

@@ -201,6 +201,7 @@ impl Passed {
     /// is that of the first.
     fn mark_all(&mut self, wheel: &mut Wheel) {
         self.go_on();
+        self.look_behind(wheel);
         self.new.sort_unstable_by_key(|(deadline, _)| *deadline);
         for (_, entry) in core::mem::take(&mut self.new) {
             // SAFETY: FIRING, by the timer, and not marked; if it has been put off, LINKED, and in no list.
@@ -215,6 +216,22 @@ impl Passed {
                 self.marked.push(Item::of_entry(entry));
             } else {
                 self.enqueue(entry);
+            }
+        }
+    }
+
+    /// Looks at what stand-ins stand for, at most as many again: what has passed of it is marked in the same step.
+    fn look_behind(&mut self, wheel: &mut Wheel) {
+        for index in 0..self.new.len() {
+            let (_, entry) = self.new[index];
+            // SAFETY: FIRING, by the timer, and not marked, which keeps both. `LINKED` is in one of the wheel's lists, none of
+            // which is being gone through.
+            unsafe {
+                if let Some(other) = Entry::stands_for(entry) {
+                    if wheel.look_at(other) {
+                        self.add(other);
+                    }
+                }
             }
         }
     }

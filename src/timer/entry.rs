@@ -11,7 +11,7 @@
 //! | bits | |
 //! | --- | --- |
 //! | LINKED | it is in the wheel; changed by the timer only |
-//! | QUEUED | it is in the inbox, or about to be: whoever sets it pushes, and the timer clears it |
+//! | QUEUED | it is in the inbox, or about to be: whoever sets it pushes, and the timer clears it. The timer relies on the push for nothing else: what it has in the wheel it looks at in time |
 //! | OWNED | a node or a pool has it; without, it is QUEUED, and the timer frees it |
 //! | the rest | the deadline, as a moment; the last one if it is not armed |
 //!
@@ -44,6 +44,8 @@ pub(crate) struct Table {
     pub(crate) call: unsafe fn(NonNull<Entry>),
     /// Asked before `mark`, when the entry is FIRING: the deadline may have been put off, without a step on the word.
     pub(crate) put_off: unsafe fn(NonNull<Entry>) -> Option<Moment>,
+    /// Of one that has no more to say than that the timer is to look at another one: that one, which FIRING keeps.
+    pub(crate) stands_for: Option<unsafe fn(NonNull<Entry>) -> NonNull<Entry>>,
     /// Nobody has it any more.
     pub(crate) free: unsafe fn(NonNull<Entry>),
     /// For a clock of tests, which has its lock: when, in nanoseconds, what was to be due at that time is. `None`: it is done
@@ -96,11 +98,17 @@ impl Seen {
     }
 }
 
+/// A step of a mover.
+pub(super) struct Move {
+    seen: u64,
+    new: u64,
+}
+
 /// What is left to do after an entry was armed.
 pub(super) enum Arming {
     /// Nothing: the timer looks at it in time.
     InTime,
-    /// It is in the inbox: the timer must not sleep longer than until the deadline.
+    /// It is in the inbox: the timer must not sleep longer than until the deadline. Or another mover is about to push it.
     InInbox,
     /// It has to go to the inbox.
     ToPush,
@@ -112,7 +120,7 @@ pub(super) enum Visit {
     Place(Tick),
     /// Its time has come, and it is the caller's to fire. Out of the wheel.
     Fire,
-    /// Out of the wheel: nobody needs it there, or it comes by the inbox.
+    /// Out of the wheel: nobody needs it there.
     Out,
     /// Nobody has it any more: out of the wheel, and the caller frees it.
     Free,
@@ -220,12 +228,11 @@ impl Entry {
         Seen(self.trigger.load())
     }
 
-    /// Moves the deadline, or takes it away, if the word still is what was seen. Of this and the firer's step one is
-    /// first, for both are on that word. The caller keeps what it is about.
+    /// The step that moves the deadline, or takes it away, and what is left to do after it.
     ///
     /// Unlike `arm`, others may be here too, so it is the word alone that decides: while an entry is in the wheel and not in
     /// the inbox, the timer looks at it at the word's deadline at the latest.
-    pub(super) fn move_to(&self, seen: Seen, to: Option<Moment>) -> Result<Arming, Seen> {
+    pub(super) fn plan(seen: Seen, to: Option<Moment>) -> (Move, Arming) {
         let seen = seen.0;
         debug_assert!(seen & FIRING == 0);
         let (new, then) = match to {
@@ -239,18 +246,13 @@ impl Entry {
                 }
             }
         };
-        self.trigger.replace(seen, new).map_err(Seen)?;
-        Ok(then)
+        (Move { seen, new }, then)
     }
 
-    /// The deadline by now, after a push of it. By a step, not a load: a mover that comes after this has to see what the
-    /// pusher has, which is how long the thread sleeps.
-    pub(super) fn due_by_now(&self) -> Moment {
-        let seen = self.trigger.last();
-        match seen & ARMED {
-            0 => Moment::MAX,
-            _ => seen >> SHIFT,
-        }
+    /// Takes that step, if the word still is what was seen. Of this and the firer's step one is first, for both are on that
+    /// word. The caller keeps what it is about.
+    pub(super) fn take(&self, step: &Move) -> Result<(), Seen> {
+        self.trigger.replace(step.seen, step.new).map_err(Seen)
     }
 
     /// Takes it to fire it, on a thread other than the timer's, if the word still is what was seen. The timer drops it from
@@ -311,16 +313,16 @@ impl Entry {
         self.trigger.load() & LINKED != 0
     }
 
-    /// The timer's look at an entry in the wheel whose time has come.
+    /// The timer's look at an entry in the wheel whose time has come, or which a stand-in stands for. Where it is QUEUED it stays
+    /// so, and is looked at once more when it is taken out of the inbox: but whoever is to push it may stand still.
     pub(super) fn visit(&self, now: Tick) -> Visit {
         let mut seen = self.trigger.load();
         loop {
             let tick = tick_of(seen >> SHIFT);
-            let (step, answer) = if seen & QUEUED != 0 || seen & ARMED == 0 {
-                // What becomes of it will be seen when it is taken out of the inbox, now or later.
+            let (step, answer) = if seen & ARMED == 0 {
                 (self.trigger.replace(seen, seen & !LINKED), Visit::Out)
             } else if tick > now {
-                (self.place_at(tick, seen, seen), Visit::Place(tick))
+                (self.place_at(tick, seen, seen | LINKED), Visit::Place(tick))
             } else {
                 (self.trigger.begin(seen, LINKED), Visit::Fire)
             };
@@ -378,6 +380,15 @@ impl Entry {
         this.place_at(tick, seen, new).ok().map(|()| tick)
     }
 
+    /// What it stands for, if that is all that it does.
+    ///
+    /// # Safety
+    /// FIRING by the timer, and not marked.
+    pub(super) unsafe fn stands_for(this: NonNull<Entry>) -> Option<NonNull<Entry>> {
+        // SAFETY: FIRING keeps it; the rest is the caller's promise.
+        unsafe { this.as_ref().table.stands_for.map(|of| of(this)) }
+    }
+
     /// # Safety
     /// FIRING by the timer, and not marked through.
     pub(super) unsafe fn mark(this: NonNull<Entry>, budget: usize) -> bool {
@@ -421,7 +432,7 @@ impl Entry {
         self.trigger.reset(deadline << SHIFT | OWNED | ARMED);
     }
 
-    /// The step of `move_to`.
+    /// The step of a mover.
     pub(super) fn move_apart(&self, seen: Seen, to: Option<Moment>) -> Result<(), Seen> {
         debug_assert!(!seen.is_firing());
         let new = match to {

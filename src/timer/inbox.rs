@@ -4,7 +4,7 @@ use super::clock::{tick_of, Moment, Tick};
 use super::entry::{Arming, Entry, Seen};
 use super::job::Job;
 use super::{pressure, thread};
-use crate::sync::{global, AcqRel, AtomicPtr, AtomicU64, Relaxed};
+use crate::sync::{global, AcqRel, Acquire, AtomicPtr, AtomicU64, AtomicUsize, Relaxed, Release};
 use core::ptr::{self, NonNull};
 
 struct Inbox {
@@ -71,35 +71,81 @@ fn see_to(entry: NonNull<Entry>, arming: Arming, deadline: Moment) {
     }
 }
 
+/// How many threads are about to push an entry, each from before its step on the word until after its push. A mover that
+/// finds the entry QUEUED, and nobody here after that, knows that it is in the inbox.
+pub(crate) struct Pushers(AtomicUsize);
+
+impl Pushers {
+    pub(crate) fn new() -> Pushers {
+        Pushers(AtomicUsize::new(0))
+    }
+
+    fn enter(&self) {
+        // Relaxed: released by the step on the word, which whoever finds QUEUED has acquired.
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    fn leave(&self) {
+        // Release: pairs with `is_anybody`, for the push.
+        self.0.fetch_sub(1, Release);
+    }
+
+    fn is_anybody(&self) -> bool {
+        // Acquire: pairs with `leave`, so that `sleeps_until` is what the pusher could see, or newer.
+        self.0.load(Acquire) != 0
+    }
+}
+
 /// Moves the deadline of an entry, or takes it away, if its word still is what was seen; if not, the answer is what it is.
+/// False: it was moved, but the timer need not know it, for another mover is to push it and perhaps has not.
 /// The pointer may be used for what the entry is a part of.
 ///
 /// # Safety
-/// The caller keeps what the entry is about, and has seen that it is not FIRING; its owner is set.
+/// The caller keeps what the entry is about, and has seen that it is not FIRING; its owner is set, and the pushers are its own.
 pub(crate) unsafe fn move_to(
     entry: NonNull<Entry>,
+    pushers: &Pushers,
     seen: Seen,
     to: Option<Moment>,
-) -> Result<(), Seen> {
+) -> Result<bool, Seen> {
     // SAFETY: the caller's promise.
     let this = unsafe { entry.as_ref() };
-    match this.move_to(seen, to)? {
+    let (step, then) = Entry::plan(seen, to);
+    match then {
         Arming::ToPush => {
-            push_entry(entry);
-            // Another mover may have found it QUEUED before it was in the inbox, and the thread awake.
-            wake_before(this.due_by_now());
+            pushers.enter();
+            let taken = this.take(&step);
+            if taken.is_ok() {
+                #[cfg(cancel_tree_loom)]
+                super::by_hand::Stop::here();
+                push_entry(entry);
+            }
+            pushers.leave();
+            taken?;
+            // Others that find it QUEUED from now on wake the thread themselves.
+            wake_before(to.unwrap_or(Moment::MAX));
             pressure::pushed(thread::wake);
         }
-        other => see_to(entry, other, to.unwrap_or(Moment::MAX)),
+        Arming::InInbox => {
+            this.take(&step)?;
+            if pushers.is_anybody() {
+                return Ok(false);
+            }
+            wake_before(to.unwrap_or(Moment::MAX));
+        }
+        Arming::InTime => {
+            this.take(&step)?;
+            thread::look();
+        }
     }
-    Ok(())
+    Ok(true)
 }
 
 #[cold]
 fn wake_before(deadline: Moment) {
     thread::start();
-    // Relaxed: see `push`. An owner that finds its entry in the inbox already knows of that push; for movers, who may find
-    // it there before it is, see `move_to`.
+    // Relaxed: see `push`. An owner that finds its entry in the inbox already knows of that push, for those that may push it
+    // hold what it was about; movers learn of it by `Pushers`.
     if tick_of(deadline) < INBOX.sleeps_until.load(Relaxed) {
         thread::wake();
     }

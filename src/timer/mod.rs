@@ -41,7 +41,7 @@ mod wheel;
 )]
 mod workers;
 
-pub(crate) use inbox::{arm, move_to, run_on_worker};
+pub(crate) use inbox::{arm, move_to, run_on_worker, Pushers};
 pub(crate) use pressure::is_in_parent;
 
 /// Whether deadlines are being watched. They are not if the thread could not be started: then

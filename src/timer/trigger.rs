@@ -16,7 +16,7 @@
 //! | FIRING | the last owner: `settle` | FIRING, LEFT |
 //! | FIRING | the firer: `finish` | nothing |
 //! | FIRING, LEFT | the firer: `finish`, and releases the handle | nothing |
-//! | ARMED or nothing | a mover of the deadline: `Entry::move_to` | ARMED or nothing |
+//! | ARMED or nothing | a mover of the deadline: `Entry::plan` | ARMED or nothing |
 //! | FIRING | the timer, of a deadline that has been put off: `Entry::put_off` | ARMED |
 
 use crate::sync::{AcqRel, Acquire, AtomicU64, Relaxed};
@@ -48,12 +48,6 @@ impl Trigger {
     pub(super) fn load(&self) -> u64 {
         // Acquire: pairs with the releases of `replace`.
         self.0.load(Acquire)
-    }
-
-    /// What the last step has made of it, by a step that changes nothing.
-    pub(super) fn last(&self) -> u64 {
-        // AcqRel: the release half pairs with the acquire half of a later `replace`.
-        self.0.fetch_or(0, AcqRel)
     }
 
     /// A step of its user's: the word becomes `new` if it still is `seen`.

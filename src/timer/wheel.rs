@@ -183,6 +183,26 @@ impl Wheel {
         false
     }
 
+    /// Looks at an entry before its time, and puts it where it belongs by its word, wherever it was. True: it is FIRING, by the
+    /// timer, and the caller's.
+    ///
+    /// # Safety
+    /// It stays meanwhile. No list of the wheel is being gone through.
+    pub(super) unsafe fn look_at(&mut self, entry: NonNull<Entry>) -> bool {
+        // SAFETY: the caller's promise; LINKED, it is in a list, and after the visit in none.
+        unsafe {
+            if entry.as_ref().is_linked() {
+                self.unlink(entry);
+            }
+            match entry.as_ref().visit(self.now) {
+                Visit::Place(tick) => self.place(entry, tick),
+                Visit::Fire => return true,
+                _ => {}
+            }
+        }
+        false
+    }
+
     /// Goes on to `now`: what is due by then, and what is to be moved down, is put where `take_due` and `settle` find
     /// it. A few steps, whatever the number of entries.
     pub(super) fn advance(&mut self, now: Tick) {

@@ -172,7 +172,13 @@ impl Timing {
     /// A trigger that may still fire, or start the deadline: to be settled.
     pub(super) fn is_live(&self) -> bool {
         // In this order: what comes from outside may arm the entry, and then is through.
-        self.signal().is_some_and(Trigger::is_live) || self.can_cancel()
+        self.signal().is_some_and(Trigger::is_live) || self.can_cancel() || self.is_stood_for()
+    }
+
+    /// By a stand-in that the timer has, or is at.
+    fn is_stood_for(&self) -> bool {
+        let is_any = |moving: &Moving| moving.stand_ins().any(|trigger| trigger.is_live());
+        self.moving().is_some_and(is_any)
     }
 
     /// The last owner's short way: false if the timer is at it.
@@ -187,7 +193,11 @@ impl Timing {
             trigger.settle(|| node.word.add_handle(), || node.word.return_handles(1))
         };
         // In this order: what comes from outside may arm the entry.
-        self.signal().is_none_or(settle) && settle(self.entry.trigger())
+        self.signal().is_none_or(settle)
+            && settle(self.entry.trigger())
+            && self
+                .moving()
+                .is_none_or(|moving| moving.stand_ins().all(settle))
     }
 
     /// # Safety
@@ -218,6 +228,7 @@ static TABLE: Table = Table {
     wake,
     call,
     put_off,
+    stands_for: None,
     free,
     #[cfg(feature = "testing")]
     due_apart,

@@ -47,6 +47,8 @@ mod node;
 mod reclaim;
 mod room;
 #[cfg(feature = "std")]
+mod stand_in;
+#[cfg(feature = "std")]
 mod start;
 pub(crate) mod telling;
 pub(crate) mod waiter;

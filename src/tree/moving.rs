@@ -10,12 +10,14 @@
 
 use super::cause::Cause;
 use super::deadline::Timing;
+use super::stand_in::StandIns;
 use super::{Handle, Node};
 use crate::sync::{thread, Arc, AtomicU64, AtomicUsize, Relaxed, SMALL};
 use crate::timer;
 use crate::timer::clock::{self, Moment};
 use crate::timer::entry::{Entry, Seen, NEVER};
 use crate::timer::testing::Clock;
+use crate::timer::trigger::Trigger;
 use std::time::{Duration, Instant};
 
 /// Nanoseconds that are no point in time.
@@ -29,6 +31,9 @@ pub(crate) struct Moving {
     exact: AtomicU64,
     idle: Option<Idle>,
     clock: Option<Clock>,
+    /// Who is about to push the entry, and what is told to the timer instead while somebody is.
+    pushers: timer::Pushers,
+    stand_ins: StandIns,
 }
 
 /// When it was touched last, in nanoseconds. A thread that was stopped between its look at the clock and its store must not
@@ -55,6 +60,8 @@ impl Moving {
             exact: AtomicU64::new(NONE),
             idle: None,
             clock,
+            pushers: timer::Pushers::new(),
+            stand_ins: StandIns::new(),
         })
     }
 
@@ -73,6 +80,8 @@ impl Moving {
                 others: AtomicU64::new(now),
             }),
             clock,
+            pushers: timer::Pushers::new(),
+            stand_ins: StandIns::new(),
         })
     }
 
@@ -130,6 +139,11 @@ impl Moving {
 
     pub(super) fn is_idle(&self) -> bool {
         self.idle.is_some()
+    }
+
+    /// Those of its stand-ins, which last as long as it does.
+    pub(super) fn stand_ins(&self) -> impl Iterator<Item = &Trigger> {
+        self.stand_ins.triggers()
     }
 
     fn nanos(&self, entry: &Entry, seen: Seen) -> Option<u64> {
@@ -273,12 +287,16 @@ unsafe fn move_deadline(node: &Node, mut to: impl FnMut(Option<u64>) -> Option<u
         // extension.
         let step = unsafe {
             match timing.alarm() {
-                None => timer::move_to(extension.cast(), seen, moment),
-                Some(alarm) => alarm.move_to(extension.cast(), seen, to),
+                None => timer::move_to(extension.cast(), &moving.pushers, seen, moment),
+                Some(alarm) => alarm.move_to(extension.cast(), seen, to).map(|()| true),
             }
         };
         match step {
-            Ok(()) => {
+            Ok(is_known) => {
+                if let Some(at) = moment.filter(|_| !is_known) {
+                    // SAFETY: kept, and the pointer is to all of the extension.
+                    unsafe { moving.stand_ins.look_by(extension.cast(), at) };
+                }
                 // In time, also if the token is cancelled by now: by this deadline, or by a step beside this one. Where the
                 // word was changed and changed back meanwhile, this one is the first of those steps.
                 if let Some(alarm) = timing.alarm() {

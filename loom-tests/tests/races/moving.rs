@@ -1,7 +1,7 @@
 //! Deadlines that move, idle timeouts, grace and shields: who moves them, the timer, and who lets go.
 
 use cancel_tree::{
-    set_thread_number, CancelGuard, Context, DeadlineGuard, GraceOver, Group, Service,
+    set_thread_number, CancelGuard, Context, DeadlineGuard, GraceOver, Group, Service, Stop,
 };
 use cancel_tree_loom::{
     model, model_in_all_orders, poll, reason_of_context as reason_of, ContextError, Probe, Reason,
@@ -34,6 +34,23 @@ fn turn(mut service: Service, n: u64) -> JoinHandle<Service> {
         service.turn(Service::at(n));
         service
     })
+}
+
+/// Sets the deadline on a thread of its own, which stands still after its step, before it has told the timer.
+fn set_and_stop(guard: &Arc<DeadlineGuard>, n: u64) -> (Stop, JoinHandle<bool>) {
+    let (guard, stop) = (guard.clone(), Stop::new());
+    let stopping = stop.clone();
+    let thread = spawn(move || {
+        stopping.before_push();
+        guard.set(Service::at(n))
+    });
+    stop.wait();
+    (stop, thread)
+}
+
+fn go_on((stop, thread): (Stop, JoinHandle<bool>)) {
+    stop.go_on();
+    assert!(thread.join().unwrap());
 }
 
 /// With a deadline at the first of the instants, which the wheel knows.
@@ -214,6 +231,228 @@ fn set_vs_set_for_earlier_vs_sleep() {
         let mut service = thread.join().unwrap();
         service.turn(Service::at(1));
         assert_eq!((ctx.err(), later.err()), (DEADLINE, None));
+        drop((ctx, guard));
+        drop(service);
+    });
+}
+
+/// The one has queued it, and not yet pushed it: what the other sets is on time all the same.
+#[test]
+fn set_earlier_vs_set_earlier_still_and_its_time() {
+    model(USUAL, || {
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(None);
+        let guard = Arc::new(guard);
+        let other = guard.clone();
+        let thread = spawn(move || other.set(Service::at(2)));
+        assert!(guard.set(Service::at(1)));
+        service.turn(Service::at(1));
+        // Or the other one was the last.
+        assert!(ctx.is_done() || ctx.deadline() == Some(Service::at(2)));
+        thread.join().unwrap();
+        service.turn(Service::at(2));
+        assert_eq!(ctx.err(), DEADLINE);
+        drop((ctx, guard));
+        drop(service);
+    });
+}
+
+/// The same of one that the wheel has for later, where the first one is late with its push when all is over: the place is
+/// given to another deadline by then.
+#[test]
+fn set_earlier_vs_set_earlier_still_and_its_time_and_the_next_deadline() {
+    model(Some(2), || {
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(Service::at(3));
+        service.turn(Service::at(0));
+        let guard = Arc::new(guard);
+        let other = guard.clone();
+        let thread = spawn(move || other.set(Service::at(2)));
+        assert!(guard.set(Service::at(1)));
+        service.turn(Service::at(1));
+        assert!(ctx.is_done() || ctx.deadline() == Some(Service::at(2)));
+        thread.join().unwrap();
+        drop((ctx, guard));
+        let (next, guard) = background().with_movable_deadline(Service::at(3));
+        service.turn(Service::at(2));
+        assert!(!next.is_done());
+        service.turn(Service::at(3));
+        assert_eq!(next.err(), DEADLINE);
+        guard.into_guard().detach();
+    });
+}
+
+/// What the wheel has is not forgotten because somebody is about to push it.
+#[test]
+fn set_earlier_vs_the_time_of_before() {
+    model(USUAL, || {
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(Service::at(2));
+        service.turn(Service::at(0));
+        let guard = Arc::new(guard);
+        let other = guard.clone();
+        let thread = spawn(move || other.set(Service::at(1)));
+        service.turn(Service::at(2));
+        assert_eq!(ctx.err(), DEADLINE);
+        thread.join().unwrap();
+        drop((ctx, guard));
+        drop(service);
+    });
+}
+
+/// Nor because it is put off after that.
+#[test]
+fn set_earlier_vs_set_later_and_its_time() {
+    model(USUAL, || {
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(Service::at(2));
+        service.turn(Service::at(0));
+        let guard = Arc::new(guard);
+        let other = guard.clone();
+        let thread = spawn(move || other.set(Service::at(1)));
+        assert!(guard.set(Service::at(3)));
+        service.turn(Service::at(2));
+        service.turn(Service::at(3));
+        assert_eq!(ctx.err(), DEADLINE);
+        thread.join().unwrap();
+        drop((ctx, guard));
+        drop(service);
+    });
+}
+
+/// The stand-in comes up where the deadline has been put off: then the timer knows it.
+#[test]
+fn set_earlier_vs_set_earlier_still_and_later_again() {
+    model(Some(2), || {
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(None);
+        let guard = Arc::new(guard);
+        let other = guard.clone();
+        let thread = spawn(move || other.set(Service::at(4)));
+        assert!(guard.set(Service::at(1)));
+        assert!(guard.set(Service::at(2)));
+        service.turn(Service::at(1));
+        assert!(!ctx.is_done());
+        // One that has come up and is free again.
+        assert!(guard.set(Service::at(3)));
+        service.turn(Service::at(3));
+        assert!(ctx.is_done() || ctx.deadline() == Some(Service::at(4)));
+        thread.join().unwrap();
+        drop((ctx, guard));
+        drop(service);
+    });
+}
+
+/// A thread stands still before its push, and another one before that of the stand-in: the third has one of its own. Both
+/// pushes come after the end, and the place is another deadline's by then.
+#[test]
+fn set_earlier_by_three_and_its_time() {
+    model(USUAL, || {
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(None);
+        let guard = Arc::new(guard);
+        let first = set_and_stop(&guard, 4);
+        assert!(guard.set(Service::at(3)));
+        service.turn(Service::at(0));
+        let second = set_and_stop(&guard, 2);
+        assert!(guard.set(Service::at(1)));
+        service.turn(Service::at(1));
+        assert_eq!(ctx.err(), DEADLINE);
+        go_on(first);
+        go_on(second);
+        drop((ctx, guard));
+        let (next, guard) = background().with_movable_deadline(Service::at(3));
+        service.turn(Service::at(2));
+        assert!(!next.is_done());
+        service.turn(Service::at(3));
+        assert_eq!(next.err(), DEADLINE);
+        guard.into_guard().detach();
+    });
+}
+
+/// The push comes while the timer looks, whoever was to be pushed.
+#[test]
+fn set_earlier_by_three_and_its_time_vs_the_pushes() {
+    model(Some(2), || {
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(None);
+        let guard = Arc::new(guard);
+        let first = set_and_stop(&guard, 4);
+        assert!(guard.set(Service::at(3)));
+        service.turn(Service::at(0));
+        let second = set_and_stop(&guard, 2);
+        first.0.go_on();
+        second.0.go_on();
+        assert!(guard.set(Service::at(1)));
+        service.turn(Service::at(1));
+        assert_eq!(ctx.err(), DEADLINE);
+        first.1.join().unwrap();
+        second.1.join().unwrap();
+        drop((ctx, guard));
+        drop(service);
+    });
+}
+
+/// The stand-in comes up, on a thread of its own, when the last owner goes.
+#[test]
+fn a_stand_in_vs_the_last_owner() {
+    model(USUAL, || {
+        let service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(None);
+        let guard = Arc::new(guard);
+        let first = set_and_stop(&guard, 4);
+        guard.set(Service::at(1));
+        guard.set(Service::at(2));
+        go_on(first);
+        let timer = turn(service, 1);
+        drop(guard);
+        drop(ctx);
+        drop(timer.join().unwrap());
+    });
+}
+
+/// A stand-in is used again while the timer looks at it, and at what it stands for.
+#[test]
+fn set_earlier_by_a_stand_in_vs_the_timers_look() {
+    model(USUAL, || {
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(None);
+        let guard = Arc::new(guard);
+        let first = set_and_stop(&guard, 4);
+        assert!(guard.set(Service::at(1)));
+        assert!(guard.set(Service::at(3)));
+        let timer = turn(service, 1);
+        assert!(guard.set(Service::at(2)));
+        service = timer.join().unwrap();
+        assert!(!ctx.is_done());
+        service.turn(Service::at(2));
+        assert_eq!(ctx.err(), DEADLINE);
+        go_on(first);
+        drop((ctx, guard));
+        drop(service);
+    });
+}
+
+/// The first one's push is over, or not: the timer, about to sleep for longer, is woken by whoever has to.
+#[test]
+fn set_earlier_vs_the_end_of_a_push_vs_sleep() {
+    model(Some(2), || {
+        let mut service = Service::new();
+        let (later, _later_guard) = background().with_deadline(Service::at(4));
+        service.turn(Service::at(0));
+        let (ctx, guard) = background().with_movable_deadline(None);
+        let guard = Arc::new(guard);
+        let first = set_and_stop(&guard, 6);
+        let thread = spawn(move || {
+            service.run_until_something_comes();
+            service
+        });
+        first.0.go_on();
+        assert!(guard.set(Service::at(1)));
+        let mut service = thread.join().unwrap();
+        service.turn(Service::at(1));
+        assert_eq!((ctx.err(), later.err()), (DEADLINE, None));
+        first.1.join().unwrap();
         drop((ctx, guard));
         drop(service);
     });
