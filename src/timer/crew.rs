@@ -162,7 +162,7 @@ impl Crew {
     pub(super) fn look(&mut self, now: Instant) -> Option<Duration> {
         self.skip_taken();
         if !self.first.things().is_to_wake() && !self.first.things().is_to_call() {
-            self.rest();
+            self.rest(now);
             return None;
         }
         let since = now.saturating_duration_since(self.looked);
@@ -221,7 +221,7 @@ impl Crew {
     }
 
     /// There is nothing left: what was large goes.
-    fn rest(&mut self) {
+    fn rest(&mut self, now: Instant) {
         self.lead_on();
         self.waking = Watch::new(self.looked);
         self.calling = Watch::new(self.looked);
@@ -232,9 +232,7 @@ impl Crew {
             self.first = nothing;
         }
         self.workers.retain(|known| !known.worker.is_gone());
-        self.workers
-            .iter_mut()
-            .for_each(|known| known.look(self.looked));
+        self.workers.iter_mut().for_each(|known| known.look(now));
         if self.workers.capacity() > 64 && self.workers.capacity() > 4 * self.workers.len() {
             self.workers.shrink_to_fit();
         }
