@@ -6,9 +6,10 @@
 //! long. A thread that cannot be had is tried again; nothing is lost, and nothing runs on the service thread.
 //!
 //! A callback that computes for long looks like one that blocks, and more threads make it no quicker. So the more are at work, the
-//! longer callbacks may stand still before more are sent. And while as many as there are processors are at
+//! longer callbacks may stand still before more are sent, up to some milliseconds. And while as many as there are processors are at
 //! callbacks, whoever is started for what is to be woken does that alone, and is idle for the next one. But who has been at one
-//! thing for long blocks, and does not count; and where callbacks have waited for long although things get on, more are sent as well, one at a time.
+//! thing for very long blocks: such ones do not count as those that get on. And where callbacks have waited for long although things get on,
+//! more are sent, one at a time, up to a number.
 
 use super::round::Round;
 use super::workers::Worker;
@@ -19,11 +20,14 @@ use std::time::{Duration, Instant};
 
 /// Between two looks.
 const PATIENCE: Duration = Duration::from_micros(250);
-/// How many times that, at most, callbacks may stand still; and for how long a worker may be at one thing and not be
-/// taken to block.
-const MOST_PATIENT: u32 = 64;
-/// For how long callbacks may wait while others get on.
+/// How many times that, at most, callbacks may stand still.
+const MOST_PATIENT: usize = 16;
+/// Who has been at one thing for so long blocks.
+const STUCK: Duration = Duration::from_millis(250);
+/// For how long callbacks may wait while others get on; and how many for each processor may get on before no more
+/// are sent for that reason.
 const LATE: Duration = Duration::from_millis(100);
+const ENOUGH: usize = 64;
 /// How many are sent at one time at most.
 const MOST: usize = 128;
 /// How long nobody tries to start a thread after that has failed: at first, and at most.
@@ -61,13 +65,13 @@ impl Known {
         }
     }
 
-    /// It is at callbacks, and gets on with them.
-    fn is_calling(&self, now: Instant) -> bool {
+    fn is_at_callbacks(&self) -> bool {
         let worker = &self.worker;
-        worker.calls()
-            && !worker.is_idle()
-            && !worker.is_gone()
-            && now.saturating_duration_since(self.since) < MOST_PATIENT * PATIENCE
+        worker.calls() && !worker.is_idle() && !worker.is_gone()
+    }
+
+    fn is_stuck(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= STUCK
     }
 }
 
@@ -133,21 +137,24 @@ impl Crew {
         self.last.set_next(round.clone());
         self.last = round;
         self.skip_taken();
+        let (_, callers) = self.callers(now);
         if self.send_idle(1, true) == 1 || urgent && self.send_idle(1, false) == 1 {
             return;
         }
         // One that is on the way finds what is to be woken in this round as well; the rest is the next look's.
         let is_coming = self.workers.iter().any(|known| known.worker.is_coming());
         if !is_coming && (urgent || self.workers.is_empty()) {
-            let calls = self.callers(now) < self.processors;
-            self.start(1, calls, now);
+            self.start(1, callers < self.processors, now);
         }
     }
 
-    /// How many are at callbacks, and get on with them.
-    fn callers(&mut self, now: Instant) -> usize {
+    /// How many are at callbacks, and how many of them get on.
+    fn callers(&mut self, now: Instant) -> (usize, usize) {
         self.workers.iter_mut().for_each(|known| known.look(now));
-        self.workers.iter().filter(|w| w.is_calling(now)).count()
+        let all = self.workers.iter().filter(|known| known.is_at_callbacks());
+        all.fold((0, 0), |(all, get_on), known| {
+            (all + 1, get_on + usize::from(!known.is_stuck(now)))
+        })
     }
 
     /// Passes over the rounds of which all has been taken.
@@ -177,13 +184,14 @@ impl Crew {
         }
         let waking = to_wake.map_or(0, |round| self.waking.look(&round, now, Duration::ZERO));
         self.workers.retain(|known| !known.worker.is_gone());
-        let callers = self.callers(now);
+        let (all, callers) = self.callers(now);
         let mut calling = 0;
         if self.first.things().is_to_call() {
-            let times = u32::try_from(callers / self.processors).unwrap_or(MOST_PATIENT);
-            let patience = PATIENCE * times.min(MOST_PATIENT);
+            let times = u32::try_from((all / self.processors).min(MOST_PATIENT)).unwrap_or(0);
+            let patience = PATIENCE * times;
             calling = self.calling.look(&self.first, now, patience);
-            if calling == 0 && self.is_late(now, patience) {
+            let is_enough = callers >= ENOUGH * self.processors;
+            if calling == 0 && !is_enough && self.is_late(now, patience) {
                 self.sent_late = now;
                 calling = 1;
             }

@@ -516,8 +516,9 @@ impl Handle {
             // Of this step and one that moves it, one is first.
             let mut seen = timing.entry.look();
             loop {
-                if seen.is_firing() && !moving.is_idle() {
-                    // The timer is at it, and that stands: but the caller is not to go on before it is done.
+                if seen.is_firing() && (!moving.is_idle() || timer::is_in_parent()) {
+                    // The timer is at it, and that stands: but the caller is not to go on before it is done. In the child of
+                    // a `fork` nobody else will.
                     break;
                 }
                 if !seen.is_armed() || seen.deadline() > passed {
