@@ -1206,10 +1206,11 @@ impl World {
                 }
             }
             Step::WaitNow(n) => {
-                // A thread that waits acts on a deadline that has passed by the real clock.
+                // A thread that waits acts on a deadline that has passed by the real clock, or passes just now.
+                let soon = Instant::now() + Duration::from_secs(60);
                 let i = self.ctx(n).filter(|&i| {
                     let deadline = self.deadline_of(&self.contexts[i]);
-                    !deadline.is_some_and(|deadline| deadline.0 <= Instant::now())
+                    !deadline.is_some_and(|deadline| deadline.0 <= soon)
                 });
                 if let Some(i) = i {
                     let ctx = &self.contexts[i].ctx;
