@@ -20,6 +20,8 @@ pub enum TaskEvent {
     FoundClosed { group: usize },
     /// Refused because there is no room.
     FoundFull { group: usize },
+    /// Refused for another reason than that: in between it may have had room.
+    Tried { group: usize },
     /// Somebody has waited for room.
     Queued { group: usize },
     /// So many are there, as the group says.
@@ -126,12 +128,15 @@ impl Tasks<'_> {
                 let queued = self.events.iter().any(|(_, event)| {
                     matches!(event, TaskEvent::Queued { group: queued } if *queued == group)
                 });
-                let there = self.events.iter().filter(|(_, event)| match event {
+                let there = self.events.iter().filter(|(at, event)| match event {
                     TaskEvent::Was {
                         group: own,
                         entered,
                         left,
                     } => *own == group && entered.begin < span.end && span.begin < left.end,
+                    TaskEvent::Tried { group: tried } => {
+                        *tried == group && at.begin < span.end && span.begin < at.end
+                    }
                     _ => false,
                 });
                 assert!(

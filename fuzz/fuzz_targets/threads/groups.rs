@@ -187,11 +187,13 @@ impl Thread {
             }),
             Err(refused) if refused.cause().downcast_ref::<Closed>().is_some() => {
                 self.note_task(span, TaskEvent::FoundClosed { group });
+                self.note_task(span, TaskEvent::Tried { group });
             }
             Err(refused) if refused.cause().downcast_ref::<Full>().is_some() => {
                 self.note_task(span, TaskEvent::FoundFull { group });
             }
             Err(refused) => {
+                self.note_task(span, TaskEvent::Tried { group });
                 let because = Seen::Because(Reason::number_of(refused.cause()));
                 self.refused(group, span, because);
             }
