@@ -356,6 +356,8 @@ impl<'a> Check<'a> {
                                 && span.is_before(before)
                                 && latest <= at
                                 && at < tick
+                                // One that moves no time looks at nothing that was put off.
+                                && !turns.iter().any(|&(same, t)| t == at && same.is_before(before))
                                 && begun.clone().all(|(touch, _)| touch.is_before(before))
                         })
                     };
