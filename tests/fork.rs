@@ -1,18 +1,14 @@
 //! A child process made by `fork` has no timer thread: who blocks there notices deadlines all the same.
 #![cfg(unix)]
 
+mod forked;
+
 use cancel_tree::{Cause, Context, ContextError};
+use forked::status_of;
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-extern "C" {
-    fn fork() -> c_int;
-    fn waitpid(process: c_int, status: *mut c_int, options: c_int) -> c_int;
-    fn alarm(seconds: u32) -> u32;
-    fn _exit(status: c_int) -> !;
-}
 
 #[derive(Debug)]
 struct Late(#[allow(dead_code, reason = "it is counted")] Arc<()>);
@@ -126,25 +122,9 @@ fn first_wrong() -> c_int {
 
 #[test]
 fn deadlines_pass_for_those_who_wait_in_a_forked_child() {
-    // So that the parent has a timer thread, which the child lacks.
-    let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(1));
-    ctx.blocking_wait();
-    // SAFETY: the child uses this crate and the allocator, which glibc and macOS make ready for that, and exits
-    // without running what is registered for the end of the process.
-    let child = unsafe {
-        let child = fork();
-        if child == 0 {
-            alarm(20);
-            _exit(first_wrong());
-        }
-        child
-    };
-    assert!(child > 0, "no process to be had");
-    let mut status = 0;
-    // SAFETY: the pointer is to a number of our own.
-    assert_eq!(unsafe { waitpid(child, &mut status, 0) }, child);
     assert_eq!(
-        status, 0,
+        status_of(first_wrong),
+        0,
         "as waitpid tells it: the exit code << 8, or a signal"
     );
 }

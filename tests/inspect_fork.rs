@@ -1,7 +1,10 @@
 //! In a child process made by `fork`, where no worker is to be had, a report leaves nothing behind of what it has met.
 #![cfg(unix)]
 
+mod forked;
+
 use cancel_tree::{Cause, Context, Group};
+use forked::status_of;
 use futures::executor::block_on;
 use std::error::Error;
 use std::ffi::c_int;
@@ -9,13 +12,6 @@ use std::fmt;
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
-
-extern "C" {
-    fn fork() -> c_int;
-    fn waitpid(process: c_int, status: *mut c_int, options: c_int) -> c_int;
-    fn alarm(seconds: u32) -> u32;
-    fn _exit(status: c_int) -> !;
-}
 
 static GONE: AtomicUsize = AtomicUsize::new(0);
 
@@ -55,26 +51,12 @@ fn reports(many: usize) {
 #[test]
 fn reports_in_a_forked_child_let_go_of_what_they_have_met() {
     const MANY: usize = 16;
-    // So that the parent has a timer thread, which the child lacks.
-    let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(1));
-    ctx.blocking_wait();
-    // SAFETY: the child uses this crate and the allocator, which glibc and macOS make ready for that, and exits
-    // without running what is registered for the end of the process.
-    let child = unsafe {
-        let child = fork();
-        if child == 0 {
-            alarm(20);
-            reports(MANY);
-            _exit((MANY - GONE.load(Relaxed)) as c_int);
-        }
-        child
-    };
-    assert!(child > 0, "no process to be had");
-    let mut status = 0;
-    // SAFETY: the pointer is to a number of our own.
-    assert_eq!(unsafe { waitpid(child, &mut status, 0) }, child);
     assert_eq!(
-        status, 0,
+        status_of(|| {
+            reports(MANY);
+            (MANY - GONE.load(Relaxed)) as c_int
+        }),
+        0,
         "as waitpid tells it: how many are left << 8, or a signal"
     );
 }
