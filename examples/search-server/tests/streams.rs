@@ -142,9 +142,14 @@ fn descriptors(server: &Server) -> usize {
     all.map_or(0, Iterator::count)
 }
 
+/// How many threads a search may have; two of them take all.
+fn cores() -> usize {
+    thread::available_parallelism().map_or(2, |cores| cores.get())
+}
+
 /// Files that are many enough for all threads of a search, with more hits than fit in anything on the way; and one with another text.
 fn much_tea() -> Dir {
-    let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+    let cores = cores();
     let text = format!("tea {}\n", "e".repeat(150)).repeat((40_000 / cores).min(20_000));
     let names: Vec<_> = (0..2 * cores)
         .map(|number| format!("{number}.txt"))
@@ -250,7 +255,11 @@ fn who_asks_again_and_again_is_kept() {
 fn answers_that_nobody_reads_take_no_threads_from_others() {
     let dir = much_tea();
     let server = Server::alone(&dir, &["--patience", "1h"]);
-    let mut client = unread_beside_another(&server);
+    let mut client = two_unread(&server);
+    // Before that another may find a thread free, and nobody waits for one.
+    let all = 2 * cores() as u64;
+    server.wait_until("search_working", |working| working == all);
+    another_is_answered(&server);
     let works = server.get("/debug/searches", "").body;
     assert!(works.contains(": what was found was not taken"), "{works}");
     // It is read after all, and says so.
@@ -267,20 +276,24 @@ fn nor_from_the_others_of_a_backend() {
     let dir = much_tea();
     let backend = Server::backend(&dir, &[]);
     let front = Server::front(&[backend.address], &["--patience", "1h"]);
-    unread_beside_another(&front);
+    let _client = two_unread(&front);
+    another_is_answered(&front);
 }
 
-/// Two searches take all threads, and their answers are not read; another is answered.
-fn unread_beside_another(server: &Server) -> Client {
+/// Two searches that are to take all threads, and whose answers are not read.
+fn two_unread(server: &Server) -> Client {
     let mut client = Client::new(server.address, 0);
     for _ in 0..2 {
         client.get("/search?q=tea&n=1000&timeout=60s", "text/event-stream");
     }
     assert!(client.until(|client| client.heads == 2));
-    // Longer than they may stand in the way, and shorter than they last.
+    client
+}
+
+/// Within more than the two may stand in the way, and less than they last.
+fn another_is_answered(server: &Server) {
     let answer = server.get("/search?q=water&timeout=30s", "");
     assert_eq!(answer.json()["ended"], "complete", "{answer:?}");
-    client
 }
 
 #[test]
