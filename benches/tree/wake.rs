@@ -1,12 +1,13 @@
 //! From `cancel()` in one thread to the return of `wait()` in another.
 
 use std::iter;
-use std::thread;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::OnceLock;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode};
-use crossbeam_utils::sync::Parker;
 
 use crate::contenders::{each_contender, CancelTree};
 use crate::machine::cores;
@@ -37,25 +38,40 @@ fn open<'a>(c: &'a mut Criterion, name: &str) -> Group<'a> {
     group
 }
 
+/// std's parking, with a number for each side.
 fn floor(group: &mut Group, other: usize) {
     group.bench_function("floor", |b| {
         b.iter_custom(|iters| {
-            let (ping, pong) = (Parker::new(), Parker::new());
-            let (wake_ping, wake_pong) = (ping.unparker().clone(), pong.unparker().clone());
+            let (was_pinged, was_ponged) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let (pinger, ponger) = (OnceLock::new(), OnceLock::new());
             ping_pong(
                 iters,
                 other,
-                move |_| {
-                    wake_pong.unpark();
-                    ping.park();
+                |i| {
+                    _ = pinger.set(thread::current());
+                    signal(&was_pinged, i, ponger.wait());
+                    wait_for(&was_ponged, i);
                 },
-                move |_| {
-                    pong.park();
-                    wake_ping.unpark();
+                |i| {
+                    _ = ponger.set(thread::current());
+                    wait_for(&was_pinged, i);
+                    signal(&was_ponged, i, pinger.wait());
                 },
             )
         });
     });
+}
+
+/// In time number `i`.
+fn signal(times: &AtomicUsize, i: usize, thread: &Thread) {
+    times.store(i + 1, Ordering::Release);
+    thread.unpark();
+}
+
+fn wait_for(times: &AtomicUsize, i: usize) {
+    while times.load(Ordering::Acquire) <= i {
+        thread::park();
+    }
 }
 
 fn wake<T: CancelTree>(group: &mut Group) {
