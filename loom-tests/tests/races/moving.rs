@@ -370,6 +370,29 @@ fn set_earlier_by_three_and_its_time() {
     });
 }
 
+/// The one that makes a stand-in, and the other that finds it in the list and knows it from nowhere else.
+#[test]
+fn set_earlier_by_two_beside_one_that_stands_still() {
+    model(Some(2), || {
+        let mut service = Service::new();
+        let (ctx, guard) = background().with_movable_deadline(None);
+        let guard = Arc::new(guard);
+        let first = set_and_stop(&guard, 4);
+        let other = guard.clone();
+        let thread = spawn(move || other.set(Service::at(3)));
+        assert!(guard.set(Service::at(2)));
+        assert!(thread.join().unwrap());
+        service.turn(Service::at(2));
+        // Or the other one was the last.
+        assert!(ctx.is_done() || ctx.deadline() == Some(Service::at(3)));
+        service.turn(Service::at(3));
+        assert_eq!(ctx.err(), DEADLINE);
+        go_on(first);
+        drop((ctx, guard));
+        drop(service);
+    });
+}
+
 /// The push comes while the timer looks, whoever was to be pushed.
 #[test]
 fn set_earlier_by_three_and_its_time_vs_the_pushes() {
