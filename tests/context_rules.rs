@@ -529,7 +529,7 @@ impl ForeignContext for Told {
     }
 }
 
-/// Callbacks that block, and behind them very many that take 5 ms each. Then `begin` has threads wait that are woken by a job:
+/// Callbacks that block, and behind them very many that take 20 ms each. Then `begin` has threads wait that are woken by a job:
 /// of so many callbacks, how many have begun when the last of these threads has said that it is awake.
 const CALLBACKS: usize = 30_000;
 
