@@ -551,7 +551,7 @@ fn callbacks_before_the_waking(begin: impl FnOnce(&mpsc::Sender<()>)) -> usize {
         drop(done.after_func(move || {
             begun.fetch_add(1, SeqCst);
             if !over.load(SeqCst) {
-                thread::sleep(5 * MS);
+                thread::sleep(20 * MS);
             }
         }));
     }
