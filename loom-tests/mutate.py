@@ -540,9 +540,12 @@ def report(runs, mutants, explained, explored):
     left = [m for m in mutants if not runs.kills.get(m.key)]
     failed = [m for m in runs.models if runs.killed_by(m)]
 
+    git = ["git", "-C", ROOT, "describe", "--always", "--dirty", "--exclude=*"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+
     print("## Each model has been seen to fail\n")
     raced = [m for m in failed if runs.raced(m)]
-    print(f"{len(runs.models)} models; {len(failed)} of them have failed by a change, of which one is named: {len(raced)} by a weaker")
+    print(f"Of {commit}: {len(runs.models)} models; {len(failed)} of them have failed by a change, of which one is named: {len(raced)} by a weaker")
     print("ordering, or by a step that is not missed as long as the threads run one after the other; the others have a *.\n")
     print("| model | bound | executions | fails by |\n| --- | --- | --- | --- |")
     for model in sorted(runs.models):
@@ -556,7 +559,7 @@ def report(runs, mutants, explained, explored):
     print("\n## What was broken on purpose\n")
     reasons = sum(mutant.key in explained for mutant in left)
     settled = 100 * (len(caught) + reasons) / len(mutants)
-    print(f"{len(mutants)} changes: {len(caught)} make a model fail ({100 * len(caught) / len(mutants):.1f} %), {reasons} are explained")
+    print(f"Of {commit}: {len(mutants)} changes: {len(caught)} make a model fail ({100 * len(caught) / len(mutants):.1f} %), {reasons} are explained")
     print(f"below, {len(left) - reasons} are neither. Score: {settled:.1f} % caught or explained.\n")
     print("| file | change | models that failed (not all were asked) |\n| --- | --- | --- |")
     for mutant in sorted(caught):

@@ -1915,7 +1915,7 @@ fn a_callback_stops_another_one() {
     assert_eq!(ran.load(SeqCst), 1);
 }
 
-/// So long for what takes milliseconds when it is linear, and minutes when it is not.
+/// So long for what takes milliseconds when it is linear (nested guards: n log n), and minutes when it is not.
 const LINEAR: Duration = Duration::from_secs(20);
 
 #[test]

@@ -58,7 +58,8 @@ use std::time::{Duration, Instant};
 /// The memory of deadlines is not all given back there.
 ///
 /// Deadlines of one moment are noticed in the order in which they are, as far as the timer keeps up: where a thousand and more
-/// pass within a quarter of a millisecond, a later one above may be first, and give its cause.
+/// pass within a quarter of a millisecond, a later one above may be first, and give its cause. Of very many of one moment
+/// the first are woken after a millisecond, or when 16,384 are marked, though others are not marked yet.
 ///
 /// # Memory ordering
 ///

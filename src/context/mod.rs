@@ -1,4 +1,6 @@
-//! Contexts: deadlines, causes and values, passed down from caller to callee.
+//! Contexts: deadlines, causes and values, passed down from caller to callee. It promises the floors above one value that
+//! says until when and for what, and a guard with the right to end it. It needs tokens to be told by, the tree for deadlines of
+//! their nodes and foreign parents, and the timer's clock and workers.
 
 // First, and apart from the rest: so are its methods on its page of the docs.
 #[allow(clippy::module_inception)]

@@ -1,4 +1,6 @@
-//! Integrations with other crates and with the operating system, each behind the feature of its name.
+//! Integrations with other crates and with the operating system, each behind the feature of its name. It promises users that what
+//! they wait for elsewhere ends with a context; no floor is above. It needs contexts, groups, and callbacks that stay safe where
+//! other crates' locks are held.
 
 #[cfg(feature = "crossbeam-channel")]
 pub mod crossbeam_channel;

@@ -1,7 +1,9 @@
 //! One vocabulary for the real world, for `no_std`, for loom, for shuttle, and for the world in which accesses are
 //! counted: a file for each. It promises the floors above atomics, cells, a heap, thread-locals, statics, parking and the
-//! catching of panics that mean the same in all of them, and needs nothing. The only folder that names `core`, `std`,
-//! `alloc` or loom for these.
+//! catching of panics that mean the same in all of them, and needs nothing. What models look at names `core`, `std`,
+//! `alloc` or loom for these only here. Elsewhere they are named by what no model runs (`thread.rs`, `crew.rs`, `pressure.rs` and
+//! `clock.rs` of the timer, most of the integrations), and for what a model has nothing to see in: cells that one owner has at a
+//! time (`tree/any_of.rs`, `group/task.rs`, `timer/pool.rs`), counts that nothing leans on, values, threads and panics of users.
 
 pub(crate) use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 

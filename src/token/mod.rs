@@ -1,4 +1,6 @@
-//! The token: what a user of the tree holds, and all the ways to wait for it.
+//! The token: what a user of the tree holds, and all the ways to wait for it. It promises the floors above tokens whose waiters
+//! (tasks, threads, callbacks) are told of a cancel once, in safe code. From the tree it needs counted handles, waiters'
+//! places in it and causes; from the timer, threads that run callbacks, and to know whether deadlines are watched.
 
 mod callback;
 mod fixed;

@@ -61,6 +61,14 @@ pub(super) struct Extension {
     _leak: crate::sync::Track<()>,
 }
 
+// Of these 104 are the deadline's and the foreign parent's.
+#[cfg(all(
+    feature = "std",
+    target_pointer_width = "64",
+    not(any(cancel_tree_loom, cancel_tree_shuttle, feature = "testing"))
+))]
+const _: () = assert!(size_of::<Extension>() == 160);
+
 /// Whether the token is one of `any_of`. The numbers are those of sources, in the order given.
 #[derive(Clone, Copy)]
 pub(super) enum AnyOf {

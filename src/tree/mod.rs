@@ -6,6 +6,9 @@
 //! walks a list may meet the earlier or the later occupant of a node: cancelling the parent
 //! must cancel either.
 //!
+//! It promises the floors above counted handles, and that a cancel marks all that is below before it wakes anybody there. It needs
+//! atomics and the catching of panics, and the timer for deadlines of nodes and for what a worker is to run.
+//!
 //! Invariants, cited by number where the code relies on them; docs/INTERNALS.md argues them:
 //!
 //! - **I1** `parent` and, once linked, `sibling` are fixed while the parent is not DEAD.
