@@ -408,7 +408,7 @@ fn a_report_leaves_no_task_out() {
                 .unwrap();
         }
         let (limit, guard) = later();
-        let mut end = pin!(group.shutdown(&limit));
+        let mut end = pin!(group.shutdown_with(&limit, Duration::from_secs(60)));
         assert!(poll(end.as_mut()).is_pending());
         guard.cancel();
         assert!(poll(end.as_mut()).is_pending());

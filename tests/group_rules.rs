@@ -929,15 +929,22 @@ fn outcomes_of_futures_that_are_given_a_context() {
 
 #[test]
 fn what_has_come_by_the_limit_is_not_lost() {
-    let group = group();
-    let mut outcomes = group.outcomes();
-    let quick = outcomes.track(async { Ok::<_, Cause>(1) }).unwrap();
-    let _slow = outcomes.track(pending::<Result<i32, Cause>>()).unwrap();
-    let (limit, _guard) = soon();
-    let (partial, ()) = block_on(join(outcomes.join_until(&limit), quick));
-    assert_eq!(partial.outcomes.len(), 1);
-    assert_eq!(partial.missing.len(), 1);
-    assert!(partial.cause.is_some());
+    // The limit is there when it is looked for again, or comes later.
+    for later in [Duration::ZERO, Duration::from_millis(20)] {
+        let group = group();
+        let mut outcomes = group.outcomes();
+        let quick = outcomes.track(async { Ok::<_, Cause>(1) }).unwrap();
+        let _slow = outcomes.track(pending::<Result<i32, Cause>>()).unwrap();
+        let (limit, guard) = Context::background().with_movable_deadline(None);
+        let comes = async {
+            quick.await;
+            assert!(guard.set_timeout(later));
+        };
+        let (partial, ()) = block_on(join(outcomes.join_until(&limit), comes));
+        assert_eq!(partial.outcomes.len(), 1);
+        assert_eq!(partial.missing.len(), 1);
+        assert!(partial.cause.is_some());
+    }
 }
 
 // ----- scopes ---------------------------------------------------------------------------------

@@ -150,10 +150,15 @@ async fn no_more_than_the_limit_run_at_once() {
     let group = group().limit(4);
     let ctx = Context::background();
     let (now, peak) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    for _ in 0..1000 {
-        let (now, peak) = (now.clone(), peak.clone());
+    let two = Arc::new(tokio::sync::Barrier::new(2));
+    for number in 0..1000 {
+        let (now, peak, two) = (now.clone(), peak.clone(), two.clone());
         let task = group.spawn_when(&ctx, move |_ctx| async move {
             peak.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+            // The first two are there at once, or not at all.
+            if number < 2 {
+                let _ = tokio::time::timeout(Duration::from_secs(30), two.wait()).await;
+            }
             tokio::task::yield_now().await;
             now.fetch_sub(1, SeqCst);
         });

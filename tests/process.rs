@@ -265,7 +265,13 @@ fn one_that_may_not_be_killed_is_left_to_itself() {
     std::fs::create_dir(&dir).unwrap();
     let (nobodys, roots) = (dir.join("nobodys"), dir.join("roots"));
     for (file, mode) in [(&nobodys, 0o755), (&roots, 0o4755)] {
-        std::fs::copy(std::env::current_exe().unwrap(), file).unwrap();
+        // By another process: one that is forked here meanwhile would have it open to write, and it could not be run.
+        let mut copy = Command::new("cp");
+        let copied = copy
+            .arg(std::env::current_exe().unwrap())
+            .arg(file)
+            .status();
+        assert!(copied.unwrap().success());
         std::fs::set_permissions(file, PermissionsExt::from_mode(mode)).unwrap();
     }
     chown(&dir, Some(NOBODY), None).unwrap();

@@ -13,7 +13,7 @@ use std::pin::{pin, Pin};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
 use std::task::{self, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -167,29 +167,50 @@ fn a_waker_that_panics_takes_no_head_frame_or_trailers_away() {
     assert!(matches!(frame(body.as_mut()), Poll::Ready(None)));
 
     // What takes the last frame's place at the deadline; and what takes the answer's.
-    let layer = ContextLayer::new(&Context::background())
-        .in_group(&group)
-        .max(Duration::from_millis(20));
-    let mut of_body = call(&layer, Some(Response::new(Parts::of(0, false))));
-    let Poll::Ready(Ok(response)) = poll(of_body.as_mut()) else {
-        panic!("it is ready");
+    let until = |limit| {
+        let layer = ContextLayer::new(&Context::background());
+        (layer.in_group(&group).max(limit), Instant::now() + limit)
     };
-    let mut body = pin!(response.into_body());
-    assert!(frame(body.as_mut()).is_pending());
-    std::thread::sleep(Duration::from_millis(30));
-    let error = last(body.as_mut()).unwrap().unwrap_err();
+    let error = in_time(|limit| {
+        let (layer, end) = until(limit);
+        let mut of_body = call(&layer, Some(Response::new(Parts::of(0, false))));
+        let Poll::Ready(Ok(response)) = poll(of_body.as_mut()) else {
+            panic!("it is ready");
+        };
+        let mut body = pin!(response.into_body());
+        if frame(body.as_mut()).is_ready() {
+            assert!(Instant::now() >= end);
+            return None;
+        }
+        std::thread::sleep(limit);
+        Some(last(body.as_mut()).unwrap().unwrap_err())
+    });
     assert!(error.is::<DeadlineReached>());
 
-    let mut of_head = call(&layer, None);
-    assert!(poll(of_head.as_mut()).is_pending());
-    std::thread::sleep(Duration::from_millis(30));
-    let idle = wait();
-    let answer = catch_unwind(AssertUnwindSafe(|| poll(of_head.as_mut())));
-    let Poll::Ready(Ok(response)) = answer.expect("the answer is lost") else {
-        panic!("it is ready");
-    };
-    drop(idle);
-    assert!(group.is_empty() && response.status() == StatusCode::GATEWAY_TIMEOUT);
+    in_time(|limit| {
+        let (layer, end) = until(limit);
+        let mut of_head = call(&layer, None);
+        if poll(of_head.as_mut()).is_ready() {
+            assert!(Instant::now() >= end);
+            return None;
+        }
+        std::thread::sleep(limit);
+        let idle = wait();
+        let answer = catch_unwind(AssertUnwindSafe(|| poll(of_head.as_mut())));
+        let Poll::Ready(Ok(response)) = answer.expect("the answer is lost") else {
+            panic!("it is ready");
+        };
+        drop(idle);
+        assert!(group.is_empty() && response.status() == StatusCode::GATEWAY_TIMEOUT);
+        Some(())
+    });
+}
+
+/// For what is looked at before a deadline: an attempt that finds that it has passed says `None`, and begins anew with twice the time.
+fn in_time<R>(attempt: impl Fn(Duration) -> Option<R>) -> R {
+    (0..10)
+        .find_map(|n| attempt(Duration::from_millis(20 << n)))
+        .expect("no attempt was in time")
 }
 
 /// Over HTTP/1 nobody asks for more than `content-length` says: the body is gone before its place is another one's.

@@ -7,6 +7,7 @@ use cancel_tree::{Cause, Context, Group, Spawner};
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter, memrchr};
 use std::fs::{self, File};
+use std::future::{poll_fn, Future};
 use std::io::{self, ErrorKind, Read};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -178,8 +179,16 @@ impl Files {
         let next = Arc::new(AtomicUsize::new(0));
         for number in 0..workers.len() {
             let place = {
-                let _waits = counted(&self.waiting);
-                let place = self.threads.enter_when(&ctx).await;
+                let mut place = pin!(self.threads.enter_when(&ctx));
+                let mut waits = None;
+                let place = poll_fn(|task| {
+                    // Not for an instant beside the place: nobody is to give up a thread for who has one.
+                    drop(waits.take());
+                    let place = place.as_mut().poll(task);
+                    waits = place.is_pending().then(|| counted(&self.waiting));
+                    place
+                });
+                let place = place.await;
                 place.map_err(|refused| self.over(refused.cause().clone()))?
             };
             if next.load(Relaxed) >= self.paths.len() {

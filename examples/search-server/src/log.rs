@@ -59,8 +59,11 @@ pub fn event(text: &str) -> bool {
 /// What is said once, at the end: there is always room for it.
 pub fn last(text: &str) {
     let log = log();
-    // Nobody closes the group.
-    _ = log.last.enter().map(|place| log.put(text, place));
+    // A member for each line: while somebody reads, there are fewer of them.
+    for line in text.lines() {
+        // Nobody closes the group.
+        _ = log.last.enter().map(|place| log.put(line, place));
+    }
 }
 
 /// How many lines there was no room for.

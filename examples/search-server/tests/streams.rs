@@ -260,8 +260,13 @@ fn answers_that_nobody_reads_take_no_threads_from_others() {
     let all = 2 * cores() as u64;
     server.wait_until("search_working", |working| working == all);
     another_is_answered(&server);
-    let works = server.get("/debug/searches", "").body;
-    assert!(works.contains(": what was found was not taken"), "{works}");
+    // It is over before its line says so.
+    eventually("what was found was not taken", || {
+        let works = server.get("/debug/searches", "").body;
+        works
+            .contains(": what was found was not taken")
+            .then_some(())
+    });
     // It is read after all, and says so.
     for stream in [0, 1, 3] {
         client.more(stream, 1 << 24);
@@ -277,6 +282,9 @@ fn nor_from_the_others_of_a_backend() {
     let backend = Server::backend(&dir, &[]);
     let front = Server::front(&[backend.address], &["--patience", "1h"]);
     let _client = two_unread(&front);
+    another_is_answered(&front);
+    // That one may have found a thread free.
+    thread::sleep(Duration::from_millis(500));
     another_is_answered(&front);
 }
 
@@ -317,8 +325,10 @@ fn what_was_complete_is_said_to_be_when_it_is_taken_late() {
                 client.until(|client| text(client).contains(end) && text(client).ends_with("\n\n"))
             );
             let text = text(&client);
-            assert_eq!(text.matches("event: hit\n").count(), 40, "{text}");
-            text.contains("\"ended\":\"complete\"")
+            let complete = text.contains("\"ended\":\"complete\"");
+            let hits = text.matches("event: hit\n").count();
+            assert!(!complete || hits == 40, "{text}");
+            complete
         });
     assert!(is_said);
 }

@@ -10,7 +10,7 @@ use h2::client::SendRequest;
 use hyper::http;
 use hyper::HeaderMap;
 use servers::grpc::{channel, frame, serve, serve_tonic, upload, Around, Bytes, Test, SHORT};
-use servers::{cause, ended_by, patience, soon, Seen};
+use servers::{cause, ended_by, in_time, millis, patience, soon, Seen};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -171,10 +171,49 @@ async fn streams_both_ways() {
 /// An upload is cut by our end of the call: the server is told by a reset, and not by an end.
 #[tokio::test]
 async fn an_upload_that_we_cut_is_reset() {
+    for by_deadline in [false, true] {
+        in_time(millis(200), |limit| async move {
+            let (to, mut ended) = ends_of_uploads().await;
+            let mut client = client(to).await;
+            let (ctx, guard) = match by_deadline {
+                false => Context::background().with_cancel(),
+                true => Context::background().with_timeout(limit),
+            };
+            let mut request = under(&ctx, upload(3));
+            // What older versions of hyper need: they end the upload well when the call is dropped.
+            let handle = request.cancellation_handle();
+            let _reset = ctx.after_func(move || handle.cancel());
+            let answer = client.client_streaming(request, path("/test/client"), Bytes);
+            let (answer, began) = tokio::join!(soon(answer), async {
+                let began = ctx.run(ended.recv()).await;
+                if !by_deadline {
+                    guard.cancel();
+                }
+                began
+            });
+            let code = answer.unwrap_err().code();
+            match by_deadline {
+                false => assert_eq!(code, Code::Cancelled),
+                true => assert_eq!(code, Code::DeadlineExceeded),
+            }
+            // If the deadline passed before, there is no end to be seen.
+            assert_eq!(began.ok()?.unwrap(), None);
+            let end = soon(ended.recv()).await.unwrap();
+            assert_eq!(end, Some(Some(h2::Reason::CANCEL)));
+            Some(())
+        })
+        .await;
+    }
+}
+
+/// A server by hand, which sees each frame. Of each upload it says that it begins, and how it ends.
+async fn ends_of_uploads() -> (
+    SocketAddr,
+    mpsc::UnboundedReceiver<Option<Option<h2::Reason>>>,
+) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let to = listener.local_addr().unwrap();
-    // A server by hand, which sees each frame.
-    let (ends, mut ended) = mpsc::unbounded_channel();
+    let (ends, ended) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         let mut connection = h2::server::handshake(stream).await.unwrap();
@@ -198,33 +237,7 @@ async fn an_upload_that_we_cut_is_reset() {
             });
         }
     });
-    let mut client = client(to).await;
-    for by_deadline in [false, true] {
-        client.ready().await.unwrap();
-        let (ctx, guard) = match by_deadline {
-            false => Context::background().with_cancel(),
-            // Long enough to get there.
-            true => Context::background().with_timeout(Duration::from_secs(2)),
-        };
-        let mut request = under(&ctx, upload(3));
-        // What older versions of hyper need: they end the upload well when the call is dropped.
-        let handle = request.cancellation_handle();
-        let _reset = ctx.after_func(move || handle.cancel());
-        let answer = client.client_streaming(request, path("/test/client"), Bytes);
-        let (answer, ()) = tokio::join!(soon(answer), async {
-            assert_eq!(soon(ended.recv()).await.unwrap(), None);
-            if !by_deadline {
-                guard.cancel();
-            }
-        });
-        let code = answer.unwrap_err().code();
-        match by_deadline {
-            false => assert_eq!(code, Code::Cancelled),
-            true => assert_eq!(code, Code::DeadlineExceeded),
-        }
-        let end = soon(ended.recv()).await.unwrap();
-        assert_eq!(end, Some(Some(h2::Reason::CANCEL)));
-    }
+    (to, ended)
 }
 
 /// tonic's server takes the reset for the end of the upload; under our layer it does not.
