@@ -16,6 +16,8 @@ std::thread_local! {
     static STARTED: Cell<usize> = const { Cell::new(0) };
     static TRIED: Cell<usize> = const { Cell::new(0) };
     static FAILS: Cell<bool> = const { Cell::new(false) };
+    /// Those that were started do not come yet.
+    static HOLDS: Cell<bool> = const { Cell::new(false) };
 }
 
 fn spawn(workers: Vec<Arc<Worker>>) -> bool {
@@ -25,7 +27,7 @@ fn spawn(workers: Vec<Arc<Worker>>) -> bool {
         return false;
     }
     STARTED.set(STARTED.get() + workers.len());
-    start(workers)
+    HOLDS.get() || start(workers)
 }
 
 #[derive(Default)]
@@ -203,7 +205,6 @@ fn who_is_idle_is_sent() {
 fn what_is_to_be_woken_waits_for_no_call() {
     let mut stage = Stage::new(2);
     stage.hand(9, false);
-    assert_eq!(stage.look(PATIENCE), 0);
     stage.are_all_at_calls();
     assert_eq!(stage.look(PATIENCE), 1);
     stage.are_all_at_calls();
@@ -344,4 +345,64 @@ fn what_cannot_be_started_is_tried_again() {
     // Not as many as all that time would be worth.
     assert_eq!(stage.look(LONG), 1);
     drop(stage.calls.wait_until(|seen| seen.woken == 1));
+}
+
+#[test]
+fn who_is_gone_is_forgotten_and_another_one_started() {
+    let mut stage = Stage::new(2);
+    stage.calls.change(|seen| seen.end = usize::MAX);
+    for number in 1..=3 {
+        stage.hand(1, false);
+        assert_eq!(STARTED.get(), number);
+        stage.wait_until_idle(1);
+        // As after the time for which one that is idle stays.
+        stage.crew.workers[0].worker.cancel();
+        assert_eq!(stage.crew.look(stage.now), None);
+        assert_eq!(stage.crew.workers.len(), 0);
+    }
+}
+
+#[test]
+fn who_is_on_the_way_is_enough() {
+    let mut stage = Stage::new(2);
+    HOLDS.set(true);
+    for _ in 0..9 {
+        stage.hand(1, true);
+    }
+    assert_eq!(STARTED.get(), 1);
+    // Nor is more than one sent for the first look at them.
+    assert_eq!(stage.look(PATIENCE), 0);
+}
+
+#[test]
+fn who_is_at_one_thing_for_long_keeps_no_rounds() {
+    let mut stage = Stage::new(2);
+    stage.hand(1, false);
+    stage.are_all_at_calls();
+    stage
+        .calls
+        .change(|seen| (seen.held, seen.end) = (1, usize::MAX));
+    stage.hand(1, true);
+    stage.wait_until_idle(1);
+    stage.look(PATIENCE);
+    let round = Arc::downgrade(&stage.crew.first);
+    stage.hand(1, true);
+    stage.wait_until_idle(1);
+    assert!(round.upgrade().is_some());
+    for _ in 0..3 {
+        stage.look(PATIENCE);
+    }
+    assert!(round.upgrade().is_none());
+}
+
+#[test]
+fn what_was_large_goes_when_there_is_nothing_left() {
+    let mut stage = Stage::new(2);
+    stage.calls.change(|seen| seen.end = usize::MAX);
+    stage.hand(1000, false);
+    stage.wait_until_idle(1);
+    let round = Arc::downgrade(&stage.crew.first);
+    assert!(round.upgrade().is_some());
+    assert_eq!(stage.crew.look(stage.now + PATIENCE), None);
+    assert!(round.upgrade().is_none());
 }
