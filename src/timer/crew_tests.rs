@@ -370,7 +370,8 @@ fn who_is_on_the_way_is_enough() {
         stage.hand(1, true);
     }
     assert_eq!(STARTED.get(), 1);
-    // Nor is more than one sent for the first look at them.
+    // Nor by the next look, nor by the first one that finds that things do not get on.
+    assert_eq!(stage.look(PATIENCE), 0);
     assert_eq!(stage.look(PATIENCE), 0);
 }
 
