@@ -47,6 +47,8 @@ pub(super) struct Crew {
     /// No thread could be had: not again before that, and how long it was.
     failed: Option<(Instant, Duration)>,
     processors: usize,
+    /// `start`, but for tests.
+    spawn: fn(Vec<Arc<Worker>>) -> bool,
 }
 
 /// A worker, and since when it has been at one thing, as far as was seen.
@@ -126,6 +128,7 @@ impl Crew {
             sent_late: now,
             failed: None,
             processors: thread::available_parallelism().map_or(1, usize::from),
+            spawn: start,
         }
     }
 
@@ -255,7 +258,11 @@ impl Crew {
     }
 
     fn start(&mut self, number: usize, calls: bool, now: Instant) {
-        if number == 0 || self.failed.is_some_and(|(until, _)| now < until) {
+        if number == 0 {
+            return;
+        }
+        if self.failed.is_some_and(|(until, _)| now < until) {
+            self.ask_for_one();
             return;
         }
         let first = self.first.clone();
@@ -267,12 +274,19 @@ impl Crew {
             steps: 0,
             since: now,
         }));
-        if start(new) {
+        if (self.spawn)(new) {
             self.failed = None;
         } else {
             let wait = self.failed.map_or(SHORT, |(_, wait)| (2 * wait).min(LONG));
             self.failed = Some((now + wait, wait));
+            self.ask_for_one();
         }
+    }
+
+    /// Nobody was sent: that things do not get on does not show that one would be too few.
+    fn ask_for_one(&mut self) {
+        self.waking.number = 1;
+        self.calling.number = 1;
     }
 }
 
@@ -295,3 +309,7 @@ fn start(mut workers: Vec<Arc<Worker>>) -> bool {
     }
     started
 }
+
+#[cfg(test)]
+#[path = "crew_tests.rs"]
+mod tests;
