@@ -6,7 +6,7 @@ mod counting;
 use cancel_tree::Context;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// A node, its extension, and what they cost at most: several times over.
@@ -21,8 +21,51 @@ fn takes_at_most(contexts: isize, what: &str, f: impl FnOnce()) {
     assert!(peak <= contexts * EACH + ROOM, "{what}: {peak} bytes");
 }
 
+/// So many deadlines of one moment pass, and the contexts go.
+fn pass_at_once(number: usize) {
+    let at = Instant::now() + Duration::from_secs(2);
+    let (say, hear) = mpsc::channel();
+    let all: Vec<_> = (0..number)
+        .map(|i| {
+            let pair = Context::background().with_deadline(at);
+            // It is the timer that notices them: nobody asks.
+            if i % 1000 == 0 {
+                let say = say.clone();
+                drop(pair.0.on_cancel(move || say.send(()).unwrap()));
+            }
+            pair
+        })
+        .collect();
+    drop(say);
+    assert_eq!(hear.iter().count(), number.div_ceil(1000));
+    drop(all);
+}
+
+/// Fails if the timer and its workers keep what they needed for many deadlines at once. (The few that pass first fill the pool of entries.)
+fn shrinks_after_a_peak() {
+    const LEFT: isize = 16 << 10;
+    pass_at_once(2000);
+    // The timer frees what the pool had no room for.
+    thread::sleep(Duration::from_millis(500));
+    let before = counting::in_use();
+    pass_at_once(100_000);
+    let begin = Instant::now();
+    let left = || counting::in_use() - before;
+    while left() > LEFT {
+        assert!(begin.elapsed() < LIMIT, "{} bytes stay", left());
+        thread::sleep(Duration::from_millis(10));
+    }
+    println!(
+        "after a peak: {} bytes, {:?} later",
+        left(),
+        begin.elapsed()
+    );
+}
+
 #[test]
 fn memory_follows_what_lives() {
+    shrinks_after_a_peak();
+
     let (server, _guard) = Context::background().with_cancel();
 
     takes_at_most(1, "one after the other", || {
