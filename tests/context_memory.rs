@@ -62,10 +62,50 @@ fn shrinks_after_a_peak() {
     );
 }
 
+/// Two threads make contexts and two others drop them, more than the timer takes in: how late deadlines are beside that, the
+/// middle of all.
+fn pushed_hard() -> Duration {
+    let end = Instant::now() + Duration::from_secs(2);
+    let mut late = Vec::new();
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            let (send, receive) = mpsc::sync_channel(1);
+            scope.spawn(move || {
+                while Instant::now() < end {
+                    let some = (0..3000).map(|_| Context::background().with_timeout(LIMIT));
+                    send.send(Vec::from_iter(some)).unwrap();
+                }
+            });
+            scope.spawn(move || receive.iter().for_each(drop));
+        }
+        while Instant::now() < end {
+            let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(5));
+            let (say, hear) = mpsc::channel();
+            // It is the timer that notices it: nobody asks.
+            drop(ctx.on_cancel(move || say.send(Instant::now()).unwrap()));
+            let noticed = hear.recv_timeout(LIMIT).expect("it has passed");
+            late.push(noticed.saturating_duration_since(ctx.deadline().unwrap()));
+        }
+    });
+    late.sort();
+    late[late.len() / 2]
+}
+
 #[test]
 fn memory_follows_what_lives() {
     shrinks_after_a_peak();
 
+    // More than pools have room for: one lot in each channel, and one on each side of it.
+    takes_at_most(2 * 3 * 3000, "pushed hard", || {
+        // In one of the attempts, as other programs may keep the processors busy.
+        let mut late = Vec::new();
+        let is_good = |_| {
+            late.push(pushed_hard());
+            late.last().unwrap() < &Duration::from_millis(50)
+        };
+        assert!((0..3).any(is_good), "{late:?}");
+        println!("beside it deadlines are late by {late:?}");
+    });
     let (server, _guard) = Context::background().with_cancel();
 
     takes_at_most(1, "one after the other", || {
