@@ -681,6 +681,19 @@ fn a_timeout_costs_no_allocation_once_there_was_one() {
     assert_eq!(allocations, 0);
 }
 
+#[test]
+fn nor_does_it_where_many_long_ones_came_and_went() {
+    let (parent, _guard) = cancellable();
+    // More than the thread keeps.
+    drop(Vec::from_iter((0..5000).map(|_| parent.with_timeout(FAR))));
+    let allocations = allocations_of(|| {
+        for i in 0..10_000 {
+            drop(parent.with_timeout([PATIENCE, 5000 * MS, 100 * MS][i % 3]));
+        }
+    });
+    assert_eq!(allocations, 0);
+}
+
 // ----- values ---------------------------------------------------------------------------------
 
 struct Id(u32);
