@@ -517,6 +517,29 @@ fn a_callback_that_blocks_at_a_deadline_delays_no_other_deadline() {
     drop(let_go);
 }
 
+#[test]
+fn many_callbacks_that_block_delay_no_other_deadline() {
+    let gate = Arc::new(RwLock::new(()));
+    let closed = gate.write().unwrap();
+    for _ in 0..100 {
+        let (ctx, guard) = Context::background().with_timeout(MS);
+        let gate = gate.clone();
+        drop(ctx.after_func(move || drop(gate.read())));
+        guard.detach();
+    }
+    // The middle of many, as other programs may keep the processors busy.
+    let mut late = Vec::new();
+    for _ in 0..40 {
+        let (ctx, _guard) = Context::background().with_timeout(MS);
+        // By the timer: this task does not look at the clock.
+        assert_eq!(block_on(ctx.done()), DeadlineExceeded);
+        late.push(ctx.deadline().unwrap().elapsed());
+    }
+    drop(closed);
+    late.sort();
+    assert!(late[20] < 50 * MS, "{late:?}");
+}
+
 /// A context of another kind that is told by a waker.
 struct Told(std::sync::Mutex<Option<futures::channel::oneshot::Receiver<()>>>);
 
