@@ -517,6 +517,29 @@ fn a_callback_that_blocks_at_a_deadline_delays_no_other_deadline() {
     drop(let_go);
 }
 
+#[test]
+fn many_callbacks_that_block_delay_no_other_deadline() {
+    let gate = Arc::new(RwLock::new(()));
+    let closed = gate.write().unwrap();
+    for _ in 0..100 {
+        let (ctx, guard) = Context::background().with_timeout(MS);
+        let gate = gate.clone();
+        drop(ctx.after_func(move || drop(gate.read())));
+        guard.detach();
+    }
+    // The middle of many, as other programs may keep the processors busy.
+    let mut late = Vec::new();
+    for _ in 0..40 {
+        let (ctx, _guard) = Context::background().with_timeout(MS);
+        // By the timer: this task does not look at the clock.
+        assert_eq!(block_on(ctx.done()), DeadlineExceeded);
+        late.push(ctx.deadline().unwrap().elapsed());
+    }
+    drop(closed);
+    late.sort();
+    assert!(late[20] < 50 * MS, "{late:?}");
+}
+
 /// A context of another kind that is told by a waker.
 struct Told(std::sync::Mutex<Option<futures::channel::oneshot::Receiver<()>>>);
 
@@ -676,6 +699,19 @@ fn a_timeout_costs_no_allocation_once_there_was_one() {
             let (ctx, guard) = parent.with_timeout(FAR);
             assert!(!ctx.is_done());
             drop((ctx, guard));
+        }
+    });
+    assert_eq!(allocations, 0);
+}
+
+#[test]
+fn nor_does_it_where_many_long_ones_came_and_went() {
+    let (parent, _guard) = cancellable();
+    // More than the thread keeps.
+    drop(Vec::from_iter((0..5000).map(|_| parent.with_timeout(FAR))));
+    let allocations = allocations_of(|| {
+        for i in 0..10_000 {
+            drop(parent.with_timeout([PATIENCE, 5000 * MS, 100 * MS][i % 3]));
         }
     });
     assert_eq!(allocations, 0);
