@@ -36,10 +36,14 @@ const LONG: Duration = Duration::from_millis(100);
 
 pub(super) struct Crew {
     workers: Vec<Known>,
-    /// The first round of which not all has been taken, and the last one.
+    /// The first round of which not all has been taken, the first with something left to be woken, if there is one, and the
+    /// last one. What is called late is no way that has to be gone each time.
     first: Arc<Round>,
+    to_wake: Arc<Round>,
     last: Arc<Round>,
     looked: Instant,
+    /// How often it is still to be tidied up since something was handed out: whoever is at one thing is known by the second look.
+    untidy: u8,
     waking: Watch,
     calling: Watch,
     /// When one was sent because callbacks have waited for long.
@@ -121,8 +125,10 @@ impl Crew {
         Crew {
             workers: Vec::new(),
             first: nothing.clone(),
+            to_wake: nothing.clone(),
             last: nothing,
             looked: now,
+            untidy: 0,
             waking: Watch::new(now),
             calling: Watch::new(now),
             sent_late: now,
@@ -139,14 +145,15 @@ impl Crew {
         let round = Arc::new(round);
         self.last.set_next(round.clone());
         self.last = round;
+        self.untidy = 2;
         self.skip_taken();
-        let (_, callers) = self.callers(now);
-        if self.send_idle(1, true) == 1 || urgent && self.send_idle(1, false) == 1 {
+        if self.send_idle(1, true, now) == 1 || urgent && self.send_idle(1, false, now) == 1 {
             return;
         }
         // One that is on the way finds what is to be woken in this round as well; the rest is the next look's.
         let is_coming = self.workers.iter().any(|known| known.worker.is_coming());
         if !is_coming && (urgent || self.workers.is_empty()) {
+            let (_, callers) = self.callers(now);
             self.start(1, callers < self.processors, now);
         }
     }
@@ -166,13 +173,20 @@ impl Crew {
             let Some(next) = self.first.next() else { break };
             self.first = next;
         }
+        // What has been taken is not there again.
+        while !self.to_wake.things().is_to_wake() {
+            let Some(next) = self.to_wake.next() else {
+                break;
+            };
+            self.to_wake = next;
+        }
     }
 
     /// A look at how things get on. The answer says when the next one is due, if there has to be one.
     pub(super) fn look(&mut self, now: Instant) -> Option<Duration> {
         self.skip_taken();
         if !self.first.things().is_to_wake() && !self.first.things().is_to_call() {
-            self.rest(now);
+            self.rest();
             return None;
         }
         let since = now.saturating_duration_since(self.looked);
@@ -181,11 +195,10 @@ impl Crew {
         }
         self.looked = now;
         self.lead_on();
-        let mut to_wake = Some(self.first.clone());
-        while let Some(round) = to_wake.take_if(|round| !round.things().is_to_wake()) {
-            to_wake = round.next();
-        }
-        let waking = to_wake.map_or(0, |round| self.waking.look(&round, now, Duration::ZERO));
+        let waking = match self.to_wake.things().is_to_wake() {
+            true => self.waking.look(&self.to_wake, now, Duration::ZERO),
+            false => 0,
+        };
         self.workers.retain(|known| !known.worker.is_gone());
         let (all, callers) = self.callers(now);
         let mut calling = 0;
@@ -208,11 +221,11 @@ impl Crew {
             calling = 1;
         }
         let calling = calling.saturating_sub(coming);
-        let sent = self.send_idle(calling, true);
+        let sent = self.send_idle(calling, true, now);
         self.start(calling - sent, true, now);
         let waking = waking.saturating_sub(calling.max(all_coming));
-        let sent = self.send_idle(waking, true);
-        let sent = sent + self.send_idle(waking - sent, false);
+        let sent = self.send_idle(waking, true, now);
+        let sent = sent + self.send_idle(waking - sent, false, now);
         self.start(waking - sent, callers < self.processors, now);
         Some(PATIENCE)
     }
@@ -232,7 +245,11 @@ impl Crew {
     }
 
     /// There is nothing left: what was large goes.
-    fn rest(&mut self, now: Instant) {
+    fn rest(&mut self) {
+        if self.untidy == 0 {
+            return;
+        }
+        self.untidy -= 1;
         self.lead_on();
         self.waking = Watch::new(self.looked);
         self.calling = Watch::new(self.looked);
@@ -240,21 +257,23 @@ impl Crew {
             let nothing = Arc::new(Round::nothing());
             self.last.set_next(nothing.clone());
             self.last = nothing.clone();
+            self.to_wake = nothing.clone();
             self.first = nothing;
         }
         self.workers.retain(|known| !known.worker.is_gone());
-        self.workers.iter_mut().for_each(|known| known.look(now));
         if self.workers.capacity() > 64 && self.workers.capacity() > 4 * self.workers.len() {
             self.workers.shrink_to_fit();
         }
     }
 
     /// Sends so many that are idle, if there are as many, and says how many.
-    fn send_idle(&self, number: usize, calls: bool) -> usize {
-        let idle = self.workers.iter().map(|known| &known.worker);
-        let idle = idle.filter(|worker| worker.calls() == calls);
-        let sent = idle.filter(|worker| worker.send_if_idle(&self.first));
-        sent.take(number).count()
+    fn send_idle(&mut self, number: usize, calls: bool, now: Instant) -> usize {
+        // Who only wakes need not come by what others are to call.
+        let round = if calls { &self.first } else { &self.to_wake };
+        let idle = self.workers.iter_mut();
+        let idle = idle.filter(|known| known.worker.calls() == calls);
+        let sent = idle.filter(|known| known.worker.send_if_idle(round));
+        sent.take(number).map(|known| known.since = now).count()
     }
 
     fn start(&mut self, number: usize, calls: bool, now: Instant) {
@@ -265,9 +284,9 @@ impl Crew {
             self.ask_for_one();
             return;
         }
-        let first = self.first.clone();
+        let round = if calls { &self.first } else { &self.to_wake };
         let new: Vec<_> = (0..number)
-            .map(|_| Arc::new(Worker::new(first.clone(), calls)))
+            .map(|_| Arc::new(Worker::new(round.clone(), calls)))
             .collect();
         self.workers.extend(new.iter().map(|worker| Known {
             worker: worker.clone(),

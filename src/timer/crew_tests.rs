@@ -407,3 +407,22 @@ fn what_was_large_goes_when_there_is_nothing_left() {
     assert_eq!(stage.crew.look(stage.now + PATIENCE), None);
     assert!(round.upgrade().is_none());
 }
+
+#[test]
+fn a_look_does_not_go_along_what_waits_to_be_called() {
+    let mut stage = Stage::new(1);
+    stage.hand(1, false);
+    stage.are_all_at_calls();
+    FAILS.set(true);
+    for _ in 0..50_000 {
+        stage.hand(1, false);
+    }
+    let looks = (0..20).map(|_| {
+        let begin = Instant::now();
+        stage.look(PATIENCE);
+        begin.elapsed()
+    });
+    // Along all of them it is some milliseconds.
+    let quickest = looks.min().unwrap();
+    assert!(quickest < Duration::from_micros(200), "{quickest:?}");
+}
