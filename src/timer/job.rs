@@ -26,8 +26,8 @@ impl Job {
     }
 
     /// The same of one that has tasks and threads to wake: `wake` is called before `run`, once too, on a worker thread that may be
-    /// another one, and may panic. It is called as soon as those of a deadline are woken that the timer finds, while `run`
-    /// may come much later, behind others' callbacks.
+    /// another one, and may panic. It is called as soon as those of a deadline are woken that the timer finds with it (jobs that
+    /// have come before it are found before it), while `run` may come much later, behind others' callbacks.
     pub(crate) fn that_wakes(wake: unsafe fn(NonNull<Job>), run: unsafe fn(NonNull<Job>)) -> Job {
         Job {
             wake: Some(wake),

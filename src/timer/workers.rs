@@ -1,7 +1,7 @@
 //! The threads that run user code on the service thread's behalf. They are started as needed, live on while
 //! there is something to do, and go when there has been nothing for a while.
 //!
-//! The service thread is the only one that sends them. Each worker has a mailbox, one word: a swap puts a round in, a
+//! The service thread is the only one that sends them. Each worker has a mailbox, one word: a CAS puts a round in, a
 //! swap takes it out, and the worker's step from EMPTY to IDLE, before it sleeps, fails if there is one. So nobody waits
 //! for anybody, and a worker that stops anywhere keeps no more than the one thing that it is at.
 

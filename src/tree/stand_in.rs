@@ -6,9 +6,9 @@
 //! takes it, or puts it where it belongs: then it knows it, whether it is pushed or not.
 //!
 //! A stand-in too is pushed by one thread at a time. So a mover tries one after the other until it finds one that it can push
-//! itself, or that is known to be in time, and makes a new one if there is none: there are no more of them than threads that stood
-//! still at one time, and of those that have come up and are with a worker. They stay as long as the deadline does, and are used
-//! again.
+//! itself, or that is known to be in time, and makes a new one if there is none: there are no more of them than threads that
+//! were at it at one time, and of those that have come up and are with a worker, whose turn comes behind the callbacks of others.
+//! They stay as long as the deadline does, and are used again.
 //!
 //! It has a trigger of its own, and the last owner settles that too: FIRING, it keeps the node.
 

@@ -145,7 +145,7 @@ impl<'a> Walk<'a> {
 
 /// From where the siblings of `node` inherit, after a climb to it from `left`; `from` is what `left` inherits. As many steps
 /// as were climbed, but where one other cancel is below another one: then as many more as these are apart. Each that is half
-/// way is one that a thread is in the middle of: so no more often than there are threads.
+/// way is one that a thread is in the middle of, or a large one of the timer's, which has several at a time.
 #[cold]
 fn leave_others(from: From, others: usize, left: &Node, node: &Node, top: &Node) -> (From, usize) {
     let (mut from, mut others) = (from, others);
