@@ -92,7 +92,7 @@ valgrind() {
         timed+=(--skip "$test")
     done
     run_tests valgrind env \
-        "$runner=valgrind --quiet --error-exitcode=99 --fair-sched=yes --suppressions=tests/sanitizers/valgrind.supp \
+        "$runner=valgrind --quiet --error-exitcode=99 --fair-sched=yes --num-callers=40 --suppressions=tests/sanitizers/valgrind.supp \
 --leak-check=full --show-leak-kinds=definite,indirect --errors-for-leak-kinds=definite,indirect" \
         cargo test --target-dir "$target_dir/valgrind" --test rules --test drop_in --test stress --test stress_context \
         --no-fail-fast -- --test-threads=1 --skip theirs "${timed[@]}"
