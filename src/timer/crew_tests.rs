@@ -4,11 +4,12 @@ use super::super::job::Job;
 use super::super::round::Item;
 use super::{start, Crew, Round, Worker, ENOUGH, LATE, LONG, MOST, MOST_PATIENT, PATIENCE, SHORT};
 use super::{Duration, Instant, STUCK};
+use crate::sync::Arc;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 use std::cell::Cell;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread;
 
 std::thread_local! {
