@@ -3,6 +3,7 @@
 #![cfg(all(target_os = "linux", target_pointer_width = "64"))]
 
 mod address_space;
+mod own_threads;
 
 use address_space::Limited;
 use cancel_tree::{CancelGuard, Context, DoneSignal, ForeignContext};
@@ -109,17 +110,10 @@ fn hear(ear: &Receiver<Heard>) {
     }
 }
 
-fn ours() -> Vec<String> {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let names = tasks.flat_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")));
-    let ours = names.filter(|name| name.starts_with(TIMER));
-    ours.map(|name| name.trim().into()).collect()
-}
-
 fn wait_for(what: impl Fn() -> bool) {
     let begin = Instant::now();
     while !what() {
-        assert!(begin.elapsed() < PATIENCE, "{:?}", ours());
+        assert!(begin.elapsed() < PATIENCE, "{:?}", own_threads::names());
         thread::sleep(Duration::from_millis(1));
     }
 }
@@ -129,14 +123,14 @@ fn user_code_never_runs_on_the_timers_thread() {
     const SOON: Duration = Duration::from_millis(200);
     // The timer's thread is there, and nothing has passed: it has no worker.
     drop(Context::background().with_timeout(FAR));
-    wait_for(|| ours() == [TIMER]);
+    wait_for(|| own_threads::names() == [TIMER]);
     let (say, ear) = mpsc::channel();
     let kept = with_user_code(SOON, &say);
     // Room for what is small; none for a thread's stack.
     let limited = Limited::to(256 << 10);
     thread::sleep(2 * SOON);
     let heard: Vec<_> = ear.try_iter().collect();
-    let threads = ours();
+    let threads = own_threads::names();
     drop(limited);
     assert_eq!(heard, [], "no worker was to be had");
     assert_eq!(threads, [TIMER]);

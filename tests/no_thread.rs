@@ -3,6 +3,7 @@
 #![cfg(all(target_os = "linux", target_pointer_width = "64"))]
 
 mod address_space;
+mod own_threads;
 
 use address_space::Limited;
 use cancel_tree::{Context, ContextError};
@@ -11,17 +12,6 @@ use std::pin::pin;
 use std::task::{Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
-
-fn threads_of_ours() -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")));
-    names
-        .filter(|name| {
-            name.as_ref()
-                .is_ok_and(|name| name.starts_with("cancel-tree"))
-        })
-        .count()
-}
 
 #[test]
 fn without_the_timers_thread_tokens_below_a_context_notice_its_deadline() {
@@ -33,7 +23,7 @@ fn without_the_timers_thread_tokens_below_a_context_notice_its_deadline() {
         let limited = Limited::to(64 << 10);
         let (ctx, guard) = Context::background().with_timeout(within);
         drop(limited);
-        assert_eq!(threads_of_ours(), 0, "a thread was to be had");
+        assert_eq!(own_threads::names().len(), 0, "a thread was to be had");
         (ctx.child_token(), guard)
     };
     let begin = Instant::now();

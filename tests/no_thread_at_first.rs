@@ -3,6 +3,7 @@
 #![cfg(all(target_os = "linux", target_pointer_width = "64"))]
 
 mod address_space;
+mod own_threads;
 
 use address_space::Limited;
 use cancel_tree::Context;
@@ -12,17 +13,6 @@ use std::sync::Arc;
 use std::task::{Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
-
-fn threads_of_ours() -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")));
-    names
-        .filter(|name| {
-            name.as_ref()
-                .is_ok_and(|name| name.starts_with("cancel-tree"))
-        })
-        .count()
-}
 
 /// A task was polled once while there was no thread, and does not look again by itself. Whoever asks, waits, registers or makes a
 /// deadline makes up for the thread: here a thread that makes one on a context of its own.
@@ -49,7 +39,7 @@ fn a_task_is_woken_once_somebody_comes_by() {
     assert!(is_pending, "the machine was too slow: nothing is seen");
     // Nobody has come by since.
     thread::sleep(Duration::from_millis(200));
-    assert_eq!(threads_of_ours(), 0);
+    assert_eq!(own_threads::names().len(), 0);
     assert_eq!(Arc::strong_count(&bell), 2, "it has been woken");
 
     drop(Context::background().with_timeout(Duration::from_secs(3600)));
