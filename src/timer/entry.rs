@@ -19,7 +19,7 @@
 //! the timer cannot take an entry that was disarmed and armed again for what it was before.
 
 use super::clock::{tick_of, Moment, Tick};
-use super::pool::Home;
+use super::home::Home;
 use super::trigger::{live, Trigger, ARMED, FIRING, LEFT, USER};
 use crate::sync::{Acquire, AtomicPtr, AtomicU64, Relaxed, Release};
 use core::ptr::{self, NonNull};

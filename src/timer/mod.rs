@@ -16,6 +16,7 @@ pub(crate) mod clock;
 mod crew;
 mod driver;
 pub(crate) mod entry;
+mod home;
 mod inbox;
 pub(crate) mod job;
 pub(crate) mod pool;
