@@ -94,6 +94,7 @@ TOPICS = {
     "reclaim.rs": ["recycle", "release", "callback"],
     "room.rs": ["room"],
     "round.rs": ["service", "deadline"],
+    "service.rs": ["service", "deadline", "moving"],
     "trigger.rs": ["foreign", "deadline", "service"],
     "waiter.rs": ["wait", "room"],
     "weak.rs": ["weak"],

@@ -27,6 +27,7 @@ mod pressure;
     allow(dead_code, reason = "what only the crew asks, which models do not run")
 )]
 mod round;
+mod service;
 #[cfg(feature = "testing")]
 pub(crate) mod testing;
 #[cfg(not(feature = "testing"))]
@@ -42,8 +43,8 @@ mod wheel;
 )]
 mod workers;
 
-pub(crate) use inbox::{arm, move_to, run_on_worker, Pushers};
 pub(crate) use pressure::is_in_parent;
+pub(crate) use service::{arm, move_to, run_on_worker, Pushers};
 
 /// Whether deadlines are being watched. They are not if the thread could not be started: then
 /// contexts look at the clock themselves. `is_missing`: somebody needs it. `look`: then it is tried again.

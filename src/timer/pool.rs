@@ -8,7 +8,7 @@
 
 use super::entry::{Abandoned, Entry, Table};
 use super::home::{Home, CLOSED, ROOM};
-use super::inbox;
+use super::service;
 use crate::sync::{local, Relaxed};
 use alloc::boxed::Box;
 use core::cell::Cell;
@@ -161,7 +161,7 @@ unsafe fn abandon(entry: NonNull<Entry>) {
     match unsafe { entry.as_ref() }.abandon() {
         // SAFETY: the timer does not know it.
         Abandoned::ToFree => unsafe { Entry::free(entry) },
-        Abandoned::ToPush => inbox::push_abandoned(entry),
+        Abandoned::ToPush => service::push_abandoned(entry),
         Abandoned::InInbox => {}
     }
 }
