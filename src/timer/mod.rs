@@ -19,6 +19,9 @@ pub(crate) mod entry;
 mod home;
 mod inbox;
 pub(crate) mod job;
+#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
+#[doc(hidden)]
+mod no_thread;
 pub(crate) mod pool;
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 mod pressure;
@@ -48,7 +51,6 @@ pub(crate) use service::{arm, move_to, run_on_worker, Pushers};
 
 /// Whether deadlines are being watched. They are not if the thread could not be started: then
 /// contexts look at the clock themselves. `is_missing`: somebody needs it. `look`: then it is tried again.
-#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 pub(crate) use thread::{is_missing, is_running, look};
 
 /// The service as a model has it: turned by hand. In models the clock stands still, until they turn the wheel
@@ -57,6 +59,4 @@ pub(crate) use thread::{is_missing, is_running, look};
 #[doc(hidden)]
 pub mod by_hand;
 #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
-pub(crate) use by_hand::thread::{is_missing, is_running, look};
-#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
-use by_hand::{pressure, thread};
+use no_thread::{pressure, thread};

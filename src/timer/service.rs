@@ -78,7 +78,7 @@ pub(crate) unsafe fn move_to(
             let taken = this.take(&step);
             if taken.is_ok() {
                 #[cfg(cancel_tree_loom)]
-                super::by_hand::Stop::here();
+                super::no_thread::Stop::here();
                 inbox::push_entry(entry);
             }
             pushers.leave();
