@@ -14,7 +14,7 @@
 use super::cancel::{self, Below, Outcome, Part};
 use super::cause::{Cause, ContextError};
 use super::extension::{AnyOf, Extension, Number};
-use super::waiter::Content;
+use super::slot::Content;
 use super::walk::origin_of;
 use super::word::{State, Word};
 use super::{reclaim, Handle, Node};
@@ -149,8 +149,11 @@ impl Edge {
         // SAFETY: the edge holds the child; the slot of a new node is ours alone.
         let armed = unsafe {
             let node = node.as_ref();
-            node.slot
-                .arm_exclusive(&node.word, Content::Edge(self), State::EDGE)
+            node.slot.arm_exclusive(
+                &node.word,
+                Content::Edge(ptr::from_ref(self).cast()),
+                State::EDGE,
+            )
         };
         if armed.is_err() {
             // The child goes now: born cancelled it may have a cause, and `settle` has no place
@@ -277,7 +280,7 @@ impl FiredEdges {
                 }
             }
             // SAFETY: armed with an edge once, and below what is cancelled nobody arms anew.
-            let edge = unsafe { node.slot.edge() };
+            let edge = unsafe { node.slot.edge() }.cast::<Edge>();
             match node.word.begin_firing(state) {
                 Ok(()) => {
                     let origin = self.origin_below(origin, top);

@@ -13,10 +13,11 @@ use super::any_of::Edge;
 use super::cause::{Cause, ContextError, Custom, GuardDropped};
 #[cfg(feature = "std")]
 use super::deadline::{Beside, Timing};
+use super::node::Link;
 use super::room::Room;
 use super::word::State;
 use super::{weak, Node};
-use crate::sync::{const_where_possible, Acquire, Arc, AtomicPtr, Panics, Relaxed, Release};
+use crate::sync::{Acquire, Arc, AtomicPtr, Panics, Relaxed, Release};
 use alloc::boxed::Box;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
@@ -407,34 +408,7 @@ impl RawCause {
     }
 }
 
-/// The `link` word of a node.
-pub(super) struct Link(AtomicPtr<()>);
-
 impl Link {
-    const_where_possible! {
-        pub(super) fn new() -> Link {
-            Link(AtomicPtr::new(ptr::null_mut()))
-        }
-    }
-
-    // ----- while the node is free ----------------------------------------------------------
-
-    /// Remembers the parent's hint in a node that is about to become free.
-    #[inline]
-    pub(super) fn set_next(&self, next: *mut Node) {
-        // Relaxed: published by the store of the hint, and by `vacate`.
-        self.0.store(next.cast(), Relaxed);
-    }
-
-    /// The new occupant reads the hint it finds and leaves the word null.
-    #[inline]
-    pub(super) fn take_next(&self) -> *mut Node {
-        // Relaxed, both: only whoever has claimed the node is here; the claim's Acquire precedes.
-        let next = self.0.load(Relaxed);
-        self.0.store(ptr::null_mut(), Relaxed);
-        next.cast()
-    }
-
     // ----- while it is occupied ---------------------------------------------------------------
 
     #[inline]

@@ -49,6 +49,7 @@ mod moving;
 mod node;
 mod reclaim;
 mod room;
+mod slot;
 #[cfg(feature = "std")]
 mod stand_in;
 #[cfg(feature = "std")]
