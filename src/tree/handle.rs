@@ -4,7 +4,7 @@ use super::cause::Cause;
 use super::extension::{AnyOf, Extension};
 use super::node::Node;
 use super::word::State;
-use super::{cancel, children, reclaim};
+use super::{cancel, children, chunk, reclaim};
 use alloc::boxed::Box;
 use core::ptr::{self, NonNull};
 
@@ -52,7 +52,7 @@ impl Handle {
     }
 
     pub(super) fn unlinked(state: State) -> Handle {
-        Handle(children::allocate_root(Node::new(state, ptr::null())))
+        Handle(chunk::allocate_root(Node::new(state, ptr::null())))
     }
 
     #[inline(always)]

@@ -35,6 +35,7 @@ mod cancel;
 mod cause;
 mod cause_from;
 mod children;
+mod chunk;
 #[cfg(feature = "std")]
 mod deadline;
 #[cfg(feature = "std")]
@@ -49,6 +50,7 @@ mod moving;
 mod node;
 mod reclaim;
 mod room;
+mod rooms;
 mod slot;
 #[cfg(feature = "std")]
 mod stand_in;

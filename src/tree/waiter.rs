@@ -5,11 +5,11 @@
 //! rooms. The check for a
 //! cancel and the registration are one step (`Word::arm`): a waiter is either refused or seen.
 
-use super::room::{self, Seated};
+use super::room::Seated;
 use super::slot::Content;
 use super::walk::origin_of;
 use super::word::{Refused, State};
-use super::{children, reclaim, telling, Handle, Node};
+use super::{children, reclaim, rooms, telling, Handle, Node};
 use crate::sync::{thread, unless_unwinding};
 use core::mem::{self, ManuallyDrop};
 use core::ptr;
@@ -108,7 +108,7 @@ impl Waiter {
         if before.is_cancelled() {
             return refuse(waker);
         }
-        if !room::is_there(home) {
+        if !rooms::is_there(home) {
             if let Some(child) = children::create_one_of_few(node, before, home) {
                 return self.enter_child(token, before, Handle(child), waker);
             }
@@ -119,7 +119,7 @@ impl Waiter {
     #[inline(never)]
     fn enter_room(&mut self, token: &Handle, home: &Node, waker: Waker) -> bool {
         let node = token.node();
-        match room::take(node, home) {
+        match rooms::take(node, home) {
             Ok(taken) => {
                 let raced = taken.raced;
                 // SAFETY: the token is held by whoever waits.
@@ -225,7 +225,7 @@ impl Waiter {
                     return false;
                 }
                 // SAFETY: the same.
-                drop_waker(unsafe { seated.leave() })
+                drop_waker(unsafe { rooms::leave(seated) })
             }
         }
     }
