@@ -15,7 +15,7 @@ use super::cancel::{self, Below, Outcome, Part};
 use super::cause::{Cause, ContextError};
 use super::extension::{AnyOf, Extension, Number};
 use super::slot::Content;
-use super::walk::origin_of;
+use super::why::origin_of;
 use super::word::{State, Word};
 use super::{reclaim, Handle, Node};
 use crate::sync::{Acquire, AtomicPtr, AtomicUsize, Panics, Relaxed, Release, UnsafeCell, SMALL};

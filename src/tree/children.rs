@@ -10,7 +10,7 @@ use super::chunk::{allocate, shards_of, SHARD_CLASS};
 use super::extension::{AnyOf, Extension};
 use super::room::{self, Room};
 use super::word::State;
-use super::{cancel, Handle, Node};
+use super::{why, Handle, Node};
 use crate::sync::{thread, Acquire, Bits, Relaxed, Release, SMALL};
 use core::iter;
 use core::mem;
@@ -358,7 +358,7 @@ fn create_one_of_few_slowly(parent: &Node, home: &Node, miss: Miss) -> Option<No
 #[cold]
 fn refused(parent: &Node, handles: Bits) -> NonNull<Node> {
     // The nearest own cancel is visible: INHERITED was set after it.
-    let cause = cancel::cause(parent).unwrap_or(super::cause::ContextError::Cancelled.into());
+    let cause = why::cause(parent).unwrap_or(super::cause::ContextError::Cancelled.into());
     with_handles(Handle::born_cancelled(cause, AnyOf::No), handles)
 }
 

@@ -3,8 +3,9 @@
 use super::cause::Cause;
 use super::extension::{AnyOf, Extension};
 use super::node::Node;
+use super::why::raw_cause;
 use super::word::State;
-use super::{cancel, children, chunk, reclaim};
+use super::{children, chunk, reclaim};
 use alloc::boxed::Box;
 use core::ptr::{self, NonNull};
 
@@ -34,7 +35,7 @@ impl Handle {
     /// A root that says "cancelled" and why, for the child of a cancelled token: it is no part of
     /// that token's tree, so nothing has to be kept for it.
     pub(super) fn born_cancelled(cause: Cause, any_of: AnyOf) -> Handle {
-        let (how, cause) = cancel::raw_cause(cause);
+        let (how, cause) = raw_cause(cause);
         let handle = Handle::unlinked(State::BORN_CANCELLED.with(how));
         let link = &handle.node().link;
         match (any_of, cause) {

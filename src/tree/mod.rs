@@ -60,6 +60,7 @@ pub(crate) mod telling;
 pub(crate) mod waiter;
 mod walk;
 mod weak;
+mod why;
 mod word;
 
 pub use above::TokenId;

@@ -4,7 +4,8 @@
 
 use super::cause::{Cause, ContextError};
 use super::deadline::Signal;
-use super::{cancel, Handle, Moving, Node};
+use super::why::own_cause;
+use super::{why, Handle, Moving, Node};
 use crate::sync::Arc;
 use alloc::boxed::Box;
 use core::mem::ManuallyDrop;
@@ -31,9 +32,9 @@ impl Start {
             // whoever else lets go.
             let origin = unsafe {
                 let asked = origin.as_ref();
-                asked.or_else(|| cancel::origin(self.soft.as_ref()))
+                asked.or_else(|| why::origin(self.soft.as_ref()))
             };
-            let first = origin.map(|origin| cancel::own_cause(origin, origin.word.load()));
+            let first = origin.map(|origin| own_cause(origin, origin.word.load()));
             (self.because)(first.unwrap_or(ContextError::Cancelled.into()))
         });
     }

@@ -7,7 +7,7 @@
 
 use super::room::Seated;
 use super::slot::Content;
-use super::walk::origin_of;
+use super::why::origin_of;
 use super::word::{Refused, State};
 use super::{children, reclaim, rooms, telling, Handle, Node};
 use crate::sync::{thread, unless_unwinding};
