@@ -6,12 +6,15 @@
 //! where to look next, going round the list. Hints are written by plain stores, so two threads can lose
 //! each other's; no hint is ever trusted, and what they lose the next look around finds.
 
-use super::chunk::{allocate, shards_of, SHARD_CLASS};
+use super::cause::{Cause, ContextError};
+use super::chunk::{allocate, allocate_root, shards_of, SHARD_CLASS};
 use super::extension::{AnyOf, Extension};
 use super::room::{self, Room};
+use super::why::{self, raw_cause};
 use super::word::State;
-use super::{why, Handle, Node};
+use super::{Handle, Node};
 use crate::sync::{thread, Acquire, Bits, Relaxed, Release, SMALL};
+use alloc::boxed::Box;
 use core::iter;
 use core::mem;
 use core::ptr::{self, NonNull};
@@ -268,10 +271,62 @@ impl Node {
         if !published {
             // Cancelled, or somebody else was faster: nobody will make children in these.
             for shard in shards_of(shards) {
-                // SAFETY: nobody has seen these but walkers; their one handle is given up here.
-                unsafe { super::reclaim::release(NonNull::from(shard)) };
+                // Nobody has seen these but walkers; their one handle is given up here.
+                drop(Handle(NonNull::from(shard)));
             }
         }
+    }
+}
+
+impl Handle {
+    /// A root of its own.
+    pub(crate) fn root() -> Handle {
+        Handle::unlinked(State::NEW)
+    }
+
+    /// The same, with two handles from the start.
+    #[cfg(feature = "std")]
+    pub(crate) fn root_pair() -> (Handle, Handle) {
+        let root = Handle::unlinked(State::NEW_PAIR);
+        (Handle(root.0), root)
+    }
+
+    /// A root that says "cancelled" and why, for the child of a cancelled token: it is no part of
+    /// that token's tree, so nothing has to be kept for it.
+    pub(super) fn born_cancelled(cause: Cause, any_of: AnyOf) -> Handle {
+        let (how, cause) = raw_cause(cause);
+        let handle = Handle::unlinked(State::BORN_CANCELLED.with(how));
+        let link = &handle.node().link;
+        match (any_of, cause) {
+            (AnyOf::No, None) => {}
+            (AnyOf::No, Some(cause)) => link.put_cause_unshared(cause),
+            (any_of, cause) => {
+                let extension = Extension::new(any_of, Box::default());
+                let extension = link.put_extension_unshared(extension);
+                if let Some(cause) = cause {
+                    extension.put_cause_unshared(cause);
+                }
+            }
+        }
+        handle
+    }
+
+    pub(super) fn unlinked(state: State) -> Handle {
+        Handle(allocate_root(Node::new(state, ptr::null())))
+    }
+
+    /// A token below this one. One RMW, on the child's word, once the list has a free node.
+    #[inline]
+    pub(crate) fn child(&self) -> Handle {
+        Handle(create(self.node(), 1))
+    }
+
+    /// The same, with two handles from the start.
+    #[cfg(feature = "std")]
+    #[inline]
+    pub(crate) fn child_pair(&self) -> (Handle, Handle) {
+        let node = create(self.node(), 2);
+        (Handle(node), Handle(node))
     }
 }
 
@@ -358,7 +413,7 @@ fn create_one_of_few_slowly(parent: &Node, home: &Node, miss: Miss) -> Option<No
 #[cold]
 fn refused(parent: &Node, handles: Bits) -> NonNull<Node> {
     // The nearest own cancel is visible: INHERITED was set after it.
-    let cause = why::cause(parent).unwrap_or(super::cause::ContextError::Cancelled.into());
+    let cause = why::cause(parent).unwrap_or(ContextError::Cancelled.into());
     with_handles(Handle::born_cancelled(cause, AnyOf::No), handles)
 }
 

@@ -56,6 +56,14 @@ pub(super) unsafe fn release(node: NonNull<Node>) {
     }
 }
 
+impl Drop for Handle {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the handle is counted and not used again.
+        unsafe { release(self.0) }
+    }
+}
+
 /// The last owner lets go.
 ///
 /// # Safety
