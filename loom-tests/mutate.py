@@ -66,6 +66,8 @@ RMW = r"\.(compare_exchange(?:_weak)?|swap|fetch_\w+)\("
 # Which models to ask first. The others are asked as well.
 TOPICS = {
     "any_of.rs": ["any_of"],
+    "edge.rs": ["any_of"],
+    "fired.rs": ["any_of"],
     "callback.rs": ["callback"],
     "cancel.rs": ["cancel", "cause", "recycle", "any_of", "room", "deadline"],
     "children.rs": ["create", "shard", "recycle", "room"],

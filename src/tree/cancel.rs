@@ -1,9 +1,11 @@
 //! Cancelling: first mark everything below, then wake tasks and threads, then run callbacks. No recursion, no
 //! lock; no allocation, but where cancels overlap at tokens of `any_of`.
 
-use super::any_of::{Edge, FiredEdges, Noted};
+use super::below::Below;
 use super::cause::Cause;
+use super::edge::Edge;
 use super::extension::RawCause;
+use super::fired::{FiredEdges, Noted, Part};
 #[cfg(feature = "std")]
 use super::start;
 use super::walk::{Climb, From, Walk};
@@ -228,9 +230,19 @@ fn set_cancelled_with(
     }
 }
 
+/// The own cancel of an edge's target, by the edge, which the caller has in its hands.
+pub(super) fn cancel_target(edge: &Edge, target: &Node, cause: Cause) -> Outcome {
+    let Some(extension) = target.link.extension() else {
+        unreachable!("it has edges");
+    };
+    let from_first = ptr::from_ref(edge).addr() - extension.edges.as_ptr().addr();
+    let place = from_first / size_of::<Edge>();
+    set_cancelled_by(edge, target, place, cause)
+}
+
 /// The own cancel of an `any_of` token, by an edge that the caller has in its hands: whose it was becomes visible with
 /// the cancel itself. `cause` is that of the edge's source.
-pub(super) fn set_cancelled_by(edge: &Edge, target: &Node, place: usize, cause: Cause) -> Outcome {
+fn set_cancelled_by(edge: &Edge, target: &Node, place: usize, cause: Cause) -> Outcome {
     // SAFETY: the step is made here.
     let cancel = |how| unsafe { Outcome::of(target, target.word.cancel(how, false)) };
     let kind = cause.kind();
@@ -251,65 +263,6 @@ pub(super) fn set_cancelled_by(edge: &Edge, target: &Node, place: usize, cause: 
         }
     }
     outcome
-}
-
-/// What one cancel has to do about a node that it was led to, and everything below, when all is marked.
-#[derive(Clone, Copy)]
-pub(super) struct Below(u8);
-
-impl Below {
-    pub(super) const NOTHING: Below = Below(0);
-    /// Tasks or threads may wait there.
-    const TASKS: Below = Below(1);
-    /// Callbacks, or a token that is kept for one.
-    const CALLS: Below = Below(1 << 1);
-    /// Whoever waits there waits for this cancel: it has cancelled the node itself.
-    const WON: Below = Below(1 << 2);
-    /// Walked, and to be MARKED when all is.
-    const WALKED: Below = Below(1 << 3);
-    /// Another cancel is below an `any_of` token there, and there was no memory to note that: what is below it may not
-    /// be marked yet.
-    const UNSURE: Below = Below(1 << 4);
-
-    fn add(&mut self, other: Below) {
-        self.0 |= other.0;
-    }
-
-    fn has_any(self, other: Below) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    /// Notes what waits at a node.
-    #[inline]
-    fn add_waiters(&mut self, state: State) {
-        if state.has_any(State::WAITER) && !state.has_any(State::EDGE) {
-            self.add(if is_task(state) {
-                Below::TASKS
-            } else {
-                Below::CALLS
-            });
-        }
-        if state.has_any(State::KEPT) {
-            self.add(Below::CALLS);
-        }
-    }
-
-    /// Another cancel is there, and it is not known how far it is.
-    fn add_unsure(&mut self) {
-        self.add(Below::UNSURE);
-        self.add_unknown();
-    }
-
-    /// It is not known what waits there.
-    fn add_unknown(&mut self) {
-        self.add(Below(Below::TASKS.0 | Below::CALLS.0));
-    }
-}
-
-/// What waits at a node is a task or a thread, which has taken the slot; or else a callback, which nobody competes
-/// with for it. A callback that wakes others, by means of their own, is armed as a task is (`Turn::Woken`).
-fn is_task(state: State) -> bool {
-    state.has_any(State::SLOT)
 }
 
 /// What a marking walk has to look at closer.
@@ -356,17 +309,6 @@ enum Phase {
     Sealing,
     Marked,
     Over,
-}
-
-/// A node that a cancel was led to, with everything below.
-#[derive(Clone, Copy)]
-pub(super) enum Part {
-    /// The one it began with.
-    Top,
-    /// The target of an edge that it has taken out of its slot.
-    Taken(*const Edge),
-    /// The same, of an edge where another call was faster.
-    Joined(usize),
 }
 
 impl Cancel {
@@ -542,7 +484,7 @@ impl Cancel {
                 Part::Top => unreachable!("an edge has led here"),
             };
             // SAFETY: in our hands.
-            let outcome = unsafe { (*edge).cancel_target(target, cause) };
+            let outcome = cancel_target(unsafe { &*edge }, target, cause);
             (state, won) = (outcome.state, outcome.won);
         }
         let mut below = Below::NOTHING;

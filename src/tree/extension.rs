@@ -9,10 +9,10 @@
 //! While the node is occupied, `link` changes from null by CAS only, so cause and extension
 //! cannot overwrite each other.
 
-use super::any_of::Edge;
 use super::cause::{Cause, ContextError, Custom, GuardDropped};
 #[cfg(feature = "std")]
 use super::deadline::{Beside, Timing};
+use super::edge::Edge;
 use super::node::Link;
 use super::room::Room;
 use super::word::State;

@@ -31,6 +31,7 @@
 
 mod above;
 mod any_of;
+mod below;
 mod cancel;
 mod cause;
 mod cause_from;
@@ -38,9 +39,11 @@ mod children;
 mod chunk;
 #[cfg(feature = "std")]
 mod deadline;
+mod edge;
 #[cfg(feature = "std")]
 mod elsewhere;
 mod extension;
+mod fired;
 mod fixed;
 mod handle;
 #[cfg(feature = "inspect")]

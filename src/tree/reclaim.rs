@@ -13,7 +13,7 @@
 use super::chunk::{self, shards_of};
 use super::extension::{Extension, Remains};
 use super::word::State;
-use super::{any_of, room, Handle, Node};
+use super::{edge, room, Handle, Node};
 use crate::sync::{to_the_end, Panics, Relaxed, SMALL};
 use core::mem;
 use core::ptr::{self, NonNull};
@@ -216,7 +216,7 @@ unsafe fn give_up(node: NonNull<Node>, left: &mut Left) -> Option<NonNull<Node>>
                 Err(_) => continue,
             }
         }
-        if any_of::settle(this, &extension.edges, |source| left.pending.push(source))
+        if edge::settle(this, &extension.edges, |source| left.pending.push(source))
             && extension.settle_triggers(this)
             // Before the edges go: cancellers that pass look at them. One that has a handle is the last owner after us.
             && (!seen.has_any(State::TARGET) || this.word.end_target())

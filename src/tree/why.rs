@@ -1,9 +1,9 @@
 //! Why a token is cancelled: what its nearest ancestor with an own cancel says.
 
-use super::any_of::Edge;
 #[cfg(feature = "std")]
 use super::cause::ContextError;
 use super::cause::{Bare, Cause, GuardDropped};
+use super::edge::Edge;
 use super::extension::{AnyOf, RawCause};
 use super::word::State;
 use super::{Handle, Node};
