@@ -11,7 +11,7 @@ use super::start;
 use super::walk::{Climb, From, Walk};
 use super::why::{origin_of, own_cause, raw_cause};
 use super::word::State;
-use super::{reclaim, room, telling, Handle, Node};
+use super::{room, telling, Handle, Node};
 use crate::sync::{to_the_end, unless_unwinding, Panics, SMALL};
 use core::ptr::{self, NonNull};
 use core::task::Waker;
@@ -700,8 +700,8 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
         }
         if state.has_any(State::KEPT) && node.word.take_kept_handle() {
             // It stays where it is: frozen, or `top`, which the edge that led here keeps.
-            // SAFETY: the handle is ours now.
-            panics.catch(|| unsafe { reclaim::release(NonNull::from(node)) });
+            // The handle is ours now.
+            panics.catch(|| drop(Handle(NonNull::from(node))));
         }
     });
 }

@@ -16,7 +16,7 @@ use super::edge::Edge;
 use super::node::Link;
 use super::room::Room;
 use super::word::State;
-use super::{weak, Node};
+use super::{weak, Handle, Node};
 use crate::sync::{Acquire, Arc, AtomicPtr, Panics, Relaxed, Release};
 use alloc::boxed::Box;
 use core::mem::ManuallyDrop;
@@ -280,6 +280,22 @@ impl Extension {
             let _ = node;
             true
         }
+    }
+}
+
+impl Handle {
+    /// A handle that does not keep the token.
+    pub(crate) fn downgrade(&self) -> weak::Weak {
+        let link = &self.node().link;
+        let mut extension = link.extension();
+        while extension.is_none() {
+            link.extend_around(Extension::new(AnyOf::No, Box::default()));
+            extension = link.extension();
+        }
+        let Some(extension) = extension else {
+            unreachable!("an extension stays while the node is held");
+        };
+        weak::Weak(extension.weak_or(|| Arc::new(weak::Cell::new(self.0))))
     }
 }
 

@@ -12,7 +12,7 @@
 //!
 //! It has a trigger of its own, and the last owner settles that too: FIRING, it keeps the node.
 
-use super::reclaim;
+use super::Handle;
 use crate::sync::{Acquire, AtomicPtr, Relaxed, Release};
 use crate::timer::clock::Moment;
 use crate::timer::entry::{Entry, Table};
@@ -188,7 +188,7 @@ unsafe fn call(entry: NonNull<Entry>) {
     unsafe {
         let node = entry.as_ref().owner();
         if entry.as_ref().trigger().finish() {
-            reclaim::release(NonNull::new_unchecked(node.cast()));
+            drop(Handle(NonNull::new_unchecked(node.cast())));
         }
     }
 }
