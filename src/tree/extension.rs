@@ -10,14 +10,18 @@
 //! cannot overwrite each other.
 
 use super::cause::{Cause, ContextError, Custom, GuardDropped};
-#[cfg(feature = "std")]
-use super::deadline::{Beside, Timing};
 use super::edge::Edge;
 use super::node::Link;
 use super::room::Room;
+#[cfg(feature = "std")]
+use super::timing::{Beside, Timing};
 use super::word::State;
 use super::{weak, Handle, Node};
 use crate::sync::{Acquire, Arc, AtomicPtr, Panics, Relaxed, Release};
+#[cfg(feature = "std")]
+use crate::timer::entry::{Entry, Table};
+#[cfg(feature = "std")]
+use crate::timer::pool;
 use alloc::boxed::Box;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
@@ -41,7 +45,7 @@ const _: () = assert!(align_of::<Extension>() > TAGS && align_of::<Custom>() > T
 /// What some nodes have. Aligned so that the tags have room also where nothing in it asks for that: 32 bits, no timer.
 #[repr(C, align(8))]
 pub(super) struct Extension {
-    /// What cancels the node from outside the tree. The first field: see `deadline.rs`.
+    /// What cancels the node from outside the tree. The first field: see `timing.rs`.
     #[cfg(feature = "std")]
     pub(super) timing: Timing,
     /// The cause, as it would be in `link`.
@@ -100,6 +104,44 @@ impl Number {
 /// has the layout of C.
 type Padded = CachePadded<Extension>;
 
+/// Of an entry that is never armed: the timer does not get it, and it is only freed.
+#[cfg(feature = "std")]
+static UNARMED: Table = Table {
+    mark: |_, _| unreachable!("it is not armed"),
+    wake: |_| unreachable!("it is not armed"),
+    call: |_| unreachable!("it is not armed"),
+    put_off: |_| unreachable!("it is not armed"),
+    stands_for: None,
+    free: free_unarmed,
+    #[cfg(feature = "testing")]
+    due_apart: |_, _| unreachable!("it is not armed"),
+};
+
+/// # Safety
+/// `Table::free`.
+#[cfg(feature = "std")]
+unsafe fn free_unarmed(entry: NonNull<Entry>) {
+    // SAFETY: the first field of an extension, which nobody else has; the pointer is to all of it.
+    unsafe { Extension::free(entry.cast()) };
+}
+
+/// Without a deadline for the timer.
+#[cfg(feature = "std")]
+fn no_timing() -> Timing {
+    Timing::with(Entry::homeless(&UNARMED))
+}
+
+/// Gives up an extension that has been emptied: to the pool that it came from, if there is room.
+///
+/// # Safety
+/// The caller is the only owner.
+#[inline]
+#[cfg(feature = "std")]
+unsafe fn retire(extension: NonNull<Extension>) {
+    // SAFETY: the caller's promise. The entry is the first field of its first field; the pointer is to all of it.
+    unsafe { pool::put(extension.cast()) };
+}
+
 impl Extension {
     /// Takes out what is in it, and gives it up. The answer is the word of the cause.
     ///
@@ -125,8 +167,8 @@ impl Extension {
         #[cfg(feature = "std")]
         // SAFETY: as above.
         unsafe {
-            (*raw).timing.empty(remains);
-            super::deadline::retire(this);
+            (remains.deadline_cause, remains.beside) = (*raw).timing.empty();
+            retire(this);
         }
         #[cfg(not(feature = "std"))]
         // SAFETY: as above; there is no timer.
@@ -140,7 +182,7 @@ impl Extension {
     /// An extension that is the caller's.
     pub(super) fn new(any_of: AnyOf, edges: Box<[Edge]>) -> NonNull<Extension> {
         #[cfg(feature = "std")]
-        let extension = Extension::with(Timing::none(), ptr::null_mut(), any_of, edges, false);
+        let extension = Extension::with(no_timing(), ptr::null_mut(), any_of, edges, false);
         #[cfg(not(feature = "std"))]
         let extension = Extension::with(ptr::null_mut(), any_of, edges, false);
         NonNull::from(Box::leak(Box::new(extension)))
@@ -156,7 +198,7 @@ impl Extension {
     /// The same, for a contended parent.
     pub(super) fn of_shards(shards: *mut Node) -> NonNull<Extension> {
         #[cfg(feature = "std")]
-        let extension = Extension::with(Timing::none(), shards, AnyOf::No, Box::default(), true);
+        let extension = Extension::with(no_timing(), shards, AnyOf::No, Box::default(), true);
         #[cfg(not(feature = "std"))]
         let extension = Extension::with(shards, AnyOf::No, Box::default(), true);
         NonNull::from(Box::leak(Box::new(Padded::new(extension)))).cast()
@@ -626,7 +668,7 @@ impl Link {
             {
                 self.0.store(ptr::null_mut(), Relaxed);
                 // SAFETY: the last owner; there was nothing in it but a deadline, which is settled.
-                unsafe { super::deadline::retire(NonNull::new_unchecked(raw)) };
+                unsafe { retire(NonNull::new_unchecked(raw)) };
                 return true;
             }
         }

@@ -49,6 +49,8 @@ mod handle;
 #[cfg(feature = "inspect")]
 pub(crate) mod inspect;
 #[cfg(feature = "std")]
+mod moves;
+#[cfg(feature = "std")]
 mod moving;
 mod node;
 mod reclaim;
@@ -60,6 +62,8 @@ mod stand_in;
 #[cfg(feature = "std")]
 mod start;
 pub(crate) mod telling;
+#[cfg(feature = "std")]
+mod timing;
 pub(crate) mod waiter;
 mod walk;
 mod weak;
@@ -69,12 +73,12 @@ mod word;
 pub use above::TokenId;
 pub use cause::{Cause, ContextError, GuardDropped};
 #[cfg(feature = "std")]
-pub(crate) use deadline::Signal;
-#[cfg(feature = "std")]
 pub(crate) use elsewhere::Elsewhere;
 pub(crate) use fixed::Fixed;
 pub(crate) use handle::Handle;
 #[cfg(feature = "std")]
 pub(crate) use moving::Moving;
 pub(crate) use node::Node;
+#[cfg(feature = "std")]
+pub(crate) use timing::Signal;
 pub(crate) use weak::Weak;
