@@ -167,7 +167,8 @@ impl Extension {
         #[cfg(feature = "std")]
         // SAFETY: as above.
         unsafe {
-            (remains.deadline_cause, remains.beside) = (*raw).timing.empty();
+            let timing = &(*raw).timing;
+            timing.empty(&mut remains.deadline_cause, &mut remains.beside);
             retire(this);
         }
         #[cfg(not(feature = "std"))]

@@ -190,12 +190,16 @@ impl Timing {
     ///
     /// # Safety
     /// The caller is the only owner.
-    pub(super) unsafe fn empty(&self) -> (Option<Cause>, Option<Box<Beside>>) {
+    pub(super) unsafe fn empty(
+        &self,
+        deadline_cause: &mut Option<Cause>,
+        beside: &mut Option<Box<Beside>>,
+    ) {
         // SAFETY: the caller's promise; the timer looks at the entry only, and a clock of tests at nothing any more.
         unsafe {
             self.alarm.give_up();
-            let cause = self.cause.with_mut(|c| (*c).take());
-            (cause, self.beside.with_mut(|b| (*b).take()))
+            *deadline_cause = self.cause.with_mut(|c| (*c).take());
+            *beside = self.beside.with_mut(|b| (*b).take());
         }
     }
 }
