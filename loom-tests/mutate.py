@@ -106,6 +106,7 @@ TOPICS = {
     "waiter.rs": ["wait", "room"],
     "weak.rs": ["weak"],
     "walk.rs": ["cancel", "any_of"],
+    "why.rs": ["cause", "any_of"],
     "word.rs": ["visibility", "release", "create", "wait", "cause"],
     "workers.rs": ["service"],
 }

@@ -5,7 +5,7 @@
 //! the two ends have to agree on which is last. The firer takes the trigger (ARMED to FIRING) before it
 //! touches the node. The node's last owner takes it out of the game (ARMED to nothing); if the firer was
 //! faster, it leaves it a handle instead (LEFT), which the firer gives up when it is through. Nobody
-//! waits. The edges of `any_of.rs` play the same game with a slot of the tree.
+//! waits. The edges of `edge.rs` play the same game with a slot of the tree.
 //!
 //! | from | by | to |
 //! | --- | --- | --- |

@@ -1,4 +1,4 @@
-//! An edge: by it an `any_of` token (`any_of.rs`) is cancelled when a source is that it is not below.
+//! An edge: what cancels an `any_of` token by a source that it is not the child of. See `any_of.rs`.
 
 use super::below::Below;
 use super::word::{State, Word};

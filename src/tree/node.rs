@@ -15,7 +15,7 @@ pub(crate) struct Node {
     /// The child list's head; children are pushed, never removed (I2).
     pub(super) children: AtomicPtr<Node>,
     /// The next node of the same list; in the low bits, for the first node of a chunk, the
-    /// chunk's size. See `children.rs`.
+    /// chunk's size. See `chunk.rs`.
     pub(super) sibling: UnsafeCell<*mut Node>,
     /// Null for a root.
     pub(super) parent: *const Node,

@@ -1,4 +1,4 @@
-//! The rooms of a token.
+//! How the rooms of a token (`room.rs`) are found and made.
 //!
 //! The rooms of one home (a token, or a shard of it) are a ring, which no room leaves. Those with a free seat are also a
 //! stack: the extension points at its top, and the header's `hint`, which no children need, at what is under it. LISTED says that a
