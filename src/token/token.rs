@@ -131,7 +131,8 @@ impl CancellationToken {
     /// woken, and the callbacks have run. All tokens are marked before the first waiter is woken, and tasks and
     /// threads are woken before the first callback runs.
     /// Wakers and [`on_cancel`](Self::on_cancel) callbacks run on this thread, with nothing
-    /// held: they may cancel, create, drop and wait, also for threads that wait for this token.
+    /// held: they may cancel, create and drop. Callbacks may also wait, even for threads that wait for this token. A waker must not
+    /// wait for one of those: it may be woken after it.
     ///
     /// If two cancels overlap, of the same token or of one below the other, on two threads or because a callback
     /// cancels again, neither returns before everything below its own token is cancelled. But tasks,
