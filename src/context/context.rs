@@ -4,7 +4,7 @@ use super::chain::{Chain, Step};
 use super::limit::Limit;
 use super::origin::Origin;
 use super::values::Values;
-use super::{done, foreign, CancelGuard, CancelledOwned, Done, DoneOwned, ForeignContext};
+use super::{CancelGuard, DoneSignal, ForeignContext};
 use crate::timer;
 use crate::timer::clock;
 use crate::timer::testing::Clock;
@@ -16,9 +16,7 @@ use crate::tree::{Cause, ContextError};
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::any::{Any, TypeId};
-use core::future::{poll_fn, Future};
-use core::pin::Pin;
-use core::task::Poll;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a request carries through a program: when to stop, and what belongs to it. The counterpart of Go's
@@ -110,7 +108,20 @@ impl Context {
     /// No task and no thread stands behind it. When the context and all below it are gone, the
     /// foreign one is told so.
     pub fn below(parent: impl ForeignContext) -> Context {
-        foreign::below(parent)
+        let parent: Arc<dyn ForeignContext> = Arc::new(parent);
+        let deadline = parent.deadline();
+        let at = deadline.map(|deadline| (clock::at_or_after(deadline), deadline));
+        let handle = Handle::below_foreign(at, |signal| parent.on_done(DoneSignal::new(signal)));
+        if deadline.is_some_and(|deadline| deadline <= clock::now()) {
+            handle.expire_foreign();
+        }
+        let chain = Chain::new(Step::Foreign);
+        Context {
+            token: Some(handle.into()),
+            limit: deadline.into(),
+            values: Values::of_foreign(parent, chain),
+            chain,
+        }
     }
 
     const fn root(step: Step) -> Context {
@@ -421,22 +432,6 @@ impl Context {
         self.values.name().map(super::name::Record::number)
     }
 
-    /// Creates a context with the values of this one that is never done: for work that has to be finished
-    /// after the request. It has no deadline and no cause either. (Go's `WithoutCancel`.)
-    ///
-    /// A name among the values is kept with them (feature `inspect`): the context with that name lives as long as this one, and once done
-    /// it is shown as still held. Name this one, by [`with_name`](Self::with_name), to see what holds it.
-    #[doc(alias("WithoutCancel", "detach"))]
-    pub fn without_cancel(&self) -> Context {
-        Context {
-            token: None,
-            limit: Limit::Never,
-            values: self.values.clone(),
-            chain: self.chain.then(Step::WithoutCancel),
-        }
-        .without_grace()
-    }
-
     /// Creates a context that is done as soon as one of these is, with that one's cause. Its deadline is the
     /// earliest of theirs. **Its values are the first one's; those of the others are not found**: put the one with the
     /// values that matter first. A context of no sources is never done.
@@ -522,7 +517,7 @@ impl Context {
 
     /// For a thread: what is looked up here, and in what is made of it, is noted.
     #[cfg(feature = "inspect")]
-    pub(crate) fn watched(self, looks: alloc::sync::Arc<super::Looks>) -> Context {
+    pub(crate) fn watched(self, looks: Arc<super::Looks>) -> Context {
         Context {
             values: self.values.with_looks(looks, self.chain),
             chain: Chain::none(),
@@ -734,6 +729,11 @@ impl Context {
         }
     }
 
+    /// A context that has an error has a cause, so there is nothing to fall back to but for the type's sake.
+    pub(crate) fn cause_or(&self, error: ContextError) -> Cause {
+        self.cause().unwrap_or_else(|| error.into())
+    }
+
     /// Returns which source a context of [`any_of`](Self::any_of) is done by: its place in the order given, from 0. Adding a
     /// value changes nothing about that; of a context derived by a cancel or a deadline of its own it is `None`. See
     /// [`CancellationToken::any_of_source`].
@@ -873,150 +873,6 @@ impl Context {
     #[must_use]
     pub fn value_by_id(&self, key: TypeId) -> Option<&(dyn Any + Send + Sync)> {
         self.values.get_by_id(key)
-    }
-}
-
-/// # Waiting as a task
-impl Context {
-    /// Returns a future that is ready when the context is done, with the error.
-    ///
-    /// Once ready it stays ready. It holds one waker at most.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it loses nothing.
-    #[doc(alias("Done", "select"))]
-    pub fn done(&self) -> Done<'_> {
-        Done::new(self)
-    }
-
-    /// Like [`done`](Self::done), but owns the context.
-    pub fn done_owned(self) -> DoneOwned {
-        DoneOwned::new(self)
-    }
-
-    /// Like [`done_owned`](Self::done_owned), without an output: what a server's graceful shutdown takes, as axum's `with_graceful_shutdown` or tonic's `serve_with_shutdown`.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// # use cancel_tree::Context;
-    /// # use std::future::Future;
-    /// async fn serve(shutdown: impl Future<Output = ()> + Send + 'static) {
-    ///     shutdown.await;
-    /// }
-    ///
-    /// let (ctx, guard) = Context::background().with_cancel();
-    /// let server = serve(ctx.clone().cancelled_owned());
-    /// guard.cancel();
-    /// server.await;
-    /// # });
-    /// ```
-    pub fn cancelled_owned(self) -> CancelledOwned {
-        CancelledOwned::new(self)
-    }
-
-    /// Runs a future until it is ready or the context is done. If both are, the future goes first, also if it became
-    /// ready after it was polled: when the context is found done, it is polled once more. A context that is done at
-    /// the first poll does not poll it.
-    ///
-    /// It drops the future, which is not the task: a task goes on when its `JoinHandle` is dropped, so `ctx.run(tokio::spawn(work))` returns,
-    /// and `work` is not stopped. Write `tokio::spawn(async move { ctx.run(work).await })`.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// # use cancel_tree::{Context, ContextError};
-    /// # use std::time::Duration;
-    /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(5));
-    /// let never = std::future::pending::<()>();
-    /// assert_eq!(ctx.run(never).await, Err(ContextError::DeadlineExceeded));
-    /// # });
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// The context was done first. The future is dropped then.
-    ///
-    /// # Panics
-    ///
-    /// When the future does; or if it is polled again after it was ready.
-    ///
-    /// # Cancel safety
-    ///
-    /// That of the future.
-    #[doc(alias("select", "run_until_cancelled"))]
-    pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, ContextError> {
-        done::run(self, future).await
-    }
-
-    /// Like [`run`](Self::run), but the error is the cause.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// # use cancel_tree::Context;
-    /// let (ctx, guard) = Context::background().with_cancel();
-    /// guard.cancel_with("the page was closed");
-    /// let never = std::future::pending::<()>();
-    /// assert_eq!(ctx.run_or_cause(never).await.unwrap_err().to_string(), "the page was closed");
-    /// # });
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// The context was done first. The future is dropped then.
-    ///
-    /// # Panics
-    ///
-    /// When the future does; or if it is polled again after it was ready.
-    ///
-    /// # Cancel safety
-    ///
-    /// That of the future.
-    pub async fn run_or_cause<F: Future>(&self, future: F) -> Result<F::Output, Cause> {
-        let outcome = done::run(self, future).await;
-        outcome.map_err(|error| self.cause_or(error))
-    }
-
-    /// Returns a future that is ready after `duration`, or when the context is done. For tasks of any runtime; it uses this crate's own timer. Threads use
-    /// [`blocking_sleep`](Self::blocking_sleep).
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// # use cancel_tree::Context;
-    /// # use std::time::Duration;
-    /// let ctx = Context::background();
-    /// assert_eq!(ctx.sleep(Duration::from_millis(1)).await, Ok(()));
-    /// # });
-    /// ```
-    ///
-    /// The time counts from the call, not from the first poll. Once ready it stays ready.
-    ///
-    /// # Errors
-    ///
-    /// The context is done: before the time was over, or since then, but before the caller looked.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future loses nothing, and leaves nothing.
-    pub fn sleep(
-        &self,
-        duration: Duration,
-    ) -> impl Future<Output = Result<(), ContextError>> + Send + Sync + '_ {
-        let (nap, guard) = self.with_timeout(duration);
-        let mut nap = Some((nap.done_owned(), guard));
-        poll_fn(move |cx| {
-            if let Some((done, _guard)) = &mut nap {
-                if Pin::new(done).poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-            }
-            nap = None;
-            Poll::Ready(self.check())
-        })
-    }
-
-    /// A context that has an error has a cause, so there is nothing to fall back to but for the type's sake.
-    pub(crate) fn cause_or(&self, error: ContextError) -> Cause {
-        self.cause().unwrap_or_else(|| error.into())
     }
 }
 
