@@ -8,9 +8,7 @@ use super::{CancelGuard, DoneSignal, ForeignContext};
 use crate::timer;
 use crate::timer::clock;
 use crate::timer::testing::Clock;
-use crate::token::wait as park;
 use crate::token::CancellationToken;
-use crate::token::Registration;
 use crate::tree::Handle;
 use crate::tree::{Cause, ContextError};
 use alloc::borrow::Cow;
@@ -876,197 +874,6 @@ impl Context {
     }
 }
 
-/// # Waiting as a thread
-impl Context {
-    /// Parks the calling thread until the context is done. A context that never is, as
-    /// [`background`](Self::background), is waited for until the end of the process.
-    ///
-    /// A thread that waits here does not need the timer: it sleeps until the deadline by itself. One that is set during the wait, or moved to
-    /// an earlier moment, the timer notices; in a child process made by `fork`, where there is none, the thread itself, 10 ms late at most.
-    pub fn blocking_wait(&self) -> ContextError {
-        loop {
-            if let Some(error) = self.wait_until(None) {
-                return error;
-            }
-        }
-    }
-
-    /// Parks the calling thread until the context is done, or for `duration`. Returns `None` if it is not
-    /// done then.
-    pub fn blocking_wait_timeout(&self, duration: Duration) -> Option<ContextError> {
-        if let Some(error) = self.err() {
-            return Some(error);
-        }
-        self.wait_until(now(&self.clock()).checked_add(duration))
-    }
-
-    fn wait_until(&self, limit: Option<Instant>) -> Option<ContextError> {
-        if let Some(clock) = self.clock() {
-            let token = self.token.clone().unwrap_or_default();
-            park::until_cancelled_by(token.handle(), clock, limit);
-            return self.err();
-        }
-        let Some(token) = &self.token else {
-            park::until(limit, |_| false);
-            return None;
-        };
-        if self.limit == Limit::Asked {
-            return self.wait_for_what_moves(token, limit);
-        }
-        let deadline = self.deadline();
-        let until = [limit, deadline].into_iter().flatten().min();
-        if !park::until_cancelled(token, until) && until == deadline {
-            let expired = until.is_some_and(|deadline| expire_if_past(token.handle(), deadline));
-            if !expired {
-                // The timer was faster, and is about to say so.
-                park::until_cancelled(token, limit);
-            }
-        }
-        self.err()
-    }
-
-    /// The same, where the deadline may be another one when it has come.
-    #[cold]
-    fn wait_for_what_moves(
-        &self,
-        token: &CancellationToken,
-        limit: Option<Instant>,
-    ) -> Option<ContextError> {
-        let mut soon = None;
-        loop {
-            let deadline = self.deadline().map(|deadline| Some(deadline).max(soon));
-            let all = [limit, deadline.flatten(), self.next_look()];
-            let until = all.into_iter().flatten().min();
-            if park::until_cancelled(token, until) {
-                return self.err();
-            }
-            let deadline = self.deadline();
-            if deadline.is_some_and(|deadline| expire_if_past(token.handle(), deadline)) {
-                return self.err();
-            }
-            let now = Instant::now();
-            if limit.is_some_and(|limit| limit <= now) {
-                return self.err();
-            }
-            // A deadline that has passed has just been moved, or somebody else is about to act on it.
-            soon = Some(now + A_LITTLE);
-        }
-    }
-
-    /// When a thread that waits here has to look at the deadline again: where it may be moved, and nobody will say so.
-    pub(super) fn next_look(&self) -> Option<Instant> {
-        let asks = self.limit == Limit::Asked && timer::is_in_parent();
-        asks.then(|| Instant::now() + park::SLICE)
-    }
-
-    /// Parks the calling thread until the context is done, or until `deadline`. Returns `None` if it is not
-    /// done then.
-    pub fn blocking_wait_deadline(&self, deadline: Instant) -> Option<ContextError> {
-        if let Some(error) = self.err() {
-            return Some(error);
-        }
-        self.wait_until(Some(deadline))
-    }
-
-    /// Parks the calling thread for `duration`, or until the context is done. Tasks take [`sleep`](Self::sleep).
-    ///
-    /// ```
-    /// # use cancel_tree::{Context, ContextError};
-    /// # use std::time::Duration;
-    /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_secs(30));
-    /// assert_eq!(ctx.blocking_sleep(Duration::from_millis(1)), Ok(()));
-    /// let (ctx, _guard) = ctx.with_timeout(Duration::from_millis(20));
-    /// assert_eq!(ctx.blocking_sleep(Duration::from_secs(60)), Err(ContextError::DeadlineExceeded));
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// The context is done: before the time was over, or since then, but before the caller looked.
-    pub fn blocking_sleep(&self, duration: Duration) -> Result<(), ContextError> {
-        self.blocking_wait_timeout(duration).map_or(Ok(()), Err)
-    }
-}
-
-/// # Callbacks
-impl Context {
-    /// Runs `f` once when the context is done, on a worker thread of this crate; at once if it is done
-    /// already. Neither the canceller nor another callback waits for it. (Go's `context.AfterFunc`.)
-    ///
-    /// The returned [`Registration`] can unregister `f`. Dropping it leaves `f` registered, also after the
-    /// last handle of this context is gone: with a deadline it runs at that; without one it stays for as long as
-    /// something above can be cancelled, and is then dropped without running.
-    ///
-    /// ```
-    /// # use cancel_tree::Context;
-    /// # use std::sync::mpsc;
-    /// let (ctx, guard) = Context::background().with_cancel();
-    /// let (say, hear) = mpsc::channel();
-    /// let registration = ctx.after_func(move || say.send("cleaning up").unwrap());
-    /// guard.cancel();
-    /// assert_eq!(hear.recv(), Ok("cleaning up"));
-    /// assert!(!registration.stop()); // too late
-    /// ```
-    ///
-    /// At the end of `main` the process ends, whether `f` has run or not: wait for what it does, or take
-    /// [`on_cancel`](Self::on_cancel).
-    ///
-    /// A panic of `f` ends there; the panic hook tells of it.
-    ///
-    /// A worker is given `f` after tasks and threads were woken, in turn with the callbacks of [`on_cancel`](Self::on_cancel): one of these must not wait for
-    /// an `f` of the same context, which it may have kept from being handed over.
-    ///
-    /// Cost: that of [`CancellationToken::on_cancel`].
-    #[doc(alias = "AfterFunc")]
-    pub fn after_func<F: FnOnce() + Send + 'static>(&self, f: F) -> Registration {
-        self.register(|token| Registration::off_thread(token, f))
-    }
-
-    /// Runs `f` once when the context is done, on the thread that cancels it, after all state below is set; at
-    /// once and here if it is done already. At a deadline that is a worker thread of this crate. The canceller waits for
-    /// `f`: if `f` takes a lock that the canceller holds, for ever. See [`CancellationToken::on_cancel`].
-    pub fn on_cancel<F: FnOnce() + Send + 'static>(&self, f: F) -> Registration {
-        self.register(|token| Registration::new(token, f))
-    }
-
-    /// Like [`after_func`](Self::after_func), but passes the cause to `f`, so that `f` need not own a context to ask for it.
-    ///
-    /// ```
-    /// # use cancel_tree::Context;
-    /// # use std::sync::mpsc;
-    /// let (ctx, guard) = Context::background().with_cancel();
-    /// let (say, hear) = mpsc::channel();
-    /// let registration = ctx.after_func_with(move |cause| say.send(cause.to_string()).unwrap());
-    /// guard.cancel_with("the page was closed");
-    /// assert_eq!(hear.recv().unwrap(), "the page was closed");
-    /// # drop(registration);
-    /// ```
-    pub fn after_func_with<F: FnOnce(Cause) + Send + 'static>(&self, f: F) -> Registration {
-        self.register(|token| Registration::off_thread_with_cause(token, f))
-    }
-
-    /// Like [`on_cancel`](Self::on_cancel), but passes the cause to `f`: see [`CancellationToken::on_cancel_with`].
-    pub fn on_cancel_with<F: FnOnce(Cause) + Send + 'static>(&self, f: F) -> Registration {
-        self.register(|token| Registration::with_cause(token, f))
-    }
-
-    /// As [`CancellationToken::on_wake`].
-    #[allow(dead_code)] // It depends on the features who needs it.
-    pub(crate) fn on_wake<F: FnOnce() + Send + 'static>(&self, f: F) -> Registration {
-        self.register(|token| Registration::woken(token, f))
-    }
-
-    fn register(&self, with: impl FnOnce(&Handle) -> Registration) -> Registration {
-        match &self.token {
-            Some(token) => {
-                self.has_expired_unseen(token.handle());
-                with(token.handle())
-            }
-            // Never done: a token that nobody can cancel, and that goes with the registration.
-            None => with(CancellationToken::new().handle()),
-        }
-    }
-}
-
 /// The time by that clock, or by the real one.
 #[inline]
 pub(super) fn now(clock: &Option<Clock>) -> Instant {
@@ -1075,9 +882,6 @@ pub(super) fn now(clock: &Option<Clock>) -> Instant {
         Some(clock) => clock.now(),
     }
 }
-
-/// How long a thread sleeps that has found a deadline passed which somebody else is at.
-const A_LITTLE: Duration = Duration::from_millis(1);
 
 /// What a waiter does that finds the deadline passed before the timer does.
 #[cold]

@@ -7,6 +7,7 @@
 mod context;
 
 mod block_on;
+mod callback;
 mod chain;
 mod done;
 mod foreign;
@@ -32,6 +33,7 @@ mod shown;
 #[cfg(feature = "testing")]
 mod testing;
 mod values;
+mod wait;
 
 pub use context::Context;
 pub use done::{CancelledOwned, Done, DoneOwned};
