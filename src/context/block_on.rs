@@ -1,8 +1,7 @@
 //! Waiting for other people's futures as a thread.
 
 use super::context::expire_if_past;
-use super::done::run;
-use super::Context;
+use super::{done, Context};
 use crate::token::wait;
 use crate::tree::ContextError;
 use core::future::Future;
@@ -57,7 +56,7 @@ impl Context {
     /// Cost: a future that is ready at once is one poll. Otherwise 3 RMWs to register and 1 at the end, one `swap` for each
     /// look, and those of `park`. A thread allocates at its first wait only, and for a wait within a wait.
     pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output, ContextError> {
-        let mut run = pin!(run(self, future));
+        let mut run = pin!(done::run(self, future));
         let mut passed = None;
         loop {
             // One that is where it was has made the context done, or the timer was faster and is about to say so.
