@@ -35,6 +35,11 @@ pub(crate) struct Waiter {
     looks: (*const (), *const RawWakerVTable),
 }
 
+#[inline]
+fn looks(waker: &Waker) -> (*const (), *const RawWakerVTable) {
+    (waker.data(), ptr::from_ref(waker.vtable()))
+}
+
 // SAFETY: the pointers of `looks` are compared, never followed; the handle is Send and Sync, and so is what a seat
 // holds, which is decided by its room's word.
 unsafe impl Send for Waiter {}
@@ -60,10 +65,9 @@ impl Waiter {
             self.leave(token);
             return true;
         }
-        let looks = (waker.data(), ptr::from_ref(waker.vtable()));
         if !matches!(self.place, Place::Nowhere) {
             // The waker in the slot is kept alive there, so one that looks the same is the same.
-            if looks == self.looks {
+            if looks(waker) == self.looks {
                 return false;
             }
             if !self.leave(token) {
@@ -73,7 +77,8 @@ impl Waiter {
         }
         // User code, while nothing is held (I9).
         let waker = waker.clone();
-        self.looks = looks;
+        // Those of the clone: it may look otherwise, and what it was made of may be gone, and its address be used again.
+        self.looks = looks(&waker);
         self.enter(token, waker)
     }
 
