@@ -531,7 +531,7 @@ impl Context {
     }
 
     /// What it is done by; none: never.
-    #[cfg(any(feature = "inspect", cancel_tree_loom))]
+    #[cfg(any(feature = "inspect", cancel_tree_loom, test))]
     #[cfg_attr(not(feature = "inspect"), allow(dead_code))]
     pub(crate) fn token(&self) -> Option<&CancellationToken> {
         self.token.as_ref()

@@ -518,7 +518,10 @@ impl Handle {
             loop {
                 if seen.is_firing() && (!moving.is_idle() || timer::is_in_parent()) {
                     // The timer is at it, and that stands: but the caller is not to go on before it is done. In the child of
-                    // a `fork` nobody else will.
+                    // a `fork` nobody else will, nor say when it was due, if that has not been noted.
+                    if !timing.entry.has_passed() {
+                        timing.note_due(due);
+                    }
                     break;
                 }
                 if !seen.is_armed() || seen.deadline() > passed {
@@ -810,3 +813,7 @@ impl Signal {
         }
     }
 }
+
+#[cfg(all(test, unix, not(any(cancel_tree_loom, cancel_tree_by_hand))))]
+#[path = "deadline_tests.rs"]
+mod tests;
