@@ -572,6 +572,18 @@ impl Handle {
         unsafe { timer::run_on_worker(NonNull::from(Box::leak(rest)).cast()) };
     }
 
+    /// Whether it has a parent of another kind, or something above has.
+    #[cold]
+    pub(crate) fn is_below_foreign(&self) -> bool {
+        let mut found = false;
+        self.each_above(|node| {
+            let extension = node.link.extension();
+            found = extension.is_some_and(|extension| extension.timing.foreign().is_some());
+            !found
+        });
+        found
+    }
+
     /// When the deadline is that was set, to be asked for by those below. The token is new, as for `set_deadline`.
     #[inline]
     pub(crate) fn note_deadline(&self, deadline: Instant) {
