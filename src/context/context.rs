@@ -51,6 +51,7 @@ use std::time::{Duration, Instant};
 ///
 /// A child process made by `fork` without `exec` has no timer thread: deadlines do not pass there for polling
 /// code, but threads that block in [`blocking_wait`](Self::blocking_wait) or [`blocking_sleep`](Self::blocking_sleep) notice them, and wake and call whoever waits for it. `after_func` callbacks do not run there.
+/// That a parent of [another crate](Self::below) is done is noticed there by threads that block below it; see [`DoneSignal`](crate::DoneSignal).
 /// The memory of deadlines is not all given back there.
 ///
 /// Deadlines of one moment are noticed in the order in which they are, as far as the timer keeps up: where a thousand and more
@@ -524,7 +525,7 @@ impl Context {
     }
 
     /// What it is done by; none: never.
-    #[cfg(any(feature = "inspect", cancel_tree_loom))]
+    #[cfg(any(feature = "inspect", cancel_tree_loom, test))]
     #[cfg_attr(not(feature = "inspect"), allow(dead_code))]
     pub(crate) fn token(&self) -> Option<&CancellationToken> {
         self.token.as_ref()

@@ -111,6 +111,11 @@ pub trait ForeignContext: Send + Sync + 'static {
 }
 
 /// The handle by which a [`ForeignContext`] says that it is done.
+///
+/// In a child process made by `fork`, which has no worker threads, their part is done by the threads that block on a context or a token
+/// below any foreign parent (`blocking_wait` and its like, `blocking_sleep`, `block_on`), each of which looks every 10 ms: they poll what
+/// [`when_ready`](Self::when_ready) drives, and after an end wake tasks and run callbacks. Where none of them is there, what
+/// [`when_woken`](Self::when_woken) cancels is cancelled, but nobody is woken; and what `when_ready` drives is not polled.
 #[derive(Clone)]
 pub struct DoneSignal(Signal);
 
@@ -150,7 +155,7 @@ impl DoneSignal {
         C: Into<Cause>,
     {
         let drive = Counted::new(Drive {
-            job: Job::new(Drive::run_job),
+            job: Job::for_waiters(Drive::run_job),
             state: AtomicU8::new(POLLING),
             future: UnsafeCell::new(Some(Box::pin(IntoCause(future)))),
             signal: self.0,

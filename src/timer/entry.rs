@@ -389,6 +389,17 @@ impl Entry {
         unsafe { this.as_ref().table.stands_for.map(|of| of(this)) }
     }
 
+    /// The end of one that stands for another, at which the timer has looked: it may be armed again then, or gone. False: it is not
+    /// such a one, or a handle has been left to it, which a worker gives up.
+    ///
+    /// # Safety
+    /// FIRING by the timer, and not marked.
+    pub(super) unsafe fn end_if_it_stands_for_another(this: NonNull<Entry>) -> bool {
+        // SAFETY: FIRING keeps it, until the last step.
+        let this = unsafe { this.as_ref() };
+        this.table.stands_for.is_some() && this.trigger.finish_unless_left()
+    }
+
     /// # Safety
     /// FIRING by the timer, and not marked through.
     pub(super) unsafe fn mark(this: NonNull<Entry>, budget: usize) -> bool {

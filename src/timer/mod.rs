@@ -11,6 +11,7 @@
 //! later one sees the earlier. So either the push is found, or the pusher reads until when
 //! the thread sleeps. Nobody takes a lock, and nobody waits for it.
 
+mod alone;
 pub(crate) mod clock;
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 mod crew;
@@ -46,6 +47,7 @@ mod wheel;
 )]
 mod workers;
 
+pub(crate) use alone::see_to_jobs;
 pub(crate) use pressure::is_in_parent;
 pub(crate) use service::{arm, move_to, run_on_worker, Pushers};
 

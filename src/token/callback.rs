@@ -157,11 +157,11 @@ pub(crate) struct Callback {
     /// The number of the thread that runs it.
     runner: AtomicUsize,
     finished: AtomicBool,
-    /// The one that waits for `finished`.
-    waiting: OneWaiter,
     /// Runs on a worker, not on the thread that cancels.
     #[cfg_attr(not(feature = "std"), allow(dead_code))]
     off_thread: bool,
+    /// The one that waits for `finished`.
+    waiting: OneWaiter,
 }
 
 // SAFETY: `function`, the only field that is not Sync, is touched by one thread at a time: the one
@@ -406,7 +406,7 @@ impl Registration {
             return true;
         }
         if !self.callback.is_running_here() {
-            super::wait::until_done(None, |waker| self.poll_finished(waker));
+            super::wait::until_done(None, None, |waker| self.poll_finished(waker));
         }
         false
     }

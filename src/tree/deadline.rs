@@ -319,7 +319,10 @@ impl Handle {
             loop {
                 if seen.is_firing() && (!moving.is_idle() || timer::is_in_parent()) {
                     // The timer is at it, and that stands: but the caller is not to go on before it is done. In the child of
-                    // a `fork` nobody else will.
+                    // a `fork` nobody else will, nor say when it was due, if that has not been noted.
+                    if !timing.entry.has_passed() {
+                        timing.note_due(due);
+                    }
                     break;
                 }
                 if !seen.is_armed() || seen.deadline() > passed {
@@ -368,6 +371,18 @@ impl Handle {
         });
         // SAFETY: the job is the box's, which is the job's from now on. The first field is where the whole is.
         unsafe { timer::run_on_worker(NonNull::from(Box::leak(rest)).cast()) };
+    }
+
+    /// Whether it has a parent of another kind, or something above has.
+    #[cold]
+    pub(crate) fn is_below_foreign(&self) -> bool {
+        let mut found = false;
+        self.each_above(|node| {
+            let extension = node.link.extension();
+            found = extension.is_some_and(|extension| extension.timing.foreign().is_some());
+            !found
+        });
+        found
     }
 
     /// When the deadline is that was set, to be asked for by those below. The token is new, as for `set_deadline`.
@@ -604,3 +619,7 @@ impl Signal {
         first
     }
 }
+
+#[cfg(all(test, unix, not(any(cancel_tree_loom, cancel_tree_by_hand))))]
+#[path = "deadline_tests.rs"]
+mod tests;
