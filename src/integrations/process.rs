@@ -28,6 +28,8 @@
 //! 3. when the child has ended, its pipes are read until their other ends are all closed, but not for longer than
 //!    [`pipe_delay`](Supervised::pipe_delay), 1 s: processes that left the group may hold them for ever.
 //!
+//! It leads the group before its own code runs, that of `pre_exec` too: `setsid` fails there (`EPERM`), as it does for any leader.
+//!
 //! A child that has left the group gets the signals by its own number. One that may not be told (it has become another user's) is waited for until the
 //! grace is over, and left to itself then: an error. Nobody reaps it after that, and what it has written is lost.
 //!
