@@ -2,11 +2,13 @@
 #![cfg(unix)]
 
 mod first_callback;
+mod forked;
 
-use cancel_tree::integrations::process::{Ended, Supervised};
+use cancel_tree::integrations::process::{Ended, Running, Supervised};
 use cancel_tree::{CancelGuard, Context};
 use first_callback::between_callbacks;
-use std::io::Write;
+use forked::status_of;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -481,6 +483,83 @@ fn dropped_it_is_killed_with_its_group() {
     let (child, grandchild) = (running.id(), number(&bytes[..n]));
     drop(running);
     assert!(!is_there(child) && is_gone(grandchild));
+}
+
+/// How long this thread has run.
+fn thread_time() -> Duration {
+    // SAFETY: zeros are a value of it, and it is there to be written.
+    unsafe {
+        let mut time: libc::timespec = std::mem::zeroed();
+        let clock = libc::CLOCK_THREAD_CPUTIME_ID;
+        assert_eq!(libc::clock_gettime(clock, &mut time), 0);
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    }
+}
+
+/// While this waits for about a second it is to run for some milliseconds, and not in circles.
+fn sleeps(running: Running) -> Ended {
+    let before = thread_time();
+    let (ended, took) = timed(|| running.blocking_wait());
+    let ran = thread_time() - before;
+    assert!(ran < Duration::from_millis(100), "{ran:?} of {took:?}");
+    ended
+}
+
+/// A child made by `fork` has the same descriptor, which it makes readable when it cancels its copy of the tree.
+#[test]
+fn a_cancel_in_a_forked_child_keeps_no_thread_awake() {
+    let (ctx, guard) = Context::background().with_cancel();
+    let running = sh("exec sleep 3600").grace(LATE).spawn(&ctx).unwrap();
+    let canceller = guard.canceller();
+    let theirs = status_of(|| {
+        canceller.cancel();
+        0
+    });
+    assert_eq!(theirs, 0);
+    assert!(!ctx.is_done());
+    let canceller = thread::spawn(move || {
+        thread::sleep(Duration::from_secs(1));
+        guard.cancel();
+    });
+    // And what its own process does is seen.
+    let ended = sleeps(running);
+    assert!(ended.stopped.is_some() && !ended.killed);
+    canceller.join().unwrap();
+}
+
+/// It has ended, and its descriptor says so, but it is not to be had before the one who traces it lets it go.
+#[cfg(target_os = "linux")]
+#[test]
+fn one_that_is_held_by_a_tracer_keeps_no_thread_awake() {
+    const NAME: &str = "one_that_is_held_by_a_tracer_keeps_no_thread_awake";
+    if let Some(traced) = std::env::var_os("TRACES") {
+        let traced: libc::pid_t = traced.to_str().unwrap().parse().unwrap();
+        // SAFETY: this request neither reads nor writes memory of this process.
+        let answer = unsafe { libc::ptrace(libc::PTRACE_SEIZE, traced, 0, 0) };
+        println!("traces: {}", answer == 0);
+        thread::sleep(Duration::from_secs(1));
+        std::process::exit(0);
+    }
+    let mut command = Command::new("cat");
+    command.stdin(Stdio::piped());
+    // It ends when its stdin is closed: by the wait.
+    let running = Supervised::new(command)
+        .spawn(&Context::background())
+        .unwrap();
+    let mut tracer = Command::new(std::env::current_exe().unwrap());
+    tracer.args(["--exact", NAME, "--nocapture"]);
+    tracer.env("TRACES", running.id().to_string());
+    let mut tracer = tracer.stdout(Stdio::piped()).spawn().unwrap();
+    let said = BufReader::new(tracer.stdout.take().unwrap());
+    let said = said
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| Some(line.split_once("traces: ")?.1 == "true"));
+    match said {
+        Some(true) => assert!(sleeps(running).success()),
+        _ => eprintln!("SKIPPED: nobody may be traced here"),
+    }
+    assert!(tracer.wait().unwrap().success());
 }
 
 /// In a process of its own: this one shares its descriptors with other tests.

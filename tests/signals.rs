@@ -6,6 +6,7 @@ use cancel_tree::{Context, ContextError, GuardDropped};
 use std::io::{self, Read, Write};
 use std::mem::{zeroed, MaybeUninit};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -51,11 +52,16 @@ fn action(signal: Signal) -> libc::sigaction {
 }
 
 fn set(signal: Signal, to: usize) -> libc::sigaction {
+    set_with(signal, to, 0)
+}
+
+fn set_with(signal: Signal, to: usize, flags: i32) -> libc::sigaction {
     let was = action(signal);
-    // SAFETY: zeros are a value of it; the functions of these tests only count.
+    // SAFETY: zeros are a value of it; the functions of these tests only count, and raise.
     unsafe {
         let mut new: libc::sigaction = zeroed();
         new.sa_sigaction = to;
+        new.sa_flags = flags as _;
         assert_eq!(
             libc::sigaction(signal.number(), &raw const new, ptr::null_mut()),
             0
@@ -200,6 +206,89 @@ fn handlers_of_others_go_on() {
     soon(guard.context());
     drop(guard);
     set(Signal::HUP, was.sa_sigaction);
+}
+
+/// One that is to be called once (`SA_RESETHAND`) is, and leaves the system's default.
+#[test]
+fn a_handler_that_was_to_be_called_once_is() {
+    let _alone = alone();
+    let once = || set_with(Signal::HUP, below as *const () as usize, libc::SA_RESETHAND);
+    let now = || action(Signal::HUP).sa_sigaction;
+    let was = once();
+    let signals = Signals::new().also(Signal::HUP).end_at(0);
+    let before = BELOW.load(SeqCst);
+    for n in 1..=2 {
+        let guard = install(signals.clone());
+        raise(Signal::HUP);
+        assert_eq!(BELOW.load(SeqCst), before + n);
+        raise(Signal::HUP);
+        soon(guard.forced());
+        assert_eq!(BELOW.load(SeqCst), before + n);
+        drop(guard);
+        assert_eq!(now(), libc::SIG_DFL);
+        once();
+    }
+    // One that was not called is still to be.
+    drop(install(signals));
+    assert_eq!(now(), below as *const () as usize);
+    raise(Signal::HUP);
+    assert_eq!((BELOW.load(SeqCst), now()), (before + 3, libc::SIG_DFL));
+    set(Signal::HUP, was.sa_sigaction);
+}
+
+/// Also if the signal comes while the guard is dropped.
+#[test]
+fn a_handler_that_was_to_be_called_once_is_while_the_guard_goes() {
+    let _alone = alone();
+    let was = action(Signal::HUP);
+    let before = BELOW.load(SeqCst);
+    for n in 1..=500 {
+        set_with(Signal::HUP, below as *const () as usize, libc::SA_RESETHAND);
+        let guard = install(Signals::new().also(Signal::HUP));
+        let both = std::sync::Barrier::new(2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                both.wait();
+                raise(Signal::HUP);
+            });
+            both.wait();
+            (0..n).for_each(|_| std::hint::spin_loop());
+            drop(guard);
+        });
+        assert_eq!(BELOW.load(SeqCst), before + n);
+        assert_eq!(action(Signal::HUP).sa_sigaction, libc::SIG_DFL);
+    }
+    set(Signal::HUP, was.sa_sigaction);
+}
+
+extern "C" fn below_and_again(number: i32) {
+    BELOW.fetch_add(1, SeqCst);
+    // SAFETY: no memory is passed; it is to meet the system's default, or whoever counts signals.
+    unsafe { libc::raise(number) };
+}
+
+/// The usual way to clean up and end by the signal nevertheless. What it raises is a second signal, and there is no third.
+#[test]
+fn a_handler_that_was_to_be_called_once_and_raises_its_signal() {
+    const CHILD: &str = "CANCEL_TREE_RAISES_AGAIN";
+    let Some(flags) = std::env::var_os(CHILD) else {
+        for flags in [libc::SA_RESETHAND, libc::SA_RESETHAND | libc::SA_NODEFER] {
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            let name = "a_handler_that_was_to_be_called_once_and_raises_its_signal";
+            child.args(["--exact", name, "--nocapture"]);
+            let status = child.env(CHILD, flags.to_string()).status().unwrap();
+            assert_eq!(status.signal(), Some(libc::SIGTERM), "{status}");
+        }
+        return;
+    };
+    let flags = flags.to_str().unwrap().parse().unwrap();
+    set_with(Signal::TERM, below_and_again as *const () as usize, flags);
+    let guard = install(Signals::new());
+    raise(Signal::TERM);
+    soon(guard.forced());
+    assert_eq!(BELOW.load(SeqCst), 1);
+    drop(guard);
+    raise(Signal::TERM);
 }
 
 /// The child of a `fork` lacks the timer thread that its parent had: what would never be told is refused.

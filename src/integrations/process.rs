@@ -28,6 +28,8 @@
 //! 3. when the child has ended, its pipes are read until their other ends are all closed, but not for longer than
 //!    [`pipe_delay`](Supervised::pipe_delay), 1 s: processes that left the group may hold them for ever.
 //!
+//! It leads the group before its own code runs, that of `pre_exec` too: `setsid` fails there (`EPERM`), as it does for any leader.
+//!
 //! A child that has left the group gets the signals by its own number. One that may not be told (it has become another user's) is waited for until the
 //! grace is over, and left to itself then: an error. Nobody reaps it after that, and what it has written is lost.
 //!
@@ -306,7 +308,8 @@ impl Running {
         drop(self.child.stdin.take());
         let mut stdout = Pipe::new(self.child.stdout.take())?;
         let mut stderr = Pipe::new(self.child.stderr.take())?;
-        let exit = pidfd(pid);
+        let mut exit = pidfd(pid);
+        let mut done = Some(self.done.as_raw_fd());
         let mut look = SHORTEST_LOOK;
         let mut ended = None;
         let mut stopped: Option<(Instant, Cause)> = None;
@@ -363,21 +366,32 @@ impl Running {
             } else if !is_swept {
                 at_most(grace_ends);
             }
-            if ended.is_none() && exit.is_none() {
+            let is_told =
+                (ended.is_some() || exit.is_some()) && (stopped.is_some() || done.is_some());
+            if !is_told {
                 at_most(Some(now + look));
                 look = (look * 2).min(LONGEST_LOOK);
             }
-            poll(
+            let [.., is_done, has_exited] = poll(
                 [
                     stdout.fd(),
                     stderr.fd(),
-                    stopped.is_none().then(|| self.done.as_raw_fd()),
+                    done.filter(|_| stopped.is_none()),
                     exit.as_ref()
                         .filter(|_| ended.is_none())
                         .map(OwnedFd::as_raw_fd),
                 ],
                 until,
             )?;
+            // Ready for nothing, it would be so for ever, and no sleep were one: this looks by itself then. A forked child has cancelled its
+            // copy of the tree;
+            if is_done && self.ctx.cause().is_none() {
+                done = None;
+            }
+            // or somebody who traces the child has its end first.
+            if has_exited && !self.has_ended()? {
+                exit = None;
+            }
             stdout.read()?;
             stderr.read()?;
         }
@@ -487,8 +501,8 @@ fn pidfd(_: libc::pid_t) -> Option<OwnedFd> {
     None
 }
 
-/// Sleeps until one of these is ready, or until then.
-fn poll(fds: [Option<RawFd>; 4], until: Option<Instant>) -> io::Result<()> {
+/// Sleeps until one of these is ready, or until then. Which are.
+fn poll(fds: [Option<RawFd>; 4], until: Option<Instant>) -> io::Result<[bool; 4]> {
     let mut fds = fds.map(|fd| libc::pollfd {
         // One that is negative is passed over.
         fd: fd.unwrap_or(-1),
@@ -504,7 +518,7 @@ fn poll(fds: [Option<RawFd>; 4], until: Option<Instant>) -> io::Result<()> {
     let answer = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout) };
     match io::Error::last_os_error() {
         error if answer < 0 && error.kind() != io::ErrorKind::Interrupted => Err(error),
-        _ => Ok(()),
+        _ => Ok(fds.map(|fd| answer > 0 && fd.revents != 0)),
     }
 }
 

@@ -29,7 +29,7 @@
 //!
 //! # Beside others
 //!
-//! A handler that was installed before is kept, and called first. A handler that is installed later and calls the former one, as those of tokio and signal-hook do, calls
+//! A handler that was installed before is kept, and called first; once only, if it is to be (`SA_RESETHAND`). A handler that is installed later and calls the former one, as those of tokio and signal-hook do, calls
 //! this one. Dropping the guard restores what was there before or, if another handler was installed on top meanwhile, stays silently below it. So if
 //! there is no other handler, the next signal ends the process, as it does by default. (The crate signal-hook-registry, which tokio uses, has no way back
 //! to the default; that is why this module uses `sigaction` itself.) A handler that is installed later and does not call the former one, as
@@ -37,7 +37,8 @@
 //!
 //! A signal that was ignored (`nohup`, a shell's `&`) is caught, since it was asked for, and is ignored again after that.
 //!
-//! In the child of a `fork` without `exec` signals do what they did before, and [`install`](Signals::install) returns an error if the parent had a guard or the timer thread. A thread that blocks a signal does not get it; if all threads do, it is not
+//! In the child of a `fork` without `exec` signals do what they did before, and [`install`](Signals::install) returns an error if the parent had a guard or the timer thread: not so if it has its
+//! parent's number again, in a new PID namespace. A thread that blocks a signal does not get it; if all threads do, it is not
 //! delivered.
 //!
 //! # In the handler

@@ -21,9 +21,13 @@ static PIPE: AtomicI32 = AtomicI32::new(-1);
 /// Whose pipe and dispatcher that are: the child of a `fork` has neither. 0: nobody's.
 static PROCESS: AtomicI32 = AtomicI32::new(0);
 
-/// What there was before for each [`Signal`], by number; null if our handler was never there. Never freed: a
+/// What there was before for each [`Signal`], by number; null if our handler was never there. Never freed, if it is not [`DEFAULT`]: a
 /// handler may be using it. (The same is not kept twice.)
 static BEFORE: [AtomicPtr<sigaction>; 16] = [const { AtomicPtr::new(ptr::null_mut()) }; 16];
+
+/// What a handler leaves that is called once: what the system does by default.
+// SAFETY: all zero is a value of it.
+static DEFAULT: sigaction = unsafe { mem::zeroed() };
 
 /// As bits, by number: another handler was on top when the guard was dropped, so ours has stayed below it.
 static STAYED: AtomicU32 = AtomicU32::new(0);
@@ -112,15 +116,15 @@ fn exchange(number: c_int, new: Option<&sigaction>) -> io::Result<sigaction> {
     }
 }
 
-/// Puts back what was there before ours. False: another one is on top, and stays.
-fn restore(number: c_int, noted: &sigaction) -> bool {
-    let is_ours = |action: &sigaction| action.sa_sigaction == ours();
-    if !current(number).is_ok_and(|now| is_ours(&now)) {
+/// Puts what was there before in the place of this handler. False: another one is on top, and stays.
+fn restore(number: c_int, handler: usize, noted: &sigaction) -> bool {
+    let is_it = |action: &sigaction| action.sa_sigaction == handler;
+    if !current(number).is_ok_and(|now| is_it(&now)) {
         return false;
     }
     match exchange(number, Some(noted)) {
         // It has come since the look.
-        Ok(replaced) if !is_ours(&replaced) => {
+        Ok(replaced) if !is_it(&replaced) => {
             let _ = exchange(number, Some(&replaced));
             false
         }
@@ -142,7 +146,7 @@ fn flags(action: &sigaction) -> c_int {
 fn note(signal: Signal, was: sigaction) {
     // Relaxed: one caller at a time, which has the epoch.
     let noted = before(signal).load(Ordering::Relaxed);
-    // SAFETY: of the Box below, which is never freed.
+    // SAFETY: of the Box below, which is never freed, or `DEFAULT`.
     let is_same = unsafe { noted.as_ref() }.is_some_and(|noted| {
         noted.sa_sigaction == was.sa_sigaction && noted.sa_flags == was.sa_flags
     });
@@ -185,11 +189,19 @@ pub(super) fn install(signal: Signal) -> io::Result<()> {
 /// Puts back what was there before. If another handler was installed on top, ours stays below it, and only calls the one before.
 pub(super) fn undo(signal: Signal) {
     let number = signal.number();
-    // Relaxed: as in `note`.
-    let noted = before(signal).load(Ordering::Relaxed);
-    // SAFETY: of `note`'s Box, which is never freed.
-    let is_restored = unsafe { noted.as_ref() }.is_some_and(|noted| restore(number, noted));
-    if !is_restored {
+    // Relaxed: as in `note`; or `DEFAULT`, which was always there.
+    // SAFETY: of `note`'s Box, which is never freed, or `DEFAULT`.
+    let noted = || unsafe { before(signal).load(Ordering::Relaxed).as_ref() };
+    let was = noted();
+    let is_restored = was.is_some_and(|was| restore(number, ours(), was));
+    if is_restored {
+        // Called meanwhile by ours, one that is called once is not to be there any more: see `take`.
+        if let (Some(was), Some(now)) = (was, noted()) {
+            if !ptr::eq(was, now) {
+                restore(number, was.sa_sigaction, now);
+            }
+        }
+    } else {
         // Relaxed: as in `note`.
         STAYED.fetch_or(bit(signal), Ordering::Relaxed);
     }
@@ -200,10 +212,7 @@ pub(super) fn undo(signal: Signal) {
 extern "C" fn handler(number: c_int, info: *mut siginfo_t, data: *mut c_void) {
     // SAFETY: the pointer is this thread's own.
     let saved = unsafe { *errno() };
-    // Acquire: from `note`.
-    let noted = BEFORE[number as usize & 15].load(Ordering::Acquire);
-    // SAFETY: of `note`'s Box, which is never freed.
-    if let Some(noted) = unsafe { noted.as_ref() } {
+    if let Some(noted) = take(number) {
         if is_function(noted) {
             call(noted, number, info, data);
         }
@@ -221,6 +230,31 @@ extern "C" fn handler(number: c_int, info: *mut siginfo_t, data: *mut c_void) {
     }
     // SAFETY: as above.
     unsafe { *errno() = saved };
+}
+
+/// What there was before, for a signal that has come. One that is called once leaves the default, as the system would have it, before it is called:
+/// it may raise its signal again. Each turn but the last is another thread's that has taken it, or noted another.
+fn take(number: c_int) -> Option<&'static sigaction> {
+    let before = &BEFORE[number as usize & 15];
+    // Acquire: from `note`.
+    let mut noted = before.load(Ordering::Acquire);
+    loop {
+        // SAFETY: of `note`'s Box, which is never freed, or `DEFAULT`.
+        let action = unsafe { noted.as_ref() }?;
+        if !is_function(action) || flags(action) & libc::SA_RESETHAND == 0 {
+            return Some(action);
+        }
+        let default = (&raw const DEFAULT).cast_mut();
+        // Relaxed: `DEFAULT` was always there. Acquire: from `note`.
+        match before.compare_exchange(noted, default, Ordering::Relaxed, Ordering::Acquire) {
+            Ok(_) => {
+                // Put back meanwhile, it would be called once more. (`undo` looks as well: of both, the later sees the earlier.)
+                restore(number, action.sa_sigaction, &DEFAULT);
+                return Some(action);
+            }
+            Err(now) => noted = now,
+        }
+    }
 }
 
 /// Calls the handler that was there before.
@@ -244,7 +278,7 @@ fn default(number: c_int, noted: &sigaction) {
         return;
     }
     let is_default = |now: sigaction| now.sa_sigaction == libc::SIG_DFL;
-    if restore(number, noted) || current(number).is_ok_and(is_default) {
+    if restore(number, ours(), noted) || current(number).is_ok_and(is_default) {
         // SAFETY: no memory is passed. The signal is blocked until the handler has returned.
         unsafe { libc::raise(number) };
     }

@@ -11,7 +11,7 @@ use core::fmt;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use core::task::{self, Poll};
-use http::header::{HeaderValue, CONTENT_LENGTH};
+use http::header::{HeaderValue, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -79,7 +79,11 @@ impl<B: Body> ContextBody<B> {
         response: Response<B>,
         to_come: ToCome,
     ) -> Response<ContextBody<B>> {
-        let ToCome { left, left_over } = to_come;
+        let ToCome {
+            left,
+            left_over,
+            is_by_length,
+        } = to_come;
         let mut member = member.take();
         if let Some(at) = lifetime {
             let status = response.status();
@@ -89,6 +93,7 @@ impl<B: Body> ContextBody<B> {
                 || status.is_informational()
                 || status == StatusCode::NO_CONTENT
                 || status == StatusCode::NOT_MODIFIED;
+            at.ends_by_length &= is_by_length || has_none;
             if is_upgraded && at.is_upgrade() {
                 at.hand_over(member.take());
                 *lifetime = None;
@@ -120,16 +125,21 @@ pub(super) fn length(said: Option<&HeaderValue>) -> Option<u64> {
 pub(super) struct ToCome {
     left: Option<u64>,
     left_over: LeftOver,
+    /// What HTTP/1 says is a length, and not chunks, after which trailers may follow, or the connection's end.
+    is_by_length: bool,
 }
 
 impl ToCome {
     /// Asks the body, which is user code.
     #[inline]
     pub(super) fn of<B: Body>(response: &Response<B>) -> ToCome {
-        let left = length(response.headers().get(CONTENT_LENGTH));
+        let head = response.headers();
+        let left = length(head.get(CONTENT_LENGTH));
+        let has_length = left.is_some() || response.body().size_hint().exact().is_some();
         ToCome {
             left,
             left_over: left_over(response.body(), left),
+            is_by_length: has_length && !head.contains_key(TRANSFER_ENCODING),
         }
     }
 }
@@ -137,7 +147,7 @@ impl ToCome {
 #[derive(PartialEq)]
 enum LeftOver {
     More,
-    /// No data by what lengths say. HTTP/1 asks for no more then, HTTP/2 for trailers.
+    /// No data by what lengths say. HTTP/1 asks for no more then, if its head says a length; else, as HTTP/2, for trailers.
     NoData,
     Nothing,
 }

@@ -21,6 +21,9 @@ use tower_layer::Layer;
 ///
 /// The handler is dropped at the deadline and when the client goes, as axum and hyper do; what it has started is told by the context.
 ///
+/// A request that is turned away here does not come to the service within, and what that has reserved in `poll_ready` (a place of tower's
+/// `ConcurrencyLimit`, a slot of its `Buffer`) stays reserved until the next call, or until the service is dropped. Put what reserves further out.
+///
 /// # Examples
 ///
 /// ```

@@ -34,7 +34,7 @@ pub(super) struct Lifetime {
     /// The response will have no body, for the request was a HEAD.
     pub(super) is_head: bool,
     pub(super) is_connect: bool,
-    /// Nobody asks for more of a body than its length says: HTTP/1.
+    /// Nobody asks for more of a body than its length says: HTTP/1, if the head of the response says a length.
     pub(super) ends_by_length: bool,
     /// Of gRPC: HTTP/1 sends none to a client that has not said that it takes them.
     takes_trailers: bool,

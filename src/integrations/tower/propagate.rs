@@ -26,6 +26,8 @@ use tower_service::Service;
 ///
 /// When the context is done, the call and the response's body end with its [`Cause`] as the error; if this is gRPC, with `grpc-status` 4 or 1. A
 /// response, or the last frame of its body, that is ready then is not lost.
+/// (What is not sent does not come to the service within, and what that has reserved in `poll_ready` stays reserved until the next call, or until the
+/// service is dropped: put what reserves, as tower's `ConcurrencyLimit` and `Buffer` do, further out.)
 /// What comes back as an error, a reset, a 504 with `x-deadline-expired` or a CANCELLED after our own deadline, or after that which was
 /// sent, *is* that deadline: the clock decides, not which side noticed it first.
 ///

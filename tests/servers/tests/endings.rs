@@ -10,8 +10,10 @@ use cancel_tree::integrations::tower::{
 };
 use cancel_tree::{Cause, Context, ContextError, Group, Panicked};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
-use hyper::body::{Body as _, Bytes, Frame, SizeHint};
+use hyper::body::{Body as _, Bytes, Frame, Incoming, SizeHint};
 use hyper::http::{HeaderMap, Method};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use servers::{
     background, before, context, exchange, in_time, is, is_pending, millis, patience, serve, soon,
     Stream,
@@ -24,7 +26,7 @@ use std::sync::Arc;
 use std::task::{self, Poll, Wake};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tower::{service_fn, BoxError, Layer, Service, ServiceExt};
 
@@ -196,15 +198,50 @@ fn with_trailers(
     body.with_trailers(Box::pin(trailers))
 }
 
-/// Over HTTP/2 a body that has no data left may have trailers, which are made under the context.
+/// One that says how long it is from its first frame on.
+struct Vague<B>(Pin<Box<B>>, bool);
+
+impl<B: hyper::body::Body> hyper::body::Body for Vague<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.1 = false;
+        self.0.as_mut().poll_frame(cx)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.1 {
+            true => SizeHint::default(),
+            false => self.0.size_hint(),
+        }
+    }
+}
+
+/// A body that has no data left may have trailers, which are made under the context: over HTTP/2, and over HTTP/1 where the head does not say how
+/// long it is.
 #[tokio::test]
 async fn trailers_after_a_known_length_are_under_the_context() {
     let layer = background().max(patience());
-    for (version, text) in [
-        (Version::HTTP_11, "hello"),
-        (Version::HTTP_2, "hello"),
-        (Version::HTTP_2, ""),
+    const HTTP_1: Version = Version::HTTP_11;
+    const HTTP_2: Version = Version::HTTP_2;
+    for (version, text, header, is_vague) in [
+        (HTTP_1, "hello", "", false),
+        (HTTP_1, "hello", "content-length", false),
+        (HTTP_1, "hello", "content-length", true),
+        (HTTP_1, "", "", false),
+        (HTTP_1, "hello", "", true),
+        (HTTP_1, "hello", "transfer-encoding", false),
+        (HTTP_1, "", "transfer-encoding", false),
+        (HTTP_1, "hello", "transfer-encoding", true),
+        (HTTP_2, "hello", "", false),
+        (HTTP_2, "", "", false),
+        (HTTP_2, "hello", "", true),
     ] {
+        let case = format!("{version:?} {text:?} {header:?} {is_vague}");
         let (tell, told) = tokio::sync::oneshot::channel::<Context>();
         let body = with_trailers(Full::new(Bytes::from(text)), async {
             let ctx = told.await.unwrap();
@@ -215,15 +252,27 @@ async fn trailers_after_a_known_length_are_under_the_context() {
         });
         let mut request = request();
         *request.version_mut() = version;
-        let (response, ctx) = answered(&layer, request, Response::new(body)).await;
+        let mut response = Response::new(Vague(Box::pin(body), is_vague));
+        let value = match header {
+            "content-length" => text.len().to_string(),
+            _ => "chunked".to_owned(),
+        };
+        if !header.is_empty() {
+            let headers = response.headers_mut();
+            headers.insert(header, value.parse().unwrap());
+        }
+        let (response, ctx) = answered(&layer, request, response).await;
         let mut body = response.into_body();
         if !text.is_empty() {
-            assert!(!ctx.is_done());
+            assert!(!ctx.is_done(), "{case}");
             let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
             assert_eq!(data, text);
         }
-        // hyper asks for nothing more in HTTP/1.
-        assert_eq!(is::<Completed>(&ctx), version == Version::HTTP_11);
+        // hyper asks for nothing more in HTTP/1, if the head says how long it is.
+        let is_over = version == HTTP_1
+            && header != "transfer-encoding"
+            && (header == "content-length" || !is_vague);
+        assert_eq!(is::<Completed>(&ctx), is_over, "{case}");
         tell.send(ctx.clone()).unwrap();
         let trailers = loop {
             let frame = body.frame().await.unwrap().unwrap();
@@ -231,7 +280,7 @@ async fn trailers_after_a_known_length_are_under_the_context() {
                 break trailers;
             }
         };
-        assert_eq!(trailers.len(), usize::from(version == Version::HTTP_2));
+        assert_eq!(trailers.len(), usize::from(!is_over), "{case}");
         assert!(is::<Completed>(&ctx));
         assert!(body.frame().await.is_none());
     }
@@ -270,6 +319,50 @@ async fn trailers_after_a_known_length_are_under_the_context() {
         Some(())
     })
     .await;
+}
+
+/// The same in hyper: of a body in chunks it asks for trailers, whatever the body says of its length.
+#[tokio::test]
+async fn hyper_asks_for_trailers_under_the_context() {
+    for is_vague in [false, true] {
+        let group = Group::new(&Context::background());
+        let theirs = group.spawner();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (ctx, group) = (context(&request), theirs.clone());
+            let body = with_trailers(Full::new(Bytes::from("hello")), async move {
+                let said = match (ctx.is_done(), group.len()) {
+                    (false, 1) => "under it",
+                    _ => "after it",
+                };
+                Some(Ok(HeaderMap::from_iter([(
+                    header::ETAG,
+                    said.parse().unwrap(),
+                )])))
+            });
+            let mut response = Response::new(Vague(Box::pin(body), is_vague));
+            let headers = response.headers_mut();
+            headers.insert(header::TRAILER, "etag".parse().unwrap());
+            if !is_vague {
+                headers.insert(header::TRANSFER_ENCODING, "chunked".parse().unwrap());
+            }
+            ready(Ok::<_, Infallible>(response))
+        });
+        let service = background().in_group(&group).layer(service);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let builder = hyper::server::conn::http1::Builder::new();
+            let service = TowerToHyperService::new(service);
+            builder
+                .serve_connection(TokioIo::new(stream), service)
+                .await
+        });
+        let get = "GET / HTTP/1.1\r\nhost: x\r\nte: trailers\r\nconnection: close\r\n\r\n";
+        let answer = soon(exchange(to, get)).await;
+        assert!(answer.contains("etag: under it"), "{answer}");
+        soon(group.join()).await.unwrap();
+    }
 }
 
 /// A body that never says that it has ended, and has no frame either.
