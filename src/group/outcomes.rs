@@ -259,7 +259,7 @@ impl<T: Send + 'static> Outcomes<T> {
     }
 
     /// There is no such task.
-    fn call_off(&self, mut teller: Teller<T>) {
+    pub(crate) fn call_off(&self, mut teller: Teller<T>) {
         teller.0 = None;
         self.made.fetch_sub(1, Relaxed);
     }
