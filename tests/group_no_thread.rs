@@ -77,7 +77,8 @@ fn without_threads_the_work_comes_back_and_a_shutdown_ends() {
     on_tokio();
 }
 
-/// tokio panics where it cannot start a thread, and keeps the work until it can, or goes. No task of the group is lost by that.
+/// tokio panics where it cannot start a thread, and keeps what it was given until it can. The work comes back all the same, and is not
+/// run later.
 #[cfg(feature = "tokio")]
 fn on_tokio() {
     use std::panic::{catch_unwind, set_hook, take_hook, AssertUnwindSafe};
@@ -94,25 +95,37 @@ fn on_tokio() {
     set_hook(Box::new(|_| ()));
     let limited = Limited::to(256 << 10);
     let one = catch_unwind(AssertUnwindSafe(|| {
-        group.spawn_blocking(move |_ctx| drop(keeps)).is_ok()
+        group.named("flush").spawn_blocking(move |_ctx| drop(keeps))
     }));
     let two = catch_unwind(AssertUnwindSafe(|| {
-        let work = move |_ctx| {
+        outcomes.spawn_blocking(move |_ctx| {
             drop(too);
             Ok::<_, Cause>(7)
-        };
-        outcomes.spawn_blocking(work).is_ok()
+        })
     }));
     drop(limited);
     set_hook(hook);
-    drop(inside);
-    assert!(one.is_err() && two.is_err(), "there was a thread");
-    assert_eq!(group.len(), Arc::strong_count(&owned) - 1);
-    drop(runtime);
-    assert_eq!(Arc::strong_count(&owned), 1);
+    let one = one.expect("tokio's panic").expect_err("there was a thread");
+    let two = two.expect("tokio's panic").expect_err("there was a thread");
+    assert!(one.cause().to_string().contains("os error"), "{one:?}");
+    assert!(two.cause().to_string().contains("os error"), "{two:?}");
     assert!(group.is_empty());
-    let told = outcomes.next_blocking().unwrap().unwrap_err();
-    assert_eq!(told.to_string(), "the task did not come to its end");
     assert!(outcomes.next_blocking().is_none());
+    assert_eq!(Arc::strong_count(&owned), 3);
+    // Now there is a thread, which finds nothing of them.
+    let (says, told) = std::sync::mpsc::channel();
+    group
+        .spawn_blocking(move |_ctx| says.send(()).unwrap())
+        .unwrap();
+    told.recv().unwrap();
+    drop(inside);
+    drop(runtime);
+    assert_eq!(Arc::strong_count(&owned), 3);
+    one.into_inner()(Context::background());
+    assert_eq!(two.into_inner()(Context::background()).unwrap(), 7);
+    assert_eq!(Arc::strong_count(&owned), 1);
+    let limit = Context::background().with_timeout(Duration::from_secs(20));
+    let report = group.shutdown_blocking(&limit.0);
+    assert_eq!((report.forced, report.stuck.len()), (0, 0), "{report}");
     assert!(group.join_blocking().is_ok());
 }

@@ -290,6 +290,58 @@ fn blocking_work_that_never_ran_has_left() {
     assert!(group.join_blocking().is_ok(), "an error that nobody made");
 }
 
+/// The outcome of work that is dropped unrun comes when what it owned is gone.
+#[test]
+fn who_reads_outcomes_finds_nothing_of_work_that_never_ran() {
+    struct Looks(Arc<()>, AtomicUsize);
+    impl std::task::Wake for Looks {
+        fn wake(self: Arc<Looks>) {
+            self.1.store(Arc::strong_count(&self.0), SeqCst);
+        }
+    }
+
+    let group = group();
+    let mut outcomes = group.outcomes();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let inside = runtime.handle().clone();
+    let _inside = inside.enter();
+    runtime.shutdown_background();
+    let waits = outcomes.track(std::future::pending::<Result<(), Cause>>());
+    for is_future in [true, false] {
+        let owned = Arc::new(());
+        let looks = Arc::new(Looks(owned.clone(), AtomicUsize::new(0)));
+        let waker = looks.clone().into();
+        {
+            let next = std::pin::pin!(outcomes.next());
+            let cx = &mut std::task::Context::from_waker(&waker);
+            assert!(next.poll(cx).is_pending());
+        }
+        let started = match is_future {
+            true => {
+                let work = |_ctx| async move {
+                    drop(owned);
+                    Ok::<_, Cause>(())
+                };
+                outcomes.spawn(work).is_ok()
+            }
+            false => {
+                let work = move |_ctx| {
+                    drop(owned);
+                    Ok::<_, Cause>(())
+                };
+                outcomes.spawn_blocking(work).is_ok()
+            }
+        };
+        assert!(started);
+        assert!(outcomes.next_blocking().unwrap().is_err());
+        // Its own alone.
+        assert_eq!(looks.1.load(SeqCst), 1, "{is_future}: the word came first");
+    }
+    drop(waits);
+}
+
 /// The same while somebody waits for them: the report counts them as forced, or as done if the runtime ran them after
 /// all, and each once.
 #[test]

@@ -380,13 +380,8 @@ impl Wait {
         self.0.is_none()
     }
 
-    /// Ready with a permit, or with the reason why there will be none.
-    pub(super) fn poll(
-        &mut self,
-        limit: &Limit,
-        waker: &Waker,
-        panics: &mut Panics,
-    ) -> Poll<Result<(), NoRoom>> {
+    /// Ready with a permit, or with the reason why there will be none. After a panic, which is a waker's, it waits as before.
+    pub(super) fn poll(&mut self, limit: &Limit, waker: &Waker) -> Poll<Result<(), NoRoom>> {
         if self.0.is_none() {
             match limit.try_take() {
                 Err(NoRoom::Full) => {}
@@ -412,7 +407,9 @@ impl Wait {
             limit.word.fetch_add(WAITER, Relaxed);
             Limit::push(&limit.arrived, &waiting.next, queued);
             self.0 = Some(waiting);
-            limit.take_turns().wake(panics);
+            let mut panics = Panics::default();
+            limit.take_turns().wake(&mut panics);
+            panics.resume();
         } else if let Some(waiting) = &self.0 {
             waiting.waiter.register(waker);
         }
@@ -423,6 +420,8 @@ impl Wait {
         match waiting.state.load(Acquire) {
             WAITING => Poll::Pending,
             answer => {
+                // User code, while what came is still the wait's. Nothing is left for the drop of a count.
+                drop(waiting.waiter.take());
                 self.0 = None;
                 Poll::Ready(match answer {
                     GRANTED => Ok(()),
@@ -459,8 +458,14 @@ impl Wait {
 
 impl Drop for Limit {
     fn drop(&mut self) {
-        // Nobody waits: a wait holds the group. What has given up was taken out by a turn that followed.
+        // What has given up was taken out by a turn that followed, and a wait that goes on holds the group: so whoever is
+        // here was forgotten (`mem::forget`). Its waker goes by being woken.
         // Relaxed: nobody else has it any more.
-        debug_assert!(self.word.load(Relaxed) & WAITERS == 0);
+        if self.word.load(Relaxed) & WAITERS != 0 {
+            debug_assert!(!cfg!(cancel_tree_loom), "models forget nobody");
+            let mut panics = Panics::default();
+            self.close().wake(&mut panics);
+            panics.resume();
+        }
     }
 }

@@ -82,6 +82,6 @@ pub use refused::{Closed, Full, Refused};
 pub use report::{Report, Unfinished};
 pub use scope::Scope;
 pub use spawner::{Named, Spawner};
-#[cfg(feature = "tokio")]
-pub(crate) use task::Job;
 pub use task::{Outcome, Tracked};
+#[cfg(feature = "tokio")]
+pub(crate) use {outcomes::Teller, task::Job};

@@ -241,7 +241,11 @@ impl<T: Send + 'static> Outcomes<T> {
         E: Into<Cause>,
     {
         let teller = self.teller();
-        async move { teller.tell(future.await.map_err(Into::into)) }
+        // Unpolled, it drops first what it mentions first: the work, and then the word on it.
+        async move {
+            let outcome = future.await;
+            teller.tell(outcome.map_err(Into::into))
+        }
     }
 
     pub(crate) fn spawner(&self) -> &Spawner {
@@ -255,7 +259,7 @@ impl<T: Send + 'static> Outcomes<T> {
     }
 
     /// There is no such task.
-    fn call_off(&self, mut teller: Teller<T>) {
+    pub(crate) fn call_off(&self, mut teller: Teller<T>) {
         teller.0 = None;
         self.made.fetch_sub(1, Relaxed);
     }

@@ -82,7 +82,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
             Err(refused) => return Err(refused.map(|()| Some(f))),
         };
         let job = Job::or_refused(member, f);
-        let run = move || job.run();
+        let run = move || job.run(|f, ctx| f(ctx));
         match thread::Builder::new().spawn_scoped(self.threads, run) {
             Ok(_) => Ok(()),
             Err(error) => Err(Refused::new(None, Cause::new(error))),

@@ -29,7 +29,7 @@ pub(super) struct Seats {
 /// So many seats are looked at before one more is made, or as many as were paid for.
 const LOOK: usize = if SMALL { 2 } else { 16 };
 
-/// A seat that is the caller's until it is left. It must be left before the group goes.
+/// A seat that is the caller's until it is left, before the group goes; or forgotten (`mem::forget`), and then not used again.
 pub(super) struct Seated(NonNull<Seat>);
 
 // SAFETY: a seat's state is atomic, its waiter may be woken by others, and only whoever has the seat registers.
@@ -146,9 +146,14 @@ impl Drop for Seats {
     fn drop(&mut self) {
         // Relaxed: nobody else has the group any more.
         let mut at = self.newest.load(Relaxed);
+        let mut panics = Panics::default();
         while !at.is_null() {
-            // SAFETY: with the group goes all that it has; nobody is seated.
-            at = unsafe { Box::from_raw(at) }.older().cast_mut();
+            // SAFETY: with the group goes all that it has; whoever is still seated was forgotten.
+            let seat = unsafe { Box::from_raw(at) };
+            at = seat.older().cast_mut();
+            // User code: that one's waker.
+            panics.catch(|| drop(seat));
         }
+        panics.resume();
     }
 }

@@ -426,9 +426,8 @@ impl Start<'_> {
 
 /// Waiting for room.
 pub(crate) struct When<'a, 'c> {
-    /// None when it is through.
-    start: Option<Start<'a>>,
-    spawner: &'a Spawner,
+    start: Start<'a>,
+    is_through: bool,
     ctx: &'c Context,
     wait: Wait,
     ctx_ends: Done<'c>,
@@ -439,8 +438,8 @@ impl<'a, 'c> When<'a, 'c> {
     fn new(start: Start<'a>, ctx: &'c Context) -> When<'a, 'c> {
         let spawner = start.spawner;
         When {
-            start: Some(start),
-            spawner,
+            start,
+            is_through: false,
             ctx,
             wait: Wait::default(),
             ctx_ends: ctx.done(),
@@ -450,13 +449,24 @@ impl<'a, 'c> When<'a, 'c> {
 
     fn leave(&mut self) {
         let mut panics = Panics::default();
-        self.wait.leave(&self.spawner.body().limit, &mut panics);
+        let body = self.start.spawner.body();
+        self.wait.leave(&body.limit, &mut panics);
         panics.resume();
     }
 
+    /// It is through with that.
+    fn start(&mut self) -> Start<'a> {
+        self.is_through = true;
+        Start {
+            name: self.start.name.take(),
+            ..self.start
+        }
+    }
+
     fn refuse(&mut self, cause: Cause) -> Poll<Result<Member, Refused<()>>> {
-        self.start = None;
+        // First, for a waker's drop may panic: then another poll says why.
         self.leave();
+        self.is_through = true;
         Poll::Ready(Err(Refused::new((), cause)))
     }
 }
@@ -466,40 +476,28 @@ impl Future for When<'_, '_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let body = this.spawner.body();
-        let Some(start) = this.start.take() else {
+        let spawner = this.start.spawner;
+        let body = spawner.body();
+        if this.is_through {
             return this.refuse(super::refused::Closed.into());
-        };
+        }
         if let Some(cause) = body.why_ended().or_else(|| this.ctx.cause()) {
             return this.refuse(cause);
         }
         if !body.limit.is_set() && this.wait.is_new() {
-            return Poll::Ready(start.claim(false));
+            return Poll::Ready(this.start().claim(false));
         }
-        if this.wait.is_new() && is_inside(this.spawner.body) {
-            return Poll::Ready(start.enter());
+        if this.wait.is_new() && is_inside(spawner.body) {
+            return Poll::Ready(this.start().enter());
         }
         // Also where it is the group around that was: that closes no queue in here.
         if this.wait.is_new() && body.is_closed() {
             return this.refuse(super::refused::Closed.into());
         }
-        let mut panics = Panics::default();
-        let answer = this.wait.poll(&body.limit, cx.waker(), &mut panics);
-        match answer {
-            Poll::Ready(Ok(())) => {
-                let answer = start.claim(true);
-                panics.resume();
-                return Poll::Ready(answer);
-            }
-            Poll::Ready(Err(no)) => {
-                let cause = body.no_room(no);
-                panics.resume();
-                return this.refuse(cause);
-            }
-            Poll::Pending => {
-                this.start = Some(start);
-                panics.resume();
-            }
+        match this.wait.poll(&body.limit, cx.waker()) {
+            Poll::Ready(Ok(())) => return Poll::Ready(this.start().claim(true)),
+            Poll::Ready(Err(no)) => return this.refuse(body.no_room(no)),
+            Poll::Pending => {}
         }
         let mut done = |done: &mut Done<'_>| Pin::new(done).poll(cx).is_ready();
         if done(&mut this.group_ends) || done(&mut this.ctx_ends) {

@@ -221,7 +221,7 @@ impl<F> Drop for Tracked<F> {
     }
 }
 
-/// A closure that has a place, and may be dropped unrun. What it owns goes before its place does.
+/// Work that has a place, and may be dropped unrun. What it owns goes before its place does.
 pub(crate) struct Job<F> {
     parts: Option<(Member, F)>,
     /// If it is dropped.
@@ -247,13 +247,18 @@ impl<F> Job<F> {
         Job { parts, end }
     }
 
-    pub(crate) fn run<R: Outcome>(mut self)
-    where
-        F: FnOnce(Context) -> R,
-    {
+    pub(crate) fn run<R: Outcome>(mut self, run: impl FnOnce(F, Context) -> R) {
         if let Some((member, f)) = self.parts.take() {
-            member.run(f);
+            member.run(|ctx| run(f, ctx));
         }
+    }
+
+    /// Nobody runs it: what was to be run.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn refuse(mut self) -> Option<F> {
+        let (member, f) = self.parts.take()?;
+        member.end(End::Refused);
+        Some(f)
     }
 }
 

@@ -14,11 +14,13 @@
 //! ```
 
 use crate::context::Context;
-use crate::group::{Job, Member, Named, Outcome, Outcomes, Refused, Spawner};
+use crate::group::{Job, Member, Named, Outcome, Outcomes, Panicked, Refused, Spawner, Teller};
+use crate::sync::{Arc, AtomicBool, Relaxed, UnsafeCell};
 use crate::tree::Cause;
 use alloc::borrow::Cow;
 use core::future::Future;
 use core::panic::Location;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use tokio::runtime::Handle;
 
 type Name = Option<Cow<'static, str>>;
@@ -39,6 +41,54 @@ where
     member.is_future();
     let future = f(member.context());
     drop(runtime.spawn(member.track(future)));
+}
+
+/// A job that the runtime has, and may have to give back. Whoever comes first has it.
+struct Lent<W> {
+    is_taken: AtomicBool,
+    job: UnsafeCell<Option<Job<W>>>,
+}
+
+// SAFETY: the job, which is Send, goes to one, and nobody else touches it.
+unsafe impl<W: Send> Sync for Lent<W> {}
+
+impl<W> Lent<W> {
+    fn take(&self) -> Option<Job<W>> {
+        // Relaxed: the job was there before the runtime had it, whose queue hands that on; of two one is the first.
+        if self.is_taken.swap(true, Relaxed) {
+            return None;
+        }
+        // SAFETY: nobody was here before, or will be.
+        self.job.with_mut(|job| unsafe { (*job).take() })
+    }
+}
+
+/// Gives the runtime work for one of its threads for blocking; or says why not.
+fn run_blocking<W: Send + 'static>(
+    runtime: &Handle,
+    member: Member,
+    work: W,
+    run: impl FnOnce(Job<W>) + Send + 'static,
+) -> Result<(), (W, Cause)> {
+    let lent = Arc::new(Lent {
+        is_taken: AtomicBool::new(false),
+        job: UnsafeCell::new(Some(Job::new(member, work))),
+    });
+    let runs = lent.clone();
+    let run = move || _ = runs.take().map(run);
+    // Where tokio has no thread and gets none, it panics, and keeps what it was given until it gets one. AssertUnwindSafe: all
+    // that it had of us is taken back.
+    let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(runtime.spawn_blocking(run)))) else {
+        return Ok(());
+    };
+    match lent.take().and_then(Job::refuse) {
+        Some(work) => {
+            let text = Panicked::text(&*payload).unwrap_or("tokio has panicked".into());
+            Err((work, text.into_owned().into()))
+        }
+        // Another thread has come to it meanwhile.
+        None => Ok(()),
+    }
 }
 
 fn spawn<F, T>(spawner: &Spawner, name: Name, from: From, f: F) -> Result<(), Refused<F>>
@@ -64,9 +114,8 @@ where
     let (runtime, f) = runtime(f)?;
     match spawner.enter_from(name, from) {
         Ok(member) => {
-            let job = Job::new(member, f);
-            drop(runtime.spawn_blocking(move || job.run()));
-            Ok(())
+            let run = |job: Job<F>| job.run(|f, ctx| f(ctx));
+            run_blocking(&runtime, member, f, run).map_err(|(f, cause)| Refused::new(f, cause))
         }
         Err(refused) => Err(refused.map(|()| f)),
     }
@@ -130,9 +179,12 @@ impl Spawner {
     /// Runs `f` on one of the runtime's threads for blocking work. If the runtime shuts down before `f` has begun, `f` is dropped, and has left
     /// the group (*forced*).
     ///
+    /// Cost: beside tokio's own, those of `spawn`, an allocation and 4 RMWs.
+    ///
     /// # Errors
     ///
-    /// As for [`spawn`](Self::spawn).
+    /// As for [`spawn`](Self::spawn); or the runtime has no thread for it, and gets none. tokio panics then, which is caught: a panic hook
+    /// is told of it, and a program that aborts at panics ends.
     #[track_caller]
     pub fn spawn_blocking<F, R>(&self, f: F) -> Result<(), Refused<F>>
     where
@@ -276,10 +328,17 @@ impl<T: Send + 'static> Outcomes<T> {
         let (runtime, f) = runtime(f)?;
         match self.spawner().enter_from(None, Location::caller()) {
             Ok(member) => {
-                let teller = self.teller();
-                let job = Job::new(member, move |ctx| teller.tell(f(ctx).map_err(Into::into)));
-                drop(runtime.spawn_blocking(move || job.run()));
-                Ok(())
+                type Work<T, F> = (F, Teller<T>);
+                // Dropped unrun, the work goes first, and then the word on it.
+                let run = |job: Job<Work<T, F>>| {
+                    job.run(|(f, teller), ctx| teller.tell(f(ctx).map_err(Into::into)));
+                };
+                run_blocking(&runtime, member, (f, self.teller()), run).map_err(
+                    |((f, teller), cause)| {
+                        self.call_off(teller);
+                        Refused::new(f, cause)
+                    },
+                )
             }
             Err(refused) => Err(refused.map(|()| f)),
         }
