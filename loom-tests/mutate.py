@@ -48,7 +48,6 @@ NOT_MUTATED = {
     "crew.rs",
     "fixed.rs",
     "pressure.rs",
-    "thread.rs",
     "unix.rs",
     "windows.rs",
 }
@@ -85,6 +84,7 @@ TOPICS = {
     "outcomes.rs": ["group"],
     "moving.rs": ["moving"],
     "park.rs": ["park"],
+    "one_thread.rs": ["starting"],
     "place.rs": ["group"],
     "pool.rs": ["service", "deadline"],
     "seats.rs": ["group"],

@@ -18,6 +18,8 @@ mod driver;
 pub(crate) mod entry;
 mod inbox;
 pub(crate) mod job;
+#[cfg(not(all(cancel_tree_by_hand, not(cancel_tree_shuttle))))]
+pub(crate) mod one_thread;
 pub(crate) mod pool;
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 mod pressure;
