@@ -220,6 +220,7 @@ fn a_thread_at_once_and_another_by_the_next_look() {
     assert_eq!(stage.look(PATIENCE), 0);
     let early = stage.now + PATIENCE * 3 / 4;
     assert_eq!(stage.crew.look(early), Some(PATIENCE / 4));
+    assert_eq!(stage.crew.look(stage.now + PATIENCE), Some(PATIENCE));
 }
 
 #[test]
@@ -304,19 +305,22 @@ fn the_more_are_at_work_the_longer_calls_may_stand_still() {
 
 #[test]
 fn calls_that_get_on_have_no_more_threads_but_what_has_waited_for_long() {
-    let mut stage = Stage::new(1);
+    let mut stage = Stage::new(2);
     stage.hand(100_000, false);
     stage.are_all_at_calls();
-    let mut passed = Duration::ZERO;
+    let mut passed = 4 * PATIENCE;
+    assert_eq!(stage.look(passed), 1);
+    stage.are_all_at_calls();
+    stage.get_on(2);
     while passed + 4 * PATIENCE < LATE {
         passed += 4 * PATIENCE;
         assert_eq!(stage.look(4 * PATIENCE), 0);
-        stage.get_on(1);
+        stage.get_on(2);
     }
     stage.look(4 * PATIENCE);
     stage.are_all_at_calls();
     let long = PATIENCE * 16;
-    while STARTED.get() < ENOUGH {
+    while STARTED.get() < 2 * ENOUGH {
         stage.get_on(STARTED.get());
         assert_eq!(stage.look(long), 1, "of {}", STARTED.get());
         stage.are_all_at_calls();
@@ -508,6 +512,18 @@ fn of_two_that_are_idle_the_one_that_calls_is_sent() {
     stage.hand(1, true);
     stage.begun(3);
     assert_eq!(STARTED.get(), 2);
+    // The same where the one that only wakes is known for longer.
+    stage.calls.change(|seen| seen.end = usize::MAX);
+    stage.wait_until_idle(2);
+    stage.crew.workers[0].worker.cancel();
+    stage.look(PATIENCE);
+    stage.hand(1, true);
+    assert_eq!(stage.look(PATIENCE), 1);
+    stage.begun(4);
+    stage.wait_until_idle(2);
+    stage.hand(1, true);
+    stage.begun(5);
+    assert_eq!(STARTED.get(), 3);
 }
 
 #[test]
@@ -654,4 +670,64 @@ fn places_of_those_that_are_gone_are_given_back() {
     stage.look(PATIENCE);
     assert_eq!(stage.crew.workers.len(), 0);
     assert!(stage.crew.workers.capacity() <= 64);
+}
+
+#[test]
+fn where_calls_get_on_patience_begins_anew() {
+    let mut stage = Stage::new(1);
+    stage.hand(1000, false);
+    stage.block(8);
+    for _ in 0..7 {
+        assert_eq!(stage.look(PATIENCE), 0);
+    }
+    stage.get_on(1);
+    for _ in 0..8 {
+        assert_eq!(stage.look(PATIENCE), 0);
+    }
+    assert_eq!(stage.look(PATIENCE), 1);
+    stage.are_all_at_calls();
+}
+
+#[test]
+fn who_is_at_one_thing_for_long_keeps_no_rounds_when_there_is_nothing_left() {
+    let mut stage = Stage::new(1);
+    stage.hand(2, false);
+    stage.block(2);
+    stage.calls.change(|seen| seen.end = 2);
+    stage.wait_until_idle(2);
+    stage.hand(1, false);
+    stage.begun(3);
+    stage
+        .calls
+        .change(|seen| (seen.held, seen.end) = (3, usize::MAX));
+    stage.hand(1, false);
+    stage.wait_until_idle(1);
+    let round = Arc::downgrade(&stage.crew.last);
+    stage.hand(1, false);
+    stage.wait_until_idle(1);
+    stage.look(PATIENCE);
+    assert!(round.upgrade().is_some());
+    stage.look(PATIENCE);
+    assert!(round.upgrade().is_none());
+}
+
+#[test]
+fn nor_while_others_are_at_work() {
+    let mut stage = Stage::new(1);
+    stage.hand(2, false);
+    stage.block(2);
+    stage.calls.change(|seen| seen.end = 2);
+    stage.wait_until_idle(2);
+    stage.hand(1, false);
+    stage.begun(3);
+    stage.calls.change(|seen| (seen.held, seen.end) = (3, 4));
+    stage.hand(1, false);
+    stage.wait_until_idle(1);
+    let round = Arc::downgrade(&stage.crew.last);
+    stage.hand(2, false);
+    stage.begun(5);
+    for _ in 0..2 {
+        assert_eq!(stage.look(PATIENCE), 0);
+    }
+    assert!(round.upgrade().is_none());
 }

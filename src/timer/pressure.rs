@@ -144,21 +144,24 @@ mod tests {
         push();
         assert_eq!(wakes.get(), 0);
         PENDING.0.fetch_add(65_536, Relaxed);
-        assert!(push() >= Duration::from_micros(50));
-        assert_eq!(wakes.get(), 1);
+        // Each of them: one that only yields may take as long now and then.
+        let quickest = (0..20).map(|_| push()).min().unwrap();
+        assert!(quickest >= Duration::from_micros(50));
+        assert_eq!(wakes.get(), 20);
         begin();
         assert!(!is_in_parent());
         push();
-        assert_eq!(wakes.get(), 2);
+        assert_eq!(wakes.get(), 21);
         // As in the child of one that has the timer.
         PROCESS.store(process::id() + 1, Relaxed);
         assert!(is_in_parent());
         push();
-        assert_eq!(wakes.get(), 2);
+        assert_eq!(wakes.get(), 21);
         begin();
+        assert!(!is_in_parent());
         taken_in(65_536);
         push();
-        assert_eq!(wakes.get(), 2);
-        taken_in(5);
+        assert_eq!(wakes.get(), 21);
+        taken_in(24);
     }
 }
