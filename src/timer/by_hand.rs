@@ -86,6 +86,7 @@ pub mod thread {
     }
 
     /// From now on threads are started, so. Before anything else in the execution.
+    #[cfg(cancel_tree_loom)]
     pub fn starts_by(spawn: fn() -> Option<Bed>) {
         assert!(SPAWN.set(spawn).is_ok());
     }
@@ -107,6 +108,7 @@ pub mod thread {
     }
 
     /// What a thread that is started does first, with what it is known by.
+    #[cfg(cancel_tree_loom)]
     pub fn stay(bed: &Bed) -> bool {
         BED.with(|own| own.replace(bed.clone()));
         SERVICE.stay(bed)

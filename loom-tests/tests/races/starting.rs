@@ -162,7 +162,11 @@ fn spawn_service() -> Option<Bed> {
 
 fn begin(left: usize, fails: bool) {
     let started = Vec::new();
-    let new = Stage { left, fails, started };
+    let new = Stage {
+        left,
+        fails,
+        started,
+    };
     stage(|stage| *stage = new);
     starting::starts_by(spawn_service);
 }
