@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Breaks cancel-tree on purpose, one change at a time, and asks the models whether they see it.
+"""Breaks cancel-tree on purpose, one change at a time, and asks the models, or unit tests, whether they see it.
 
     loom-tests/mutate.py            every change: is there a model that fails?
     loom-tests/mutate.py --models   every model: is there a change that makes it fail?
@@ -10,11 +10,14 @@ into a load and a store, and the steps left out or turned round that mutants.tom
 one binary, and an environment variable switches one on, so that a change costs a run and not a build. A run
 without a change notes which sites each model reaches, and a change is asked only of these.
 
+Unit tests are asked about what decides by numbers and time, which models do not run (UNITS): each constant there doubled and halved, and
+the steps that mutants.toml calls `[[unit]]`, in a binary of their own.
+
 What was found is kept in target/mutants/results.jsonl. It counts as long as the library, the file the model
 is in and the change are the same, so a run that was stopped goes on where it was. What was found with older
 sources only says what to try first.
 
-A model that only runs out of time has not failed. A change that no model sees must be explained in
+A model that only runs out of time has not failed; a unit test that does not end has. A change that no model sees must be explained in
 mutants.toml, and each model must have failed by something, or the exit code is 1.
 """
 
@@ -38,18 +41,21 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "mutants"
 
+# What decides by numbers and time: unit tests, by the beginning of their names, are asked about it.
+UNITS = {
+    "timer/crew.rs": "timer::crew::tests::",
+    "timer/pressure.rs": "timer::pressure::tests::",
+}
+
 # Files without an ordering of the crate's own that models run: but for park.rs the folder sync wraps the atomics
-# themselves, by_hand.rs and no_thread.rs are the models', and neither how threads are started and held back nor
-# what is in a static is part of a model. counts.rs has numbers for reports, each by a Relaxed RMW of `core`'s: nothing leans on them.
+# themselves, by_hand.rs and no_thread.rs are the models', and what is in a static is part of no model. counts.rs has numbers
+# for reports, each by a Relaxed RMW of `core`'s: nothing leans on them.
 NOT_MUTATED = {
     "by_hand.rs",
     "clock.rs",
     "counts.rs",
-    "crew.rs",
     "fixed.rs",
     "no_thread.rs",
-    "pressure.rs",
-    "thread.rs",
     "unix.rs",
     "windows.rs",
 }
@@ -92,6 +98,7 @@ TOPICS = {
     "moving.rs": ["moving"],
     "moves.rs": ["moving"],
     "park.rs": ["park"],
+    "one_thread.rs": ["starting"],
     "place.rs": ["group"],
     "seats.rs": ["group"],
     "spawner.rs": ["group"],
@@ -148,7 +155,10 @@ mod mutant {
     }
 }
 pub(crate) use mutant::{ordering as mutant_ordering, step as mutant_step};
+"""
 
+# And what models need beside it: RMWs that are a load and a store.
+TORN = """
 macro_rules! torn {
     ($($atomic:ident $(<$t:ident>)? = $value:ty;)*) => {$(
         impl $(<$t>)? $atomic $(<$t>)? {
@@ -241,22 +251,65 @@ def read_steps():
         return tomllib.load(file)
 
 
+def take_step(texts, step, number):
+    """Puts a step of mutants.toml into the text of its file."""
+    text = texts[step["file"]]
+    if text.count(step["find"]) != 1:
+        sys.exit(f"mutants.toml: found {text.count(step['find'])} times: {step['name']}")
+    on = step["replace"].replace("MUTANT", f"crate::sync::mutant_step({number})")
+    texts[step["file"]] = text.replace(step["find"], on)
+    return Mutant(step["file"], step["name"], str(number), step["find"] + step["replace"])
+
+
+def mutate_units(src, steps):
+    """Puts the changes that unit tests are asked about into the copy `src`."""
+    texts = {name: (src / name).read_text() for name in UNITS}
+    mutants = [take_step(texts, step, number) for number, step in enumerate(steps, 1)]
+    for name, text in texts.items():
+        text, tests, rest = text.partition("#[cfg(test)]")
+        # Constants become functions, which the switch can tell another value. Tests say their numbers themselves.
+        declaration = r"^const (\w+): (\w+) = (.*);$"
+        found = re.findall(declaration, text, re.M)
+        names = "|".join(constant for constant, _, _ in found)
+        called = lambda code: re.sub(rf"\b({names})\b", r"\1()", code)
+        text = called(re.sub(declaration, "", text, flags=re.M))
+        for constant, kind, value in found:
+            twice = len(mutants) + 1
+            mutants.append(Mutant(name, f"`{constant}` is twice as much", str(twice), f"2 * {value}"))
+            mutants.append(Mutant(name, f"`{constant}` is half as much", str(twice + 1), f"{value} / 2"))
+            text += f"""
+            fn {constant}() -> {kind} {{
+                let it: {kind} = {called(value)};
+                if crate::sync::mutant_step({twice}) {{ return 2 * it; }}
+                if crate::sync::mutant_step({twice + 1}) {{ return it / 2; }}
+                it
+            }}
+            """
+        (src / name).write_text(text + tests + rest)
+    switch(src, len(mutants))
+    return mutants
+
+
+def switch(src, sites, more=""):
+    with open(src / "sync" / "mod.rs", "a") as file:
+        file.write(SWITCH.replace("SITES", str(sites + 1)) + more)
+    # Here and not by a flag, so that what the models depend on is built as for run.sh.
+    library = src / "lib.rs"
+    library.write_text("#![allow(warnings)]\n" + library.read_text())
+
+
 def mutate(src, steps):
     """Puts every change into the copy `src`."""
     mutants = []
     texts = {}
     for path in sorted(src.rglob("*.rs")):
-        if path.name not in NOT_MUTATED and (path.parent.name != "sync" or path.name == "park.rs"):
-            texts[str(path.relative_to(src))] = path.read_text()
+        name = str(path.relative_to(src))
+        if path.name not in NOT_MUTATED and name not in UNITS and (path.parent.name != "sync" or path.name == "park.rs"):
+            texts[name] = path.read_text()
     number = 0
     for step in steps:
         number += 1
-        text = texts[step["file"]]
-        if text.count(step["find"]) != 1:
-            sys.exit(f"mutants.toml: found {text.count(step['find'])} times: {step['name']}")
-        on = step["replace"].replace("MUTANT", f"crate::sync::mutant_step({number})")
-        texts[step["file"]] = text.replace(step["find"], on)
-        mutants.append(Mutant(step["file"], step["name"], str(number), step["find"] + step["replace"]))
+        mutants.append(take_step(texts, step, number))
     for name, text in texts.items():
         lines, seen_in, in_use = [], {}, False
         seen, function = {}, "?"
@@ -303,17 +356,12 @@ def mutate(src, steps):
             lines.append(code + slashes + comment)
         text = "\n".join(lines).replace("\nuse ", "\nuse crate::sync::TornBool as _;\nuse ", 1)
         (src / name).write_text(text)
-    with open(src / "sync" / "mod.rs", "a") as file:
-        file.write(SWITCH.replace("SITES", str(number + 1)))
-    # Here and not by a flag, so that what the models depend on is built as for run.sh.
-    library = src / "lib.rs"
-    library.write_text("#![allow(warnings)]\n" + library.read_text())
+    switch(src, number, TORN)
     return mutants
 
 
-def build():
-    """Builds the models over the mutated copy; its mutants and its binary."""
-    tree = TARGET / "tree"
+def copy(tree):
+    """A copy of the library and the models, and nothing else."""
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
     # The documents are part of the library's own.
@@ -326,7 +374,14 @@ def build():
     manifest = (ROOT / "Cargo.toml").read_text()
     manifest = re.sub(r"(?ms)^\[\[(bench|example|test)\]\].*?(?=^\[|\Z)", "", manifest)
     manifest = re.sub(r"(?ms)^\[dev-dependencies\].*?(?=^\[|\Z)", "", manifest)
+    manifest = re.sub(r"(?m)^members = .*$", "", manifest)
     (tree / "Cargo.toml").write_text(manifest)
+
+
+def build():
+    """Builds the models over the mutated copy; its mutants and its binary."""
+    tree = TARGET / "tree"
+    copy(tree)
     mutants = mutate(tree / "src", read_steps()["step"])
     stamp, binary = TARGET / "races.stamp", TARGET / "races"
     made_of = hashlib.sha256()
@@ -345,6 +400,61 @@ def build():
     shutil.copy(max((p for p in built if p.suffix == ""), key=lambda p: p.stat().st_mtime), binary)
     stamp.write_text(made_of.hexdigest())
     return mutants, binary
+
+
+class Units:
+    """Asks unit tests, all those of a file at once, and remembers what became of it."""
+
+    def __init__(self, ask):
+        tree = TARGET / "units-tree"
+        copy(tree)
+        library = hashlib.sha256()
+        for path in sorted((tree / "src").glob("**/*.rs")):
+            library.update(path.read_bytes())
+        self.library = library.digest()
+        self.mutants = mutate_units(tree / "src", read_steps().get("unit", []))
+        self.lock = threading.Lock()
+        self.file = TARGET / "units.json"
+        self.known = json.loads(self.file.read_text()) if self.file.exists() else {}
+        self.kills = {m.key: self.known[self.stamp(m)] for m in self.mutants if self.stamp(m) in self.known}
+        if ask:
+            command = ["cargo", "test", "--lib", "--no-run", "--target-dir", TARGET / "units"]
+            subprocess.run(command, cwd=tree, check=True)
+            built = (TARGET / "units" / "debug" / "deps").glob("cancel_tree-*")
+            self.binary = max((p for p in built if p.suffix == ""), key=lambda p: p.stat().st_mtime)
+            for file in UNITS:
+                if failed := self.failed(Mutant(file, "", "0")):
+                    sys.exit(f"{', '.join(failed)} failed though nothing was changed")
+
+    def stamp(self, mutant):
+        """What the answer depends on."""
+        return hashlib.sha256(self.library + f"{mutant.key} {mutant.text}".encode()).hexdigest()[:12]
+
+    def failed(self, mutant):
+        """The tests that fail by this change, or do not end."""
+        tests = UNITS[mutant.file]
+        listed = subprocess.run([self.binary, tests, "--list"], capture_output=True, text=True, check=True)
+        env = dict(os.environ, CANCEL_TREE_MUTANT=mutant.switch, RUST_BACKTRACE="0")
+        try:
+            run = subprocess.run([self.binary, tests], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, timeout=50)
+            said = run.stdout
+        except subprocess.TimeoutExpired as late:
+            said = late.stdout or b""
+        fine = re.findall(r"^test (\S+) \.\.\. ok$", said.decode(), re.M)
+        return sorted(set(re.findall(r"^(\S+): test$", listed.stdout, re.M)) - set(fine))
+
+    def ask(self, pattern, jobs):
+        todo = [m for m in self.mutants if re.search(pattern, m.key) and m.key not in self.kills]
+
+        def work(mutant):
+            failed = self.failed(mutant)
+            with self.lock:
+                self.kills[mutant.key] = self.known[self.stamp(mutant)] = failed
+                self.file.write_text(json.dumps(self.known))
+                print(f"{mutant.key}: {' '.join(failed[:2]) or 'NOTHING FAILED'}", flush=True)
+
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(work, todo))
 
 
 class Runs:
@@ -485,6 +595,7 @@ class Runs:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--models", action="store_true", help="ask for each model what makes it fail")
+    parser.add_argument("--units", action="store_true", help="ask unit tests alone, and no model")
     parser.add_argument("--report", action="store_true", help="print what is known and run nothing")
     parser.add_argument("--explored", type=Path, help="what run.sh has printed, for the report")
     parser.add_argument("--only", default="", help="changes (or models) that this pattern is found in")
@@ -492,6 +603,14 @@ def main():
     parser.add_argument("--limits", default="2/5", help="preemptions/seconds (of the processor) of a run; own/60: the models' own")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     args = parser.parse_args()
+    explained = {f"{e['file']} {e['name']}": e["why"] for e in read_steps().get("equivalent", [])}
+    TARGET.mkdir(parents=True, exist_ok=True)
+
+    units = Units(ask=not args.report and not args.models)
+    if not args.report and not args.models:
+        units.ask(args.only, args.jobs)
+    if args.units:
+        return check(None, [], units, explained)
 
     if args.report and (TARGET / "races").exists():
         mutants = [Mutant(*m) for m in json.loads((TARGET / "mutants.json").read_text())]
@@ -503,9 +622,8 @@ def main():
         if not args.models:
             runs.models = [model for model in runs.models if re.search(args.by, model)]
         runs.baseline(args.jobs)
-    explained = {f"{e['file']} {e['name']}": e["why"] for e in read_steps().get("equivalent", [])}
     if args.report:
-        return report(runs, mutants, explained, args.explored)
+        return report(runs, mutants, units, explained, args.explored)
 
     if args.models:
         todo = [m for m in runs.models if re.search(args.only, m)]
@@ -521,32 +639,38 @@ def main():
         jobs = {pool.submit(work, one): one for one in todo}
         for n, job in enumerate(concurrent.futures.as_completed(jobs), 1):
             print(f"{n}/{len(todo)} {title(jobs[job])}: {job.result() or 'NOTHING FAILED'}", flush=True)
-    return check(runs, mutants, explained)
+    return check(runs, mutants, units, explained)
 
 
-def check(runs, mutants, explained):
+def check(runs, mutants, units, explained):
     """Says what is left to do; 1 if there is something."""
-    wrong = [f"not seen to fail: {model}" for model in runs.models if not runs.killed_by(model)]
+    wrong = [f"not seen to fail: {model}" for model in runs.models if not runs.killed_by(model)] if runs else []
+    kills = {**(runs.kills if runs else {}), **units.kills}
+    mutants = [*mutants, *units.mutants]
     for mutant in mutants:
-        if mutant.key in explained and runs.kills.get(mutant.key):
+        if mutant.key in explained and kills.get(mutant.key):
             wrong.append(f"explained, but caught: {mutant.key}")
-        if mutant.key not in explained and not runs.kills.get(mutant.key):
+        if mutant.key not in explained and not kills.get(mutant.key):
             wrong.append(f"nothing fails, and not explained: {mutant.key}")
+    # Without models, their changes are not there.
     for key in explained.keys() - {mutant.key for mutant in mutants}:
-        wrong.append(f"explained, but not there: {key}")
+        if runs or key.split()[0] in UNITS:
+            wrong.append(f"explained, but not there: {key}")
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0
 
 
-def report(runs, mutants, explained, explored):
+def report(runs, mutants, units, explained, explored):
     """The tables of docs/VERIFICATION.md."""
-    names = {mutant.key: f"{mutant.name} (`{Path(mutant.file).name}`)" for mutant in mutants}
+    everything = [*mutants, *units.mutants]
+    kills = {**runs.kills, **units.kills}
+    names = {mutant.key: f"{mutant.name} (`{Path(mutant.file).name}`)" for mutant in everything}
     lines = explored.read_text() if explored else ""
     found = r"^explored races::(\S+) +bound (\S+) +(\d+) executions"
     bounds = {m: (bound, f"{int(n):,}") for m, bound, n in re.findall(found, lines, re.M)}
-    caught = [m for m in mutants if runs.kills.get(m.key)]
-    left = [m for m in mutants if not runs.kills.get(m.key)]
+    caught = [m for m in everything if kills.get(m.key)]
+    left = [m for m in everything if not kills.get(m.key)]
     failed = [m for m in runs.models if runs.killed_by(m)]
 
     git = ["git", "-C", ROOT, "describe", "--always", "--dirty", "--exclude=*"]
@@ -567,12 +691,14 @@ def report(runs, mutants, explained, explored):
 
     print("\n## What was broken on purpose\n")
     reasons = sum(mutant.key in explained for mutant in left)
-    settled = 100 * (len(caught) + reasons) / len(mutants)
-    print(f"Of {commit}: {len(mutants)} changes: {len(caught)} make a model fail ({100 * len(caught) / len(mutants):.1f} %), {reasons} are explained")
+    settled = 100 * (len(caught) + reasons) / len(everything)
+    print(f"Of {commit}: {len(everything)} changes: {len(caught)} make a model or a unit test fail ({100 * len(caught) / len(everything):.1f} %), {reasons} are explained")
     print(f"below, {len(left) - reasons} are neither. Score: {settled:.1f} % caught or explained.\n")
-    print("| file | change | models that failed (not all were asked) |\n| --- | --- | --- |")
+    by_tests = sum(mutant.file in UNITS for mutant in caught)
+    print(f"{len(units.mutants)} of them were asked of unit tests, which {by_tests} make fail; the others of models.\n")
+    print("| file | change | models (not all were asked) or tests that failed |\n| --- | --- | --- |")
     for mutant in sorted(caught):
-        models = sorted(runs.kills[mutant.key], key=lambda m: (len(runs.killed_by(m)), m))
+        models = sorted(kills[mutant.key], key=lambda m: (len(runs.killed_by(m)), m))
         more = f" and {len(models) - 2} more" if len(models) > 2 else ""
         print(f"| `{Path(mutant.file).name}` | {mutant.name} | {', '.join(f'`{m}`' for m in models[:2])}{more} |")
 
@@ -581,7 +707,7 @@ def report(runs, mutants, explained, explored):
     for mutant in sorted(left):
         why = explained.get(mutant.key, "**not explained yet**")
         print(f"| `{Path(mutant.file).name}` | {mutant.name} | {why} |")
-    return check(runs, mutants, explained)
+    return check(runs, mutants, units, explained)
 
 
 if __name__ == "__main__":

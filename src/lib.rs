@@ -154,6 +154,14 @@ pub mod counting {
     pub use crate::sync::{accesses, note, Access, AtomicBool, Kind};
 }
 
+/// For models: how the service's thread is started.
+#[cfg(cancel_tree_loom)]
+#[doc(hidden)]
+pub mod starting {
+    pub use crate::timer::by_hand::thread::{starts_by, stay, Bed};
+    pub use crate::timer::one_thread::{OneThread, Sleeper};
+}
+
 /// For models: threads that stand still.
 #[cfg(cancel_tree_loom)]
 #[doc(hidden)]

@@ -4,11 +4,13 @@
 use super::clock::{self, Tick};
 use super::driver::Driver;
 #[cfg(cancel_tree_loom)]
-pub use super::no_thread::Stop;
+pub use super::no_thread::{thread, Stop};
 use super::round::Round;
+#[cfg(not(cancel_tree_loom))]
+use super::thread;
 #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
 use super::workers::Worker;
-use super::{inbox, pool, thread};
+use super::{inbox, pool};
 #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
 use crate::sync::Arc;
 use alloc::boxed::Box;

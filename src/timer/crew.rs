@@ -65,7 +65,7 @@ struct Known {
 impl Known {
     fn look(&mut self, now: Instant) {
         let steps = self.worker.steps();
-        if self.worker.is_idle() || steps != self.steps {
+        if steps != self.steps {
             self.steps = steps;
             self.since = now;
         }
@@ -216,7 +216,7 @@ impl Crew {
         let (coming, all_coming) = coming.fold((0, 0), |(calling, all), known| {
             (calling + usize::from(known.worker.calls()), all + 1)
         });
-        if waking == 0 && calling == 0 && all_coming == 0 && callers < self.processors {
+        if waking == 0 && calling == 0 && callers < self.processors {
             // They get on, and are sooner through if they are more.
             calling = 1;
         }

@@ -23,6 +23,8 @@ pub(crate) mod job;
 #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
 #[doc(hidden)]
 mod no_thread;
+#[cfg(not(all(cancel_tree_by_hand, not(cancel_tree_shuttle))))]
+pub(crate) mod one_thread;
 pub(crate) mod pool;
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 mod pressure;

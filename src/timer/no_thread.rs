@@ -29,51 +29,106 @@ pub(super) mod thread {
     pub(crate) fn look() {}
 }
 
-/// In place of the module `thread`.
+/// In place of the module `thread`. None is started, and it counts as running, but where a model says how one is.
 #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
-pub(super) mod thread {
-    use crate::sync::{global, Acquire, AtomicBool, Notify, Release};
+pub mod thread {
+    use crate::sync::{global, local, Notify};
+    use crate::timer::one_thread::{OneThread, Sleeper};
+    use core::cell::RefCell;
+    use std::sync::{Arc, OnceLock};
 
-    global! {
-        /// Where the thread sleeps.
-        static BED: Notify = Notify::new();
-    }
-    global! {
-        /// In place of the pointer that the thread is known by.
-        static KNOWN: AtomicBool = AtomicBool::new(false);
-    }
+    /// A thread, by where it sleeps.
+    #[derive(Clone)]
+    pub struct Bed(Arc<Notify>);
 
-    pub(crate) fn start() {}
+    impl Bed {
+        #[allow(clippy::new_without_default)]
+        pub fn new() -> Bed {
+            Bed(Arc::new(Notify::new()))
+        }
 
-    pub(crate) fn wake() {
-        // Acquire: pairs with `begin`.
-        if KNOWN.load(Acquire) {
-            BED.notify();
+        /// Until it is woken. Now and then it wakes up for nothing.
+        pub fn sleep(&self) {
+            self.0.wait();
         }
     }
 
+    impl Sleeper for Bed {
+        fn is(&self, other: &Bed) -> bool {
+            Arc::ptr_eq(&self.0, &other.0)
+        }
+
+        fn wake(&self) {
+            self.0.notify();
+        }
+    }
+
+    global! {
+        static SERVICE: OneThread<Bed> = OneThread::new();
+    }
+    global! {
+        static SPAWN: OnceLock<fn() -> Option<Bed>> = OnceLock::new();
+    }
+    local! {
+        static BED: RefCell<Bed> = RefCell::new(Bed::new());
+    }
+
+    /// From now on threads are started, so. Before anything else in the execution.
+    #[cfg(cancel_tree_loom)]
+    pub fn starts_by(spawn: fn() -> Option<Bed>) {
+        assert!(SPAWN.set(spawn).is_ok());
+    }
+
+    pub(crate) fn start() {
+        if let Some(spawn) = SPAWN.get() {
+            SERVICE.start(spawn);
+        }
+    }
+
+    pub(crate) fn look() {
+        if let Some(spawn) = SPAWN.get() {
+            SERVICE.look(spawn);
+        }
+    }
+
+    pub(crate) fn wake() {
+        SERVICE.wake();
+    }
+
+    /// What a thread that is started does first, with what it is known by.
+    #[cfg(cancel_tree_loom)]
+    pub fn stay(bed: &Bed) -> bool {
+        BED.with(|own| own.replace(bed.clone()));
+        SERVICE.stay(bed)
+    }
+
+    /// The same of one that nobody has started.
     pub(in crate::timer) fn begin() {
-        // Release: pairs with `wake`.
-        KNOWN.store(true, Release);
+        SERVICE.start(|| Some(own()));
+    }
+
+    fn own() -> Bed {
+        BED.with(|own| own.borrow().clone())
     }
 
     pub(in crate::timer) fn park() {
-        BED.wait();
+        own().sleep();
     }
 
     pub(crate) fn is_running() -> bool {
-        true
+        SPAWN.get().is_none() || SERVICE.is_running()
     }
 
     pub(crate) fn is_missing() -> bool {
-        false
+        SPAWN.get().is_some() && SERVICE.is_missing()
     }
-
-    pub(crate) fn look() {}
 }
 
 /// In place of the module `pressure`: models have no time to lose.
 pub(super) mod pressure {
+    #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+    pub(crate) fn begin() {}
+
     pub(crate) fn pushed(_: fn()) {}
 
     pub(crate) fn taken_in(_: usize) {}

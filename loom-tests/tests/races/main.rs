@@ -21,6 +21,7 @@ mod service;
 mod shard;
 mod signals;
 mod spawned;
+mod starting;
 mod visibility;
 mod wait;
 mod weak;
