@@ -1,6 +1,7 @@
 //! A thread that gives the timer more than it can take in pays for it. Numbers, from which nothing follows but a pause: so
 //! they are Relaxed, and pair with nothing.
 
+#[cfg(unix)]
 use std::process;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -16,11 +17,15 @@ const TOO_MANY: usize = 4 * MANY;
 const SLEEP: usize = 16;
 const MOMENT: Duration = Duration::from_micros(50);
 
-/// How many have been pushed and not been taken in. The timer's are subtracted after they were added, or about to be:
-/// it may be less than nothing for a moment, and wrap.
-struct Pending(AtomicUsize);
+static PRESSURE: Pressure = Pressure::new();
 
-static PENDING: Pending = Pending(AtomicUsize::new(0));
+struct Pressure {
+    /// How many have been pushed and not been taken in. The timer's are subtracted after they were added, or about to be:
+    /// it may be less than nothing for a moment, and wrap.
+    pending: AtomicUsize,
+    /// The process that has the timer's thread. In a child of its there is nobody to take anything in, so no pause helps.
+    process: AtomicU32,
+}
 
 /// What whoever pushes has to pay.
 #[derive(Debug, PartialEq)]
@@ -29,10 +34,17 @@ enum Pause {
     Sleep,
 }
 
-impl Pending {
+impl Pressure {
+    const fn new() -> Pressure {
+        Pressure {
+            pending: AtomicUsize::new(0),
+            process: AtomicU32::new(0),
+        }
+    }
+
     /// One more.
     fn add(&self) -> Option<Pause> {
-        let before = self.0.fetch_add(1, Relaxed);
+        let before = self.pending.fetch_add(1, Relaxed);
         // Less than nothing is much, as a number without a sign: then nobody has to pay.
         if !(MANY..usize::MAX / 2).contains(&before) {
             None
@@ -43,59 +55,80 @@ impl Pending {
         }
     }
 
-    fn subtract(&self, entries: usize) {
-        self.0.fetch_sub(entries, Relaxed);
+    fn pushed(&self, wake: impl FnOnce()) {
+        let Some(pause) = self.add() else { return };
+        if self.is_in_parent() {
+            return;
+        }
+        wake();
+        match pause {
+            Pause::Yield => thread::yield_now(),
+            Pause::Sleep => thread::sleep(MOMENT),
+        }
+    }
+
+    fn taken_in(&self, entries: usize) {
+        if entries != 0 {
+            self.pending.fetch_sub(entries, Relaxed);
+        }
+    }
+
+    /// Elsewhere there is no `fork`, and not everywhere a number for a process.
+    fn begin(&self) {
+        #[cfg(unix)]
+        self.process.store(process::id(), Relaxed);
+    }
+
+    fn is_in_parent(&self) -> bool {
+        let process = self.process.load(Relaxed);
+        #[cfg(unix)]
+        return process != 0 && process != process::id();
+        #[cfg(not(unix))]
+        return process != 0;
     }
 }
-
-/// The process that has the timer's thread. In a child of its there is nobody to take anything in, so no pause helps.
-static PROCESS: AtomicU32 = AtomicU32::new(0);
 
 /// Whether the timer's thread is another process's, of which this one was made by `fork`: then it can be had neither now
 /// nor later. Asks the system.
 pub(crate) fn is_in_parent() -> bool {
-    let process = PROCESS.load(Relaxed);
-    process != 0 && process != process::id()
+    PRESSURE.is_in_parent()
 }
 
 /// The timer's thread is started.
 pub(super) fn begin() {
-    PROCESS.store(process::id(), Relaxed);
+    PRESSURE.begin();
 }
 
 /// One more. `wake` is called before a pause.
 pub(super) fn pushed(wake: impl FnOnce()) {
-    let Some(pause) = PENDING.add() else { return };
-    if is_in_parent() {
-        return;
-    }
-    wake();
-    match pause {
-        Pause::Yield => thread::yield_now(),
-        Pause::Sleep => thread::sleep(MOMENT),
-    }
+    PRESSURE.pushed(wake);
 }
 
 /// So many less.
 pub(super) fn taken_in(entries: usize) {
-    if entries != 0 {
-        PENDING.subtract(entries);
-    }
+    PRESSURE.taken_in(entries);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{begin, is_in_parent, process, pushed, taken_in};
-    use super::{AtomicUsize, Duration, Pause, Pending, Relaxed, PENDING, PROCESS};
+    use super::{AtomicUsize, Pause, Pressure, Relaxed};
     use std::cell::Cell;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
+
+    fn with(there: usize) -> Pressure {
+        let pending = AtomicUsize::new(there);
+        Pressure {
+            pending,
+            ..Pressure::new()
+        }
+    }
 
     /// How many of so many pushes yield, and sleep, where so many are there.
     fn pauses(there: usize, pushes: usize) -> (usize, usize) {
-        let pending = Pending(AtomicUsize::new(there));
+        let pressure = with(there);
         let (mut yields, mut sleeps) = (0, 0);
         for _ in 0..pushes {
-            match pending.add() {
+            match pressure.add() {
                 None => (),
                 Some(Pause::Yield) => yields += 1,
                 Some(Pause::Sleep) => sleeps += 1,
@@ -125,43 +158,47 @@ mod tests {
 
     #[test]
     fn what_is_taken_in_counts_no_more() {
-        let pending = Pending(AtomicUsize::new(65_536));
-        assert_eq!(pending.add(), Some(Pause::Sleep));
-        pending.subtract(65_536);
-        assert_eq!(pending.add(), None);
+        let pressure = with(65_536);
+        assert_eq!(pressure.add(), Some(Pause::Sleep));
+        pressure.taken_in(65_536);
+        assert_eq!(pressure.add(), None);
     }
 
-    /// One test, for these are statics.
     #[test]
-    fn who_pays_wakes_the_timer_before_and_nobody_in_a_child() {
+    fn who_pays_wakes_the_timer_before() {
+        let pressure = with(65_536);
         let wakes = Cell::new(0);
         let push = || {
             let begin = Instant::now();
-            pushed(|| wakes.set(wakes.get() + 1));
+            pressure.pushed(|| wakes.set(wakes.get() + 1));
             begin.elapsed()
         };
-        assert!(!is_in_parent());
+        assert!(push() >= Duration::from_micros(50));
+        assert_eq!(wakes.get(), 1);
+        pressure.taken_in(65_536);
         push();
-        assert_eq!(wakes.get(), 0);
-        PENDING.0.fetch_add(65_536, Relaxed);
-        // Each of them: one that only yields may take as long now and then.
-        let quickest = (0..20).map(|_| push()).min().unwrap();
-        assert!(quickest >= Duration::from_micros(50));
-        assert_eq!(wakes.get(), 20);
-        begin();
-        assert!(!is_in_parent());
+        assert_eq!(wakes.get(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nobody_pays_in_a_child() {
+        let pressure = with(65_536);
+        let wakes = Cell::new(0);
+        let push = || pressure.pushed(|| wakes.set(wakes.get() + 1));
+        assert!(!pressure.is_in_parent());
         push();
-        assert_eq!(wakes.get(), 21);
+        pressure.begin();
+        assert!(!pressure.is_in_parent());
+        push();
+        assert_eq!(wakes.get(), 2);
         // As in the child of one that has the timer.
-        PROCESS.store(process::id() + 1, Relaxed);
-        assert!(is_in_parent());
+        pressure.process.store(std::process::id() + 1, Relaxed);
+        assert!(pressure.is_in_parent());
         push();
-        assert_eq!(wakes.get(), 21);
-        begin();
-        assert!(!is_in_parent());
-        taken_in(65_536);
+        assert_eq!(wakes.get(), 2);
+        pressure.begin();
         push();
-        assert_eq!(wakes.get(), 21);
-        taken_in(24);
+        assert_eq!(wakes.get(), 3);
     }
 }

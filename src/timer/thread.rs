@@ -5,6 +5,7 @@ use super::crew::Crew;
 use super::driver::Driver;
 use super::one_thread::{OneThread, Sleeper};
 use alloc::boxed::Box;
+use std::panic;
 use std::thread::{self, Thread};
 use std::time::Instant;
 
@@ -45,10 +46,10 @@ pub(super) fn wake() {
 }
 
 fn spawn() -> Option<Thread> {
-    let thread = thread::Builder::new()
-        .name("cancel-tree".into())
-        .stack_size(256 << 10);
-    let handle = thread.spawn(run).ok()?;
+    // With a stack of the usual size: some systems take the program's thread-locals out of it.
+    let thread = thread::Builder::new().name("cancel-tree".into());
+    // Up to Rust 1.86 it panics in a thread whose own thread-locals are gone.
+    let handle = panic::catch_unwind(|| thread.spawn(run)).ok()?.ok()?;
     Some(handle.thread().clone())
 }
 
