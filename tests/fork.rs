@@ -239,20 +239,20 @@ fn first_beside_a_wait_on(listen: Listen) -> c_int {
     if waiter.join().unwrap() != ContextError::Cancelled {
         return 103;
     }
-    // One that waits alone sees to it before it goes on, unless it looks just between the two halves of that end.
-    let is_seen_to = || {
+    // One that waits alone sees to it before it goes on, unless it comes too late, or looks just between the two halves of that end.
+    let is_seen_to = |n| {
         let event = Event(Arc::default(), listen);
         let ctx = Context::below(event.clone());
         let called = Arc::new(AtomicBool::new(false));
         let says = called.clone();
         drop(ctx.on_cancel(move || says.store(true, SeqCst)));
         let waiter = thread::spawn(move || ctx.blocking_wait());
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50) * n);
         event.happen();
         waiter.join().unwrap();
         called.load(SeqCst)
     };
-    match (0..3).any(|_| is_seen_to()) {
+    match (1..=6).any(is_seen_to) {
         true => 0,
         false => 104,
     }

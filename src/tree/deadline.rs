@@ -620,6 +620,6 @@ impl Signal {
     }
 }
 
-#[cfg(all(test, unix, not(any(cancel_tree_loom, cancel_tree_by_hand))))]
+#[cfg(all(test, unix, not(any(cancel_tree_loom, cancel_tree_by_hand, miri))))]
 #[path = "deadline_tests.rs"]
 mod tests;
