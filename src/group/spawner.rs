@@ -281,8 +281,9 @@ macro_rules! starting {
         /// in order of arrival. The wait ends early with the group, or with `ctx`.
         ///
         /// A task of the same group that calls this is refused at once when there is no room: if all tasks waited for each
-        /// other's places, none would ever be free. (This is noticed if the call is made on the task's own stack, but not
-        /// in another task that a task of the group waits for.)
+        /// other's places, none would ever be free. (This is noticed if the call is made on the task's own stack, and of the
+        /// outermost sixteen that run there; but not in another task that a task of the group waits for, and not surely where stacks are
+        /// switched on one thread, as by stackful coroutines.)
         ///
         /// # Errors
         ///
