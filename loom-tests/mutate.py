@@ -48,12 +48,14 @@ UNITS = {
 }
 
 # Files without an ordering of the crate's own that models run: but for park.rs the folder sync wraps the atomics
-# themselves, by_hand.rs is the models', and what is in a static is part of no model. counts.rs has numbers for reports, each by a Relaxed RMW of `core`'s: nothing leans on them.
+# themselves, by_hand.rs and no_thread.rs are the models', and what is in a static is part of no model. counts.rs
+# has numbers for reports, each by a Relaxed RMW of `core`'s: nothing leans on them.
 NOT_MUTATED = {
     "by_hand.rs",
     "clock.rs",
     "counts.rs",
     "fixed.rs",
+    "no_thread.rs",
     "unix.rs",
     "windows.rs",
 }
@@ -70,16 +72,21 @@ RMW = r"\.(compare_exchange(?:_weak)?|swap|fetch_\w+)\("
 # Which models to ask first. The others are asked as well.
 TOPICS = {
     "any_of.rs": ["any_of"],
+    "edge.rs": ["any_of"],
+    "fired.rs": ["any_of"],
     "callback.rs": ["callback"],
     "cancel.rs": ["cancel", "cause", "recycle", "any_of", "room", "deadline"],
     "children.rs": ["create", "shard", "recycle", "room"],
+    "chunk.rs": ["create", "shard", "recycle", "room"],
     "deadline.rs": ["deadline", "foreign", "moving"],
+    "timing.rs": ["deadline", "foreign", "moving"],
     "elsewhere.rs": ["foreign"],
     "entry.rs": ["service", "deadline", "moving"],
     "extension.rs": ["cause", "shard", "any_of", "weak"],
     "body.rs": ["group"],
     "foreign.rs": ["foreign"],
     "grace.rs": ["moving"],
+    "home.rs": ["service", "deadline"],
     "inbox.rs": ["service", "deadline"],
     "limit.rs": ["group"],
     "looks.rs": ["noted"],
@@ -89,21 +96,24 @@ TOPICS = {
     "registry.rs": ["registry"],
     "outcomes.rs": ["group"],
     "moving.rs": ["moving"],
+    "moves.rs": ["moving"],
     "park.rs": ["park"],
     "one_thread.rs": ["starting"],
     "place.rs": ["group"],
-    "pool.rs": ["service", "deadline"],
     "seats.rs": ["group"],
     "spawner.rs": ["group"],
     "tally.rs": ["group"],
     "received.rs": ["signals"],
     "reclaim.rs": ["recycle", "release", "callback"],
     "room.rs": ["room"],
+    "rooms.rs": ["room"],
     "round.rs": ["service", "deadline"],
+    "service.rs": ["service", "deadline", "moving"],
     "trigger.rs": ["foreign", "deadline", "service"],
     "waiter.rs": ["wait", "room"],
     "weak.rs": ["weak"],
     "walk.rs": ["cancel", "any_of"],
+    "why.rs": ["cause", "any_of"],
     "word.rs": ["visibility", "release", "create", "wait", "cause"],
     "workers.rs": ["service"],
 }

@@ -600,6 +600,68 @@ fn a_panic_while_cloning_a_waker() {
     );
 }
 
+/// A waker may be a pointer to something on the stack, of which `clone` makes something that lives: then the next one looks as
+/// the one before did, and wakes another.
+#[test]
+fn a_waker_is_known_by_its_clone() {
+    use std::task::{RawWaker, RawWakerVTable};
+
+    type Count = Arc<AtomicUsize>;
+    fn clone(count: *const ()) -> RawWaker {
+        // SAFETY: the data of both tables point to a `Count`.
+        let count = unsafe { &*count.cast::<Count>() }.clone();
+        RawWaker::new(Box::into_raw(Box::new(count)).cast(), &CLONE)
+    }
+    fn wake_by_ref(count: *const ()) {
+        // SAFETY: as above.
+        unsafe { &*count.cast::<Count>() }.fetch_add(1, SeqCst);
+    }
+    fn wake(count: *const ()) {
+        wake_by_ref(count);
+        free(count);
+    }
+    fn free(count: *const ()) {
+        // SAFETY: a clone's data are from a Box, and this is its end.
+        drop(unsafe { Box::from_raw(count.cast::<Count>().cast_mut()) });
+    }
+    static ORIGINAL: RawWakerVTable = RawWakerVTable::new(clone, wake_by_ref, wake_by_ref, |_| ());
+    static CLONE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, free);
+
+    fn poll_as(future: Pin<&mut impl Future>, count: &Count) {
+        let raw = RawWaker::new(std::ptr::from_ref(count).cast(), &ORIGINAL);
+        // SAFETY: the functions are Send and Sync, as an Arc is, and the original does not outlive `count`.
+        let waker = unsafe { Waker::from_raw(raw) };
+        assert!(poll(future, &waker).is_pending());
+    }
+
+    // In the token's own slot, in a child's, in a room.
+    for before in [0, 1, 3, 40] {
+        let token = CancellationToken::new();
+        let mut others: Vec<_> = (0..before).map(|_| Box::pin(token.cancelled())).collect();
+        for other in &mut others {
+            assert!(poll(other.as_mut(), Waker::noop()).is_pending());
+        }
+        let mut future = Box::pin(token.cancelled());
+        let first = Count::default();
+        let mut at_one_address = first.clone();
+        poll_as(future.as_mut(), &at_one_address);
+        let second = Count::default();
+        at_one_address = second.clone();
+        poll_as(future.as_mut(), &at_one_address);
+        token.cancel();
+        assert_eq!(
+            (first.load(SeqCst), second.load(SeqCst)),
+            (0, 1),
+            "{before}"
+        );
+        drop(at_one_address);
+        assert_eq!(
+            (Arc::strong_count(&first), Arc::strong_count(&second)),
+            (1, 1)
+        );
+    }
+}
+
 // ---- callbacks ----
 
 #[test]

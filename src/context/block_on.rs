@@ -2,7 +2,7 @@
 
 use super::context::expire_if_past;
 use super::{done, Context};
-use crate::token::wait;
+use crate::token::{wait, CancellationToken};
 use crate::tree::ContextError;
 use core::future::Future;
 use core::pin::pin;
@@ -58,21 +58,22 @@ impl Context {
     pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output, ContextError> {
         let mut run = pin!(done::run(self, future));
         let mut passed = None;
+        let token = self.token.as_ref().map(CancellationToken::handle);
         loop {
             // One that is where it was has made the context done, or the timer was faster and is about to say so.
             let limit = self
                 .waited_deadline()
                 .filter(|&deadline| Some(deadline) > passed);
             let until = [limit, self.next_look()].into_iter().flatten().min();
-            if let Some(outcome) = wait::block_on(run.as_mut(), until) {
+            if let Some(outcome) = wait::block_on(token, run.as_mut(), until) {
                 return outcome;
             }
             if until != limit {
                 continue;
             }
             passed = limit;
-            if let (Some(token), Some(passed)) = (&self.token, passed) {
-                expire_if_past(token.handle(), passed);
+            if let (Some(token), Some(passed)) = (token, passed) {
+                expire_if_past(token, passed);
             }
         }
     }

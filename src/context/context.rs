@@ -4,21 +4,17 @@ use super::chain::{Chain, Step};
 use super::limit::Limit;
 use super::origin::Origin;
 use super::values::Values;
-use super::{done, foreign, CancelGuard, CancelledOwned, Done, DoneOwned, ForeignContext};
+use super::{CancelGuard, DoneSignal, ForeignContext};
 use crate::timer;
 use crate::timer::clock;
 use crate::timer::testing::Clock;
-use crate::token::wait as park;
 use crate::token::CancellationToken;
-use crate::token::Registration;
 use crate::tree::Handle;
 use crate::tree::{Cause, ContextError};
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::any::{Any, TypeId};
-use core::future::{poll_fn, Future};
-use core::pin::Pin;
-use core::task::Poll;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a request carries through a program: when to stop, and what belongs to it. The counterpart of Go's
@@ -55,6 +51,7 @@ use std::time::{Duration, Instant};
 ///
 /// A child process made by `fork` without `exec` has no timer thread: deadlines do not pass there for polling
 /// code, but threads that block in [`blocking_wait`](Self::blocking_wait) or [`blocking_sleep`](Self::blocking_sleep) notice them, and wake and call whoever waits for it. `after_func` callbacks do not run there.
+/// That a parent of [another crate](Self::below) is done is noticed there by threads that block below it; see [`DoneSignal`](crate::DoneSignal).
 /// The memory of deadlines is not all given back there.
 ///
 /// Deadlines of one moment are noticed in the order in which they are, as far as the timer keeps up: where a thousand and more
@@ -110,7 +107,20 @@ impl Context {
     /// No task and no thread stands behind it. When the context and all below it are gone, the
     /// foreign one is told so.
     pub fn below(parent: impl ForeignContext) -> Context {
-        foreign::below(parent)
+        let parent: Arc<dyn ForeignContext> = Arc::new(parent);
+        let deadline = parent.deadline();
+        let at = deadline.map(|deadline| (clock::at_or_after(deadline), deadline));
+        let handle = Handle::below_foreign(at, |signal| parent.on_done(DoneSignal::new(signal)));
+        if deadline.is_some_and(|deadline| deadline <= clock::now()) {
+            handle.expire_foreign();
+        }
+        let chain = Chain::new(Step::Foreign);
+        Context {
+            token: Some(handle.into()),
+            limit: deadline.into(),
+            values: Values::of_foreign(parent, chain),
+            chain,
+        }
     }
 
     const fn root(step: Step) -> Context {
@@ -421,22 +431,6 @@ impl Context {
         self.values.name().map(super::name::Record::number)
     }
 
-    /// Creates a context with the values of this one that is never done: for work that has to be finished
-    /// after the request. It has no deadline and no cause either. (Go's `WithoutCancel`.)
-    ///
-    /// A name among the values is kept with them (feature `inspect`): the context with that name lives as long as this one, and once done
-    /// it is shown as still held. Name this one, by [`with_name`](Self::with_name), to see what holds it.
-    #[doc(alias("WithoutCancel", "detach"))]
-    pub fn without_cancel(&self) -> Context {
-        Context {
-            token: None,
-            limit: Limit::Never,
-            values: self.values.clone(),
-            chain: self.chain.then(Step::WithoutCancel),
-        }
-        .without_grace()
-    }
-
     /// Creates a context that is done as soon as one of these is, with that one's cause. Its deadline is the
     /// earliest of theirs. **Its values are the first one's; those of the others are not found**: put the one with the
     /// values that matter first. A context of no sources is never done.
@@ -522,7 +516,7 @@ impl Context {
 
     /// For a thread: what is looked up here, and in what is made of it, is noted.
     #[cfg(feature = "inspect")]
-    pub(crate) fn watched(self, looks: alloc::sync::Arc<super::Looks>) -> Context {
+    pub(crate) fn watched(self, looks: Arc<super::Looks>) -> Context {
         Context {
             values: self.values.with_looks(looks, self.chain),
             chain: Chain::none(),
@@ -531,7 +525,7 @@ impl Context {
     }
 
     /// What it is done by; none: never.
-    #[cfg(any(feature = "inspect", cancel_tree_loom))]
+    #[cfg(any(feature = "inspect", cancel_tree_loom, test))]
     #[cfg_attr(not(feature = "inspect"), allow(dead_code))]
     pub(crate) fn token(&self) -> Option<&CancellationToken> {
         self.token.as_ref()
@@ -734,6 +728,11 @@ impl Context {
         }
     }
 
+    /// A context that has an error has a cause, so there is nothing to fall back to but for the type's sake.
+    pub(crate) fn cause_or(&self, error: ContextError) -> Cause {
+        self.cause().unwrap_or_else(|| error.into())
+    }
+
     /// Returns which source a context of [`any_of`](Self::any_of) is done by: its place in the order given, from 0. Adding a
     /// value changes nothing about that; of a context derived by a cancel or a deadline of its own it is `None`. See
     /// [`CancellationToken::any_of_source`].
@@ -876,341 +875,6 @@ impl Context {
     }
 }
 
-/// # Waiting as a task
-impl Context {
-    /// Returns a future that is ready when the context is done, with the error.
-    ///
-    /// Once ready it stays ready. It holds one waker at most.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it loses nothing.
-    #[doc(alias("Done", "select"))]
-    pub fn done(&self) -> Done<'_> {
-        Done::new(self)
-    }
-
-    /// Like [`done`](Self::done), but owns the context.
-    pub fn done_owned(self) -> DoneOwned {
-        DoneOwned::new(self)
-    }
-
-    /// Like [`done_owned`](Self::done_owned), without an output: what a server's graceful shutdown takes, as axum's `with_graceful_shutdown` or tonic's `serve_with_shutdown`.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// # use cancel_tree::Context;
-    /// # use std::future::Future;
-    /// async fn serve(shutdown: impl Future<Output = ()> + Send + 'static) {
-    ///     shutdown.await;
-    /// }
-    ///
-    /// let (ctx, guard) = Context::background().with_cancel();
-    /// let server = serve(ctx.clone().cancelled_owned());
-    /// guard.cancel();
-    /// server.await;
-    /// # });
-    /// ```
-    pub fn cancelled_owned(self) -> CancelledOwned {
-        CancelledOwned::new(self)
-    }
-
-    /// Runs a future until it is ready or the context is done. If both are, the future goes first, also if it became
-    /// ready after it was polled: when the context is found done, it is polled once more. A context that is done at
-    /// the first poll does not poll it.
-    ///
-    /// It drops the future, which is not the task: a task goes on when its `JoinHandle` is dropped, so `ctx.run(tokio::spawn(work))` returns,
-    /// and `work` is not stopped. Write `tokio::spawn(async move { ctx.run(work).await })`.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// # use cancel_tree::{Context, ContextError};
-    /// # use std::time::Duration;
-    /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_millis(5));
-    /// let never = std::future::pending::<()>();
-    /// assert_eq!(ctx.run(never).await, Err(ContextError::DeadlineExceeded));
-    /// # });
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// The context was done first. The future is dropped then.
-    ///
-    /// # Panics
-    ///
-    /// When the future does; or if it is polled again after it was ready.
-    ///
-    /// # Cancel safety
-    ///
-    /// That of the future.
-    #[doc(alias("select", "run_until_cancelled"))]
-    pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, ContextError> {
-        done::run(self, future).await
-    }
-
-    /// Like [`run`](Self::run), but the error is the cause.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// # use cancel_tree::Context;
-    /// let (ctx, guard) = Context::background().with_cancel();
-    /// guard.cancel_with("the page was closed");
-    /// let never = std::future::pending::<()>();
-    /// assert_eq!(ctx.run_or_cause(never).await.unwrap_err().to_string(), "the page was closed");
-    /// # });
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// The context was done first. The future is dropped then.
-    ///
-    /// # Panics
-    ///
-    /// When the future does; or if it is polled again after it was ready.
-    ///
-    /// # Cancel safety
-    ///
-    /// That of the future.
-    pub async fn run_or_cause<F: Future>(&self, future: F) -> Result<F::Output, Cause> {
-        let outcome = done::run(self, future).await;
-        outcome.map_err(|error| self.cause_or(error))
-    }
-
-    /// Returns a future that is ready after `duration`, or when the context is done. For tasks of any runtime; it uses this crate's own timer. Threads use
-    /// [`blocking_sleep`](Self::blocking_sleep).
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// # use cancel_tree::Context;
-    /// # use std::time::Duration;
-    /// let ctx = Context::background();
-    /// assert_eq!(ctx.sleep(Duration::from_millis(1)).await, Ok(()));
-    /// # });
-    /// ```
-    ///
-    /// The time counts from the call, not from the first poll. Once ready it stays ready.
-    ///
-    /// # Errors
-    ///
-    /// The context is done: before the time was over, or since then, but before the caller looked.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future loses nothing, and leaves nothing.
-    pub fn sleep(
-        &self,
-        duration: Duration,
-    ) -> impl Future<Output = Result<(), ContextError>> + Send + Sync + '_ {
-        let (nap, guard) = self.with_timeout(duration);
-        let mut nap = Some((nap.done_owned(), guard));
-        poll_fn(move |cx| {
-            if let Some((done, _guard)) = &mut nap {
-                if Pin::new(done).poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-            }
-            nap = None;
-            Poll::Ready(self.check())
-        })
-    }
-
-    /// A context that has an error has a cause, so there is nothing to fall back to but for the type's sake.
-    pub(crate) fn cause_or(&self, error: ContextError) -> Cause {
-        self.cause().unwrap_or_else(|| error.into())
-    }
-}
-
-/// # Waiting as a thread
-impl Context {
-    /// Parks the calling thread until the context is done. A context that never is, as
-    /// [`background`](Self::background), is waited for until the end of the process.
-    ///
-    /// A thread that waits here does not need the timer: it sleeps until the deadline by itself. One that is set during the wait, or moved to
-    /// an earlier moment, the timer notices; in a child process made by `fork`, where there is none, the thread itself, 10 ms late at most.
-    pub fn blocking_wait(&self) -> ContextError {
-        loop {
-            if let Some(error) = self.wait_until(None) {
-                return error;
-            }
-        }
-    }
-
-    /// Parks the calling thread until the context is done, or for `duration`. Returns `None` if it is not
-    /// done then.
-    pub fn blocking_wait_timeout(&self, duration: Duration) -> Option<ContextError> {
-        if let Some(error) = self.err() {
-            return Some(error);
-        }
-        self.wait_until(now(&self.clock()).checked_add(duration))
-    }
-
-    fn wait_until(&self, limit: Option<Instant>) -> Option<ContextError> {
-        if let Some(clock) = self.clock() {
-            let token = self.token.clone().unwrap_or_default();
-            park::until_cancelled_by(token.handle(), clock, limit);
-            return self.err();
-        }
-        let Some(token) = &self.token else {
-            park::until(limit, |_| false);
-            return None;
-        };
-        if self.limit == Limit::Asked {
-            return self.wait_for_what_moves(token, limit);
-        }
-        let deadline = self.deadline();
-        let until = [limit, deadline].into_iter().flatten().min();
-        if !park::until_cancelled(token, until) && until == deadline {
-            let expired = until.is_some_and(|deadline| expire_if_past(token.handle(), deadline));
-            if !expired {
-                // The timer was faster, and is about to say so.
-                park::until_cancelled(token, limit);
-            }
-        }
-        self.err()
-    }
-
-    /// The same, where the deadline may be another one when it has come.
-    #[cold]
-    fn wait_for_what_moves(
-        &self,
-        token: &CancellationToken,
-        limit: Option<Instant>,
-    ) -> Option<ContextError> {
-        let mut soon = None;
-        loop {
-            let deadline = self.deadline().map(|deadline| Some(deadline).max(soon));
-            let all = [limit, deadline.flatten(), self.next_look()];
-            let until = all.into_iter().flatten().min();
-            if park::until_cancelled(token, until) {
-                return self.err();
-            }
-            let deadline = self.deadline();
-            if deadline.is_some_and(|deadline| expire_if_past(token.handle(), deadline)) {
-                return self.err();
-            }
-            let now = Instant::now();
-            if limit.is_some_and(|limit| limit <= now) {
-                return self.err();
-            }
-            // A deadline that has passed has just been moved, or somebody else is about to act on it.
-            soon = Some(now + A_LITTLE);
-        }
-    }
-
-    /// When a thread that waits here has to look at the deadline again: where it may be moved, and nobody will say so.
-    pub(super) fn next_look(&self) -> Option<Instant> {
-        let asks = self.limit == Limit::Asked && timer::is_in_parent();
-        asks.then(|| Instant::now() + park::SLICE)
-    }
-
-    /// Parks the calling thread until the context is done, or until `deadline`. Returns `None` if it is not
-    /// done then.
-    pub fn blocking_wait_deadline(&self, deadline: Instant) -> Option<ContextError> {
-        if let Some(error) = self.err() {
-            return Some(error);
-        }
-        self.wait_until(Some(deadline))
-    }
-
-    /// Parks the calling thread for `duration`, or until the context is done. Tasks take [`sleep`](Self::sleep).
-    ///
-    /// ```
-    /// # use cancel_tree::{Context, ContextError};
-    /// # use std::time::Duration;
-    /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_secs(30));
-    /// assert_eq!(ctx.blocking_sleep(Duration::from_millis(1)), Ok(()));
-    /// let (ctx, _guard) = ctx.with_timeout(Duration::from_millis(20));
-    /// assert_eq!(ctx.blocking_sleep(Duration::from_secs(60)), Err(ContextError::DeadlineExceeded));
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// The context is done: before the time was over, or since then, but before the caller looked.
-    pub fn blocking_sleep(&self, duration: Duration) -> Result<(), ContextError> {
-        self.blocking_wait_timeout(duration).map_or(Ok(()), Err)
-    }
-}
-
-/// # Callbacks
-impl Context {
-    /// Runs `f` once when the context is done, on a worker thread of this crate; at once if it is done
-    /// already. Neither the canceller nor another callback waits for it. (Go's `context.AfterFunc`.)
-    ///
-    /// The returned [`Registration`] can unregister `f`. Dropping it leaves `f` registered, also after the
-    /// last handle of this context is gone: with a deadline it runs at that; without one it stays for as long as
-    /// something above can be cancelled, and is then dropped without running.
-    ///
-    /// ```
-    /// # use cancel_tree::Context;
-    /// # use std::sync::mpsc;
-    /// let (ctx, guard) = Context::background().with_cancel();
-    /// let (say, hear) = mpsc::channel();
-    /// let registration = ctx.after_func(move || say.send("cleaning up").unwrap());
-    /// guard.cancel();
-    /// assert_eq!(hear.recv(), Ok("cleaning up"));
-    /// assert!(!registration.stop()); // too late
-    /// ```
-    ///
-    /// At the end of `main` the process ends, whether `f` has run or not: wait for what it does, or take
-    /// [`on_cancel`](Self::on_cancel).
-    ///
-    /// A panic of `f` ends there; the panic hook tells of it.
-    ///
-    /// A worker is given `f` after tasks and threads were woken, in turn with the callbacks of [`on_cancel`](Self::on_cancel): one of these must not wait for
-    /// an `f` of the same context, which it may have kept from being handed over.
-    ///
-    /// Cost: that of [`CancellationToken::on_cancel`].
-    #[doc(alias = "AfterFunc")]
-    pub fn after_func<F: FnOnce() + Send + 'static>(&self, f: F) -> Registration {
-        self.register(|token| Registration::off_thread(token, f))
-    }
-
-    /// Runs `f` once when the context is done, on the thread that cancels it, after all state below is set; at
-    /// once and here if it is done already. At a deadline that is a worker thread of this crate. The canceller waits for
-    /// `f`: if `f` takes a lock that the canceller holds, for ever. See [`CancellationToken::on_cancel`].
-    pub fn on_cancel<F: FnOnce() + Send + 'static>(&self, f: F) -> Registration {
-        self.register(|token| Registration::new(token, f))
-    }
-
-    /// Like [`after_func`](Self::after_func), but passes the cause to `f`, so that `f` need not own a context to ask for it.
-    ///
-    /// ```
-    /// # use cancel_tree::Context;
-    /// # use std::sync::mpsc;
-    /// let (ctx, guard) = Context::background().with_cancel();
-    /// let (say, hear) = mpsc::channel();
-    /// let registration = ctx.after_func_with(move |cause| say.send(cause.to_string()).unwrap());
-    /// guard.cancel_with("the page was closed");
-    /// assert_eq!(hear.recv().unwrap(), "the page was closed");
-    /// # drop(registration);
-    /// ```
-    pub fn after_func_with<F: FnOnce(Cause) + Send + 'static>(&self, f: F) -> Registration {
-        self.register(|token| Registration::off_thread_with_cause(token, f))
-    }
-
-    /// Like [`on_cancel`](Self::on_cancel), but passes the cause to `f`: see [`CancellationToken::on_cancel_with`].
-    pub fn on_cancel_with<F: FnOnce(Cause) + Send + 'static>(&self, f: F) -> Registration {
-        self.register(|token| Registration::with_cause(token, f))
-    }
-
-    /// As [`CancellationToken::on_wake`].
-    #[allow(dead_code)] // It depends on the features who needs it.
-    pub(crate) fn on_wake<F: FnOnce() + Send + 'static>(&self, f: F) -> Registration {
-        self.register(|token| Registration::woken(token, f))
-    }
-
-    fn register(&self, with: impl FnOnce(&Handle) -> Registration) -> Registration {
-        match &self.token {
-            Some(token) => {
-                self.has_expired_unseen(token.handle());
-                with(token.handle())
-            }
-            // Never done: a token that nobody can cancel, and that goes with the registration.
-            None => with(CancellationToken::new().handle()),
-        }
-    }
-}
-
 /// The time by that clock, or by the real one.
 #[inline]
 pub(super) fn now(clock: &Option<Clock>) -> Instant {
@@ -1219,9 +883,6 @@ pub(super) fn now(clock: &Option<Clock>) -> Instant {
         Some(clock) => clock.now(),
     }
 }
-
-/// How long a thread sleeps that has found a deadline passed which somebody else is at.
-const A_LITTLE: Duration = Duration::from_millis(1);
 
 /// What a waiter does that finds the deadline passed before the timer does.
 #[cold]

@@ -1,14 +1,13 @@
 //! Contexts of another kind as parents of ours.
 
-use super::chain::{Chain, Step};
-use super::values::Values;
-use super::Context;
 use crate::sync::{unless_unwinding, waker_of, Arc as Counted, Panics, UnsafeCell, Wake};
 use crate::sync::{Acquire, AtomicU8, Relaxed, Release};
+use crate::timer;
 use crate::timer::job::Job;
-use crate::timer::{self, clock};
 use crate::tree::{Cause, ContextError};
-use crate::tree::{Elsewhere, Handle, Signal};
+use crate::tree::{Elsewhere, Signal};
+#[cfg(doc)]
+use crate::Context;
 use alloc::boxed::Box;
 use core::any::{Any, TypeId};
 use core::future::Future;
@@ -16,7 +15,6 @@ use core::mem;
 use core::pin::Pin;
 use core::ptr::NonNull;
 use core::task::{self, Poll};
-use std::sync::Arc;
 use std::time::Instant;
 
 /// A context of another crate that can be a parent of ours: see [`Context::below`].
@@ -113,10 +111,19 @@ pub trait ForeignContext: Send + Sync + 'static {
 }
 
 /// The handle by which a [`ForeignContext`] says that it is done.
+///
+/// In a child process made by `fork`, which has no worker threads, their part is done by the threads that block on a context or a token
+/// below any foreign parent (`blocking_wait` and its like, `blocking_sleep`, `block_on`), each of which looks every 10 ms: they poll what
+/// [`when_ready`](Self::when_ready) drives, and after an end wake tasks and run callbacks. Where none of them is there, what
+/// [`when_woken`](Self::when_woken) cancels is cancelled, but nobody is woken; and what `when_ready` drives is not polled.
 #[derive(Clone)]
 pub struct DoneSignal(Signal);
 
 impl DoneSignal {
+    pub(super) fn new(signal: Signal) -> DoneSignal {
+        DoneSignal(signal)
+    }
+
     /// Cancels the context below. Returns `true` if this call was the first to cancel it.
     ///
     /// # Panics
@@ -148,7 +155,7 @@ impl DoneSignal {
         C: Into<Cause>,
     {
         let drive = Counted::new(Drive {
-            job: Job::new(Drive::run_job),
+            job: Job::for_waiters(Drive::run_job),
             state: AtomicU8::new(POLLING),
             future: UnsafeCell::new(Some(Box::pin(IntoCause(future)))),
             signal: self.0,
@@ -222,23 +229,6 @@ impl core::fmt::Debug for DoneSignal {
 
 impl core::panic::UnwindSafe for DoneSignal {}
 impl core::panic::RefUnwindSafe for DoneSignal {}
-
-pub(super) fn below(parent: impl ForeignContext) -> Context {
-    let parent: Arc<dyn ForeignContext> = Arc::new(parent);
-    let deadline = parent.deadline();
-    let at = deadline.map(|deadline| (clock::at_or_after(deadline), deadline));
-    let handle = Handle::below_foreign(at, |signal| parent.on_done(DoneSignal(signal)));
-    if deadline.is_some_and(|deadline| deadline <= clock::now()) {
-        handle.expire_foreign();
-    }
-    let chain = Chain::new(Step::Foreign);
-    Context {
-        token: Some(handle.into()),
-        limit: deadline.into(),
-        values: Values::of_foreign(parent, chain),
-        chain,
-    }
-}
 
 // A future is driven by a word, and by the job that gives it to a worker. The thread that wakes it may hold any lock, so it takes one
 // step on the word and, if it was idle, one on the list of jobs; nothing is polled, dropped or run there.

@@ -186,6 +186,22 @@ impl Context {
         }
     }
 
+    /// Creates a context with the values of this one that is never done: for work that has to be finished
+    /// after the request. It has no deadline and no cause either. (Go's `WithoutCancel`.)
+    ///
+    /// A name among the values is kept with them (feature `inspect`): the context with that name lives as long as this one, and once done
+    /// it is shown as still held. Name this one, by [`with_name`](Self::with_name), to see what holds it.
+    #[doc(alias("WithoutCancel", "detach"))]
+    pub fn without_cancel(&self) -> Context {
+        Context {
+            token: None,
+            limit: Limit::Never,
+            values: self.values.clone(),
+            chain: self.chain.then(Step::WithoutCancel),
+        }
+        .without_grace()
+    }
+
     /// Returns `true` if the context, or one above, is a [shield](Self::shield) from the soft cancel.
     #[must_use]
     pub fn is_shielded(&self) -> bool {
@@ -201,7 +217,7 @@ impl Context {
     }
 
     /// For a context that is never done, and so has no grace.
-    pub(super) fn without_grace(self) -> Context {
+    fn without_grace(self) -> Context {
         if self.grace().is_none() {
             return self;
         }

@@ -7,11 +7,13 @@
 mod context;
 
 mod block_on;
+mod callback;
 mod chain;
 mod done;
 mod foreign;
 mod grace;
 mod guard;
+mod guarded;
 mod limit;
 // The models of this one and of others below do without the feature.
 #[cfg(any(feature = "inspect", cancel_tree_loom))]
@@ -27,15 +29,18 @@ pub(crate) mod observe;
 mod origin;
 #[cfg(any(feature = "inspect", cancel_tree_loom))]
 pub(crate) mod registry;
+mod shown;
 #[cfg(feature = "testing")]
 mod testing;
 mod values;
+mod wait;
 
 pub use context::Context;
 pub use done::{CancelledOwned, Done, DoneOwned};
 pub use foreign::{DoneSignal, ForeignContext};
 pub use grace::GraceOver;
-pub use guard::{CancelGuard, Canceller, CauseOnDrop, GuardedContext};
+pub use guard::{CancelGuard, Canceller, CauseOnDrop};
+pub use guarded::GuardedContext;
 #[cfg(any(feature = "inspect", cancel_tree_loom))]
 pub(crate) use looks::{Looks, Told};
 pub use moving::{DeadlineGuard, IdleGuard, IdleTimeout};

@@ -1,12 +1,11 @@
 //! What a group is: all that its handles and its tasks share.
 
+use super::info::{Panicked, TaskInfo};
 use super::limit::{Limit, NoRoom};
-use super::place::{Bits, End, Found, Label, Place, Places, Shared};
+use super::place::{Bits, End, Found, Label, Owner, Place, Places, Shared};
 use super::refused::{Closed, Full};
-use super::report::TaskInfo;
 use super::seats::Seats;
 use super::tally::{Tally, Then};
-use super::task::Panicked;
 #[cfg(feature = "inspect")]
 use crate::context::observe::{self, Event};
 use crate::context::{Canceller, Context};
@@ -132,7 +131,11 @@ impl Body {
         // SAFETY: of a Box.
         let body = unsafe { NonNull::new_unchecked(Box::into_raw(body)) };
         #[cfg(feature = "inspect")]
-        super::roll::put(body);
+        {
+            // SAFETY: made above.
+            let key = unsafe { body.as_ref() }.record.key();
+            super::roll::put(&key, body);
+        }
         body
     }
 
@@ -216,9 +219,11 @@ impl Body {
     /// No other thread has it, except those that have met its record; and the caller does not use it again.
     unsafe fn free(this: NonNull<Body>) {
         #[cfg(feature = "inspect")]
-        // SAFETY: the caller's promise.
-        unsafe {
-            super::roll::end(this);
+        {
+            // SAFETY: the caller's promise.
+            let key = unsafe { this.as_ref() }.record.key();
+            // SAFETY: the same.
+            unsafe { super::roll::end(key) };
         }
         #[cfg(not(feature = "inspect"))]
         // SAFETY: the caller's promise; it is of a Box.
@@ -288,7 +293,7 @@ impl Body {
         if self.has_ended() {
             return Err(self.why_not(Closed.into()));
         }
-        let place = self.places.claim(this, bits);
+        let place = self.places.claim(this.cast(), bits);
         place.map_err(|_| self.why_not(Closed.into()))
     }
 
@@ -489,8 +494,9 @@ impl Body {
         let is_done = self.ctx.is_cancelled_by_now();
         #[cfg(not(feature = "inspect"))]
         let is_done = false;
-        self.places
-            .read(panics, |from, label| TaskInfo::of(from, label, is_done))
+        self.places.read(panics, count_off_at, |from, label| {
+            TaskInfo::of(from, label, is_done)
+        })
     }
 
     /// The same for an end, which others' destructors neither hold up nor give their panics to.
@@ -501,7 +507,7 @@ impl Body {
         let mut panics = Panics::default();
         let running = self.running(&mut panics);
         #[cfg(feature = "inspect")]
-        super::snapshot::end_elsewhere(panics);
+        super::roll::end_elsewhere(panics);
         #[cfg(not(feature = "inspect"))]
         panics.swallow();
         running
@@ -569,9 +575,10 @@ impl Body {
         mut read: impl FnMut(super::place::Number, &'static Location<'static>, Option<&Label>, bool),
     ) {
         let is_done = self.ctx.is_cancelled_by_now();
-        self.places.each(panics, |number, from, label| {
-            read(number, from, label, is_done);
-        });
+        self.places
+            .each(panics, count_off_at, |number, from, label| {
+                read(number, from, label, is_done);
+            });
     }
 
     /// What the group is called, by which context it is done, and by which token it is cancelled itself.
@@ -717,6 +724,21 @@ impl Body {
             None => Ok(()),
         }
     }
+}
+
+impl Place {
+    /// The body, which stays while the place is taken (G5).
+    #[inline]
+    pub(super) fn body(&self) -> NonNull<Body> {
+        self.owner().cast()
+    }
+}
+
+/// # Safety
+/// As for `Body::count_off`, of a place's owner.
+unsafe fn count_off_at(owner: NonNull<Owner>, panics: &mut Panics) {
+    // SAFETY: the caller's promise; a place's owner is the body that it was claimed of.
+    unsafe { Body::count_off(owner.cast(), panics) };
 }
 
 /// Keeps it where there is none yet.

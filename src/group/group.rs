@@ -1,8 +1,8 @@
 //! The group itself: its owner waits for its tasks, and ends them.
 
 use super::body::{Body, Ends, Look};
-use super::outcomes::Outcomes;
-use super::report::{Report, TaskInfo, Unfinished};
+use super::info::TaskInfo;
+use super::report::{Report, Unfinished};
 use super::seats::Seated;
 use super::spawner::{block_on, block_on_until, Spawner};
 use crate::context::Context;
@@ -150,19 +150,6 @@ impl Group {
     #[must_use]
     pub fn spawner(&self) -> Spawner {
         self.spawner.clone()
-    }
-
-    /// Returns a way to start tasks of this group whose outcomes are taken one by one, as they come.
-    #[must_use]
-    pub fn outcomes<T: Send + 'static>(&self) -> Outcomes<T> {
-        Outcomes::new(self.spawner(), false)
-    }
-
-    /// Returns a way to start tasks of this group of which only the first success matters: see [`Outcomes::winner`]. Their errors cancel nothing, and
-    /// are not errors of the group.
-    #[must_use]
-    pub fn race<T: Send + 'static>(&self) -> Outcomes<T> {
-        Outcomes::new(self.spawner(), true)
     }
 }
 

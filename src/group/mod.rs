@@ -42,10 +42,14 @@
 //!   others: all three are in the tally.
 //! - **G6** User code runs when nothing is held and no invariant is broken.
 
-mod body;
+// First, for it begins the group's page in the documentation.
 #[allow(clippy::module_inception)]
 mod group;
+
+mod body;
+mod info;
 mod limit;
+mod member;
 /// For models, which do without the feature.
 #[cfg(cancel_tree_loom)]
 pub mod noted;
@@ -67,15 +71,17 @@ mod tally;
 mod task;
 
 pub use group::Group;
+#[cfg(feature = "tracing")]
+pub(crate) use info::one_line;
+#[cfg(any(all(any(unix, windows), feature = "serve"), feature = "tracing"))]
+pub(crate) use info::shown;
+pub use info::{Panicked, TaskInfo};
+pub use member::Member;
 pub use outcomes::{Outcomes, Partial};
 pub use refused::{Closed, Full, Refused};
-#[cfg(feature = "tracing")]
-pub(crate) use report::one_line;
-#[cfg(any(all(any(unix, windows), feature = "serve"), feature = "tracing"))]
-pub(crate) use report::shown;
-pub use report::{Report, TaskInfo, Unfinished};
+pub use report::{Report, Unfinished};
 pub use scope::Scope;
-pub use spawner::{Member, Named, Spawner};
+pub use spawner::{Named, Spawner};
 #[cfg(feature = "tokio")]
 pub(crate) use task::Job;
-pub use task::{Outcome, Panicked, Tracked};
+pub use task::{Outcome, Tracked};

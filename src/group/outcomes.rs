@@ -1,12 +1,11 @@
 //! Typed outcomes, one by one, as they come.
 
-use super::group::cause_of;
-#[cfg(doc)]
-use super::group::Group;
+use super::group::{cause_of, Group};
+use super::info::TaskInfo;
+use super::member::Member;
 use super::place::End;
 use super::refused::Refused;
-use super::report::TaskInfo;
-use super::spawner::{block_on, start_thread, Member, Spawner};
+use super::spawner::{block_on, start_thread, Spawner};
 use crate::context::Context;
 use crate::sync::{Acquire, Arc, AtomicPtr, AtomicU64, OneWaiter, Panics, Relaxed, Release};
 use crate::tree::Cause;
@@ -17,6 +16,22 @@ use core::future::{poll_fn, Future};
 use core::pin::pin;
 use core::ptr;
 use core::task::{self, Poll};
+
+/// # Starting tasks whose outcomes are taken
+impl Group {
+    /// Returns a way to start tasks of this group whose outcomes are taken one by one, as they come.
+    #[must_use]
+    pub fn outcomes<T: Send + 'static>(&self) -> Outcomes<T> {
+        Outcomes::new(self.spawner(), false)
+    }
+
+    /// Returns a way to start tasks of this group of which only the first success matters: see [`Outcomes::winner`]. Their errors cancel nothing, and
+    /// are not errors of the group.
+    #[must_use]
+    pub fn race<T: Send + 'static>(&self) -> Outcomes<T> {
+        Outcomes::new(self.spawner(), true)
+    }
+}
 
 /// Starts tasks of a group, and returns their outcomes one by one, as they come; made by [`Group::outcomes`] or [`Group::race`].
 ///

@@ -4,7 +4,6 @@
 //! a *hint*, as the tree finds its free nodes: the top of a chain through `next`, written by plain stores, never trusted; what two
 //! threads lose of it, the next look around finds.
 
-use super::body::Body;
 use crate::sync::{
     thread, AcqRel, Acquire, AtomicPtr, AtomicU64, Credit, Panics, Relaxed, Release, UnsafeCell,
     SMALL,
@@ -133,10 +132,16 @@ pub(super) struct Place {
 const _: () = assert!(size_of::<Place>() == 48);
 const _: () = assert!(align_of::<Location<'static>>() > 1);
 
+/// Whose places they are: an address, here.
+pub(super) enum Owner {}
+
+/// Counts a task off in its owner's tally. Safety: it was counted there, and the caller holds the owner.
+pub(super) type CountOff = unsafe fn(NonNull<Owner>, &mut Panics);
+
 struct Chunk {
     /// The next older chunk of the shard. Fixed once the chunk is linked.
     older: AtomicPtr<Chunk>,
-    body: NonNull<Body>,
+    owner: NonNull<Owner>,
     shard: *const Shard,
     places: Box<[Place]>,
     #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
@@ -298,10 +303,10 @@ impl Shard {
         &self,
         mut seen: *mut Chunk,
         size: usize,
-        body: NonNull<Body>,
+        owner: NonNull<Owner>,
         bits: u64,
     ) -> Result<NonNull<Place>, IsClosed> {
-        let chunk = Chunk::allocate(body, self, size, bits);
+        let chunk = Chunk::allocate(owner, self, size, bits);
         loop {
             // SAFETY: made above, and not shared yet.
             unsafe { (*chunk).older.store(seen, Relaxed) };
@@ -341,10 +346,10 @@ impl Shard {
 }
 
 impl Chunk {
-    fn allocate(body: NonNull<Body>, shard: &Shard, size: usize, bits: u64) -> *mut Chunk {
+    fn allocate(owner: NonNull<Owner>, shard: &Shard, size: usize, bits: u64) -> *mut Chunk {
         let chunk = Box::into_raw(Box::new(Chunk {
             older: AtomicPtr::new(ptr::null_mut()),
-            body,
+            owner,
             shard,
             places: Box::default(),
             #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
@@ -412,8 +417,8 @@ impl Place {
 
     /// The body, which stays while the place is taken (G5).
     #[inline]
-    pub(super) fn body(&self) -> NonNull<Body> {
-        self.chunk().body
+    pub(super) fn owner(&self) -> NonNull<Owner> {
+        self.chunk().owner
     }
 
     /// Writes down what can be read of the task. Called by its maker.
@@ -604,6 +609,7 @@ impl Place {
     fn read<R>(
         &self,
         panics: &mut Panics,
+        count_off: CountOff,
         read: impl FnOnce(State, &'static Location<'static>, Option<&Label>) -> R,
     ) -> Option<R> {
         // Acquire, here and where the CAS fails: pairs with `end`, whose count comes along where the task is found gone.
@@ -644,7 +650,7 @@ impl Place {
                     if unsafe { Place::clear(NonNull::from(self), panics, || ()) } {
                         // Watched since the task went, which was counted then.
                         // SAFETY: it is counted, and the caller holds the body.
-                        unsafe { Body::count_off(self.body(), panics) };
+                        unsafe { count_off(self.owner(), panics) };
                     }
                     return answer;
                 }
@@ -695,19 +701,19 @@ impl Places {
     /// A place for a task. One CAS, on the place's own word, once there are empty ones.
     pub(super) fn claim(
         &self,
-        body: NonNull<Body>,
+        owner: NonNull<Owner>,
         bits: Bits,
     ) -> Result<NonNull<Place>, IsClosed> {
         let bits = bits.0;
         match self.home().claim_hinted(bits) {
             Some(place) => Ok(place),
-            None => self.claim_slowly(body, bits),
+            None => self.claim_slowly(owner, bits),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn claim_slowly(&self, body: NonNull<Body>, bits: u64) -> Result<NonNull<Place>, IsClosed> {
+    fn claim_slowly(&self, owner: NonNull<Owner>, bits: u64) -> Result<NonNull<Place>, IsClosed> {
         let home = self.home();
         // Acquire: pairs with the push.
         let chunks = home.chunks.load(Acquire);
@@ -737,7 +743,7 @@ impl Places {
             0 => FIRST_CHUNK,
             own => (2 * own).min(MAX_CHUNK),
         };
-        home.push(chunks, size, body, bits)
+        home.push(chunks, size, owner, bits)
     }
 
     #[cold]
@@ -839,6 +845,7 @@ impl Places {
     pub(super) fn read<R>(
         &self,
         panics: &mut Panics,
+        count_off: CountOff,
         mut read: impl FnMut(&'static Location<'static>, Option<&Label>) -> R,
     ) -> Vec<R> {
         let places = self
@@ -846,7 +853,7 @@ impl Places {
             .flat_map(Shard::each_chunk)
             .flat_map(|c| &c.places);
         places
-            .filter_map(|place| place.read(panics, |_, from, label| read(from, label)))
+            .filter_map(|place| place.read(panics, count_off, |_, from, label| read(from, label)))
             .collect()
     }
 
@@ -855,6 +862,7 @@ impl Places {
     pub(super) fn each(
         &self,
         panics: &mut Panics,
+        count_off: CountOff,
         mut read: impl FnMut(Number, &'static Location<'static>, Option<&Label>),
     ) {
         for (s, shard) in self.all().enumerate() {
@@ -865,7 +873,7 @@ impl Places {
             for chunk in chunks {
                 before -= chunk.places.len();
                 for (i, place) in chunk.places.iter().enumerate() {
-                    place.read(panics, |state, from, label| {
+                    place.read(panics, count_off, |state, from, label| {
                         if !state.has(State::INNER) {
                             let number = Number {
                                 shard: s as u8,

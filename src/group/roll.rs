@@ -1,13 +1,14 @@
 //! The groups that are there, for the question what does not stop.
 //!
-//! What a record stands for is the group's body itself: whoever frees the body ends the record, and if somebody reads it at that moment,
-//! the body stays until the reader is through, which then frees it.
+//! What a record stands for is the group's body itself, of which this file knows no more than how to drop it. Whoever frees the
+//! body ends the record, and if somebody reads it at that moment, the body stays until the reader is through, which then frees it.
 
-use super::body::Body;
 use crate::context::name::{About, Note};
 use crate::context::registry::{self, Key, Registry};
 use crate::context::Context;
 use crate::sync::Panics;
+use crate::timer;
+use crate::token::{CancellationToken, Registration};
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use core::panic::Location;
@@ -19,7 +20,9 @@ crate::sync::global! {
 }
 
 /// The body, which goes with this.
-struct Rolled(NonNull<Body>);
+pub(super) struct Rolled(NonNull<Any>);
+
+type Any = dyn core::any::Any + Send + Sync;
 
 // SAFETY: a Box, of what is Send and Sync.
 unsafe impl Send for Rolled {}
@@ -75,34 +78,55 @@ impl Record {
         }
     }
 
+    pub(super) fn key(&self) -> Key<Rolled> {
+        self.key
+    }
+
     pub(super) fn number(&self) -> registry::Number {
         self.number
     }
 }
 
 /// The group is there.
-pub(super) fn put(body: NonNull<Body>) {
-    // SAFETY: made by the caller.
-    let key = unsafe { body.as_ref() }.record().key;
-    GROUPS.put(&key, Box::new(Rolled(body)));
+pub(super) fn put(key: &Key<Rolled>, body: NonNull<Any>) {
+    GROUPS.put(key, Box::new(Rolled(body)));
 }
 
 /// Frees the body, or leaves that to the thread that is reading it.
 ///
 /// # Safety
-/// Nobody else has it, and the caller does not use it again.
-pub(super) unsafe fn end(body: NonNull<Body>) {
-    // SAFETY: the caller's promise.
-    let key = unsafe { body.as_ref() }.record().key;
+/// Nobody else has the body, and the caller does not use it again.
+pub(super) unsafe fn end(key: Key<Rolled>) {
     drop(GROUPS.end(key));
 }
 
-/// Reads all groups that are there. A group that ends meanwhile stays until `read` has returned.
-pub(super) fn each(panics: &mut Panics, mut read: impl FnMut(&Body, &mut Panics)) {
+/// Reads all groups that are there, each of which is a `B`. A group that ends meanwhile stays until `read` has returned.
+pub(super) fn each<B: 'static>(panics: &mut Panics, mut read: impl FnMut(&B, &mut Panics)) {
     let mut of_read = panics.beside();
     GROUPS.each_with(panics, |_, rolled| {
         // SAFETY: it goes with its record.
-        read(unsafe { rolled.0.as_ref() }, &mut of_read);
+        if let Some(body) = unsafe { rolled.0.as_ref() }.downcast_ref() {
+            read(body, &mut of_read);
+        }
     });
     panics.add(of_read);
+}
+
+/// Has a worker do what was left, which may block or panic. In the child of a fork that can have no worker it is done here.
+pub(super) fn end_elsewhere(mut panics: Panics) {
+    if let Some(left) = panics.take_left() {
+        if timer::is_in_parent() {
+            left(&mut panics);
+            return panics.swallow();
+        }
+        let token = CancellationToken::new();
+        let end = move |_| {
+            let mut panics = Panics::default();
+            left(&mut panics);
+            panics.swallow();
+        };
+        drop(Registration::off_thread_with_cause(token.handle(), end));
+        token.cancel();
+    }
+    panics.swallow();
 }

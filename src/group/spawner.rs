@@ -1,8 +1,9 @@
-//! The right to start tasks in a group, and a place that is held.
+//! The right to start tasks in a group.
 
 use super::body::Body;
 use super::limit::Wait;
-use super::place::{End, Place};
+use super::member::Member;
+use super::place::End;
 use super::refused::Refused;
 use super::task::{is_inside, Outcome, Tracked};
 use crate::context::{Context, Done};
@@ -398,7 +399,7 @@ impl Start<'_> {
         if self.name.is_none() {
             // SAFETY: the spawner holds it.
             if let Some(place) = unsafe { Body::claim_at_once(self.spawner.body, self.from) } {
-                return Ok(Member(place));
+                return Ok(Member::new(place));
             }
         }
         self.enter_slowly()
@@ -417,7 +418,7 @@ impl Start<'_> {
         let body = self.spawner.body;
         // SAFETY: the spawner holds it; the permit is the caller's.
         match unsafe { Body::claim(body, limited, self.from, self.name) } {
-            Ok(place) => Ok(Member(place)),
+            Ok(place) => Ok(Member::new(place)),
             Err(cause) => Err(Refused::new((), cause)),
         }
     }
@@ -515,51 +516,6 @@ impl Drop for When<'_, '_> {
     }
 }
 
-/// A place in a group, counted until it is dropped, or until the work that it was used for is over. Made by
-/// [`Spawner::enter`].
-#[must_use = "dropped at once it has counted nothing"]
-pub struct Member(NonNull<Place>);
-
-// SAFETY: a place is used by atomics, and given up once, by whoever has the member.
-unsafe impl Send for Member {}
-// SAFETY: as above.
-unsafe impl Sync for Member {}
-
-impl core::panic::UnwindSafe for Member {}
-impl core::panic::RefUnwindSafe for Member {}
-
-impl Member {
-    #[inline]
-    pub(super) fn at(&self) -> NonNull<Place> {
-        self.0
-    }
-
-    #[inline]
-    pub(super) fn place(&self) -> &Place {
-        // SAFETY: the place is ours.
-        unsafe { self.0.as_ref() }
-    }
-
-    pub(super) fn body(&self) -> &Body {
-        // SAFETY: the place keeps it (G5).
-        unsafe { self.place().body().as_ref() }
-    }
-
-    /// Creates a context below the group's, for the work at this place. It may outlive the place, and does not keep
-    /// it.
-    ///
-    /// Cost: 1 RMW, and 1 to drop it.
-    #[inline]
-    pub fn context(&self) -> Context {
-        self.body().ctx.child()
-    }
-
-    /// Wraps a future, which has this place: see [`Spawner::track`].
-    pub fn track<F: Future<Output: Outcome>>(self, future: F) -> Tracked<F> {
-        Tracked::new(self, future)
-    }
-}
-
 /// A thread for `work`; which comes back if there is none to be had. (std drops what it was given then.)
 pub(super) fn start_thread<W: Send + 'static>(
     name: Option<Cow<'static, str>>,
@@ -594,45 +550,6 @@ pub(super) fn start_thread<W: Send + 'static>(
         Ok(_) => Ok(()),
         // SAFETY: there is no thread, so nobody else takes it.
         Err(error) => Err((unsafe { Raw(raw).take() }, Cause::new(error))),
-    }
-}
-
-impl Drop for Member {
-    #[inline]
-    fn drop(&mut self) {
-        // SAFETY: the place is ours, and not used again.
-        unsafe { Member::leave(self.0, End::Done) };
-    }
-}
-
-impl Member {
-    /// # Safety
-    /// The place is the caller's, and is not used again.
-    #[inline]
-    pub(super) unsafe fn leave(place: NonNull<Place>, end: End) {
-        // SAFETY: the caller's promise.
-        if !unsafe { Place::end_at_once(place) } {
-            // SAFETY: the same; it was not given up.
-            unsafe { Member::leave_slowly(place, end) };
-        }
-    }
-
-    /// # Safety
-    /// As for `leave`.
-    #[inline(never)]
-    unsafe fn leave_slowly(place: NonNull<Place>, end: End) {
-        let mut panics = Panics::default();
-        // SAFETY: the caller's promise.
-        unsafe { Body::leave(place, end, &mut panics) };
-        panics.resume();
-    }
-}
-
-impl fmt::Debug for Member {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Member")
-            .field("name", &self.place().name())
-            .finish_non_exhaustive()
     }
 }
 

@@ -1,22 +1,17 @@
 //! What runs at a place.
 
 use super::body::Body;
+use super::member::Member;
 use super::place::{End, Place};
-use super::report::one_line;
-use super::spawner::Member;
 use crate::context::Context;
 use crate::sync::{local, Panics};
 use crate::tree::Cause;
-use alloc::borrow::Cow;
 use alloc::boxed::Box;
-use alloc::string::String;
 use core::any::Any;
 use core::cell::Cell;
-use core::error::Error;
 use core::fmt;
 use core::future::Future;
 use core::mem::ManuallyDrop;
-use core::panic::Location;
 use core::pin::Pin;
 use core::ptr::{self, NonNull};
 use core::task::{self, Poll};
@@ -72,42 +67,6 @@ impl<T, E: Into<Cause>> Outcome for Result<T, E> {
         self.map(drop).map_err(Into::into)
     }
 }
-
-/// The cause of a group that ended because one of its tasks panicked.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Panicked {
-    /// What the panic said, if it was a text.
-    pub message: Cow<'static, str>,
-    /// The task's name, if it has one; or what it was that is no task.
-    pub name: Option<String>,
-    /// Where it was started. None: it is no task.
-    pub spawned_at: Option<&'static Location<'static>>,
-}
-
-impl Panicked {
-    /// What a panic said, if it was a text.
-    pub(crate) fn text(payload: &(dyn Any + Send)) -> Option<Cow<'static, str>> {
-        match payload.downcast_ref::<&'static str>() {
-            Some(text) => Some(Cow::Borrowed(text)),
-            None => payload.downcast_ref::<String>().cloned().map(Cow::Owned),
-        }
-    }
-}
-
-impl fmt::Display for Panicked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.name.as_deref().map(one_line), self.spawned_at) {
-            (Some(other), None) => write!(f, "{other} panicked")?,
-            (Some(name), Some(at)) => write!(f, "a task panicked ({name}), started at {at}")?,
-            (None, Some(at)) => write!(f, "a task panicked, started at {at}")?,
-            (None, None) => f.write_str("a task panicked")?,
-        }
-        write!(f, ": {}", self.message)
-    }
-}
-
-impl Error for Panicked {}
 
 local! {
     /// Of which groups this thread is running tasks, the innermost first, or null.
@@ -340,6 +299,11 @@ impl Member {
 }
 
 impl Member {
+    /// Wraps a future, which has this place: see [`Spawner::track`](super::Spawner::track).
+    pub fn track<F: Future<Output: Outcome>>(self, future: F) -> Tracked<F> {
+        Tracked::new(self, future)
+    }
+
     /// Runs `f` as the task of this place, on this thread, and gives the place up. An error or a panic goes to the group.
     pub fn run<R: Outcome>(self, f: impl FnOnce(Context) -> R) {
         let ctx = self.context();
@@ -469,12 +433,5 @@ impl Member {
     #[cfg(feature = "tower")]
     pub(crate) fn forced(self) {
         self.end(End::Dropped);
-    }
-
-    #[inline]
-    pub(super) fn end(self, end: End) {
-        let this = ManuallyDrop::new(self);
-        // SAFETY: the member is not used again.
-        unsafe { Member::leave(this.at(), end) };
     }
 }

@@ -204,6 +204,10 @@ impl Passed {
         self.look_behind(wheel);
         self.new.sort_unstable_by_key(|(deadline, _)| *deadline);
         for (_, entry) in core::mem::take(&mut self.new) {
+            // SAFETY: FIRING, by the timer, and not marked; what it stands for has been looked at. It is not used after that.
+            if unsafe { Entry::end_if_it_stands_for_another(entry) } {
+                continue;
+            }
             // SAFETY: FIRING, by the timer, and not marked; if it has been put off, LINKED, and in no list.
             unsafe {
                 if let Some(tick) = Entry::put_off(entry) {

@@ -19,7 +19,7 @@
 //! the timer cannot take an entry that was disarmed and armed again for what it was before.
 
 use super::clock::{tick_of, Moment, Tick};
-use super::pool::Home;
+use super::home::Home;
 use super::trigger::{live, Trigger, ARMED, FIRING, LEFT, USER};
 use crate::sync::{Acquire, AtomicPtr, AtomicU64, Relaxed, Release};
 use core::ptr::{self, NonNull};
@@ -387,6 +387,17 @@ impl Entry {
     pub(super) unsafe fn stands_for(this: NonNull<Entry>) -> Option<NonNull<Entry>> {
         // SAFETY: FIRING keeps it; the rest is the caller's promise.
         unsafe { this.as_ref().table.stands_for.map(|of| of(this)) }
+    }
+
+    /// The end of one that stands for another, at which the timer has looked: it may be armed again then, or gone. False: it is not
+    /// such a one, or a handle has been left to it, which a worker gives up.
+    ///
+    /// # Safety
+    /// FIRING by the timer, and not marked.
+    pub(super) unsafe fn end_if_it_stands_for_another(this: NonNull<Entry>) -> bool {
+        // SAFETY: FIRING keeps it, until the last step.
+        let this = unsafe { this.as_ref() };
+        this.table.stands_for.is_some() && this.trigger.finish_unless_left()
     }
 
     /// # Safety

@@ -12,6 +12,8 @@ pub(crate) struct Job {
     /// What comes before that, together with what deadlines wake.
     wake: Option<unsafe fn(NonNull<Job>)>,
     run: unsafe fn(NonNull<Job>),
+    /// Where there are no workers, a thread that waits may see to it.
+    for_waiters: bool,
 }
 
 impl Job {
@@ -22,22 +24,36 @@ impl Job {
             next: AtomicPtr::new(ptr::null_mut()),
             wake: None,
             run,
+            for_waiters: false,
         }
     }
 
-    /// The same of one that has tasks and threads to wake: `wake` is called before `run`, once too, on a worker thread that may be
+    /// The same of one that somebody may wait for: where there are no workers, in a forked child, it is run by a thread that
+    /// waits, if there is one.
+    pub(crate) fn for_waiters(run: unsafe fn(NonNull<Job>)) -> Job {
+        Job {
+            for_waiters: true,
+            ..Job::new(run)
+        }
+    }
+
+    /// The same of one that has tasks and threads to wake, which somebody may wait for too: `wake` is called before `run`, once too, on a worker thread that may be
     /// another one, and may panic. It is called as soon as those of a deadline are woken that the timer finds with it (jobs that
     /// have come before it are found before it), while `run` may come much later, behind others' callbacks.
     pub(crate) fn that_wakes(wake: unsafe fn(NonNull<Job>), run: unsafe fn(NonNull<Job>)) -> Job {
         Job {
             wake: Some(wake),
-            ..Job::new(run)
+            ..Job::for_waiters(run)
         }
     }
 
     /// Whether there is something to be woken before it is run.
     pub(super) fn wakes(&self) -> bool {
         self.wake.is_some()
+    }
+
+    pub(super) fn is_for_waiters(&self) -> bool {
+        self.for_waiters
     }
 
     /// # Safety

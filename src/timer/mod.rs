@@ -11,13 +11,18 @@
 //! later one sees the earlier. So either the push is found, or the pusher reads until when
 //! the thread sleeps. Nobody takes a lock, and nobody waits for it.
 
+mod alone;
 pub(crate) mod clock;
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 mod crew;
 mod driver;
 pub(crate) mod entry;
+mod home;
 mod inbox;
 pub(crate) mod job;
+#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
+#[doc(hidden)]
+mod no_thread;
 #[cfg(not(all(cancel_tree_by_hand, not(cancel_tree_shuttle))))]
 pub(crate) mod one_thread;
 pub(crate) mod pool;
@@ -28,6 +33,7 @@ mod pressure;
     allow(dead_code, reason = "what only the crew asks, which models do not run")
 )]
 mod round;
+mod service;
 #[cfg(feature = "testing")]
 pub(crate) mod testing;
 #[cfg(not(feature = "testing"))]
@@ -43,12 +49,12 @@ mod wheel;
 )]
 mod workers;
 
-pub(crate) use inbox::{arm, move_to, run_on_worker, Pushers};
+pub(crate) use alone::see_to_jobs;
 pub(crate) use pressure::is_in_parent;
+pub(crate) use service::{arm, move_to, run_on_worker, Pushers};
 
 /// Whether deadlines are being watched. They are not if the thread could not be started: then
 /// contexts look at the clock themselves. `is_missing`: somebody needs it. `look`: then it is tried again.
-#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 pub(crate) use thread::{is_missing, is_running, look};
 
 /// The service as a model has it: turned by hand. In models the clock stands still, until they turn the wheel
@@ -57,6 +63,4 @@ pub(crate) use thread::{is_missing, is_running, look};
 #[doc(hidden)]
 pub mod by_hand;
 #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
-pub(crate) use by_hand::thread::{is_missing, is_running, look};
-#[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
-use by_hand::{pressure, thread};
+use no_thread::{pressure, thread};

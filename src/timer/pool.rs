@@ -7,91 +7,12 @@
 //! list has no room for.
 
 use super::entry::{Abandoned, Entry, Table};
-use super::inbox;
-use crate::sync::{local, AcqRel, Acquire, AtomicPtr, AtomicUsize, Relaxed, Release, SMALL};
+use super::home::{Home, CLOSED, ROOM};
+use super::service;
+use crate::sync::{local, Relaxed};
 use alloc::boxed::Box;
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
-
-/// So many entries each of the two lists has at most. 1,024 cover a server's requests of one thread; with what they are a
-/// part of (160 bytes each) they take 160 KiB.
-const ROOM: usize = if SMALL { 1 } else { 1024 };
-
-/// The part of a pool that others know; it goes with the thread and all its entries.
-pub(crate) struct Home {
-    /// What others gave back, strung through `owner`; or CLOSED.
-    returned: AtomicPtr<Entry>,
-    /// About how many these are.
-    waiting: AtomicUsize,
-    /// The thread, and the entries that have not been freed.
-    count: AtomicUsize,
-    #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
-    _leak: crate::sync::Track<()>,
-}
-
-/// In the place of a list: nobody looks there any more.
-const CLOSED: *mut Entry = ptr::without_provenance_mut(1);
-
-impl Home {
-    fn new() -> Box<Home> {
-        Box::new(Home {
-            returned: AtomicPtr::new(ptr::null_mut()),
-            waiting: AtomicUsize::new(0),
-            count: AtomicUsize::new(1),
-            #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
-            _leak: crate::sync::Track::new(()),
-        })
-    }
-
-    /// Another thread gives an entry back. False: there is no room, or nobody.
-    fn push(&self, entry: NonNull<Entry>) -> bool {
-        // Relaxed, both: a number that only bounds. It is raised first, so it is never less than nothing.
-        if self.waiting.load(Relaxed) >= ROOM {
-            return false;
-        }
-        self.waiting.fetch_add(1, Relaxed);
-        // Relaxed: the CAS checks the guess, and nothing is read through it.
-        let mut head = self.returned.load(Relaxed);
-        loop {
-            if head == CLOSED {
-                return false;
-            }
-            // SAFETY: the caller's. Relaxed: published by the CAS.
-            unsafe { entry.as_ref() }.owner.store(head.cast(), Relaxed);
-            // Release: pairs with the Acquire of the swap in `take_returned`.
-            match self
-                .returned
-                .compare_exchange_weak(head, entry.as_ptr(), Release, Relaxed)
-            {
-                Ok(_) => return true,
-                Err(now) => head = now,
-            }
-        }
-    }
-
-    /// All that others gave back, and about how many; `then` is what is there from now on.
-    fn take_returned(&self, then: *mut Entry) -> (*mut Entry, usize) {
-        // Acquire: pairs with `push`.
-        let list = self.returned.swap(then, Acquire);
-        (list, self.waiting.swap(0, Relaxed))
-    }
-
-    /// The thread, or an entry of its, is gone.
-    ///
-    /// # Safety
-    /// It was counted, and does not use its home again.
-    pub(super) unsafe fn forget_one(this: *const Home) {
-        // SAFETY: counted until now; null is no home.
-        let Some(home) = (unsafe { this.as_ref() }) else {
-            return;
-        };
-        // AcqRel: what others did with it comes before it is freed.
-        if home.count.fetch_sub(1, AcqRel) == 1 {
-            // SAFETY: from a Box, and the last is gone.
-            drop(unsafe { Box::from_raw(this.cast_mut()) });
-        }
-    }
-}
 
 local! {
     static POOL: Pool = Pool::new();
@@ -134,11 +55,10 @@ impl Pool {
         // SAFETY: counted for this thread.
         let home = unsafe { &*self.home.get() };
         let (list, len) = home.take_returned(ptr::null_mut());
-        self.first.set(list);
+        self.first.set(list.cast());
         self.len.set(len);
         self.pop().ok_or_else(|| {
-            // Relaxed: whoever counts one more has one.
-            home.count.fetch_add(1, Relaxed);
+            home.count_one();
             ptr::from_ref(home)
         })
     }
@@ -164,7 +84,7 @@ impl Pool {
         self.len.set(0);
         // SAFETY: counted for this thread.
         if let Some(home) = unsafe { home.as_ref() } {
-            lists[1] = home.take_returned(CLOSED).0;
+            lists[1] = home.take_returned(CLOSED).0.cast();
         }
         for mut list in lists {
             while let Some(entry) = NonNull::new(list) {
@@ -224,7 +144,11 @@ unsafe fn put_elsewhere(entry: NonNull<Entry>, home: *const Home) {
     let is_here = POOL.try_with(|pool| ptr::eq(pool.home.get(), home));
     // SAFETY: the entry is counted there, so it stays until the push is through.
     let home = unsafe { home.as_ref() }.filter(|_| !matches!(is_here, Ok(true)));
-    if !home.is_some_and(|home| home.push(entry)) {
+    let link = |head| {
+        // SAFETY: the caller's, until the push is through. Relaxed: published by the push.
+        unsafe { entry.as_ref() }.owner.store(head, Relaxed);
+    };
+    if !home.is_some_and(|home| home.push(entry.as_ptr().cast(), link)) {
         // SAFETY: the caller's promise.
         unsafe { abandon(entry) };
     }
@@ -237,7 +161,7 @@ unsafe fn abandon(entry: NonNull<Entry>) {
     match unsafe { entry.as_ref() }.abandon() {
         // SAFETY: the timer does not know it.
         Abandoned::ToFree => unsafe { Entry::free(entry) },
-        Abandoned::ToPush => inbox::push_abandoned(entry),
+        Abandoned::ToPush => service::push_abandoned(entry),
         Abandoned::InInbox => {}
     }
 }

@@ -5,7 +5,7 @@
 //! the two ends have to agree on which is last. The firer takes the trigger (ARMED to FIRING) before it
 //! touches the node. The node's last owner takes it out of the game (ARMED to nothing); if the firer was
 //! faster, it leaves it a handle instead (LEFT), which the firer gives up when it is through. Nobody
-//! waits. The edges of `any_of.rs` play the same game with a slot of the tree.
+//! waits. The edges of `edge.rs` play the same game with a slot of the tree.
 //!
 //! | from | by | to |
 //! | --- | --- | --- |
@@ -14,7 +14,7 @@
 //! | ARMED | the firer: `begin` | FIRING |
 //! | FIRING | another firer, of a foreign parent: `join` | FIRING and one more of them |
 //! | FIRING | the last owner: `settle` | FIRING, LEFT |
-//! | FIRING | the firer: `finish` | nothing |
+//! | FIRING | the firer: `finish`, `finish_unless_left` | nothing |
 //! | FIRING, LEFT | the firer: `finish`, and releases the handle | nothing |
 //! | ARMED or nothing | a mover of the deadline: `Entry::plan` | ARMED or nothing |
 //! | FIRING | the timer, of a deadline that has been put off: `Entry::put_off` | ARMED |
@@ -120,6 +120,18 @@ impl Trigger {
     pub(crate) fn finish(&self) -> bool {
         // AcqRel: as in `replace`.
         self.0.fetch_and(!(FIRING | LEFT), AcqRel) & LEFT != 0
+    }
+
+    /// The same, unless a handle has been left: to give that up may run user code.
+    pub(super) fn finish_unless_left(&self) -> bool {
+        let mut seen = self.load();
+        while seen & LEFT == 0 {
+            match self.replace(seen, seen & !FIRING) {
+                Ok(()) => return true,
+                Err(now) => seen = now,
+            }
+        }
+        false
     }
 
     /// The last owner's part. False: the firer has it, and now also a handle, which `leave` has added, or `take_back`

@@ -1,5 +1,6 @@
 //! Callbacks: `on_cancel`, and the ways to unregister one.
 
+use super::token::CancellationToken;
 #[cfg(feature = "std")]
 use crate::sync::Panics;
 use crate::sync::UnsafeCell;
@@ -21,6 +22,90 @@ use core::ptr;
 #[cfg(feature = "std")]
 use core::ptr::NonNull;
 use core::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
+
+/// # Callbacks
+impl CancellationToken {
+    /// Calls `f` when the token is cancelled: on the cancelling thread, after all state below
+    /// is set, in no particular order among callbacks; at once and on this thread if the
+    /// token is cancelled already. It runs once at most.
+    ///
+    /// The returned [`Registration`] can unregister `f`. Dropping it leaves `f` registered, also after
+    /// the last handle of this token is gone, as long as something above can still be cancelled.
+    /// Then `f` is dropped without running. (On a token of [`any_of`](Self::any_of) it stays until a
+    /// source is cancelled.)
+    ///
+    /// `f` may do anything: cancel, create, drop, wait. But `cancel()` returns only after it: if `f` takes a lock that the
+    /// canceller holds, never. A token that `f` owns keeps its
+    /// tree alive as long as `f` is registered. A cancel inside `f` has run its own callbacks when it returns: a callback
+    /// that cancels the next token, whose callback cancels the next one, nests on the stack, about a KiB for each.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// # use std::sync::mpsc;
+    /// let token = CancellationToken::new();
+    /// let (say, hear) = mpsc::channel();
+    /// let registration = token.on_cancel(move || say.send("stopping").unwrap());
+    /// token.cancel();
+    /// assert_eq!(hear.recv(), Ok("stopping"));
+    /// assert!(!registration.stop()); // too late
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the token is cancelled already, with the panic of `f`; if this thread is unwinding, that is swallowed.
+    ///
+    /// # Cost
+    ///
+    /// A child (1 RMW), 2 RMWs to count and to arm the callback, two allocations.
+    #[doc(alias("Register", "stop_callback", "AfterFunc"))]
+    pub fn on_cancel<F>(&self, f: F) -> Registration
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.has_expired_unseen();
+        Registration::new(self.handle(), f)
+    }
+
+    /// Like [`on_cancel`](Self::on_cancel), but passes the cause to `f`, so that `f` need not own a token to ask for it
+    /// (which would keep that token's tree alive).
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// # use std::sync::mpsc;
+    /// let token = CancellationToken::new();
+    /// let (say, hear) = mpsc::channel();
+    /// let registration = token.on_cancel_with(move |cause| say.send(cause.to_string()).unwrap());
+    /// token.cancel_with("the page was closed");
+    /// assert_eq!(hear.recv().unwrap(), "the page was closed");
+    /// # drop(registration);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// As `on_cancel`.
+    ///
+    /// # Cost
+    ///
+    /// That of `on_cancel`, two allocations, and 1 RMW.
+    pub fn on_cancel_with<F>(&self, f: F) -> Registration
+    where
+        F: FnOnce(Cause) + Send + 'static,
+    {
+        self.has_expired_unseen();
+        Registration::with_cause(self.handle(), f)
+    }
+
+    /// For what wakes those that wait by other means: as `on_cancel`, but `f` runs when tasks and threads are woken, before
+    /// the first callback, which may wait for them.
+    #[allow(dead_code)] // It depends on the features who needs it.
+    pub(crate) fn on_wake<F>(&self, f: F) -> Registration
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.has_expired_unseen();
+        Registration::woken(self.handle(), f)
+    }
+}
 
 /// A registered callback, and the right to unregister it; made by
 /// [`CancellationToken::on_cancel`](crate::CancellationToken::on_cancel).
@@ -72,11 +157,11 @@ pub(crate) struct Callback {
     /// The number of the thread that runs it.
     runner: AtomicUsize,
     finished: AtomicBool,
-    /// The one that waits for `finished`.
-    waiting: OneWaiter,
     /// Runs on a worker, not on the thread that cancels.
     #[cfg_attr(not(feature = "std"), allow(dead_code))]
     off_thread: bool,
+    /// The one that waits for `finished`.
+    waiting: OneWaiter,
 }
 
 // SAFETY: `function`, the only field that is not Sync, is touched by one thread at a time: the one
@@ -321,7 +406,7 @@ impl Registration {
             return true;
         }
         if !self.callback.is_running_here() {
-            super::wait::until_done(None, |waker| self.poll_finished(waker));
+            super::wait::until_done(None, None, |waker| self.poll_finished(waker));
         }
         false
     }

@@ -8,6 +8,67 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
+/// # Waiting as a task
+impl CancellationToken {
+    /// Returns a future that is ready when the token is cancelled.
+    ///
+    /// It holds at most one waker: that of the last poll, until it is dropped. Once ready it
+    /// stays ready.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it loses nothing.
+    ///
+    /// # Cost
+    ///
+    /// First poll: 2 RMWs, dropping it 1, or none once it was woken; beside other waiters of the same token the same, at
+    /// a child of its own, which takes 1 to drop in any case, or, beside many of them, in a room, where it takes 2 if that was full. To poll again with the same waker: a load.
+    #[doc(alias("Done", "select"))]
+    #[inline]
+    pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
+        WaitForCancellationFuture::new(self)
+    }
+
+    /// Like [`cancelled`](Self::cancelled), but owns the token.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it loses nothing but the token.
+    #[inline]
+    pub fn cancelled_owned(self) -> WaitForCancellationFutureOwned {
+        WaitForCancellationFutureOwned::new(self)
+    }
+
+    /// Runs the future to its end, or until the token is cancelled: then it returns `None`, and
+    /// the future is dropped.
+    ///
+    /// A token that is cancelled already gives `None` without polling the future; after that, of
+    /// a future that is ready and a cancel, the future goes first, also if it became ready after it was polled: when the
+    /// token is found cancelled, it is polled once more.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of `fut`.
+    pub async fn run_until_cancelled<F>(&self, fut: F) -> Option<F::Output>
+    where
+        F: Future,
+    {
+        fut.with_cancellation_token(self).await
+    }
+
+    /// Like [`run_until_cancelled`](Self::run_until_cancelled), but owns the token.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of `fut`.
+    pub async fn run_until_cancelled_owned<F>(self, fut: F) -> Option<F::Output>
+    where
+        F: Future,
+    {
+        fut.with_cancellation_token_owned(self).await
+    }
+}
+
 /// A future that is ready when the token is cancelled; made by [`CancellationToken::cancelled`].
 #[must_use = "futures do nothing unless polled"]
 pub struct WaitForCancellationFuture<'a> {
@@ -17,7 +78,7 @@ pub struct WaitForCancellationFuture<'a> {
 
 impl<'a> WaitForCancellationFuture<'a> {
     #[inline]
-    pub(crate) fn new(token: &'a CancellationToken) -> Self {
+    fn new(token: &'a CancellationToken) -> Self {
         WaitForCancellationFuture {
             token,
             waiter: Waiter::new(),
@@ -59,7 +120,7 @@ pub struct WaitForCancellationFutureOwned {
 
 impl WaitForCancellationFutureOwned {
     #[inline]
-    pub(crate) fn new(token: CancellationToken) -> Self {
+    fn new(token: CancellationToken) -> Self {
         WaitForCancellationFutureOwned {
             token,
             waiter: Waiter::new(),

@@ -5,6 +5,30 @@ use core::fmt;
 use core::mem::{self, ManuallyDrop};
 use core::ptr;
 
+/// # Cancelling at the end of a scope
+impl CancellationToken {
+    /// Returns a guard that cancels the token when it is dropped, unless it is disarmed.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let token = CancellationToken::new();
+    /// {
+    ///     let _guard = token.clone().drop_guard();
+    /// }
+    /// assert!(token.is_cancelled());
+    /// ```
+    #[inline]
+    pub fn drop_guard(self) -> DropGuard {
+        DropGuard::new(self)
+    }
+
+    /// Like [`drop_guard`](Self::drop_guard), for a borrowed token.
+    #[inline]
+    pub fn drop_guard_ref(&self) -> DropGuardRef<'_> {
+        DropGuardRef::new(self)
+    }
+}
+
 /// Cancels a token when dropped; made by [`CancellationToken::drop_guard`].
 ///
 /// A guard that is not kept is dropped at once, and cancels at once. There is no `must_use` on it, as there is none on
@@ -19,7 +43,7 @@ pub struct DropGuard {
 
 impl DropGuard {
     #[inline]
-    pub(crate) fn new(token: CancellationToken) -> DropGuard {
+    fn new(token: CancellationToken) -> DropGuard {
         DropGuard { token }
     }
 
@@ -67,7 +91,7 @@ pub struct DropGuardRef<'a> {
 
 impl<'a> DropGuardRef<'a> {
     #[inline]
-    pub(crate) fn new(token: &'a CancellationToken) -> DropGuardRef<'a> {
+    fn new(token: &'a CancellationToken) -> DropGuardRef<'a> {
         DropGuardRef { token }
     }
 

@@ -2,12 +2,14 @@
 //! (tasks, threads, callbacks) are told of a cancel once, in safe code. From the tree it needs counted handles, waiters'
 //! places in it and causes; from the timer, threads that run callbacks, and to know whether deadlines are watched.
 
+// First, for it begins the token's page in the documentation.
+#[allow(clippy::module_inception)]
+mod token;
+
 mod callback;
 mod fixed;
 mod future;
 mod guard;
-#[allow(clippy::module_inception)]
-mod token;
 #[cfg(feature = "std")]
 pub(crate) mod wait;
 mod weak;

@@ -1,14 +1,8 @@
 //! The token.
 
-use super::callback::Registration;
-use super::future::FutureExt;
-use super::future::{WaitForCancellationFuture, WaitForCancellationFutureOwned};
-use super::guard::{DropGuard, DropGuardRef};
-use super::weak::WeakToken;
 use crate::tree::Cause;
 use crate::tree::{Handle, TokenId};
 use core::fmt;
-use core::future::Future;
 use core::hash::{Hash, Hasher};
 use core::mem::ManuallyDrop;
 use core::ptr;
@@ -94,7 +88,7 @@ impl CancellationToken {
     ///
     /// [`any_of_source`](Self::any_of_source) says which source it was.
     ///
-    /// One thing keeps it longer than its handles: a callback below whose [`Registration`] was
+    /// One thing keeps it longer than its handles: a callback below whose [`Registration`](crate::Registration) was
     /// dropped. Then it stays, and the sources' trees with it, until one of them is cancelled; for good if
     /// no handle of a source is left.
     ///
@@ -131,7 +125,8 @@ impl CancellationToken {
     /// woken, and the callbacks have run. All tokens are marked before the first waiter is woken, and tasks and
     /// threads are woken before the first callback runs.
     /// Wakers and [`on_cancel`](Self::on_cancel) callbacks run on this thread, with nothing
-    /// held: they may cancel, create, drop and wait, also for threads that wait for this token.
+    /// held: they may cancel, create and drop. Callbacks may also wait, even for threads that wait for this token. A waker must not
+    /// wait for one of those: it may be woken after it.
     ///
     /// If two cancels overlap, of the same token or of one below the other, on two threads or because a callback
     /// cancels again, neither returns before everything below its own token is cancelled. But tasks,
@@ -171,27 +166,6 @@ impl CancellationToken {
     /// As [`cancel`](Self::cancel).
     pub fn cancel_with(&self, cause: impl Into<Cause>) -> bool {
         self.handle.cancel_with(cause.into())
-    }
-
-    /// Returns a guard that cancels the token when it is dropped, unless it is disarmed.
-    ///
-    /// ```
-    /// # use cancel_tree::CancellationToken;
-    /// let token = CancellationToken::new();
-    /// {
-    ///     let _guard = token.clone().drop_guard();
-    /// }
-    /// assert!(token.is_cancelled());
-    /// ```
-    #[inline]
-    pub fn drop_guard(self) -> DropGuard {
-        DropGuard::new(self)
-    }
-
-    /// Like [`drop_guard`](Self::drop_guard), for a borrowed token.
-    #[inline]
-    pub fn drop_guard_ref(&self) -> DropGuardRef<'_> {
-        DropGuardRef::new(self)
     }
 }
 
@@ -310,26 +284,8 @@ impl CancellationToken {
     }
 }
 
-/// # Weak handles, and raw ones
+/// # Raw handles
 impl CancellationToken {
-    /// Creates a handle that does not keep the token: for registries, and other code that wants to find a token for as
-    /// long as it is in use.
-    ///
-    /// ```
-    /// # use cancel_tree::CancellationToken;
-    /// let token = CancellationToken::new();
-    /// let weak = token.downgrade();
-    /// assert_eq!(weak.upgrade(), Some(token.clone()));
-    /// drop(token);
-    /// assert_eq!(weak.upgrade(), None);
-    /// ```
-    ///
-    /// Cost: a reference count; of a token's first one, an allocation more, or two, and 2 RMWs.
-    #[must_use]
-    pub fn downgrade(&self) -> WeakToken {
-        WeakToken::new(self.handle.downgrade())
-    }
-
     /// Turns the handle into a pointer, for C, and for code that keeps a `void *`. Pass it back to
     /// [`from_raw`](Self::from_raw), once.
     ///
@@ -386,152 +342,7 @@ impl CancellationToken {
     }
 }
 
-/// # Waiting as a task
 impl CancellationToken {
-    /// Returns a future that is ready when the token is cancelled.
-    ///
-    /// It holds at most one waker: that of the last poll, until it is dropped. Once ready it
-    /// stays ready.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it loses nothing.
-    ///
-    /// # Cost
-    ///
-    /// First poll: 2 RMWs, dropping it 1, or none once it was woken; beside other waiters of the same token the same, at
-    /// a child of its own, which takes 1 to drop in any case, or, beside many of them, in a room, where it takes 2 if that was full. To poll again with the same waker: a load.
-    #[doc(alias("Done", "select"))]
-    #[inline]
-    pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
-        WaitForCancellationFuture::new(self)
-    }
-
-    /// Like [`cancelled`](Self::cancelled), but owns the token.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it loses nothing but the token.
-    #[inline]
-    pub fn cancelled_owned(self) -> WaitForCancellationFutureOwned {
-        WaitForCancellationFutureOwned::new(self)
-    }
-
-    /// Runs the future to its end, or until the token is cancelled: then it returns `None`, and
-    /// the future is dropped.
-    ///
-    /// A token that is cancelled already gives `None` without polling the future; after that, of
-    /// a future that is ready and a cancel, the future goes first, also if it became ready after it was polled: when the
-    /// token is found cancelled, it is polled once more.
-    ///
-    /// # Cancel safety
-    ///
-    /// That of `fut`.
-    pub async fn run_until_cancelled<F>(&self, fut: F) -> Option<F::Output>
-    where
-        F: Future,
-    {
-        fut.with_cancellation_token(self).await
-    }
-
-    /// Like [`run_until_cancelled`](Self::run_until_cancelled), but owns the token.
-    ///
-    /// # Cancel safety
-    ///
-    /// That of `fut`.
-    pub async fn run_until_cancelled_owned<F>(self, fut: F) -> Option<F::Output>
-    where
-        F: Future,
-    {
-        fut.with_cancellation_token_owned(self).await
-    }
-}
-
-/// # Callbacks
-impl CancellationToken {
-    /// Calls `f` when the token is cancelled: on the cancelling thread, after all state below
-    /// is set, in no particular order among callbacks; at once and on this thread if the
-    /// token is cancelled already. It runs once at most.
-    ///
-    /// The returned [`Registration`] can unregister `f`. Dropping it leaves `f` registered, also after
-    /// the last handle of this token is gone, as long as something above can still be cancelled.
-    /// Then `f` is dropped without running. (On a token of [`any_of`](Self::any_of) it stays until a
-    /// source is cancelled.)
-    ///
-    /// `f` may do anything: cancel, create, drop, wait. But `cancel()` returns only after it: if `f` takes a lock that the
-    /// canceller holds, never. A token that `f` owns keeps its
-    /// tree alive as long as `f` is registered. A cancel inside `f` has run its own callbacks when it returns: a callback
-    /// that cancels the next token, whose callback cancels the next one, nests on the stack, about a KiB for each.
-    ///
-    /// ```
-    /// # use cancel_tree::CancellationToken;
-    /// # use std::sync::mpsc;
-    /// let token = CancellationToken::new();
-    /// let (say, hear) = mpsc::channel();
-    /// let registration = token.on_cancel(move || say.send("stopping").unwrap());
-    /// token.cancel();
-    /// assert_eq!(hear.recv(), Ok("stopping"));
-    /// assert!(!registration.stop()); // too late
-    /// ```
-    ///
-    /// # Panics
-    ///
-    /// If the token is cancelled already, with the panic of `f`; if this thread is unwinding, that is swallowed.
-    ///
-    /// # Cost
-    ///
-    /// A child (1 RMW), 2 RMWs to count and to arm the callback, two allocations.
-    #[doc(alias("Register", "stop_callback", "AfterFunc"))]
-    pub fn on_cancel<F>(&self, f: F) -> Registration
-    where
-        F: FnOnce() + Send + 'static,
-    {
-        self.has_expired_unseen();
-        Registration::new(&self.handle, f)
-    }
-
-    /// Like [`on_cancel`](Self::on_cancel), but passes the cause to `f`, so that `f` need not own a token to ask for it
-    /// (which would keep that token's tree alive).
-    ///
-    /// ```
-    /// # use cancel_tree::CancellationToken;
-    /// # use std::sync::mpsc;
-    /// let token = CancellationToken::new();
-    /// let (say, hear) = mpsc::channel();
-    /// let registration = token.on_cancel_with(move |cause| say.send(cause.to_string()).unwrap());
-    /// token.cancel_with("the page was closed");
-    /// assert_eq!(hear.recv().unwrap(), "the page was closed");
-    /// # drop(registration);
-    /// ```
-    ///
-    /// # Panics
-    ///
-    /// As `on_cancel`.
-    ///
-    /// # Cost
-    ///
-    /// That of `on_cancel`, two allocations, and 1 RMW.
-    pub fn on_cancel_with<F>(&self, f: F) -> Registration
-    where
-        F: FnOnce(Cause) + Send + 'static,
-    {
-        self.has_expired_unseen();
-        Registration::with_cause(&self.handle, f)
-    }
-}
-
-impl CancellationToken {
-    /// For what wakes those that wait by other means: as `on_cancel`, but `f` runs when tasks and threads are woken, before
-    /// the first callback, which may wait for them.
-    #[allow(dead_code)] // It depends on the features who needs it.
-    pub(crate) fn on_wake<F>(&self, f: F) -> Registration
-    where
-        F: FnOnce() + Send + 'static,
-    {
-        self.has_expired_unseen();
-        Registration::woken(&self.handle, f)
-    }
-
     #[inline]
     pub(super) fn from_ref(handle: &Handle) -> &CancellationToken {
         // SAFETY: a token is a handle, and nothing else (`repr(transparent)`).

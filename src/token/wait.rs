@@ -92,7 +92,8 @@ impl CancellationToken {
     /// When the future does; nothing is left behind.
     pub fn block_on<F: Future>(&self, future: F) -> Option<F::Output> {
         use super::FutureExt;
-        block_on(pin!(future.with_cancellation_token(self)), None).flatten()
+        let future = pin!(future.with_cancellation_token(self));
+        block_on(Some(self.handle()), future, None).flatten()
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> bool {
@@ -113,7 +114,7 @@ pub(crate) fn until_cancelled(token: &CancellationToken, deadline: Option<Instan
         }
     }
     let mut seated = Seated(token, Waiter::new());
-    until_done(deadline, |waker| {
+    until_done(Some(token.handle()), deadline, |waker| {
         if timer::is_missing() {
             token.handle().expire(clock::at_or_before(Instant::now()));
         }
@@ -135,16 +136,41 @@ pub(crate) fn until_cancelled_by(token: &Handle, clock: Clock, deadline: Option<
 /// How long a thread sleeps at most while the timer's thread is needed and could not be started, or is another process's.
 pub(crate) const SLICE: Duration = Duration::from_millis(10);
 
-/// `until`, for what the timer's threads may have a part in: tries to start the thread while it is missing.
-pub(crate) fn until_done(deadline: Option<Instant>, mut done: impl FnMut(&Waker) -> bool) -> bool {
+/// Whether it is for those who wait for this to do what workers would have done: in a forked child, below what tells it by them.
+fn is_left_alone(token: Option<&Handle>) -> bool {
+    token.is_some_and(|token| timer::is_in_parent() && token.is_below_foreign())
+}
+
+/// `until`, for what the timer's threads may have a part in: tries to start the thread while it is missing, and does the workers'
+/// part in a forked child, where what the token is below may be done by them.
+pub(crate) fn until_done(
+    token: Option<&Handle>,
+    deadline: Option<Instant>,
+    mut done: impl FnMut(&Waker) -> bool,
+) -> bool {
+    let mut is_alone = None;
     loop {
         timer::look();
-        let slice = timer::is_missing().then(|| Instant::now() + SLICE);
+        let looks = is_alone == Some(true);
+        if looks {
+            timer::see_to_jobs();
+        }
+        let slice = (looks || timer::is_missing()).then(|| Instant::now() + SLICE);
         let first = [deadline, slice].into_iter().flatten().min();
-        if until(first, &mut done) {
+        let mut is_done = false;
+        let is_over = until(first, |waker| {
+            is_done = done(waker);
+            // Not before it is to sleep, for that asks the system. Then it begins anew.
+            is_done || is_alone.is_none() && *is_alone.insert(is_left_alone(token))
+        });
+        if is_done {
+            if looks {
+                // Others wait for what has ended this wait.
+                timer::see_to_jobs();
+            }
             return true;
         }
-        if first == deadline {
+        if !is_over && first == deadline {
             return false;
         }
     }
@@ -152,11 +178,12 @@ pub(crate) fn until_done(deadline: Option<Instant>, mut done: impl FnMut(&Waker)
 
 /// Parks the calling thread until the future is ready, or until the deadline: none then.
 pub(crate) fn block_on<F: Future>(
+    token: Option<&Handle>,
     mut future: Pin<&mut F>,
     deadline: Option<Instant>,
 ) -> Option<F::Output> {
     let mut output = None;
-    until_done(deadline, |waker| {
+    until_done(token, deadline, |waker| {
         if let Poll::Ready(ready) = future.as_mut().poll(&mut Context::from_waker(waker)) {
             output = Some(ready);
         }

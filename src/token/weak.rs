@@ -4,6 +4,27 @@ use super::token::CancellationToken;
 use crate::tree::Weak;
 use core::fmt;
 
+/// # Weak handles
+impl CancellationToken {
+    /// Creates a handle that does not keep the token: for registries, and other code that wants to find a token for as
+    /// long as it is in use.
+    ///
+    /// ```
+    /// # use cancel_tree::CancellationToken;
+    /// let token = CancellationToken::new();
+    /// let weak = token.downgrade();
+    /// assert_eq!(weak.upgrade(), Some(token.clone()));
+    /// drop(token);
+    /// assert_eq!(weak.upgrade(), None);
+    /// ```
+    ///
+    /// Cost: a reference count; of a token's first one, an allocation more, or two, and 2 RMWs.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakToken {
+        WeakToken::new(self.handle().downgrade())
+    }
+}
+
 /// A handle of a token that does not keep it; made by [`CancellationToken::downgrade`].
 ///
 /// It keeps a few words of memory, and nothing of the tree. Children do not keep their parent from
@@ -34,7 +55,7 @@ impl core::panic::UnwindSafe for WeakToken {}
 impl core::panic::RefUnwindSafe for WeakToken {}
 
 impl WeakToken {
-    pub(super) fn new(weak: Weak) -> WeakToken {
+    fn new(weak: Weak) -> WeakToken {
         WeakToken { weak }
     }
 

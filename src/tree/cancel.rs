@@ -1,86 +1,22 @@
 //! Cancelling: first mark everything below, then wake tasks and threads, then run callbacks. No recursion, no
 //! lock; no allocation, but where cancels overlap at tokens of `any_of`.
 
-use super::any_of::{Edge, FiredEdges, Noted};
-use super::cause::{Bare, Cause, GuardDropped};
-use super::extension::{AnyOf, RawCause};
+use super::below::Below;
+use super::cause::Cause;
+use super::edge::Edge;
+use super::extension::RawCause;
+use super::fired::{FiredEdges, Noted, Part};
 #[cfg(feature = "std")]
 use super::start;
-use super::walk::{origin_of, Climb, From, Walk};
+use super::walk::{Climb, From, Walk};
+use super::why::{origin_of, own_cause, raw_cause};
 use super::word::State;
-use super::{reclaim, room, telling, Handle, Node};
+use super::{room, telling, Handle, Node};
 use crate::sync::{to_the_end, unless_unwinding, Panics, SMALL};
 use core::ptr::{self, NonNull};
 use core::task::Waker;
 
-/// The flags and the counted pointer of a cause.
-pub(super) fn raw_cause(cause: Cause) -> (State, Option<RawCause>) {
-    let kind = cause.kind();
-    let of_kind = State::of_kind(kind);
-    match cause.into_raw() {
-        Ok(custom) => (
-            of_kind.with(State::CUSTOM),
-            Some(RawCause::new(custom, kind)),
-        ),
-        Err(Bare::Kind(_)) => (of_kind.with(State::PLAIN), None),
-        Err(Bare::GuardDropped) => (of_kind.with(State::GUARD), None),
-    }
-}
-
-/// Why `node` is cancelled: what its nearest ancestor with an own cancel says.
-pub(super) fn cause(node: &Node) -> Option<Cause> {
-    origin(node).map(|node| own_cause(node, node.word.load()))
-}
-
-/// Why a node with an own cancel is cancelled.
-pub(super) fn own_cause(node: &Node, state: State) -> Cause {
-    let custom = if state.has_all(State::CUSTOM) {
-        // SAFETY: held, or above what is held, and the cause that won: it stays (I5). Without
-        // CUSTOM, what is in `link` may belong to a call that lost and takes it back.
-        unsafe { node.link.clone_cause() }
-    } else {
-        None
-    };
-    custom.unwrap_or_else(|| match state.only(State::CUSTOM) {
-        State::GUARD => GuardDropped.into(),
-        _ => state.kind().into(),
-    })
-}
-
-/// The node whose own cancel has cancelled this one.
-pub(super) fn origin(node: &Node) -> Option<&Node> {
-    let mut state = node.word.load();
-    if !state.is_cancelled() {
-        return None;
-    }
-    let mut node = node;
-    while !state.has_any(State::OWN) {
-        // SAFETY: the caller holds the node it asks about (I5). A node without an own cancel
-        // was marked from above, so a cancelled parent exists, and its state is visible.
-        node = unsafe { node.parent() }?;
-        state = node.word.load();
-    }
-    Some(node)
-}
-
 impl Handle {
-    /// Why the token is cancelled, if it is.
-    pub(crate) fn cause(&self) -> Option<Cause> {
-        cause(self.node())
-    }
-
-    /// Which of its sources the `any_of` token so many steps above was cancelled by: the number that was given for it.
-    pub(crate) fn any_of_source(&self, steps: usize) -> Option<usize> {
-        any_of_source(self.node_above(steps))
-    }
-
-    /// The kind of that.
-    #[cfg(feature = "std")]
-    pub(crate) fn kind(&self) -> Option<super::cause::ContextError> {
-        let state = self.node().word.load();
-        state.is_cancelled().then(|| state.kind())
-    }
-
     /// Cancels the token and everything below; true if this call was the first.
     #[inline]
     pub(crate) fn cancel(&self) -> bool {
@@ -294,9 +230,19 @@ fn set_cancelled_with(
     }
 }
 
+/// The own cancel of an edge's target, by the edge, which the caller has in its hands.
+pub(super) fn cancel_target(edge: &Edge, target: &Node, cause: Cause) -> Outcome {
+    let Some(extension) = target.link.extension() else {
+        unreachable!("it has edges");
+    };
+    let from_first = ptr::from_ref(edge).addr() - extension.edges.as_ptr().addr();
+    let place = from_first / size_of::<Edge>();
+    set_cancelled_by(edge, target, place, cause)
+}
+
 /// The own cancel of an `any_of` token, by an edge that the caller has in its hands: whose it was becomes visible with
 /// the cancel itself. `cause` is that of the edge's source.
-pub(super) fn set_cancelled_by(edge: &Edge, target: &Node, place: usize, cause: Cause) -> Outcome {
+fn set_cancelled_by(edge: &Edge, target: &Node, place: usize, cause: Cause) -> Outcome {
     // SAFETY: the step is made here.
     let cancel = |how| unsafe { Outcome::of(target, target.word.cancel(how, false)) };
     let kind = cause.kind();
@@ -317,82 +263,6 @@ pub(super) fn set_cancelled_by(edge: &Edge, target: &Node, place: usize, cause: 
         }
     }
     outcome
-}
-
-/// Which of its sources an `any_of` token was cancelled by: its number.
-pub(super) fn any_of_source(node: &Node) -> Option<usize> {
-    let state = node.word.load();
-    if !state.is_cancelled() {
-        return None;
-    }
-    match node.link.extension()?.any_of {
-        AnyOf::No => None,
-        AnyOf::Born(source) => Some(source.get()),
-        // From above, for an own cancel that came later leaves no trace.
-        AnyOf::Below(source) if !state.has_any(State::OWN) => Some(source.get()),
-        // Without CUSTOM, what is in `link` may belong to a call that lost.
-        AnyOf::Below(_) if !state.has_all(State::CUSTOM) => None,
-        AnyOf::Below(_) => node.link.edge_of_cause().map(Edge::number),
-    }
-}
-
-/// What one cancel has to do about a node that it was led to, and everything below, when all is marked.
-#[derive(Clone, Copy)]
-pub(super) struct Below(u8);
-
-impl Below {
-    pub(super) const NOTHING: Below = Below(0);
-    /// Tasks or threads may wait there.
-    const TASKS: Below = Below(1);
-    /// Callbacks, or a token that is kept for one.
-    const CALLS: Below = Below(1 << 1);
-    /// Whoever waits there waits for this cancel: it has cancelled the node itself.
-    const WON: Below = Below(1 << 2);
-    /// Walked, and to be MARKED when all is.
-    const WALKED: Below = Below(1 << 3);
-    /// Another cancel is below an `any_of` token there, and there was no memory to note that: what is below it may not
-    /// be marked yet.
-    const UNSURE: Below = Below(1 << 4);
-
-    fn add(&mut self, other: Below) {
-        self.0 |= other.0;
-    }
-
-    fn has_any(self, other: Below) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    /// Notes what waits at a node.
-    #[inline]
-    fn add_waiters(&mut self, state: State) {
-        if state.has_any(State::WAITER) && !state.has_any(State::EDGE) {
-            self.add(if is_task(state) {
-                Below::TASKS
-            } else {
-                Below::CALLS
-            });
-        }
-        if state.has_any(State::KEPT) {
-            self.add(Below::CALLS);
-        }
-    }
-
-    /// Another cancel is there, and it is not known how far it is.
-    fn add_unsure(&mut self) {
-        self.add(Below::UNSURE);
-        self.add_unknown();
-    }
-
-    /// It is not known what waits there.
-    fn add_unknown(&mut self) {
-        self.add(Below(Below::TASKS.0 | Below::CALLS.0));
-    }
-}
-
-/// What waits at a node is a task or a thread, which has taken the slot; or else a callback, which nobody competes
-/// with for it. A callback that wakes others, by means of their own, is armed as a task is (`Turn::Woken`).
-fn is_task(state: State) -> bool {
-    state.has_any(State::SLOT)
 }
 
 /// What a marking walk has to look at closer.
@@ -439,17 +309,6 @@ enum Phase {
     Sealing,
     Marked,
     Over,
-}
-
-/// A node that a cancel was led to, with everything below.
-#[derive(Clone, Copy)]
-pub(super) enum Part {
-    /// The one it began with.
-    Top,
-    /// The target of an edge that it has taken out of its slot.
-    Taken(*const Edge),
-    /// The same, of an edge where another call was faster.
-    Joined(usize),
 }
 
 impl Cancel {
@@ -625,7 +484,7 @@ impl Cancel {
                 Part::Top => unreachable!("an edge has led here"),
             };
             // SAFETY: in our hands.
-            let outcome = unsafe { (*edge).cancel_target(target, cause) };
+            let outcome = cancel_target(unsafe { &*edge }, target, cause);
             (state, won) = (outcome.state, outcome.won);
         }
         let mut below = Below::NOTHING;
@@ -841,8 +700,8 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
         }
         if state.has_any(State::KEPT) && node.word.take_kept_handle() {
             // It stays where it is: frozen, or `top`, which the edge that led here keeps.
-            // SAFETY: the handle is ours now.
-            panics.catch(|| unsafe { reclaim::release(NonNull::from(node)) });
+            // The handle is ours now.
+            panics.catch(|| drop(Handle(NonNull::from(node))));
         }
     });
 }

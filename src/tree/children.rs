@@ -1,43 +1,26 @@
 //! Making children: move into a node that stands free, or link new ones; and the sharding of a
 //! parent that several threads make children of at once.
 //!
-//! Nodes are allocated in chunks. A chunk's nodes are contiguous and linked from the highest
-//! address to the lowest. Chunks are pushed to the front of the list and allocators tend to hand out
-//! ascending addresses, so a walk of the whole list is one descending pass over memory, which
-//! hardware prefetches. All of a chunk is linked by one push: the first node occupied by the child
-//! that was asked for, the others free. A chunk is known by its first node.
-//!
 //! Where to find a free node is a matter of *hints*. A parent's `hint` points at a child: free, if
 //! it is the top of the chain that `link` makes of free nodes; or occupied, then it is
 //! where to look next, going round the list. Hints are written by plain stores, so two threads can lose
 //! each other's; no hint is ever trusted, and what they lose the next look around finds.
 
+use super::cause::{Cause, ContextError};
+use super::chunk::{allocate, allocate_root, shards_of, SHARD_CLASS};
 use super::extension::{AnyOf, Extension};
 use super::room::{self, Room};
+use super::why::{self, raw_cause};
 use super::word::State;
-use super::{cancel, Handle, Node};
-use crate::sync::heap::{alloc, dealloc, handle_alloc_error};
+use super::{Handle, Node};
 use crate::sync::{thread, Acquire, Bits, Relaxed, Release, SMALL};
-use alloc::alloc::Layout;
+use alloc::boxed::Box;
 use core::iter;
 use core::mem;
 use core::ptr::{self, NonNull};
 
 /// Chunks have 1, 2, 4, … up to 2^MAX_CLASS nodes: a page.
 const MAX_CLASS: usize = if SMALL { 1 } else { 6 };
-
-/// Pages are aligned to the cache line. Smaller chunks are not: an allocator that is asked for
-/// alignment scatters them, and a walk over many small families takes twice as long.
-const ALIGNED_CLASS: usize = 6;
-
-/// At most this many free nodes survive the death of their parent, for its next occupant: enough for a
-/// request's few children, in chunks of 4, 2 and 1.
-pub(super) const KEPT_NODES: usize = if SMALL { 1 } else { 7 };
-
-/// A contended parent gets 2^SHARD_CLASS shards, a cache line each.
-const SHARD_CLASS: usize = if SMALL { 1 } else { 6 };
-
-const _: () = assert!(SMALL || SHARD_CLASS >= ALIGNED_CLASS);
 
 /// A thread takes free nodes from others' shards only when its own has chunks of these classes.
 const OWN_CLASSES: usize = if SMALL { 0 } else { 2 };
@@ -51,184 +34,7 @@ const LOOK: usize = if SMALL { 2 } else { 8 };
 /// This many times more where there are shards: several threads make children, and drop each other's, so hints get lost.
 const LOOK_FURTHER: usize = if SMALL { 1 } else { 8 };
 
-/// The low bits of `sibling` hold the class of the chunk plus one, in its first node.
-const CLASS_BITS: usize = 15;
-
-fn layout(class: usize) -> Layout {
-    let nodes = Layout::array::<Node>(1 << class).expect("a page at most");
-    if class >= ALIGNED_CLASS {
-        nodes.align_to(64).expect("64 is a power of two")
-    } else {
-        nodes
-    }
-}
-
-/// Memory for a chunk; the answer is where its first node goes, the highest.
-fn allocate(class: usize) -> NonNull<Node> {
-    let layout = layout(class);
-    // SAFETY: the layout is not of size zero.
-    let memory = unsafe { alloc(layout) };
-    expose(memory);
-    let lowest = NonNull::new(memory.cast()).unwrap_or_else(|| handle_alloc_error(layout));
-    // SAFETY: there is room for 2^class nodes.
-    unsafe { lowest.add((1 << class) - 1) }
-}
-
-/// Many pointers to nodes come from references, and may be used for no more than those may. Memory is freed
-/// through a pointer that may be used for all of it: found again by its address.
-fn expose(memory: *mut u8) {
-    let _ = memory.expose_provenance();
-}
-
-/// The pointer to memory that was exposed.
-fn exposed(address: usize) -> *mut u8 {
-    ptr::with_exposed_provenance_mut(address)
-}
-
-/// What comes before the header of a room.
-pub(super) fn before(header: &Node) -> NonNull<Room> {
-    let memory = exposed(ptr::from_ref(header).addr() - room::REST * size_of::<Node>());
-    // SAFETY: the beginning of the room's chunk.
-    unsafe { NonNull::new_unchecked(memory.cast()) }
-}
-
-/// The nodes of a chunk, from the first to the last. In a room that is the header alone.
-///
-/// # Safety
-/// `first` is the first node of a chunk of that class, which stays while the iterator and the
-/// nodes are used.
-pub(super) unsafe fn nodes_of<'a>(
-    first: NonNull<Node>,
-    class: usize,
-) -> impl DoubleEndedIterator<Item = &'a Node> {
-    // SAFETY: the caller's promise.
-    let len = if unsafe { first.as_ref() }.word.load().is_room() {
-        1
-    } else {
-        1 << class
-    };
-    // SAFETY: the same.
-    (0..len).map(move |i| unsafe { first.sub(i).as_ref() })
-}
-
-/// A root begins in the middle of a cache line: so the word, which all read, and the hint, which is
-/// written for each child, are on different ones.
-const ROOT_OFFSET: usize = 32;
-
-/// What the allocator aligns to anyway, for asking for more is much slower. There is room to move the
-/// root to where it should be.
-const ROOT_ALIGN: usize = align_of::<Node>();
-
-fn root_layout() -> Layout {
-    Layout::from_size_align(size_of::<Node>() + 64 - ROOT_ALIGN, ROOT_ALIGN).expect("small")
-}
-
-/// Memory for a node that is in no list.
-pub(super) fn allocate_root(node: Node) -> NonNull<Node> {
-    // SAFETY: the layout is not of size zero.
-    let memory = unsafe { alloc(root_layout()) };
-    expose(memory);
-    let memory = NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(root_layout()));
-    let shift = ROOT_OFFSET.wrapping_sub(memory.addr().get()) % 64;
-    // SAFETY: fresh memory with room for a node after the shift, a multiple of its alignment.
-    unsafe {
-        let root = memory.add(shift).cast::<Node>();
-        root.write(node);
-        // A root is in no chunk: the tag is free to remember the shift.
-        root.as_ref().set_chunk_class(shift / ROOT_ALIGN);
-        root
-    }
-}
-
-/// Frees a root.
-///
-/// # Safety
-/// Made by `allocate_root`; nobody has a pointer to it, and its slot and link are empty.
-pub(super) unsafe fn free_root(root: NonNull<Node>) {
-    // SAFETY: the caller's promise. Nothing to drop but under loom, see `free`.
-    unsafe {
-        let shift = root.as_ref().chunk_class().unwrap_or(0) * ROOT_ALIGN;
-        let memory = exposed(root.addr().get() - shift);
-        memory.add(shift).cast::<Node>().drop_in_place();
-        dealloc(memory, root_layout());
-    }
-}
-
-/// Frees a chunk of the class.
-///
-/// # Safety
-/// Made by `allocate(class)` and initialised; nobody has a pointer into it (I2), and its slots
-/// and links are empty.
-pub(super) unsafe fn free(first: NonNull<Node>, class: usize) {
-    let len = 1 << class;
-    // The lowest node is where the memory begins.
-    let memory = exposed(first.addr().get() - (len - 1) * size_of::<Node>());
-    // SAFETY: the caller's promise.
-    let is_room = unsafe { first.as_ref() }.word.load().is_room();
-    if is_room {
-        // SAFETY: the caller's promise.
-        unsafe { memory.cast::<Room>().drop_in_place() };
-    }
-    for i in (if is_room { len - 1 } else { 0 }..len).rev() {
-        // Nothing to do but under loom, whose atomics and cells report what they saw.
-        // SAFETY: the caller's promise.
-        unsafe { memory.cast::<Node>().add(i).drop_in_place() };
-    }
-    // SAFETY: the caller's promise.
-    unsafe { dealloc(memory, layout(class)) };
-}
-
 impl Node {
-    /// The next node of the list, or null.
-    #[inline(always)]
-    pub(super) fn sibling(&self) -> *mut Node {
-        // SAFETY: fixed once linked (I1), and the caller found this node linked; rewritten only
-        // by the thread that has the parent DEAD, and is then alone in the list (I2).
-        self.sibling
-            .with(|s| unsafe { *s })
-            .map_addr(|a| a & !CLASS_BITS)
-    }
-
-    /// The class of the chunk that begins here, if one does.
-    pub(super) fn chunk_class(&self) -> Option<usize> {
-        // SAFETY: as in `sibling`.
-        let tag = self.sibling.with(|s| unsafe { *s }).addr() & CLASS_BITS;
-        tag.checked_sub(1)
-    }
-
-    /// Links the node to `next`, keeping the chunk's tag.
-    ///
-    /// # Safety
-    /// The node is not linked yet, or its list is the caller's alone (I2).
-    pub(super) unsafe fn set_sibling(&self, next: *mut Node) {
-        self.sibling.with_mut(|s| {
-            // SAFETY: nobody else reads or writes it now (the caller's promise).
-            unsafe { *s = next.map_addr(|a| a | (*s).addr() & CLASS_BITS) }
-        });
-    }
-
-    /// # Safety
-    /// As for `set_sibling`.
-    unsafe fn set_chunk_class(&self, class: usize) {
-        self.sibling.with_mut(|s| {
-            // SAFETY: the caller's promise.
-            unsafe { *s = (*s).map_addr(|a| a | (class + 1)) }
-        });
-    }
-
-    /// The child list from the newest chunk to the oldest.
-    ///
-    /// # Safety
-    /// The caller is the node's last owner, and the iterator is used while it is.
-    pub(super) unsafe fn children(&self) -> impl Iterator<Item = &Node> {
-        // Relaxed: the last owner has acquired what the others did, the pushes too.
-        let first = self.children.load(Relaxed);
-        // SAFETY: linked nodes stay for as long as the caller promises (I2).
-        iter::successors(unsafe { first.as_ref() }, |node| unsafe {
-            node.sibling().as_ref()
-        })
-    }
-
     /// Puts this node in front of its parent's free ones. Before it is marked FREE: after that the
     /// parent may be gone.
     #[inline]
@@ -465,10 +271,62 @@ impl Node {
         if !published {
             // Cancelled, or somebody else was faster: nobody will make children in these.
             for shard in shards_of(shards) {
-                // SAFETY: nobody has seen these but walkers; their one handle is given up here.
-                unsafe { super::reclaim::release(NonNull::from(shard)) };
+                // Nobody has seen these but walkers; their one handle is given up here.
+                drop(Handle(NonNull::from(shard)));
             }
         }
+    }
+}
+
+impl Handle {
+    /// A root of its own.
+    pub(crate) fn root() -> Handle {
+        Handle::unlinked(State::NEW)
+    }
+
+    /// The same, with two handles from the start.
+    #[cfg(feature = "std")]
+    pub(crate) fn root_pair() -> (Handle, Handle) {
+        let root = Handle::unlinked(State::NEW_PAIR);
+        (Handle(root.0), root)
+    }
+
+    /// A root that says "cancelled" and why, for the child of a cancelled token: it is no part of
+    /// that token's tree, so nothing has to be kept for it.
+    pub(super) fn born_cancelled(cause: Cause, any_of: AnyOf) -> Handle {
+        let (how, cause) = raw_cause(cause);
+        let handle = Handle::unlinked(State::BORN_CANCELLED.with(how));
+        let link = &handle.node().link;
+        match (any_of, cause) {
+            (AnyOf::No, None) => {}
+            (AnyOf::No, Some(cause)) => link.put_cause_unshared(cause),
+            (any_of, cause) => {
+                let extension = Extension::new(any_of, Box::default());
+                let extension = link.put_extension_unshared(extension);
+                if let Some(cause) = cause {
+                    extension.put_cause_unshared(cause);
+                }
+            }
+        }
+        handle
+    }
+
+    pub(super) fn unlinked(state: State) -> Handle {
+        Handle(allocate_root(Node::new(state, ptr::null())))
+    }
+
+    /// A token below this one. One RMW, on the child's word, once the list has a free node.
+    #[inline]
+    pub(crate) fn child(&self) -> Handle {
+        Handle(create(self.node(), 1))
+    }
+
+    /// The same, with two handles from the start.
+    #[cfg(feature = "std")]
+    #[inline]
+    pub(crate) fn child_pair(&self) -> (Handle, Handle) {
+        let node = create(self.node(), 2);
+        (Handle(node), Handle(node))
     }
 }
 
@@ -489,12 +347,6 @@ impl Handle {
         let home = self.node().home();
         rooms(home) + self.node().other_homes(home).map(rooms).sum::<usize>()
     }
-}
-
-/// The shards of a parent.
-pub(super) fn shards_of<'a>(first: NonNull<Node>) -> impl Iterator<Item = &'a Node> {
-    // SAFETY: the caller has them from an extension of a node that it holds.
-    unsafe { nodes_of(first, SHARD_CLASS) }
 }
 
 /// Why a hint led nowhere.
@@ -561,7 +413,7 @@ fn create_one_of_few_slowly(parent: &Node, home: &Node, miss: Miss) -> Option<No
 #[cold]
 fn refused(parent: &Node, handles: Bits) -> NonNull<Node> {
     // The nearest own cancel is visible: INHERITED was set after it.
-    let cause = cancel::cause(parent).unwrap_or(super::cause::ContextError::Cancelled.into());
+    let cause = why::cause(parent).unwrap_or(ContextError::Cancelled.into());
     with_handles(Handle::born_cancelled(cause, AnyOf::No), handles)
 }
 

@@ -6,221 +6,22 @@
 
 use super::cancel::{self, Cancel};
 use super::cause::{Cause, ContextError};
-use super::extension::{AnyOf, Extension, Remains};
-use super::moving::{self, Moving};
+use super::extension::{AnyOf, Extension};
+use super::moving::Moving;
+use super::timing::{Beside, Foreign, Signal, Target, Timing};
 use super::word::State;
-use super::{reclaim, Handle, Node};
-use crate::sync::{Arc, Panics, UnsafeCell};
+use super::{reclaim, start, Handle, Node};
+use crate::sync::{Arc, Panics};
 use crate::timer::clock::{self, Moment};
 use crate::timer::entry::{Entry, Table, NEVER};
 use crate::timer::job::Job;
-use crate::timer::testing::{Alarm, AlarmCell, Clock};
+use crate::timer::testing::{Alarm, Clock};
 use crate::timer::trigger::Trigger;
 use crate::timer::{self, pool};
 use alloc::boxed::Box;
 use core::any::Any;
 use core::ptr::{self, NonNull};
 use std::time::Instant;
-
-/// The part of the extension that this file owns. `repr(C)`: the timer knows the extension by the
-/// entry, its first field's first field.
-#[repr(C)]
-pub(super) struct Timing {
-    pub(super) entry: Entry,
-    /// The deadline's cause. Written before the deadline is armed, read by whatever notices that it has passed.
-    cause: UnsafeCell<Option<Cause>>,
-    /// When that is, as its user has said it. Written by the creator of the node.
-    exact: UnsafeCell<Option<Instant>>,
-    /// Written by the creator of the node, emptied by its last owner.
-    beside: UnsafeCell<Option<Box<Beside>>>,
-    /// The same: the clock of tests that what is here and below is under, and what it knows of the entry. The timer
-    /// never sees that then.
-    alarm: AlarmCell,
-}
-
-/// What few nodes have beside the timer's entry.
-pub(super) enum Beside {
-    Foreign(Foreign),
-    /// And what starts the deadline, if that is something from outside.
-    Moving(Arc<Moving>, Option<Foreign>),
-}
-
-/// A parent that is not one of ours; or what is not above the node, and starts its deadline.
-pub(super) struct Foreign {
-    signal: Arc<Target>,
-    /// Keeps the parent informed of the signal; dropped when the node goes.
-    _subscription: Box<dyn Any + Send>,
-}
-
-/// What a signal from outside is about.
-struct Target {
-    trigger: Trigger,
-    /// Good until the trigger is settled or finished.
-    node: NonNull<Node>,
-}
-
-// SAFETY: the trigger decides which thread may use the node.
-unsafe impl Send for Target {}
-// SAFETY: as above.
-unsafe impl Sync for Target {}
-
-impl Timing {
-    /// Without a deadline for the timer.
-    pub(super) fn none() -> Timing {
-        Timing::with(Entry::homeless(&TABLE))
-    }
-
-    fn with(entry: Entry) -> Timing {
-        Timing {
-            entry,
-            cause: UnsafeCell::new(None),
-            exact: UnsafeCell::new(None),
-            beside: UnsafeCell::new(None),
-            alarm: AlarmCell::new(),
-        }
-    }
-
-    #[inline]
-    pub(super) fn alarm(&self) -> Option<&Alarm> {
-        self.alarm.get()
-    }
-
-    #[inline]
-    fn beside(&self) -> Option<&Beside> {
-        // SAFETY: written before the node was shared.
-        self.beside.with(|beside| unsafe { (*beside).as_deref() })
-    }
-
-    #[inline]
-    fn foreign(&self) -> Option<&Foreign> {
-        match self.beside()? {
-            Beside::Foreign(foreign) => Some(foreign),
-            Beside::Moving(..) => None,
-        }
-    }
-
-    /// The trigger of what acts on the node from outside, beside the timer.
-    fn signal(&self) -> Option<&Trigger> {
-        match self.beside()? {
-            Beside::Foreign(foreign) | Beside::Moving(_, Some(foreign)) => {
-                Some(&foreign.signal.trigger)
-            }
-            Beside::Moving(_, None) => None,
-        }
-    }
-
-    /// What moves the deadline.
-    #[inline]
-    pub(super) fn moving(&self) -> Option<&Moving> {
-        match self.beside()? {
-            Beside::Foreign(_) => None,
-            Beside::Moving(moving, _) => Some(moving),
-        }
-    }
-
-    /// The node is new, and the deadline not armed.
-    fn set_beside(&self, beside: Beside) {
-        let beside = Some(Box::new(beside));
-        // SAFETY: the node is not shared.
-        self.beside.with_mut(|b| unsafe { *b = beside });
-    }
-
-    /// The same.
-    pub(super) fn set_moving(&self, moving: Arc<Moving>) {
-        self.set_beside(Beside::Moving(moving, None));
-    }
-
-    /// Why the node is cancelled when its deadline passes.
-    ///
-    /// # Safety
-    /// The deadline is not armed, and nobody else arms it.
-    pub(super) unsafe fn set_cause(&self, cause: Cause) {
-        // SAFETY: it is read only when the deadline has passed.
-        self.cause.with_mut(|c| unsafe { *c = Some(cause) });
-    }
-
-    /// The deadline passes, and was not later than that moment. Called by what has made the entry FIRING.
-    #[inline]
-    fn note_due(&self, latest: Moment) {
-        // A clock of tests has noted it when it looked.
-        if let Some(moving) = self.moving().filter(|_| self.alarm().is_none()) {
-            moving.note_due(latest);
-        }
-    }
-
-    /// Armed for that moment or an earlier one, or about to fire: the moment.
-    fn due(&self, passed: Moment) -> Option<Moment> {
-        let due = self.entry.due(passed).filter(|_| self.alarm().is_none())?;
-        let later = self.moving().and_then(|moving| moving.put_off(due));
-        later.map_or(Some(due), |later| Some(later).filter(|l| *l <= passed))
-    }
-
-    /// A deadline without a cause, or nothing.
-    #[inline]
-    pub(super) fn is_bare(&self) -> bool {
-        // SAFETY: written before the node was shared.
-        self.beside().is_none()
-            && self.cause.with(|c| unsafe { (*c).is_none() })
-            && self.alarm().is_none()
-    }
-
-    /// A trigger that may still fire.
-    pub(super) fn can_cancel(&self) -> bool {
-        self.entry.trigger().is_live() || self.foreign().is_some_and(|f| f.signal.trigger.is_live())
-    }
-
-    /// A trigger that may still fire, or start the deadline: to be settled.
-    pub(super) fn is_live(&self) -> bool {
-        // In this order: what comes from outside may arm the entry, and then is through.
-        self.signal().is_some_and(Trigger::is_live) || self.can_cancel() || self.is_stood_for()
-    }
-
-    /// By a stand-in that the timer has, or is at.
-    fn is_stood_for(&self) -> bool {
-        let is_any = |moving: &Moving| moving.stand_ins().any(|trigger| trigger.is_live());
-        self.moving().is_some_and(is_any)
-    }
-
-    /// The last owner's short way: false if the timer is at it.
-    #[inline]
-    pub(super) fn disarm(&self) -> bool {
-        self.entry.trigger().disarm()
-    }
-
-    /// The last owner's way: false if a firer is at it, which has been left a handle of the node.
-    pub(super) fn settle(&self, node: &Node) -> bool {
-        let settle = |trigger: &Trigger| {
-            trigger.settle(|| node.word.add_handle(), || node.word.return_handles(1))
-        };
-        // In this order: what comes from outside may arm the entry.
-        self.signal().is_none_or(settle)
-            && settle(self.entry.trigger())
-            && self
-                .moving()
-                .is_none_or(|moving| moving.stand_ins().all(settle))
-    }
-
-    /// # Safety
-    /// The caller is the only owner.
-    pub(super) unsafe fn empty(&self, remains: &mut Remains) {
-        // SAFETY: the caller's promise; the timer looks at the entry only, and a clock of tests at nothing any more.
-        unsafe {
-            self.alarm.give_up();
-            remains.deadline_cause = self.cause.with_mut(|c| (*c).take());
-            remains.beside = self.beside.with_mut(|b| (*b).take());
-        }
-    }
-}
-
-/// Gives up an extension that has been emptied: to the pool that it came from, if there is room.
-///
-/// # Safety
-/// The caller is the only owner.
-#[inline]
-pub(super) unsafe fn retire(extension: NonNull<Extension>) {
-    // SAFETY: the caller's promise. The entry is the first field of its first field; the pointer is to all of it.
-    unsafe { pool::put(extension.cast()) };
-}
 
 /// What the timer does about the deadline of a node.
 static TABLE: Table = Table {
@@ -518,7 +319,10 @@ impl Handle {
             loop {
                 if seen.is_firing() && (!moving.is_idle() || timer::is_in_parent()) {
                     // The timer is at it, and that stands: but the caller is not to go on before it is done. In the child of
-                    // a `fork` nobody else will.
+                    // a `fork` nobody else will, nor say when it was due, if that has not been noted.
+                    if !timing.entry.has_passed() {
+                        timing.note_due(due);
+                    }
                     break;
                 }
                 if !seen.is_armed() || seen.deadline() > passed {
@@ -567,6 +371,18 @@ impl Handle {
         });
         // SAFETY: the job is the box's, which is the job's from now on. The first field is where the whole is.
         unsafe { timer::run_on_worker(NonNull::from(Box::leak(rest)).cast()) };
+    }
+
+    /// Whether it has a parent of another kind, or something above has.
+    #[cold]
+    pub(crate) fn is_below_foreign(&self) -> bool {
+        let mut found = false;
+        self.each_above(|node| {
+            let extension = node.link.extension();
+            found = extension.is_some_and(|extension| extension.timing.foreign().is_some());
+            !found
+        });
+        found
     }
 
     /// When the deadline is that was set, to be asked for by those below. The token is new, as for `set_deadline`.
@@ -630,7 +446,7 @@ impl Handle {
         if let Some(noted) = link.extension_raw() {
             return noted;
         }
-        let extension = Extension::of_timing(Timing::none());
+        let extension = Extension::of_timing(Timing::with(Entry::homeless(&TABLE)));
         let timing = &link.put_extension_unshared(extension).timing;
         // SAFETY: the token is new.
         unsafe { timing.alarm.put(clock) };
@@ -736,9 +552,43 @@ impl Handle {
 }
 
 impl Handle {
+    /// The token's deadline can be moved; there is none yet. The token is new.
+    pub(crate) fn make_movable(&self, moving: Arc<Moving>, cause: Option<Cause>) {
+        let timing = self.put_movable(&moving);
+        timing.set_moving(moving);
+        if let Some(cause) = cause {
+            // SAFETY: neither is shared yet, nor is the deadline armed.
+            unsafe { timing.set_cause(cause) };
+        }
+    }
+
+    /// What the timing of a token is whose deadline can be moved, by what is not there yet. The token is new.
+    fn put_movable(&self, moving: &Moving) -> &Timing {
+        let extension = self.put_extension_by(moving.clock.clone());
+        // SAFETY: the token's extension, which it has as long as it is held.
+        let timing = unsafe { &extension.as_ref().timing };
+        timing.entry.set_owner(self.0.as_ptr().cast());
+        timing
+    }
+
+    /// Gives the token a deadline so many nanoseconds after `soft` is cancelled; after now, if it is already. `because` makes
+    /// its cause of that of `soft`, which the token keeps, and by which it is not kept. Both are new.
+    pub(crate) fn start_with(
+        &self,
+        soft: &Handle,
+        moving: Arc<Moving>,
+        after: u64,
+        because: fn(Cause) -> Cause,
+    ) {
+        let hard = self.make_startable(moving, soft.clone());
+        if let Err(refused) = soft.put_waker(start::waker(hard, soft, after, because)) {
+            refused.wake();
+        }
+    }
+
     /// The token's deadline can be moved; there is none yet. The answer is the right to [start](Signal::start_deadline) it, without
     /// holding the token; `kept` goes when that does. The token is new.
-    pub(super) fn make_startable(&self, moving: Arc<Moving>, kept: impl Any + Send) -> Signal {
+    fn make_startable(&self, moving: Arc<Moving>, kept: impl Any + Send) -> Signal {
         let signal = Arc::new(Target {
             trigger: Trigger::armed(),
             node: self.0,
@@ -752,10 +602,6 @@ impl Handle {
         Signal(signal)
     }
 }
-
-/// The right of a foreign parent to cancel a token, without holding it.
-#[derive(Clone)]
-pub(crate) struct Signal(Arc<Target>);
 
 impl Signal {
     /// True: this call cancelled the token. When it returns the token is cancelled, or gone.
@@ -772,41 +618,8 @@ impl Signal {
         panics.resume();
         first
     }
-
-    /// Sets the deadline of a token that was made for that, for the first and only time: so many nanoseconds from now. The cause
-    /// is asked for if the token is still there, and not cancelled. Once for each signal.
-    pub(super) fn start_deadline(&self, after: u64, cause: impl FnOnce() -> Cause) {
-        if !self.begin() {
-            return;
-        }
-        let mut panics = Panics::default();
-        // SAFETY: FIRING by the step above, which keeps the node. Nobody else starts it.
-        panics.catch(|| unsafe { moving::start_deadline(self.node().as_ref(), after, cause) });
-        // SAFETY: the same.
-        unsafe { self.finish(&mut panics) };
-        panics.resume();
-    }
-
-    /// The trigger becomes FIRING, or the caller joins the one that has made it so. False: the token is gone, or cancelled by
-    /// this and through.
-    pub(super) fn begin(&self) -> bool {
-        self.0.trigger.begin_or_join()
-    }
-
-    /// The node, which stays from the caller's `begin` until its `finish`.
-    pub(super) fn node(&self) -> NonNull<Node> {
-        self.0.node
-    }
-
-    /// The caller is through with the node.
-    ///
-    /// # Safety
-    /// FIRING by the caller's `begin`, and this is its end.
-    pub(super) unsafe fn finish(&self, panics: &mut Panics) {
-        let node = self.0.node;
-        if self.0.trigger.finish_one() {
-            // SAFETY: the last owner left us its handle.
-            panics.catch(|| unsafe { reclaim::release(node) });
-        }
-    }
 }
+
+#[cfg(all(test, unix, not(any(cancel_tree_loom, cancel_tree_by_hand))))]
+#[path = "deadline_tests.rs"]
+mod tests;

@@ -4,7 +4,7 @@
 
 use super::cancel::Cancel;
 use super::cause::ContextError;
-use super::deadline::Signal;
+use super::timing::Signal;
 use crate::sync::{Arc, AtomicU8, Panics, Relaxed, UnsafeCell, Wake};
 use crate::timer;
 use crate::timer::job::Job;

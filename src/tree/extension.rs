@@ -9,14 +9,19 @@
 //! While the node is occupied, `link` changes from null by CAS only, so cause and extension
 //! cannot overwrite each other.
 
-use super::any_of::Edge;
 use super::cause::{Cause, ContextError, Custom, GuardDropped};
-#[cfg(feature = "std")]
-use super::deadline::{Beside, Timing};
+use super::edge::Edge;
+use super::node::Link;
 use super::room::Room;
+#[cfg(feature = "std")]
+use super::timing::{Beside, Timing};
 use super::word::State;
-use super::{weak, Node};
-use crate::sync::{const_where_possible, Acquire, Arc, AtomicPtr, Panics, Relaxed, Release};
+use super::{weak, Handle, Node};
+use crate::sync::{Acquire, Arc, AtomicPtr, Panics, Relaxed, Release};
+#[cfg(feature = "std")]
+use crate::timer::entry::{Entry, Table};
+#[cfg(feature = "std")]
+use crate::timer::pool;
 use alloc::boxed::Box;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
@@ -40,7 +45,7 @@ const _: () = assert!(align_of::<Extension>() > TAGS && align_of::<Custom>() > T
 /// What some nodes have. Aligned so that the tags have room also where nothing in it asks for that: 32 bits, no timer.
 #[repr(C, align(8))]
 pub(super) struct Extension {
-    /// What cancels the node from outside the tree. The first field: see `deadline.rs`.
+    /// What cancels the node from outside the tree. The first field: see `timing.rs`.
     #[cfg(feature = "std")]
     pub(super) timing: Timing,
     /// The cause, as it would be in `link`.
@@ -99,6 +104,44 @@ impl Number {
 /// has the layout of C.
 type Padded = CachePadded<Extension>;
 
+/// Of an entry that is never armed: the timer does not get it, and it is only freed.
+#[cfg(feature = "std")]
+static UNARMED: Table = Table {
+    mark: |_, _| unreachable!("it is not armed"),
+    wake: |_| unreachable!("it is not armed"),
+    call: |_| unreachable!("it is not armed"),
+    put_off: |_| unreachable!("it is not armed"),
+    stands_for: None,
+    free: free_unarmed,
+    #[cfg(feature = "testing")]
+    due_apart: |_, _| unreachable!("it is not armed"),
+};
+
+/// # Safety
+/// `Table::free`.
+#[cfg(feature = "std")]
+unsafe fn free_unarmed(entry: NonNull<Entry>) {
+    // SAFETY: the first field of an extension, which nobody else has; the pointer is to all of it.
+    unsafe { Extension::free(entry.cast()) };
+}
+
+/// Without a deadline for the timer.
+#[cfg(feature = "std")]
+fn no_timing() -> Timing {
+    Timing::with(Entry::homeless(&UNARMED))
+}
+
+/// Gives up an extension that has been emptied: to the pool that it came from, if there is room.
+///
+/// # Safety
+/// The caller is the only owner.
+#[inline]
+#[cfg(feature = "std")]
+unsafe fn retire(extension: NonNull<Extension>) {
+    // SAFETY: the caller's promise. The entry is the first field of its first field; the pointer is to all of it.
+    unsafe { pool::put(extension.cast()) };
+}
+
 impl Extension {
     /// Takes out what is in it, and gives it up. The answer is the word of the cause.
     ///
@@ -124,8 +167,9 @@ impl Extension {
         #[cfg(feature = "std")]
         // SAFETY: as above.
         unsafe {
-            (*raw).timing.empty(remains);
-            super::deadline::retire(this);
+            let timing = &(*raw).timing;
+            timing.empty(&mut remains.deadline_cause, &mut remains.beside);
+            retire(this);
         }
         #[cfg(not(feature = "std"))]
         // SAFETY: as above; there is no timer.
@@ -139,7 +183,7 @@ impl Extension {
     /// An extension that is the caller's.
     pub(super) fn new(any_of: AnyOf, edges: Box<[Edge]>) -> NonNull<Extension> {
         #[cfg(feature = "std")]
-        let extension = Extension::with(Timing::none(), ptr::null_mut(), any_of, edges, false);
+        let extension = Extension::with(no_timing(), ptr::null_mut(), any_of, edges, false);
         #[cfg(not(feature = "std"))]
         let extension = Extension::with(ptr::null_mut(), any_of, edges, false);
         NonNull::from(Box::leak(Box::new(extension)))
@@ -155,7 +199,7 @@ impl Extension {
     /// The same, for a contended parent.
     pub(super) fn of_shards(shards: *mut Node) -> NonNull<Extension> {
         #[cfg(feature = "std")]
-        let extension = Extension::with(Timing::none(), shards, AnyOf::No, Box::default(), true);
+        let extension = Extension::with(no_timing(), shards, AnyOf::No, Box::default(), true);
         #[cfg(not(feature = "std"))]
         let extension = Extension::with(shards, AnyOf::No, Box::default(), true);
         NonNull::from(Box::leak(Box::new(Padded::new(extension)))).cast()
@@ -279,6 +323,22 @@ impl Extension {
             let _ = node;
             true
         }
+    }
+}
+
+impl Handle {
+    /// A handle that does not keep the token.
+    pub(crate) fn downgrade(&self) -> weak::Weak {
+        let link = &self.node().link;
+        let mut extension = link.extension();
+        while extension.is_none() {
+            link.extend_around(Extension::new(AnyOf::No, Box::default()));
+            extension = link.extension();
+        }
+        let Some(extension) = extension else {
+            unreachable!("an extension stays while the node is held");
+        };
+        weak::Weak(extension.weak_or(|| Arc::new(weak::Cell::new(self.0))))
     }
 }
 
@@ -407,34 +467,7 @@ impl RawCause {
     }
 }
 
-/// The `link` word of a node.
-pub(super) struct Link(AtomicPtr<()>);
-
 impl Link {
-    const_where_possible! {
-        pub(super) fn new() -> Link {
-            Link(AtomicPtr::new(ptr::null_mut()))
-        }
-    }
-
-    // ----- while the node is free ----------------------------------------------------------
-
-    /// Remembers the parent's hint in a node that is about to become free.
-    #[inline]
-    pub(super) fn set_next(&self, next: *mut Node) {
-        // Relaxed: published by the store of the hint, and by `vacate`.
-        self.0.store(next.cast(), Relaxed);
-    }
-
-    /// The new occupant reads the hint it finds and leaves the word null.
-    #[inline]
-    pub(super) fn take_next(&self) -> *mut Node {
-        // Relaxed, both: only whoever has claimed the node is here; the claim's Acquire precedes.
-        let next = self.0.load(Relaxed);
-        self.0.store(ptr::null_mut(), Relaxed);
-        next.cast()
-    }
-
     // ----- while it is occupied ---------------------------------------------------------------
 
     #[inline]
@@ -636,7 +669,7 @@ impl Link {
             {
                 self.0.store(ptr::null_mut(), Relaxed);
                 // SAFETY: the last owner; there was nothing in it but a deadline, which is settled.
-                unsafe { super::deadline::retire(NonNull::new_unchecked(raw)) };
+                unsafe { retire(NonNull::new_unchecked(raw)) };
                 return true;
             }
         }

@@ -1,12 +1,8 @@
-//! A counted reference to a node: what the floors above see of the tree.
+//! A counted reference to a node: what the floors above see of the tree. It may be had by any file here: what can be done with it
+//! stands in the file that does it, and what becomes of the node when it is dropped, in `reclaim.rs`.
 
-use super::cause::Cause;
-use super::extension::{AnyOf, Extension};
 use super::node::Node;
-use super::word::State;
-use super::{cancel, children, reclaim};
-use alloc::boxed::Box;
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 
 /// A counted reference to a node: what a token is made of.
 #[repr(transparent)]
@@ -19,42 +15,6 @@ unsafe impl Send for Handle {}
 unsafe impl Sync for Handle {}
 
 impl Handle {
-    /// A root of its own.
-    pub(crate) fn root() -> Handle {
-        Handle::unlinked(State::NEW)
-    }
-
-    /// The same, with two handles from the start.
-    #[cfg(feature = "std")]
-    pub(crate) fn root_pair() -> (Handle, Handle) {
-        let root = Handle::unlinked(State::NEW_PAIR);
-        (Handle(root.0), root)
-    }
-
-    /// A root that says "cancelled" and why, for the child of a cancelled token: it is no part of
-    /// that token's tree, so nothing has to be kept for it.
-    pub(super) fn born_cancelled(cause: Cause, any_of: AnyOf) -> Handle {
-        let (how, cause) = cancel::raw_cause(cause);
-        let handle = Handle::unlinked(State::BORN_CANCELLED.with(how));
-        let link = &handle.node().link;
-        match (any_of, cause) {
-            (AnyOf::No, None) => {}
-            (AnyOf::No, Some(cause)) => link.put_cause_unshared(cause),
-            (any_of, cause) => {
-                let extension = Extension::new(any_of, Box::default());
-                let extension = link.put_extension_unshared(extension);
-                if let Some(cause) = cause {
-                    extension.put_cause_unshared(cause);
-                }
-            }
-        }
-        handle
-    }
-
-    pub(super) fn unlinked(state: State) -> Handle {
-        Handle(children::allocate_root(Node::new(state, ptr::null())))
-    }
-
     #[inline(always)]
     pub(super) fn node(&self) -> &Node {
         // SAFETY: the handle is counted, so the node is alive (I4).
@@ -64,20 +24,6 @@ impl Handle {
     #[inline(always)]
     pub(crate) fn is_cancelled(&self) -> bool {
         self.node().word.load().is_cancelled()
-    }
-
-    /// A token below this one. One RMW, on the child's word, once the list has a free node.
-    #[inline]
-    pub(crate) fn child(&self) -> Handle {
-        Handle(children::create(self.node(), 1))
-    }
-
-    /// The same, with two handles from the start.
-    #[cfg(feature = "std")]
-    #[inline]
-    pub(crate) fn child_pair(&self) -> (Handle, Handle) {
-        let node = children::create(self.node(), 2);
-        (Handle(node), Handle(node))
     }
 
     /// # Safety
@@ -98,13 +44,5 @@ impl Clone for Handle {
     fn clone(&self) -> Handle {
         self.node().word.add_handle();
         Handle(self.0)
-    }
-}
-
-impl Drop for Handle {
-    #[inline]
-    fn drop(&mut self) {
-        // SAFETY: the handle is counted and not used again.
-        unsafe { reclaim::release(self.0) }
     }
 }

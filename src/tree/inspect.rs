@@ -1,8 +1,8 @@
 //! What the search for what does not stop asks of a token that it holds: by loads, so no other thread notices.
 
 use super::above::token_above;
-use super::cancel::own_cause;
 use super::extension::Extension;
+use super::why::own_cause;
 use super::word::State;
 use super::{room, Cause, Handle, Node};
 use alloc::vec::Vec;

@@ -31,38 +31,47 @@
 
 mod above;
 mod any_of;
+mod below;
 mod cancel;
 mod cause;
 mod cause_from;
 mod children;
+mod chunk;
 #[cfg(feature = "std")]
 mod deadline;
+mod edge;
 #[cfg(feature = "std")]
 mod elsewhere;
 mod extension;
+mod fired;
 mod fixed;
 mod handle;
 #[cfg(feature = "inspect")]
 pub(crate) mod inspect;
 #[cfg(feature = "std")]
+mod moves;
+#[cfg(feature = "std")]
 mod moving;
 mod node;
 mod reclaim;
 mod room;
+mod rooms;
+mod slot;
 #[cfg(feature = "std")]
 mod stand_in;
 #[cfg(feature = "std")]
 mod start;
 pub(crate) mod telling;
+#[cfg(feature = "std")]
+mod timing;
 pub(crate) mod waiter;
 mod walk;
 mod weak;
+mod why;
 mod word;
 
 pub use above::TokenId;
 pub use cause::{Cause, ContextError, GuardDropped};
-#[cfg(feature = "std")]
-pub(crate) use deadline::Signal;
 #[cfg(feature = "std")]
 pub(crate) use elsewhere::Elsewhere;
 pub(crate) use fixed::Fixed;
@@ -70,4 +79,6 @@ pub(crate) use handle::Handle;
 #[cfg(feature = "std")]
 pub(crate) use moving::Moving;
 pub(crate) use node::Node;
+#[cfg(feature = "std")]
+pub(crate) use timing::Signal;
 pub(crate) use weak::Weak;

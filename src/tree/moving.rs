@@ -1,4 +1,4 @@
-//! Deadlines that move: what is kept beside the timer's entry, and how it is moved.
+//! Deadlines that move: what is kept beside the timer's entry. How they are moved is in `moves.rs`.
 //!
 //! The deadline itself is in the entry's word, and every step that sets, extends or takes it away is an RMW on that word,
 //! as is the firer's first: so one of them is first, and the other learns of it by its answer. The timer is told only of a
@@ -8,10 +8,7 @@
 //! (FIRING), then asks when it was touched last, and arms it again if that is less than the period ago. A thread that notices
 //! the deadline itself asks first. A touch that comes while they do is as late as one that comes after.
 
-use super::cause::Cause;
-use super::deadline::Timing;
 use super::stand_in::StandIns;
-use super::{Handle, Node};
 use crate::sync::{thread, Arc, AtomicU64, AtomicUsize, Relaxed, SMALL};
 use crate::timer;
 use crate::timer::clock::{self, Moment};
@@ -21,19 +18,19 @@ use crate::timer::trigger::Trigger;
 use std::time::{Duration, Instant};
 
 /// Nanoseconds that are no point in time.
-const NONE: u64 = u64::MAX;
+pub(super) const NONE: u64 = u64::MAX;
 
 /// Shared by the node and the guard that moves its deadline.
 pub(crate) struct Moving {
     /// The deadline as its user said it, as the entry's is rounded. Written before the step that sets that: where several
     /// threads set it at once this may be another one's, and then the entry's counts. Of an idle timeout that has passed: the
     /// deadline by which it has, whatever is touched afterwards.
-    exact: AtomicU64,
+    pub(super) exact: AtomicU64,
     idle: Option<Idle>,
-    clock: Option<Clock>,
+    pub(super) clock: Option<Clock>,
     /// Who is about to push the entry, and what is told to the timer instead while somebody is.
-    pushers: timer::Pushers,
-    stand_ins: StandIns,
+    pub(super) pushers: timer::Pushers,
+    pub(super) stand_ins: StandIns,
 }
 
 /// When it was touched last, in nanoseconds. A thread that was stopped between its look at the clock and its store must not
@@ -146,7 +143,7 @@ impl Moving {
         self.stand_ins.triggers()
     }
 
-    fn nanos(&self, entry: &Entry, seen: Seen) -> Option<u64> {
+    pub(super) fn nanos(&self, entry: &Entry, seen: Seen) -> Option<u64> {
         if let Some(idle) = &self.idle {
             let due = match entry.has_passed() {
                 // Relaxed: acquired with that.
@@ -217,113 +214,4 @@ impl Idle {
         let last = touched.fold(self.others.load(Relaxed), u64::max);
         last.saturating_add(self.period)
     }
-}
-
-impl Handle {
-    /// The token's deadline can be moved; there is none yet. The token is new.
-    pub(crate) fn make_movable(&self, moving: Arc<Moving>, cause: Option<Cause>) {
-        let timing = self.put_movable(&moving);
-        timing.set_moving(moving);
-        if let Some(cause) = cause {
-            // SAFETY: neither is shared yet, nor is the deadline armed.
-            unsafe { timing.set_cause(cause) };
-        }
-    }
-
-    /// What the timing of a token is whose deadline can be moved, by what is not there yet. The token is new.
-    pub(super) fn put_movable(&self, moving: &Moving) -> &Timing {
-        let extension = self.put_extension_by(moving.clock.clone());
-        // SAFETY: the token's extension, which it has as long as it is held.
-        let timing = unsafe { &extension.as_ref().timing };
-        timing.entry.set_owner(self.0.as_ptr().cast());
-        timing
-    }
-
-    /// Moves the deadline: `to` is given what it is, and says what it is to be, in nanoseconds. False: it is too late, for the
-    /// token is cancelled or about to be.
-    pub(crate) fn move_deadline(&self, to: impl FnMut(Option<u64>) -> Option<u64>) -> bool {
-        // SAFETY: held.
-        unsafe { move_deadline(self.node(), to) }
-    }
-
-    /// Has the timer cancel the token when the period after the last touch is over. The token is new, and movable.
-    pub(crate) fn start_idle(&self) {
-        let node = self.node();
-        let due = node.link.extension().and_then(|extension| {
-            let timing = &extension.timing;
-            timing.moving()?.nanos(&timing.entry, timing.entry.look())
-        });
-        if let Some(due) = due {
-            self.move_deadline(|_| Some(due));
-        }
-    }
-}
-
-/// # Safety
-/// The caller keeps the node.
-unsafe fn move_deadline(node: &Node, mut to: impl FnMut(Option<u64>) -> Option<u64>) -> bool {
-    let Some(extension) = node.link.extension_raw() else {
-        return false;
-    };
-    // SAFETY: the token's, as long as it is kept.
-    let timing = unsafe { &extension.as_ref().timing };
-    let Some(moving) = timing.moving() else {
-        return false;
-    };
-    let mut seen = timing.entry.look();
-    loop {
-        // The word first: if a deadline has passed and is through with, that shows here.
-        if seen.is_firing() || node.word.load().is_cancelled() {
-            return false;
-        }
-        let to = to(moving
-            .nanos(&timing.entry, seen)
-            .filter(|_| seen.is_armed()));
-        let to = to.filter(|nanos| clock::moment_of(*nanos) < NEVER);
-        // Relaxed: see the field.
-        moving.exact.store(to.unwrap_or(NONE), Relaxed);
-        let moment = to.map(clock::moment_of);
-        // SAFETY: not FIRING, and the node is kept; the owner was set when the token was made. The pointer is to all of the
-        // extension.
-        let step = unsafe {
-            match timing.alarm() {
-                None => timer::move_to(extension.cast(), &moving.pushers, seen, moment),
-                Some(alarm) => alarm.move_to(extension.cast(), seen, to).map(|()| true),
-            }
-        };
-        match step {
-            Ok(is_known) => {
-                if let Some(at) = moment.filter(|_| !is_known) {
-                    // SAFETY: kept, and the pointer is to all of the extension.
-                    unsafe { moving.stand_ins.look_by(extension.cast(), at) };
-                }
-                // In time, also if the token is cancelled by now: by this deadline, or by a step beside this one. Where the
-                // word was changed and changed back meanwhile, this one is the first of those steps.
-                if let Some(alarm) = timing.alarm() {
-                    alarm.catch_up(to);
-                }
-                return true;
-            }
-            Err(now) => seen = now,
-        }
-    }
-}
-
-/// Sets the deadline for the first and only time, so many nanoseconds from now, and its cause.
-///
-/// # Safety
-/// The caller keeps the node, and nobody else does this.
-pub(super) unsafe fn start_deadline(node: &Node, after: u64, cause: impl FnOnce() -> Cause) {
-    if node.word.load().is_cancelled() {
-        return;
-    }
-    let timing = node.link.extension().map(|extension| &extension.timing);
-    let Some((timing, moving)) = timing.and_then(|timing| Some((timing, timing.moving()?))) else {
-        return;
-    };
-    // SAFETY: the caller's promise: nobody has armed it, nor does anybody else.
-    unsafe { timing.set_cause(cause()) };
-    let at = moving.now().saturating_add(after);
-    // SAFETY: the caller's promise.
-    unsafe { move_deadline(node, |_| Some(at)) };
 }

@@ -1,9 +1,8 @@
 //! One token's memory.
 
-use super::extension::Link;
-use super::waiter::Slot;
+use super::slot::Slot;
 use super::word::{State, Word};
-use crate::sync::{const_where_possible, AtomicPtr, UnsafeCell};
+use crate::sync::{const_where_possible, AtomicPtr, Relaxed, UnsafeCell};
 use core::ptr;
 
 /// One token's memory: a cache line where pointers have 64 bits.
@@ -16,7 +15,7 @@ pub(crate) struct Node {
     /// The child list's head; children are pushed, never removed (I2).
     pub(super) children: AtomicPtr<Node>,
     /// The next node of the same list; in the low bits, for the first node of a chunk, the
-    /// chunk's size. See `children.rs`.
+    /// chunk's size. See `chunk.rs`.
     pub(super) sibling: UnsafeCell<*mut Node>,
     /// Null for a root.
     pub(super) parent: *const Node,
@@ -57,5 +56,32 @@ impl Node {
     pub(super) unsafe fn parent(&self) -> Option<&Node> {
         // SAFETY: the caller's promise.
         unsafe { self.parent.as_ref() }
+    }
+}
+
+/// The `link` word of a node. What it is while the node is occupied, `extension.rs` knows.
+pub(super) struct Link(pub(super) AtomicPtr<()>);
+
+impl Link {
+    const_where_possible! {
+        pub(super) fn new() -> Link {
+            Link(AtomicPtr::new(ptr::null_mut()))
+        }
+    }
+
+    /// Remembers the parent's hint in a node that is about to become free.
+    #[inline]
+    pub(super) fn set_next(&self, next: *mut Node) {
+        // Relaxed: published by the store of the hint, and by `vacate`.
+        self.0.store(next.cast(), Relaxed);
+    }
+
+    /// The new occupant reads the hint it finds and leaves the word null.
+    #[inline]
+    pub(super) fn take_next(&self) -> *mut Node {
+        // Relaxed, both: only whoever has claimed the node is here; the claim's Acquire precedes.
+        let next = self.0.load(Relaxed);
+        self.0.store(ptr::null_mut(), Relaxed);
+        next.cast()
     }
 }

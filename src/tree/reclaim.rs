@@ -10,13 +10,17 @@
 //! - nothing is below: it is offered to the parent's next child;
 //! - a root: everything below is freed, iteratively, chunk by chunk.
 
-use super::children::{self, shards_of, KEPT_NODES};
+use super::chunk::{self, shards_of};
 use super::extension::{Extension, Remains};
 use super::word::State;
-use super::{any_of, room, Handle, Node};
-use crate::sync::{to_the_end, Panics, Relaxed};
+use super::{edge, room, Handle, Node};
+use crate::sync::{to_the_end, Panics, Relaxed, SMALL};
 use core::mem;
 use core::ptr::{self, NonNull};
+
+/// At most this many free nodes survive the death of their parent, for its next occupant: enough for a
+/// request's few children, in chunks of 4, 2 and 1.
+const KEPT_NODES: usize = if SMALL { 1 } else { 7 };
 
 /// Nodes whose release has to wait for its turn, strung through `link`: the sources of edges.
 /// They are nobody else's, and without a cause, so `link` is free.
@@ -52,6 +56,14 @@ pub(super) unsafe fn release(node: NonNull<Node>) {
     }
 }
 
+impl Drop for Handle {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the handle is counted and not used again.
+        unsafe { release(self.0) }
+    }
+}
+
 /// The last owner lets go.
 ///
 /// # Safety
@@ -73,7 +85,7 @@ unsafe fn release_sole(node: NonNull<Node>, seen: State) {
         // SAFETY: a living node's parent is alive (I5).
         let Some(parent) = (unsafe { this.parent() }) else {
             // SAFETY: a root without owner, with nobody below and nothing in it.
-            return unsafe { children::free_root(node) };
+            return unsafe { chunk::free_root(node) };
         };
         let frozen = seen.has_any(State::INHERITED);
         let new = if frozen {
@@ -204,7 +216,7 @@ unsafe fn give_up(node: NonNull<Node>, left: &mut Left) -> Option<NonNull<Node>>
                 Err(_) => continue,
             }
         }
-        if any_of::settle(this, &extension.edges, |source| left.pending.push(source))
+        if edge::settle(this, &extension.edges, |source| left.pending.push(source))
             && extension.settle_triggers(this)
             // Before the edges go: cancellers that pass look at them. One that has a handle is the last owner after us.
             && (!seen.has_any(State::TARGET) || this.word.end_target())
@@ -224,7 +236,7 @@ unsafe fn give_up(node: NonNull<Node>, left: &mut Left) -> Option<NonNull<Node>>
         unsafe {
             // Relaxed: the last owner has acquired the pushes.
             left.garbage.push_list(this.children.load(Relaxed));
-            children::free_root(node);
+            chunk::free_root(node);
         }
         return None;
     };
@@ -370,7 +382,7 @@ unsafe fn reset_children(node: &Node, garbage: &mut Garbage) {
         // SAFETY: as above. Pointers that may be used for the whole chunk, for one of them is its head.
         let pointers = || (0..1 << class).map(|i| unsafe { first.sub(i) });
         // SAFETY: as above.
-        let nodes = || unsafe { children::nodes_of(first, class) };
+        let nodes = || unsafe { chunk::nodes_of(first, class) };
         chunk = nodes().next_back().map_or(ptr::null_mut(), Node::sibling);
         if kept + (1 << class) > KEPT_NODES
             || nodes().any(|node| node.word.load().has_any(State::SHARD))
@@ -449,11 +461,11 @@ impl Garbage {
                 if let Some(chunk) = NonNull::new(self.chunks) {
                     let (class, _) = self.clear_chunk(chunk, panics);
                     self.chunks = chunk.as_ref().link.take_next();
-                    children::free(chunk, class);
+                    chunk::free(chunk, class);
                 } else if let Some(chunk) = NonNull::new(self.list) {
                     let (class, next) = self.clear_chunk(chunk, panics);
                     self.list = next;
-                    children::free(chunk, class);
+                    chunk::free(chunk, class);
                 } else if let Some(list) = NonNull::new(self.lists) {
                     self.lists = list.as_ref().link.take_next();
                     self.list = list.as_ptr();
@@ -478,7 +490,7 @@ impl Garbage {
         // SAFETY: the caller's promise.
         let class = unsafe { first.as_ref() }.chunk_class().unwrap_or(0);
         // SAFETY: the same.
-        for node in unsafe { children::nodes_of(first, class) } {
+        for node in unsafe { chunk::nodes_of(first, class) } {
             next = node.sibling();
             let state = node.word.load();
             // Relaxed: the pushes were acquired with the state. An earlier occupant's are there without PARENT.

@@ -7,12 +7,13 @@
 //!
 //! A stand-in too is pushed by one thread at a time. So a mover tries one after the other until it finds one that it can push
 //! itself, or that is known to be in time, and makes a new one if there is none: there are no more of them than threads that
-//! were at it at one time, and of those that have come up and are with a worker, whose turn comes behind the callbacks of others.
-//! They stay as long as the deadline does, and are used again.
+//! were at it at one time, the timer's among them. They stay as long as the deadline does, and are used again: when the timer has looked, one
+//! that has come up is through.
 //!
-//! It has a trigger of its own, and the last owner settles that too: FIRING, it keeps the node.
+//! It has a trigger of its own, and the last owner settles that too: FIRING, it keeps the node. If that has left it a handle, a worker
+//! gives it up.
 
-use super::reclaim;
+use super::Handle;
 use crate::sync::{Acquire, AtomicPtr, Relaxed, Release};
 use crate::timer::clock::Moment;
 use crate::timer::entry::{Entry, Table};
@@ -188,7 +189,7 @@ unsafe fn call(entry: NonNull<Entry>) {
     unsafe {
         let node = entry.as_ref().owner();
         if entry.as_ref().trigger().finish() {
-            reclaim::release(NonNull::new_unchecked(node.cast()));
+            drop(Handle(NonNull::new_unchecked(node.cast())));
         }
     }
 }

@@ -3,9 +3,9 @@
 //! it the node that this is to be asked of: of many, one below the other, each would climb to it.
 
 use super::cause::{Cause, ContextError};
-use super::deadline::Signal;
-use super::{cancel, Handle, Moving, Node};
-use crate::sync::Arc;
+use super::timing::Signal;
+use super::why::own_cause;
+use super::{why, Handle, Node};
 use alloc::boxed::Box;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
@@ -31,9 +31,9 @@ impl Start {
             // whoever else lets go.
             let origin = unsafe {
                 let asked = origin.as_ref();
-                asked.or_else(|| cancel::origin(self.soft.as_ref()))
+                asked.or_else(|| why::origin(self.soft.as_ref()))
             };
-            let first = origin.map(|origin| cancel::own_cause(origin, origin.word.load()));
+            let first = origin.map(|origin| own_cause(origin, origin.word.load()));
             (self.because)(first.unwrap_or(ContextError::Cancelled.into()))
         });
     }
@@ -52,7 +52,7 @@ static STARTS: RawWakerVTable = RawWakerVTable::new(
 /// # Safety
 /// `data` is that of a waker of the table, which is used up.
 unsafe fn take(data: *const ()) -> Box<Start> {
-    // SAFETY: made by `Box::into_raw` in `start_with`.
+    // SAFETY: made by `Box::into_raw` in `waker`.
     unsafe { Box::from_raw(data.cast::<Start>().cast_mut()) }
 }
 
@@ -73,27 +73,15 @@ pub(super) unsafe fn wake(waker: Waker, origin: *const Node) {
     unsafe { take(waker.data()).begin(origin) };
 }
 
-impl Handle {
-    /// Gives the token a deadline so many nanoseconds after `soft` is cancelled; after now, if it is already. `because` makes
-    /// its cause of that of `soft`, which the token keeps, and by which it is not kept. Both are new.
-    pub(crate) fn start_with(
-        &self,
-        soft: &Handle,
-        moving: Arc<Moving>,
-        after: u64,
-        because: fn(Cause) -> Cause,
-    ) {
-        let start = Box::into_raw(Box::new(Start {
-            hard: self.make_startable(moving, soft.clone()),
-            soft: soft.0,
-            after,
-            because,
-        }));
-        // SAFETY: the table serves one waker that is woken or dropped once, on any thread: a signal is Send, and the node is
-        // used only while it is kept.
-        let waker = unsafe { Waker::from_raw(RawWaker::new(start.cast_const().cast(), &STARTS)) };
-        if let Err(refused) = soft.put_waker(waker) {
-            refused.wake();
-        }
-    }
+/// What is to be put into the slot of the `soft` token, which is kept beside `hard`.
+pub(super) fn waker(hard: Signal, soft: &Handle, after: u64, because: fn(Cause) -> Cause) -> Waker {
+    let start = Box::into_raw(Box::new(Start {
+        hard,
+        soft: soft.0,
+        after,
+        because,
+    }));
+    // SAFETY: the table serves one waker that is woken or dropped once, on any thread: a signal is Send, and the node is
+    // used only while it is kept.
+    unsafe { Waker::from_raw(RawWaker::new(start.cast_const().cast(), &STARTS)) }
 }

@@ -1,8 +1,8 @@
 //! Callbacks that are told the cause. Such a one has a cell for it, which the tree fills when it has taken the waker out
 //! of its slot and before it wakes. So the callback need not own the token, which it would keep alive.
 
-use super::cancel;
 use super::cause::Cause;
+use super::why::own_cause;
 use super::Node;
 use crate::sync::{Arc, UnsafeCell};
 use alloc::boxed::Box;
@@ -73,7 +73,7 @@ pub(super) fn tell(waker: &Waker, origin: impl FnOnce() -> *const Node) {
 fn tell_cause(waker: &Waker, origin: Option<&Node>) {
     // SAFETY: the table says what the data is; the waker is the caller's, which is the only one to look into it.
     let telling = unsafe { &*waker.data().cast::<Telling>() };
-    let cause = origin.map(|origin| cancel::own_cause(origin, origin.word.load()));
+    let cause = origin.map(|origin| own_cause(origin, origin.word.load()));
     // SAFETY: see `Told`; the callback has not been started.
     telling.told.0.with_mut(|told| unsafe { *told = cause });
 }

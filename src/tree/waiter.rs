@@ -5,114 +5,15 @@
 //! rooms. The check for a
 //! cancel and the registration are one step (`Word::arm`): a waiter is either refused or seen.
 
-use super::any_of::Edge;
-use super::room::{self, Seated};
-use super::walk::origin_of;
-use super::word::{Refused, State, Word};
-use super::{children, reclaim, telling, Handle, Node};
-use crate::sync::{const_where_possible, thread, unless_unwinding, UnsafeCell};
-use core::mem::{self, ManuallyDrop, MaybeUninit};
+use super::room::Seated;
+use super::slot::Content;
+use super::why::origin_of;
+use super::word::{Refused, State};
+use super::{children, reclaim, rooms, telling, Handle, Node};
+use crate::sync::{thread, unless_unwinding};
+use core::mem::{self, ManuallyDrop};
 use core::ptr;
 use core::task::{RawWakerVTable, Waker};
-
-/// What a slot holds: a waker, or an edge if the word says EDGE.
-pub(super) enum Content {
-    Waker(Waker),
-    Edge(*const Edge),
-}
-
-union Raw {
-    waker: ManuallyDrop<Waker>,
-    edge: *const Edge,
-}
-
-/// Two words in every node. Which thread may touch them is decided on the state word (I8).
-#[repr(transparent)]
-pub(super) struct Slot(UnsafeCell<MaybeUninit<Raw>>);
-
-impl Slot {
-    const_where_possible! {
-        pub(super) fn new() -> Slot {
-            Slot(UnsafeCell::new(MaybeUninit::uninit()))
-        }
-    }
-
-    /// Puts something in and arms the slot; hands it back if the token is cancelled.
-    ///
-    /// # Safety
-    /// The slot is the caller's, by `take_slot` or because nobody else has the node.
-    pub(super) unsafe fn arm_exclusive(
-        &self,
-        word: &Word,
-        content: Content,
-        what: State,
-    ) -> Result<(), Content> {
-        let raw = match content {
-            Content::Waker(waker) => Raw {
-                waker: ManuallyDrop::new(waker),
-            },
-            Content::Edge(edge) => Raw { edge },
-        };
-        // SAFETY: the slot is the caller's, and is not armed yet.
-        self.0.with_mut(|slot| unsafe { (*slot).write(raw) });
-        word.arm(what).map_err(|_| {
-            // SAFETY: not armed, so still ours, with what was written above.
-            unsafe {
-                let raw = self.take();
-                if what.has_any(State::EDGE) {
-                    Content::Edge(raw.edge)
-                } else {
-                    Content::Waker(ManuallyDrop::into_inner(raw.waker))
-                }
-            }
-        })
-    }
-
-    /// Takes the waker out, if nobody was faster.
-    pub(super) fn disarm(&self, word: &Word) -> Option<Waker> {
-        // SAFETY: whoever clears WAITER owns the content (I8). The slots of edges are not
-        // disarmed here, so it is a waker.
-        word.disarm().then(|| unsafe { self.take_waker() })
-    }
-
-    /// # Safety
-    /// The content is the caller's, and is a waker.
-    pub(super) unsafe fn take_waker(&self) -> Waker {
-        // SAFETY: the caller's promise.
-        unsafe { ManuallyDrop::into_inner(self.take().waker) }
-    }
-
-    /// Takes the waker out, by the waiter that armed it and a `step` that clears WAITER and gives up the slot; true: it
-    /// was the caller that cleared it.
-    ///
-    /// # Safety
-    /// The slot is the caller's, which has armed it.
-    unsafe fn take_by(&self, step: impl FnOnce() -> bool) -> Option<Waker> {
-        // Read before it is known whose it is: a canceller that takes it reads too, and nobody writes
-        // before the slot has been given up.
-        // SAFETY: the caller has written it. It is a copy of bytes, used only if it is the caller's.
-        let raw = self.0.with(|slot| unsafe { ptr::read(slot) });
-        // SAFETY: whoever clears WAITER owns the content (I8), a waker as the caller has armed it.
-        step().then(|| ManuallyDrop::into_inner(unsafe { raw.assume_init().waker }))
-    }
-
-    /// The edge in it, whoever has it by now.
-    ///
-    /// # Safety
-    /// The node is an edge's, and nobody arms its slot anew meanwhile.
-    pub(super) unsafe fn edge(&self) -> *const Edge {
-        // SAFETY: the caller's promise; written before EDGE was set.
-        self.0
-            .with(|slot| unsafe { (*slot).assume_init_ref().edge })
-    }
-
-    /// # Safety
-    /// The content is the caller's, and is there.
-    unsafe fn take(&self) -> Raw {
-        // SAFETY: the caller's promise. A read: the waiter may read too, see `take_by`.
-        self.0.with(|slot| unsafe { ptr::read(slot).assume_init() })
-    }
-}
 
 /// Where a waiter has left its waker.
 enum Place {
@@ -132,6 +33,11 @@ pub(crate) struct Waiter {
     place: Place,
     /// What the waker in the slot looks like, to recognise it without touching the slot.
     looks: (*const (), *const RawWakerVTable),
+}
+
+#[inline]
+fn looks(waker: &Waker) -> (*const (), *const RawWakerVTable) {
+    (waker.data(), ptr::from_ref(waker.vtable()))
 }
 
 // SAFETY: the pointers of `looks` are compared, never followed; the handle is Send and Sync, and so is what a seat
@@ -159,10 +65,9 @@ impl Waiter {
             self.leave(token);
             return true;
         }
-        let looks = (waker.data(), ptr::from_ref(waker.vtable()));
         if !matches!(self.place, Place::Nowhere) {
             // The waker in the slot is kept alive there, so one that looks the same is the same.
-            if looks == self.looks {
+            if looks(waker) == self.looks {
                 return false;
             }
             if !self.leave(token) {
@@ -172,7 +77,8 @@ impl Waiter {
         }
         // User code, while nothing is held (I9).
         let waker = waker.clone();
-        self.looks = looks;
+        // Those of the clone: it may look otherwise, and what it was made of may be gone, and its address be used again.
+        self.looks = looks(&waker);
         self.enter(token, waker)
     }
 
@@ -207,7 +113,7 @@ impl Waiter {
         if before.is_cancelled() {
             return refuse(waker);
         }
-        if !room::is_there(home) {
+        if !rooms::is_there(home) {
             if let Some(child) = children::create_one_of_few(node, before, home) {
                 return self.enter_child(token, before, Handle(child), waker);
             }
@@ -218,7 +124,7 @@ impl Waiter {
     #[inline(never)]
     fn enter_room(&mut self, token: &Handle, home: &Node, waker: Waker) -> bool {
         let node = token.node();
-        match room::take(node, home) {
+        match rooms::take(node, home) {
             Ok(taken) => {
                 let raced = taken.raced;
                 // SAFETY: the token is held by whoever waits.
@@ -324,7 +230,7 @@ impl Waiter {
                     return false;
                 }
                 // SAFETY: the same.
-                drop_waker(unsafe { seated.leave() })
+                drop_waker(unsafe { rooms::leave(seated) })
             }
         }
     }

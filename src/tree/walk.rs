@@ -1,7 +1,7 @@
 //! Walking over what is below a cancelled node, in steps: a node pointer and a counter are all that it needs.
 
 use super::word::State;
-use super::{cancel, Node};
+use super::Node;
 use crate::sync::Acquire;
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
@@ -239,9 +239,4 @@ impl Climb {
             }
         }
     }
-}
-
-/// The ancestor whose own cancel a node inherits.
-pub(super) fn origin_of(top: &Node) -> *const Node {
-    cancel::origin(top).map_or(ptr::null(), ptr::from_ref)
 }

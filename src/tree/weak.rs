@@ -10,10 +10,8 @@
 //!
 //! Nobody waits.
 
-use super::extension::{AnyOf, Extension};
 use super::{Handle, Node};
 use crate::sync::{abort_on_overflow, Acquire, Arc, AtomicUsize, Relaxed, Release, UnsafeCell};
-use alloc::boxed::Box;
 use core::ptr::NonNull;
 
 /// The token has a handle. Once this has gone it does not come back.
@@ -39,27 +37,7 @@ unsafe impl Sync for Cell {}
 
 /// A handle of a token that does not keep it.
 #[derive(Clone)]
-pub(crate) struct Weak(Arc<Cell>);
-
-impl Handle {
-    pub(crate) fn downgrade(&self) -> Weak {
-        let link = &self.node().link;
-        let mut extension = link.extension();
-        while extension.is_none() {
-            link.extend_around(Extension::new(AnyOf::No, Box::default()));
-            extension = link.extension();
-        }
-        let Some(extension) = extension else {
-            unreachable!("an extension stays while the node is held");
-        };
-        Weak(extension.weak_or(|| {
-            Arc::new(Cell {
-                state: AtomicUsize::new(ALIVE),
-                node: UnsafeCell::new(self.0),
-            })
-        }))
-    }
-}
+pub(crate) struct Weak(pub(super) Arc<Cell>);
 
 impl Weak {
     /// `None` if the last handle is gone.
@@ -109,6 +87,13 @@ impl Weak {
 }
 
 impl Cell {
+    pub(super) fn new(node: NonNull<Node>) -> Cell {
+        Cell {
+            state: AtomicUsize::new(ALIVE),
+            node: UnsafeCell::new(node),
+        }
+    }
+
     fn node(&self) -> NonNull<Node> {
         // SAFETY: not written any more.
         self.node.with(|node| unsafe { *node })

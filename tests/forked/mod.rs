@@ -1,6 +1,6 @@
 //! A child process made by `fork`, in which there is no timer thread.
 
-use cancel_tree::Context;
+use super::Context;
 use std::ffi::c_int;
 use std::time::Duration;
 

@@ -434,7 +434,7 @@ fn a_stand_in_vs_the_last_owner() {
     });
 }
 
-/// A stand-in is used again while the timer looks at it, and at what it stands for.
+/// A stand-in is used again while the timer looks at it, and at what it stands for: then it is through, without a worker.
 #[test]
 fn set_earlier_by_a_stand_in_vs_the_timers_look() {
     model(USUAL, || {
@@ -444,7 +444,11 @@ fn set_earlier_by_a_stand_in_vs_the_timers_look() {
         let first = set_and_stop(&guard, 4);
         assert!(guard.set(Service::at(1)));
         assert!(guard.set(Service::at(3)));
-        let timer = turn(service, 1);
+        let timer = spawn(move || {
+            let due = service.expire(Service::at(1));
+            assert!(due.share().is_taken());
+            service
+        });
         assert!(guard.set(Service::at(2)));
         service = timer.join().unwrap();
         assert!(!ctx.is_done());

@@ -1,7 +1,7 @@
 //! The snapshot as a graph for `dot`.
 
 use super::{says_more, shown, Kind, Snapshot};
-use crate::group::report::leaves_line;
+use crate::group::info::leaves_line;
 use alloc::string::{String, ToString};
 use core::fmt::Write;
 

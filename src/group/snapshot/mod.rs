@@ -33,12 +33,11 @@ pub use crate::context::observe::{observe, Event, Observer};
 pub use super::probe::{Progress, SinceCancel, Situation, Work};
 
 use super::body::Body;
+use super::info::shown;
 use super::place;
-use super::report::shown;
+use super::roll::end_elsewhere;
 use crate::context::registry;
 use crate::sync::Panics;
-use crate::timer;
-use crate::token::{CancellationToken, Registration};
 use crate::tree::{Cause, ContextError};
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -82,25 +81,6 @@ pub(super) fn of_group(body: &Body) -> Option<Snapshot> {
     let (part, panics) = walk::part(NodeId::of_group(body.record().number()));
     end_elsewhere(panics);
     part
-}
-
-/// Has a worker do what was left, which may block or panic. In the child of a fork that can have no worker it is done here.
-pub(super) fn end_elsewhere(mut panics: Panics) {
-    if let Some(left) = panics.take_left() {
-        if timer::is_in_parent() {
-            left(&mut panics);
-            return panics.swallow();
-        }
-        let token = CancellationToken::new();
-        let end = move |_| {
-            let mut panics = Panics::default();
-            left(&mut panics);
-            panics.swallow();
-        };
-        drop(Registration::off_thread_with_cause(token.handle(), end));
-        token.cancel();
-    }
-    panics.swallow();
 }
 
 /// What there was at one moment; made by [`snapshot`].

@@ -1,7 +1,7 @@
 //! A tree for people: a line for each.
 
 use super::{says_more, shown, DoneInfo, Kind, Node, Snapshot};
-use crate::group::report::one_line;
+use crate::group::info::one_line;
 use alloc::vec::Vec;
 use core::fmt;
 

@@ -1,0 +1,124 @@
+//! Waiting as a thread.
+
+use super::context::{expire_if_past, now};
+use super::limit::Limit;
+use super::Context;
+use crate::timer;
+use crate::token::wait as park;
+use crate::token::CancellationToken;
+use crate::tree::ContextError;
+use std::time::{Duration, Instant};
+
+/// How long a thread sleeps that has found a deadline passed which somebody else is at.
+const A_LITTLE: Duration = Duration::from_millis(1);
+
+/// # Waiting as a thread
+impl Context {
+    /// Parks the calling thread until the context is done. A context that never is, as
+    /// [`background`](Self::background), is waited for until the end of the process.
+    ///
+    /// A thread that waits here does not need the timer: it sleeps until the deadline by itself. One that is set during the wait, or moved to
+    /// an earlier moment, the timer notices; in a child process made by `fork`, where there is none, the thread itself, 10 ms late at most.
+    pub fn blocking_wait(&self) -> ContextError {
+        loop {
+            if let Some(error) = self.wait_until(None) {
+                return error;
+            }
+        }
+    }
+
+    /// Parks the calling thread until the context is done, or for `duration`. Returns `None` if it is not
+    /// done then.
+    pub fn blocking_wait_timeout(&self, duration: Duration) -> Option<ContextError> {
+        if let Some(error) = self.err() {
+            return Some(error);
+        }
+        self.wait_until(now(&self.clock()).checked_add(duration))
+    }
+
+    fn wait_until(&self, limit: Option<Instant>) -> Option<ContextError> {
+        if let Some(clock) = self.clock() {
+            let token = self.token.clone().unwrap_or_default();
+            park::until_cancelled_by(token.handle(), clock, limit);
+            return self.err();
+        }
+        let Some(token) = &self.token else {
+            park::until(limit, |_| false);
+            return None;
+        };
+        if self.limit == Limit::Asked {
+            return self.wait_for_what_moves(token, limit);
+        }
+        let deadline = self.deadline();
+        let until = [limit, deadline].into_iter().flatten().min();
+        if !park::until_cancelled(token, until) && until == deadline {
+            let expired = until.is_some_and(|deadline| expire_if_past(token.handle(), deadline));
+            if !expired {
+                // The timer was faster, and is about to say so.
+                park::until_cancelled(token, limit);
+            }
+        }
+        self.err()
+    }
+
+    /// The same, where the deadline may be another one when it has come.
+    #[cold]
+    fn wait_for_what_moves(
+        &self,
+        token: &CancellationToken,
+        limit: Option<Instant>,
+    ) -> Option<ContextError> {
+        let mut soon = None;
+        loop {
+            let deadline = self.deadline().map(|deadline| Some(deadline).max(soon));
+            let all = [limit, deadline.flatten(), self.next_look()];
+            let until = all.into_iter().flatten().min();
+            if park::until_cancelled(token, until) {
+                return self.err();
+            }
+            let deadline = self.deadline();
+            if deadline.is_some_and(|deadline| expire_if_past(token.handle(), deadline)) {
+                return self.err();
+            }
+            let now = Instant::now();
+            if limit.is_some_and(|limit| limit <= now) {
+                return self.err();
+            }
+            // A deadline that has passed has just been moved, or somebody else is about to act on it.
+            soon = Some(now + A_LITTLE);
+        }
+    }
+
+    /// When a thread that waits here has to look at the deadline again: where it may be moved, and nobody will say so.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        let asks = self.limit == Limit::Asked && timer::is_in_parent();
+        asks.then(|| Instant::now() + park::SLICE)
+    }
+
+    /// Parks the calling thread until the context is done, or until `deadline`. Returns `None` if it is not
+    /// done then.
+    pub fn blocking_wait_deadline(&self, deadline: Instant) -> Option<ContextError> {
+        if let Some(error) = self.err() {
+            return Some(error);
+        }
+        self.wait_until(Some(deadline))
+    }
+
+    /// Parks the calling thread for `duration`, or until the context is done. Tasks take [`sleep`](Self::sleep).
+    ///
+    /// ```
+    /// # use cancel_tree::{Context, ContextError};
+    /// # use std::time::Duration;
+    /// let (ctx, _guard) = Context::background().with_timeout(Duration::from_secs(30));
+    /// assert_eq!(ctx.blocking_sleep(Duration::from_millis(1)), Ok(()));
+    /// let (ctx, _guard) = ctx.with_timeout(Duration::from_millis(20));
+    /// assert_eq!(ctx.blocking_sleep(Duration::from_secs(60)), Err(ContextError::DeadlineExceeded));
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The context is done: before the time was over, or since then, but before the caller looked.
+    pub fn blocking_sleep(&self, duration: Duration) -> Result<(), ContextError> {
+        self.blocking_wait_timeout(duration).map_or(Ok(()), Err)
+    }
+}

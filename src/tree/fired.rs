@@ -1,0 +1,368 @@
+//! The edges that a cancel has come to, and has to follow.
+
+use super::below::Below;
+use super::edge::Edge;
+use super::why::origin_of;
+use super::word::State;
+use super::{Handle, Node};
+use crate::sync::{Acquire, Panics, Relaxed, Release, SMALL};
+use alloc::vec::Vec;
+use core::ptr::{self, NonNull};
+
+/// A node that a cancel was led to, with everything below.
+#[derive(Clone, Copy)]
+pub(super) enum Part {
+    /// The one it began with.
+    Top,
+    /// The target of an edge that it has taken out of its slot.
+    Taken(*const Edge),
+    /// The same, of an edge where another call was faster.
+    Joined(usize),
+}
+
+impl Edge {
+    /// A canceller's last step, after which the edge may be gone.
+    ///
+    /// # Safety
+    /// The edge is in the caller's hands, once.
+    unsafe fn leave(this: *const Edge) {
+        // SAFETY: as the caller says.
+        let (source, target) = unsafe {
+            let source = (*this).source.with(|s| (*s).as_ref().map(|s| s.0));
+            (source, (*this).target)
+        };
+        // SAFETY: the edge has a handle of it until we have left.
+        if source.is_some_and(|source| unsafe { source.as_ref() }.word.end_firing()) {
+            // SAFETY: the owner left a handle of the target, and we are the last.
+            drop(Handle(unsafe { NonNull::new_unchecked(target.cast_mut()) }));
+        }
+    }
+}
+
+/// Whether a cancel has been at an `any_of` token before.
+pub(super) enum Noted {
+    First,
+    Before,
+    /// The token has no edges any more, so that there is one way to it.
+    Gone,
+    /// There is no memory to note it, and another cancel is there: that is relied upon.
+    Unknown,
+}
+
+/// The edges that one cancel has in its hands, and the `any_of` tokens that it has come to, by edges or from above.
+pub(super) struct FiredEdges {
+    /// Those that it took out of their slots: a queue strung through them.
+    first: *const Edge,
+    last: *const Edge,
+    next: *const Edge,
+    /// Those that another call was faster with, to come along. Only calls that race have some.
+    joined: Vec<Joined>,
+    next_joined: usize,
+    /// The tokens that it has noted, strung through their first edges. It has a handle of each.
+    noted: *const Node,
+    /// What this cancel is known by: the first of those. Nobody else can have noted it as its first before
+    /// this cancel has given it back, as the last.
+    me: usize,
+    /// Those that another cancel has noted. A handle of each, too.
+    others: Others,
+    /// The walk's top whose origin was looked for last, and that.
+    origin: (*const Node, *const Node),
+    incomplete: bool,
+}
+
+struct Joined {
+    edge: *const Edge,
+    origin: *const Node,
+    below: Below,
+}
+
+impl FiredEdges {
+    pub(super) const fn new() -> FiredEdges {
+        FiredEdges {
+            first: ptr::null(),
+            last: ptr::null(),
+            next: ptr::null(),
+            joined: Vec::new(),
+            next_joined: 0,
+            noted: ptr::null(),
+            me: 0,
+            others: Others::new(),
+            origin: (ptr::null(), ptr::null()),
+            incomplete: false,
+        }
+    }
+
+    /// Nothing is in its hands.
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_null()
+            && self.joined.is_empty()
+            && self.noted.is_null()
+            && self.others.len == 0
+    }
+
+    /// There was no memory to keep all that it met.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.incomplete
+    }
+
+    /// An edge's node, which has been marked: takes the edge, or comes along with whoever has taken it. `origin`: the
+    /// node with the cause; null: somebody above the walk's `top`.
+    pub(super) fn meet(&mut self, node: &Node, origin: *const Node, top: &Node) {
+        let mut state = node.word.load();
+        while state.has_any(State::EDGE) {
+            let first = state.has_any(State::WAITER);
+            if !first {
+                if !state.is_fired() {
+                    // It has been settled, or its cancellers are through.
+                    return;
+                }
+                if self.joined.try_reserve(1).is_err() {
+                    self.incomplete = true;
+                    return;
+                }
+            }
+            // SAFETY: armed with an edge once, and below what is cancelled nobody arms anew.
+            let edge = unsafe { node.slot.edge() }.cast::<Edge>();
+            match node.word.begin_firing(state) {
+                Ok(()) => {
+                    let origin = self.origin_below(origin, top);
+                    if first {
+                        self.take(edge, origin);
+                    } else {
+                        self.joined.push(Joined {
+                            edge,
+                            origin,
+                            below: Below::NOTHING,
+                        });
+                    }
+                    return;
+                }
+                Err(now) => state = now,
+            }
+        }
+    }
+
+    fn origin_below(&mut self, origin: *const Node, top: &Node) -> *const Node {
+        if !origin.is_null() {
+            return origin;
+        }
+        if !ptr::eq(self.origin.0, top) {
+            self.origin = (top, origin_of(top));
+        }
+        self.origin.1
+    }
+
+    fn take(&mut self, edge: *const Edge, origin: *const Node) {
+        // SAFETY: taken out of its slot, so in our hands until we leave; so is `last`.
+        let (this, last) = unsafe { (&*edge, self.last.as_ref()) };
+        this.next.set(ptr::null());
+        this.origin.set(origin);
+        this.below.set(Below::NOTHING);
+        match last {
+            Some(last) => last.next.set(edge),
+            None => self.first = edge,
+        }
+        self.last = edge;
+        if self.next.is_null() {
+            self.next = edge;
+        }
+    }
+
+    /// The next target to be cancelled, and the node with the cause.
+    pub(super) fn next(&mut self) -> Option<(Part, *const Node, *const Node)> {
+        // SAFETY: in the queue, so in our hands until `finish`.
+        if let Some(edge) = unsafe { self.next.as_ref() } {
+            self.next = edge.next.get();
+            return Some((Part::Taken(edge), edge.target, edge.origin.get()));
+        }
+        let joined = self.joined.get(self.next_joined)?;
+        self.next_joined += 1;
+        // SAFETY: joined, so in our hands until `finish`.
+        let target = unsafe { (*joined.edge).target };
+        Some((Part::Joined(self.next_joined - 1), target, joined.origin))
+    }
+
+    pub(super) fn joined(&self, i: usize) -> *const Edge {
+        self.joined[i].edge
+    }
+
+    pub(super) fn set_below(edge: *const Edge, below: Below) {
+        // SAFETY: taken, so in the caller's hands.
+        unsafe { &*edge }.below.set(below);
+    }
+
+    pub(super) fn set_joined_below(&mut self, i: usize, below: Below) {
+        self.joined[i].below = below;
+    }
+
+    /// Begins anew with the first.
+    pub(super) fn rewind(&mut self) {
+        self.next = self.first;
+        self.next_joined = 0;
+    }
+
+    /// The next target, when all have been cancelled.
+    pub(super) fn next_part(&mut self) -> Option<(*const Node, Below)> {
+        let (part, target, _) = self.next()?;
+        let below = match part {
+            // SAFETY: as above.
+            Part::Taken(edge) => unsafe { &*edge }.below.get(),
+            Part::Joined(i) => self.joined[i].below,
+            Part::Top => Below::NOTHING,
+        };
+        Some((target, below))
+    }
+
+    /// Every target that was cancelled.
+    pub(super) fn each_part(&mut self, mut each: impl FnMut(*const Node, Below)) {
+        self.rewind();
+        while let Some((target, below)) = self.next_part() {
+            each(target, below);
+        }
+    }
+
+    /// Comes to an `any_of` token with something below, which is marked: by an edge or from above. Each is to be entered
+    /// once.
+    pub(super) fn note(&mut self, node: &Node) -> Noted {
+        if !node.word.pin_target() {
+            return Noted::Gone;
+        }
+        let Some(edge) = node.link.extension().and_then(|e| e.edges.first()) else {
+            unreachable!("it has edges, and we have a handle");
+        };
+        let me = match self.me {
+            0 => ptr::from_ref(node).addr(),
+            me => me,
+        };
+        loop {
+            // Acquire: pairs with the step by which the last one gave it back. On failure nothing is read.
+            match edge.noted_by.compare_exchange(0, me, Acquire, Relaxed) {
+                Ok(_) => {
+                    self.me = me;
+                    // SAFETY: whoever has noted the token has this.
+                    edge.next_noted
+                        .with_mut(|next| unsafe { *next = self.noted });
+                    self.noted = node;
+                    return Noted::First;
+                }
+                Err(other) if other == self.me => {
+                    // We have another one.
+                    node.word.return_handles(1);
+                    return Noted::Before;
+                }
+                Err(_) => {}
+            }
+            match self.others.insert(node) {
+                Some(true) => return Noted::First,
+                Some(false) => {
+                    node.word.return_handles(1);
+                    return Noted::Before;
+                }
+                // There is nowhere to keep our handle. If it is the only one by now, the other cancel is through, and
+                // gave the token back before it let go of it.
+                None if node.word.release_unless_sole().is_some() => {}
+                None => {
+                    self.incomplete = true;
+                    return Noted::Unknown;
+                }
+            }
+        }
+    }
+
+    /// Lets go of everything.
+    pub(super) fn finish(&mut self, panics: &mut Panics) {
+        // From the last to the first, by which this cancel is known.
+        // SAFETY: we have a handle of each.
+        while let Some(node) = unsafe { self.noted.as_ref() } {
+            if let Some(edge) = node.link.extension().and_then(|e| e.edges.first()) {
+                // SAFETY: whoever has noted the token has this.
+                self.noted = edge.next_noted.with(|next| unsafe { *next });
+                // Release: pairs with the next one's step in `note`.
+                edge.noted_by.store(0, Release);
+            } else {
+                unreachable!("it has edges, as we have a handle");
+            }
+            // Ours. User code, if the token goes and its cause with it.
+            let handle = Handle(NonNull::from(node));
+            panics.catch(|| drop(handle));
+        }
+        // One by one: a panic that nobody catches here leaves the rest to the next call.
+        self.others.len = 0;
+        while let Some(node) = self.others.table.pop() {
+            if let Some(node) = NonNull::new(node.cast_mut()) {
+                // Our handle.
+                panics.catch(|| drop(Handle(node)));
+            }
+        }
+        while !self.first.is_null() {
+            let edge = self.first;
+            // SAFETY: in the queue, so in our hands until it is left.
+            self.first = unsafe { (*edge).next.get() };
+            // A pointer: no reference to it may be passed on, for the edge may go meanwhile.
+            // SAFETY: in our hands, and not used again.
+            panics.catch(|| unsafe { Edge::leave(edge) });
+        }
+        while let Some(joined) = self.joined.pop() {
+            // SAFETY: the same.
+            panics.catch(|| unsafe { Edge::leave(joined.edge) });
+        }
+    }
+}
+
+/// A set of nodes: a table of a power of two, at most half full.
+struct Others {
+    table: Vec<*const Node>,
+    len: usize,
+}
+
+impl Others {
+    const fn new() -> Others {
+        Others {
+            table: Vec::new(),
+            len: 0,
+        }
+    }
+
+    /// Whether it is new there. None: no memory.
+    fn insert(&mut self, node: *const Node) -> Option<bool> {
+        if self.len * 2 >= self.table.len() {
+            self.grow()?;
+        }
+        let place = Others::find(&self.table, node);
+        let is_new = self.table[place].is_null();
+        self.table[place] = node;
+        self.len += usize::from(is_new);
+        Some(is_new)
+    }
+
+    fn grow(&mut self) -> Option<()> {
+        let len = (self.table.len() * 2).max(8);
+        let mut table = Vec::new();
+        table.try_reserve_exact(len).ok()?;
+        table.resize(len, ptr::null());
+        for node in self.table.drain(..).filter(|node| !node.is_null()) {
+            let place = Others::find(&table, node);
+            table[place] = node;
+        }
+        self.table = table;
+        Some(())
+    }
+
+    /// Where the node is, or is to be.
+    fn find(table: &[*const Node], node: *const Node) -> usize {
+        // Nodes are aligned to 16 at least, and often lie side by side.
+        // Models want the same order each time.
+        let mut place = if SMALL {
+            0
+        } else {
+            (node.addr() >> 4).wrapping_mul(0x9E37_79B9_u32 as usize) >> 12
+        };
+        loop {
+            place %= table.len();
+            if table[place].is_null() || table[place] == node {
+                return place;
+            }
+            place += 1;
+        }
+    }
+}
