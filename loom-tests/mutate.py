@@ -48,8 +48,8 @@ UNITS = {
 }
 
 # Files without an ordering of the crate's own that models run: but for park.rs the folder sync wraps the atomics
-# themselves, by_hand.rs and no_thread.rs are the models', and what is in a static is part of no model. counts.rs has numbers
-# for reports, each by a Relaxed RMW of `core`'s: nothing leans on them.
+# themselves, by_hand.rs and no_thread.rs are the models', and what is in a static is part of no model. counts.rs
+# has numbers for reports, each by a Relaxed RMW of `core`'s: nothing leans on them.
 NOT_MUTATED = {
     "by_hand.rs",
     "clock.rs",

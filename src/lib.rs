@@ -158,7 +158,7 @@ pub mod counting {
 #[cfg(cancel_tree_loom)]
 #[doc(hidden)]
 pub mod starting {
-    pub use crate::timer::by_hand::thread::{starts_by, stay, Bed};
+    pub use crate::timer::by_hand::{starts_by, stay, Bed};
     pub use crate::timer::one_thread::{OneThread, Sleeper};
 }
 

@@ -4,13 +4,13 @@
 use super::clock::{self, Tick};
 use super::driver::Driver;
 #[cfg(cancel_tree_loom)]
-pub use super::no_thread::{thread, Stop};
+pub use super::no_thread::thread::{starts_by, stay, Bed};
+#[cfg(cancel_tree_loom)]
+pub use super::no_thread::Stop;
 use super::round::Round;
-#[cfg(not(cancel_tree_loom))]
-use super::thread;
 #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
 use super::workers::Worker;
-use super::{inbox, pool};
+use super::{inbox, pool, thread};
 #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
 use crate::sync::Arc;
 use alloc::boxed::Box;

@@ -31,9 +31,9 @@ pub(super) mod thread {
 
 /// In place of the module `thread`. None is started, and it counts as running, but where a model says how one is.
 #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
-pub mod thread {
+pub(super) mod thread {
+    use super::super::one_thread::{OneThread, Sleeper};
     use crate::sync::{global, local, Notify};
-    use crate::timer::one_thread::{OneThread, Sleeper};
     use core::cell::RefCell;
     use std::sync::{Arc, OnceLock};
 
