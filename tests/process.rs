@@ -534,8 +534,9 @@ fn one_that_is_held_by_a_tracer_keeps_no_thread_awake() {
     const NAME: &str = "one_that_is_held_by_a_tracer_keeps_no_thread_awake";
     if let Some(traced) = std::env::var_os("TRACES") {
         let traced: libc::pid_t = traced.to_str().unwrap().parse().unwrap();
+        let nothing = std::ptr::null_mut::<libc::c_void>();
         // SAFETY: this request neither reads nor writes memory of this process.
-        let answer = unsafe { libc::ptrace(libc::PTRACE_SEIZE, traced, 0, 0) };
+        let answer = unsafe { libc::ptrace(libc::PTRACE_SEIZE, traced, nothing, nothing) };
         println!("traces: {}", answer == 0);
         thread::sleep(Duration::from_secs(1));
         std::process::exit(0);
