@@ -4,6 +4,8 @@ use cancel_tree::inspect::{snapshot, Kind, Node, Situation, Snapshot};
 use cancel_tree::{Context, ContextError, Group};
 use std::collections::HashSet;
 use std::future::{pending, Future};
+#[cfg(target_os = "linux")]
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::{pin, Pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
@@ -114,6 +116,73 @@ fn it_says_who_cancelled_when_and_why() {
         text.contains("by c-canceller: the page was closed"),
         "{text}"
     );
+}
+
+/// Where it has dropped all its locals, std has no name for a thread any more, and panics. What is noted beside the name is noted.
+#[cfg(target_os = "linux")]
+#[test]
+fn who_cancels_may_be_a_thread_that_is_almost_gone() {
+    use cancel_tree::CancelGuard;
+    use std::ffi::{c_int, c_uint, c_void};
+
+    extern "C" {
+        fn pthread_key_create(key: *mut c_uint, drop: extern "C" fn(*mut c_void)) -> c_int;
+        fn pthread_setspecific(key: c_uint, value: *const c_void) -> c_int;
+    }
+
+    struct Last {
+        key: c_uint,
+        rounds: usize,
+        guard: CancelGuard,
+        says: mpsc::Sender<(bool, thread::Result<bool>)>,
+    }
+
+    extern "C" fn cancel(last: *mut c_void) {
+        // SAFETY: of a Box, and given to this thread alone.
+        let mut this = unsafe { Box::from_raw(last.cast::<Last>()) };
+        this.rounds += 1;
+        // The system makes four rounds, and std lets its thread go in the second.
+        if this.rounds == 3 {
+            let Last { guard, says, .. } = *this;
+            return cancel_now(guard, &says);
+        }
+        let (key, last) = (this.key, Box::into_raw(this));
+        // SAFETY: as where it was set first.
+        assert_eq!(unsafe { pthread_setspecific(key, last.cast()) }, 0);
+    }
+
+    fn cancel_now(guard: CancelGuard, says: &mpsc::Sender<(bool, thread::Result<bool>)>) {
+        let has_no_name = catch_unwind(|| _ = thread::current()).is_err();
+        let cancelled = catch_unwind(AssertUnwindSafe(|| guard.cancel()));
+        _ = says.send((has_no_name, cancelled));
+    }
+
+    let (root, guard) = Context::background().with_cancel();
+    let ctx = root.with_name("l-ctx");
+    let (says, told) = mpsc::channel();
+    let at_the_end = move || {
+        let mut key = 0;
+        // SAFETY: there is room for a key, which nothing else makes.
+        assert_eq!(unsafe { pthread_key_create(&mut key, cancel) }, 0);
+        let rounds = 0;
+        let last = Box::into_raw(Box::new(Last {
+            key,
+            rounds,
+            guard,
+            says,
+        }));
+        // SAFETY: the function above takes the Box back.
+        assert_eq!(unsafe { pthread_setspecific(key, last.cast()) }, 0);
+    };
+    let thread = thread::Builder::new().name("l-thread".into());
+    thread.spawn(at_the_end).unwrap().join().unwrap();
+    let (has_no_name, cancelled) = told.recv().unwrap();
+    assert!(cancelled.expect("the name's panic"));
+    let now = snapshot();
+    let done = find(&now, "l-ctx").done.as_ref().unwrap();
+    assert!(done.at.is_some());
+    assert_eq!(done.by.is_none(), has_no_name);
+    drop(ctx);
 }
 
 /// Who makes something below what is done has not cancelled it.

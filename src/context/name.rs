@@ -208,8 +208,10 @@ impl Noted {
             self.birth.store(BORN_DONE, Relaxed);
             return;
         }
-        if let Some(name) = std::thread::current().name() {
-            let name = Box::new(UnsafeCell::new(name.to_owned()));
+        // It panics on a thread whose locals are gone, as in a destructor of the system's. Then there is no name.
+        let name = || std::thread::current().name().map(ToOwned::to_owned);
+        if let Ok(Some(name)) = std::panic::catch_unwind(name) {
+            let name = Box::new(UnsafeCell::new(name));
             // Release: pairs with `Note::by`.
             self.by.store(Box::into_raw(name), Release);
         }

@@ -461,8 +461,10 @@ impl Drop for Limit {
         // What has given up was taken out by a turn that followed, and a wait that goes on holds the group: so whoever is
         // here was forgotten (`mem::forget`). Its waker goes by being woken.
         // Relaxed: nobody else has it any more.
-        if self.word.load(Relaxed) & WAITERS != 0 {
-            debug_assert!(!cfg!(cancel_tree_loom), "models forget nobody");
+        let are_forgotten = self.word.load(Relaxed) & WAITERS != 0;
+        #[cfg(cancel_tree_loom)]
+        assert!(!are_forgotten, "no model forgets anybody");
+        if are_forgotten {
             let mut panics = Panics::default();
             self.close().wake(&mut panics);
             panics.resume();

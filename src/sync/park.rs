@@ -97,8 +97,8 @@ impl Drop for Wait {
 /// Blocks the calling thread until `done`, which is given the waker to leave behind, is
 /// true, or until the deadline. `done` may be called any number of times.
 pub(crate) fn until(deadline: Option<Instant>, mut done: impl FnMut(&Waker) -> bool) -> bool {
-    // What a waker of an earlier wait says late only makes one turn more. A thread whose locals are gone still
-    // can wait, on a new seat.
+    // What a waker of an earlier wait says late only makes one turn more. A thread that drops its locals can still wait, on a
+    // new seat. Later, in a destructor of the system's, std's `current` panics, and so does the wait, before it has begun.
     let mut wait = Wait(SEAT.try_with(Cell::take).ok().flatten());
     loop {
         let seated = wait.0.get_or_insert_with(Seated::new);
