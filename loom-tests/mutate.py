@@ -3,6 +3,7 @@
 
     loom-tests/mutate.py            every change: is there a model that fails?
     loom-tests/mutate.py --models   every model: is there a change that makes it fail?
+    loom-tests/mutate.py --texts    only whether each change can still be made; part of CI
     loom-tests/mutate.py --report   what is known so far, as the Markdown that ends docs/VERIFICATION.md; runs nothing
 
 The changes: every ordering in src/ weakened (success and failure of a CAS apart), every read-modify-write torn
@@ -595,6 +596,7 @@ class Runs:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--models", action="store_true", help="ask for each model what makes it fail")
+    parser.add_argument("--texts", action="store_true", help="only look whether each step finds its text, and run nothing")
     parser.add_argument("--units", action="store_true", help="ask unit tests alone, and no model")
     parser.add_argument("--report", action="store_true", help="print what is known and run nothing")
     parser.add_argument("--explored", type=Path, help="what run.sh has printed, for the report")
@@ -605,6 +607,13 @@ def main():
     args = parser.parse_args()
     explained = {f"{e['file']} {e['name']}": e["why"] for e in read_steps().get("equivalent", [])}
     TARGET.mkdir(parents=True, exist_ok=True)
+
+    if args.texts:
+        copy(TARGET / "tree")
+        changes = [*mutate(TARGET / "tree" / "src", read_steps()["step"]), *Units(ask=False).mutants]
+        gone = explained.keys() - {change.key for change in changes}
+        print(*(f"explained, but not there: {key}" for key in gone), f"{len(changes)} changes could be made", sep="\n")
+        return 1 if gone else 0
 
     units = Units(ask=not args.report and not args.models)
     if not args.report and not args.models:

@@ -258,6 +258,31 @@ fn first_beside_a_wait_on(listen: Listen) -> c_int {
     }
 }
 
+/// A callback that waits for what a worker would have polled meanwhile.
+fn a_callback_waits_for_another() -> c_int {
+    let [first, second] = LISTEN.map(|listen| Event(Arc::default(), listen));
+    let [ctx, other] = [&first, &second].map(|event| Context::below(event.clone()));
+    let called = Arc::new(AtomicBool::new(false));
+    let says = called.clone();
+    drop(ctx.on_cancel(move || {
+        other.blocking_wait();
+        says.store(true, SeqCst);
+    }));
+    first.happen();
+    second.happen();
+    // Who waits for something else sees to both.
+    let third = Context::below(Event(Arc::default(), LISTEN[0]));
+    match third.blocking_wait_timeout(Duration::from_millis(50)) {
+        None => c_int::from(!called.load(SeqCst)),
+        Some(_) => 2,
+    }
+}
+
+#[test]
+fn a_callback_in_a_forked_child_may_wait_for_another_crates_context() {
+    assert_eq!(status_of(a_callback_waits_for_another), 0);
+}
+
 #[test]
 fn who_waits_below_another_crates_context_in_a_forked_child_is_told() {
     for (number, listen) in LISTEN.into_iter().enumerate() {

@@ -662,6 +662,30 @@ fn a_waker_is_known_by_its_clone() {
     }
 }
 
+/// Where a compiler makes two tables of a constant, the waker is the same, and is not registered anew.
+#[test]
+fn a_waker_is_known_by_what_is_in_its_table() {
+    use std::task::{RawWaker, RawWakerVTable};
+    static CLONES: AtomicUsize = AtomicUsize::new(0);
+    fn clone(data: *const ()) -> RawWaker {
+        CLONES.fetch_add(1, SeqCst);
+        RawWaker::new(data, &SECOND)
+    }
+    fn nothing(_: *const ()) {}
+    static FIRST: RawWakerVTable = RawWakerVTable::new(clone, nothing, nothing, nothing);
+    static SECOND: RawWakerVTable = RawWakerVTable::new(clone, nothing, nothing, nothing);
+    assert!(!std::ptr::eq(&FIRST, &SECOND));
+
+    let token = CancellationToken::new();
+    let mut future = Box::pin(token.cancelled());
+    // SAFETY: no function of the tables touches the data.
+    let waker = unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &FIRST)) };
+    for _ in 0..3 {
+        assert!(poll(future.as_mut(), &waker).is_pending());
+    }
+    assert_eq!(CLONES.load(SeqCst), 1);
+}
+
 // ---- callbacks ----
 
 #[test]

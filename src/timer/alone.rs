@@ -7,8 +7,8 @@ use crate::sync::Relaxed;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 
-/// Sees to what has come, in a forked child: wakes, calls and polls, whose panics stay here. Any number of threads may be at it, each
-/// with what it has found.
+/// Sees to what has come, in a forked child: wakes, polls and calls, whose panics stay here. Any number of threads may be at it, each
+/// with what it has found: a callback that blocks holds up those that were found with it.
 #[cold]
 pub(crate) fn see_to_jobs() {
     let (mut waking, mut others) = (Vec::new(), Vec::new());
@@ -27,8 +27,9 @@ pub(crate) fn see_to_jobs() {
     waking.reverse();
     others.reverse();
     let count = waking.len();
-    waking.append(&mut others);
-    let round = Round::new(waking, count);
-    while round.things().wake_one() {}
-    while round.things().call_one() {}
+    let (waking, others) = (Round::new(waking, count), Round::new(others, 0));
+    while waking.things().wake_one() {}
+    // Before the callbacks, which may wait for what is polled here.
+    while others.things().call_one() {}
+    while waking.things().call_one() {}
 }

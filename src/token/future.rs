@@ -22,7 +22,8 @@ impl CancellationToken {
     /// # Cost
     ///
     /// First poll: 2 RMWs, dropping it 1, or none once it was woken; beside other waiters of the same token the same, at
-    /// a child of its own, which takes 1 to drop in any case, or, beside many of them, in a room, where it takes 2 if that was full. To poll again with the same waker: a load.
+    /// a child of its own, which takes 1 to drop in any case, or, beside many of them, in a room, where it takes 2 if that was full. To poll again with the same waker: a load. (One whose clones are not the same to look at, by
+    /// `Waker::will_wake`, is never the same.)
     #[doc(alias("Done", "select"))]
     #[inline]
     pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {

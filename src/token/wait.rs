@@ -138,7 +138,9 @@ pub(crate) const SLICE: Duration = Duration::from_millis(10);
 
 /// Whether it is for those who wait for this to do what workers would have done: in a forked child, below what tells it by them.
 fn is_left_alone(token: Option<&Handle>) -> bool {
-    token.is_some_and(|token| timer::is_in_parent() && token.is_below_foreign())
+    token.is_some_and(|token| {
+        Handle::is_any_below_foreign() && timer::is_in_parent() && token.is_below_foreign()
+    })
 }
 
 /// `until`, for what the timer's threads may have a part in: tries to start the thread while it is missing, and does the workers'

@@ -21,7 +21,10 @@ use crate::timer::{self, pool};
 use alloc::boxed::Box;
 use core::any::Any;
 use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
+
+static IS_ANY_BELOW_FOREIGN: AtomicBool = AtomicBool::new(false);
 
 /// What the timer does about the deadline of a node.
 static TABLE: Table = Table {
@@ -373,6 +376,12 @@ impl Handle {
         unsafe { timer::run_on_worker(NonNull::from(Box::leak(rest)).cast()) };
     }
 
+    /// Whether there was ever a parent of another kind in this process: a load.
+    pub(crate) fn is_any_below_foreign() -> bool {
+        // Relaxed: who asks for a token that is below one has got it from the thread that has stored this.
+        IS_ANY_BELOW_FOREIGN.load(Relaxed)
+    }
+
     /// Whether it has a parent of another kind, or something above has.
     #[cold]
     pub(crate) fn is_below_foreign(&self) -> bool {
@@ -514,6 +523,7 @@ impl Handle {
         deadline: Option<(Moment, Instant)>,
         subscribe: impl FnOnce(Signal) -> Box<dyn Any + Send>,
     ) -> Handle {
+        IS_ANY_BELOW_FOREIGN.store(true, Relaxed);
         let handle = Handle::root();
         match deadline {
             Some((_, exact)) => handle.note_deadline(exact),

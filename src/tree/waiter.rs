@@ -32,15 +32,26 @@ enum Place {
 pub(crate) struct Waiter {
     place: Place,
     /// What the waker in the slot looks like, to recognise it without touching the slot.
-    looks: (*const (), *const RawWakerVTable),
+    looks: Looks,
 }
 
-#[inline]
-fn looks(waker: &Waker) -> (*const (), *const RawWakerVTable) {
-    (waker.data(), ptr::from_ref(waker.vtable()))
+/// Its data, and its table. That may be there more than once, for compilers make copies of constants: then what is in it tells.
+struct Looks(*const (), Option<&'static RawWakerVTable>);
+
+impl Looks {
+    #[inline]
+    fn of(waker: &Waker) -> Looks {
+        Looks(waker.data(), Some(waker.vtable()))
+    }
+
+    #[inline]
+    fn are_of(&self, waker: &Waker) -> bool {
+        let is = |table: &RawWakerVTable| ptr::eq(table, waker.vtable()) || table == waker.vtable();
+        self.0 == waker.data() && self.1.is_some_and(is)
+    }
 }
 
-// SAFETY: the pointers of `looks` are compared, never followed; the handle is Send and Sync, and so is what a seat
+// SAFETY: the data of `looks` are compared, never followed; the handle is Send and Sync, and so is what a seat
 // holds, which is decided by its room's word.
 unsafe impl Send for Waiter {}
 // SAFETY: as above; all methods that change anything take `&mut self`.
@@ -54,7 +65,7 @@ impl Waiter {
     pub(crate) const fn new() -> Waiter {
         Waiter {
             place: Place::Nowhere,
-            looks: (ptr::null(), ptr::null()),
+            looks: Looks(ptr::null(), None),
         }
     }
 
@@ -67,7 +78,7 @@ impl Waiter {
         }
         if !matches!(self.place, Place::Nowhere) {
             // The waker in the slot is kept alive there, so one that looks the same is the same.
-            if looks(waker) == self.looks {
+            if self.looks.are_of(waker) {
                 return false;
             }
             if !self.leave(token) {
@@ -78,7 +89,7 @@ impl Waiter {
         // User code, while nothing is held (I9).
         let waker = waker.clone();
         // Those of the clone: it may look otherwise, and what it was made of may be gone, and its address be used again.
-        self.looks = looks(&waker);
+        self.looks = Looks::of(&waker);
         self.enter(token, waker)
     }
 
