@@ -103,6 +103,17 @@ fn on_tokio() {
             Ok::<_, Cause>(7)
         })
     }));
+    #[cfg(feature = "process")]
+    let (file, ended) = {
+        use cancel_tree::integrations::process::Supervised;
+        let file = std::env::temp_dir().join(format!("cancel-tree-none-{}", std::process::id()));
+        let mut command = std::process::Command::new("touch");
+        command.arg(&file);
+        let ctx = Context::background();
+        let output = Supervised::new(command).output(&ctx);
+        let output = AssertUnwindSafe(|| futures::executor::block_on(output));
+        (file, catch_unwind(output))
+    };
     drop(limited);
     set_hook(hook);
     let one = one.expect("tokio's panic").expect_err("there was a thread");
@@ -118,6 +129,12 @@ fn on_tokio() {
         .spawn_blocking(move |_ctx| says.send(()).unwrap())
         .unwrap();
     told.recv().unwrap();
+    #[cfg(feature = "process")]
+    {
+        let error = ended.expect("tokio's panic").unwrap_err();
+        assert!(error.to_string().contains("os error"), "{error:?}");
+        assert!(!file.exists());
+    }
     drop(inside);
     drop(runtime);
     assert_eq!(Arc::strong_count(&owned), 3);

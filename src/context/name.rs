@@ -208,7 +208,8 @@ impl Noted {
             self.birth.store(BORN_DONE, Relaxed);
             return;
         }
-        // It panics on a thread whose locals are gone, as in a destructor of the system's. Then there is no name.
+        // It panics on a thread whose locals are gone, as in a destructor of the system's. Then there is no name. (The panic hook is told
+        // of it, and a program that aborts at panics ends.)
         let name = || std::thread::current().name().map(ToOwned::to_owned);
         if let Ok(Some(name)) = std::panic::catch_unwind(name) {
             let name = Box::new(UnsafeCell::new(name));

@@ -1,6 +1,7 @@
 //! The right to start tasks in a group.
 
 use super::body::Body;
+use super::info::Panicked;
 use super::limit::Wait;
 use super::member::Member;
 use super::place::End;
@@ -18,6 +19,8 @@ use core::panic::Location;
 use core::pin::Pin;
 use core::ptr::NonNull;
 use core::task::{self, Poll};
+use std::io;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -541,15 +544,21 @@ pub(super) fn start_thread<W: Send + 'static>(
     if let Some(name) = name.filter(|name| !name.contains('\0')) {
         builder = builder.name(String::from(name));
     }
-    let spawned = builder.spawn(move || {
+    let run = move || {
         // SAFETY: this thread runs once.
         run(unsafe { work.take() });
-    });
-    match spawned {
-        Ok(_) => Ok(()),
-        // SAFETY: there is no thread, so nobody else takes it.
-        Err(error) => Err((unsafe { Raw(raw).take() }, Cause::new(error))),
-    }
+    };
+    // Up to Rust 1.86 it panics in a thread whose own thread-locals are gone, before there is another one. AssertUnwindSafe: all
+    // that it had is taken back.
+    let error = match catch_unwind(AssertUnwindSafe(|| builder.spawn(run))) {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(error)) => error,
+        Err(payload) => {
+            io::Error::other(Panicked::text(&*payload).unwrap_or("std has panicked".into()))
+        }
+    };
+    // SAFETY: there is no thread, so nobody else takes it.
+    Err((unsafe { Raw(raw).take() }, Cause::new(error)))
 }
 
 /// Parks the calling thread until the future is ready.

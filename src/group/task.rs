@@ -68,7 +68,7 @@ impl<T, E: Into<Cause>> Outcome for Result<T, E> {
     }
 }
 
-/// A call is known to be made inside so many groups: the outermost ones.
+/// A call is known to be made inside so many groups: the outermost ones. (Tasks of one group in a row are one.)
 const DEEP: usize = 16;
 
 local! {
@@ -101,6 +101,11 @@ impl Entered {
     fn new(body: NonNull<Body>) -> Entered {
         INSIDE.with(|inside| {
             let before = inside.many.get();
+            let around = inside.bodies.get(before.wrapping_sub(1));
+            if around.is_some_and(|around| ptr::eq(around.get(), body.as_ptr())) {
+                // Its drop leaves that one there.
+                return Entered(before);
+            }
             if let Some(last) = inside.bodies.get(before) {
                 last.set(body.as_ptr());
             }
@@ -490,6 +495,25 @@ mod tests {
             assert!(!bodies.into_iter().any(is_inside));
         }
         for body in bodies {
+            // SAFETY: the handle that it was made with.
+            unsafe { Body::release(body) };
+        }
+    }
+
+    /// They leave room for those of other groups, which they may run.
+    #[test]
+    fn tasks_of_one_group_in_a_row_are_one() {
+        let (a, b) = (body(), body());
+        let row: [_; DEEP + 3] = core::array::from_fn(|_| Entered::new(a));
+        let other = Entered::new(b);
+        assert!(is_inside(a) && is_inside(b));
+        drop(other);
+        for entered in row.into_iter().rev() {
+            assert!(is_inside(a) && !is_inside(b));
+            drop(entered);
+        }
+        assert!(!is_inside(a));
+        for body in [a, b] {
             // SAFETY: the handle that it was made with.
             unsafe { Body::release(body) };
         }

@@ -47,6 +47,8 @@
 //! child's end (a pidfd); elsewhere it looks every few milliseconds.
 
 use super::fd::DoneFd;
+#[cfg(feature = "tokio")]
+use super::tokio::try_blocking;
 use crate::context::Context;
 use crate::tree::Cause;
 #[cfg(feature = "tokio")]
@@ -64,6 +66,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+#[cfg(feature = "tokio")]
+use tokio::runtime::Handle;
 
 /// A command that is to run under a context.
 #[doc(alias("CommandContext", "exec.CommandContext"))]
@@ -202,7 +206,9 @@ impl Supervised {
     ///
     /// # Errors
     ///
-    /// As there; or the runtime is shutting down. A context that is done before one of these threads is free is an error too, and nothing is started.
+    /// As there; or the runtime is shutting down, or has no thread for it, and gets none. (tokio panics then, which is caught: a panic hook
+    /// is told of it, and a program that aborts at panics ends.) A context that is done before one of these threads is free is an error too,
+    /// and nothing is started.
     ///
     /// # Panics
     ///
@@ -216,12 +222,17 @@ impl Supervised {
         // Taken by whichever is first: a thread that begins, or the task that does not wait for one any more.
         let turn = Arc::new(AtomicBool::new(true));
         let theirs = turn.clone();
-        let mut thread = tokio::task::spawn_blocking(move || {
+        let work = move || {
             // Relaxed, here and below: who has it is all that is to be known.
             theirs
                 .swap(false, Relaxed)
                 .then(|| self.blocking_run(&below))
-        });
+        };
+        let mut thread = match try_blocking(&Handle::current(), work) {
+            Ok(thread) => thread,
+            // Whoever comes to it later finds the context done, for the guard goes here.
+            Err(why) => return Err(io::Error::other(why)),
+        };
         let mut done = ctx.done();
         let mut has_begun = false;
         let outcome = poll_fn(|cx| {

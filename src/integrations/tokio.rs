@@ -18,10 +18,12 @@ use crate::group::{Job, Member, Named, Outcome, Outcomes, Panicked, Refused, Spa
 use crate::sync::{Arc, AtomicBool, Relaxed, UnsafeCell};
 use crate::tree::Cause;
 use alloc::borrow::Cow;
+use alloc::string::String;
 use core::future::Future;
 use core::panic::Location;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 type Name = Option<Cow<'static, str>>;
 type From = &'static Location<'static>;
@@ -63,6 +65,18 @@ impl<W> Lent<W> {
     }
 }
 
+/// Where tokio has no thread and gets none, it panics, and keeps what it was given until it gets one: that must do nothing then.
+pub(super) fn try_blocking<R: Send + 'static>(
+    runtime: &Handle,
+    run: impl FnOnce() -> R + Send + 'static,
+) -> Result<JoinHandle<R>, String> {
+    // AssertUnwindSafe: the caller sees to that.
+    catch_unwind(AssertUnwindSafe(|| runtime.spawn_blocking(run))).map_err(|payload| {
+        let text = Panicked::text(&*payload).unwrap_or("tokio has panicked".into());
+        text.into_owned()
+    })
+}
+
 /// Gives the runtime work for one of its threads for blocking; or says why not.
 fn run_blocking<W: Send + 'static>(
     runtime: &Handle,
@@ -76,16 +90,11 @@ fn run_blocking<W: Send + 'static>(
     });
     let runs = lent.clone();
     let run = move || _ = runs.take().map(run);
-    // Where tokio has no thread and gets none, it panics, and keeps what it was given until it gets one. AssertUnwindSafe: all
-    // that it had of us is taken back.
-    let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(runtime.spawn_blocking(run)))) else {
+    let Err(why) = try_blocking(runtime, run) else {
         return Ok(());
     };
     match lent.take().and_then(Job::refuse) {
-        Some(work) => {
-            let text = Panicked::text(&*payload).unwrap_or("tokio has panicked".into());
-            Err((work, text.into_owned().into()))
-        }
+        Some(work) => Err((work, why.into())),
         // Another thread has come to it meanwhile.
         None => Ok(()),
     }

@@ -35,6 +35,8 @@
 //! to the default; that is why this module uses `sigaction` itself.) A handler that is installed later and does not call the former one, as
 //! ctrlc's `set_handler`, is the only one from then on.
 //!
+//! One that is called once, and sets itself again, may be lost if it does so while the guard is dropped: the default is in its place then.
+//!
 //! A signal that was ignored (`nohup`, a shell's `&`) is caught, since it was asked for, and is ignored again after that.
 //!
 //! In the child of a `fork` without `exec` signals do what they did before, and [`install`](Signals::install) returns an error if the parent had a guard or the timer thread: not so if it has its

@@ -22,7 +22,8 @@ static PIPE: AtomicI32 = AtomicI32::new(-1);
 static PROCESS: AtomicI32 = AtomicI32::new(0);
 
 /// What there was before for each [`Signal`], by number; null if our handler was never there. Never freed, if it is not [`DEFAULT`]: a
-/// handler may be using it. (The same is not kept twice.)
+/// handler may be using it. (The same is not kept twice, unless it is one that is called once: that is kept each time it is
+/// found again after its call.)
 static BEFORE: [AtomicPtr<sigaction>; 16] = [const { AtomicPtr::new(ptr::null_mut()) }; 16];
 
 /// What a handler leaves that is called once: what the system does by default.
