@@ -307,12 +307,12 @@ fn what_a_forked_child_cannot_be_told_is_refused() {
         if child == 0 {
             libc::alarm(20);
             let background = Context::background();
-            let mut is_right = is_refused(Signals::new().install(&background).err());
+            let is_right = is_refused(Signals::new().install(&background).err());
             #[cfg(feature = "serve")]
-            {
+            let is_right = is_right && {
                 let serve = cancel_tree::integrations::serve::Serve::new(&background);
-                is_right &= is_refused(serve.start().err());
-            }
+                is_refused(serve.start().err())
+            };
             libc::_exit(if is_right { 0 } else { 1 });
         }
         child
