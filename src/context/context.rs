@@ -50,7 +50,8 @@ use std::time::{Duration, Instant};
 /// still while the machine is suspended.
 ///
 /// A child process made by `fork` without `exec` has no timer thread: deadlines do not pass there for polling
-/// code, but threads that block in [`blocking_wait`](Self::blocking_wait) or [`blocking_sleep`](Self::blocking_sleep) notice them, and wake and call whoever waits for it. `after_func` callbacks do not run there.
+/// code, but threads that block in [`blocking_wait`](Self::blocking_wait), [`blocking_sleep`](Self::blocking_sleep) or
+/// [`block_on`](Self::block_on) notice them, and wake and call whoever waits for them. `after_func` callbacks do not run there.
 /// That a parent of [another crate](Self::below) is done is noticed there by threads that block below it; see [`DoneSignal`](crate::DoneSignal).
 /// The memory of deadlines is not all given back there.
 ///

@@ -1,6 +1,7 @@
 //! Groups: work that belongs together. A group tells when all of it is gone, what failed first, and what does not
-//! stop. Built on contexts; promises the floor above (which spawns on other people's runtimes) a *place*: counted from
-//! before a task's first step until after its last, whatever becomes of it.
+//! stop. It promises the floor above (which spawns on other people's runtimes) a *place*: counted from before a task's first
+//! step until after its last, whatever becomes of it. Built on contexts and tokens; from below it needs atomics, wakers, parking and
+//! the catching of panics, and from the timer to know whether this process can have workers.
 //!
 //! The names, as one whole:
 //!

@@ -415,7 +415,7 @@ impl Place {
         Some(())
     }
 
-    /// The body, which stays while the place is taken (G5).
+    /// Its owner, which stays while the place is taken (G5).
     #[inline]
     pub(super) fn owner(&self) -> NonNull<Owner> {
         self.chunk().owner

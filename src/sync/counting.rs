@@ -2,8 +2,9 @@
 //! a cell of this crate, and where. For `benches/scale`, which counts by it.
 //!
 //! Not seen: the reference counts of `Arc`, the atomics of `atomic-waker` (2 read-modify-writes to register, 2 to wake
-//! or take; only a task that waits for a running callback meets them), and of std (its parker; thread-locals
-//! have none; the service thread has a `OnceLock`, its workers a mutex).
+//! or take; who waits for a running callback, a group, room in it, an outcome or a handler's task meets them), those that are std's or
+//! core's in every world (`pressure.rs`: one for each entry that is pushed; `clock.rs`; the count of a worker's steps), and of
+//! std (its parker; thread-locals have none; a worker has a `OnceLock`).
 
 #![allow(
     missing_docs,

@@ -3,7 +3,8 @@
 //! what that is: an entry has a table of functions. From below it needs atomics, thread-locals and the catching of panics.
 //!
 //! There is one service thread in the process. It turns the wheel, marks what is due, and hands what may run user code
-//! to workers: so no user code, however slow, delays a deadline.
+//! to workers: so no user code, however slow, delays a deadline. In a forked child, which has no such threads, those that wait do
+//! the workers' part (`alone.rs`).
 //!
 //! It is started by the first deadline or `after_func` callback that needs it and stays. Others talk to it by
 //! pushing to one of two lists and, if it would sleep too long, by an unpark. Its answer to the question

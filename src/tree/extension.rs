@@ -475,7 +475,7 @@ impl Link {
         // Acquire: pairs with the CAS of `extend`.
         let value = self.0.load(Acquire);
         if value.addr() & TAGS == EXTENSION {
-            // SAFETY: an extension stays until the last owner takes it (`take_extension`), and
+            // SAFETY: an extension stays until the last owner takes it (`take`), and
             // whoever is here holds the node or climbs from below it (I5).
             Some(unsafe { &*value.map_addr(|a| a & !TAGS).cast() })
         } else {

@@ -39,13 +39,15 @@
 //!
 //! A signal that was ignored (`nohup`, a shell's `&`) is caught, since it was asked for, and is ignored again after that.
 //!
-//! In the child of a `fork` without `exec` signals do what they did before, and [`install`](Signals::install) returns an error if the parent had a guard or the timer thread: not so if it has its
-//! parent's number again, in a new PID namespace. A thread that blocks a signal does not get it; if all threads do, it is not
+//! In the child of a `fork` without `exec` signals do what they did before, and [`install`](Signals::install) returns an error while there is a copy of the
+//! parent's guard, and if the parent had the timer thread. All but the copy goes by the process's number: not so if the child has its parent's
+//! again, in a new PID namespace. A thread that blocks a signal does not get it; if all threads do, it is not
 //! delivered.
 //!
 //! # In the handler
 //!
-//! It calls what was there before, counts by atomics, and writes a byte into a pipe; or ends the process by `_exit`, which runs nothing. A thread of this
+//! It calls what was there before, counts by atomics, and writes a byte into a pipe; or ends the process by `_exit`, which runs nothing; for nobody, or after
+//! a handler that is called once, it puts back what belongs there (`sigaction`). A thread of this
 //! crate reads the pipe, runs no user code, and so is never held up; what is woken and runs at the cancels is on
 //! worker threads, as with [`Context::after_func`]. (If no thread is to be had at that moment, they run as soon as one is.)
 //!
