@@ -46,8 +46,8 @@
 //!
 //! # In the handler
 //!
-//! It calls what was there before, counts by atomics, and writes a byte into a pipe; or ends the process by `_exit`, which runs nothing; for nobody, or after
-//! a handler that is called once, it puts back what belongs there (`sigaction`). A thread of this
+//! It calls what was there before, counts by atomics, and writes a byte into a pipe; or ends the process by `_exit`, which runs nothing. Where nobody is there for
+//! the signal, or a handler is called once, it puts back what belongs there (`sigaction`). A thread of this
 //! crate reads the pipe, runs no user code, and so is never held up; what is woken and runs at the cancels is on
 //! worker threads, as with [`Context::after_func`]. (If no thread is to be had at that moment, they run as soon as one is.)
 //!
