@@ -206,6 +206,29 @@ fn waits_for_the_end_may_be_forgotten() {
     }
 }
 
+// ----- looks ----------------------------------------------------------------------------------
+
+/// As long as tasks come and go, each look may be too early: a poll takes one, so that others have their turns.
+#[test]
+fn a_look_that_others_have_overtaken_is_the_last_of_its_poll() {
+    let group = group();
+    let member = group.enter().unwrap();
+    let does = Arc::<Does>::default();
+    let was_woken = Arc::<AtomicBool>::default();
+    // The last task goes before the look, which so comes to nobody and wakes; then one comes and goes.
+    *does.at_clone.lock().unwrap() = Some(Box::new(|| drop(member)));
+    let (starts, again, woken) = (group.spawner(), does.clone(), was_woken.clone());
+    *does.at_wake.lock().unwrap() = Some(Box::new(move || {
+        drop(starts.enter().unwrap());
+        let wakes = move || woken.store(true, SeqCst);
+        *again.at_wake.lock().unwrap() = Some(Box::new(wakes));
+    }));
+    let mut wait = pin!(group.wait_idle());
+    assert!(poll(wait.as_mut(), &does.waker()).is_pending());
+    assert!(was_woken.load(SeqCst), "nobody polls it again");
+    assert!(poll(wait, Waker::noop()).is_ready());
+}
+
 // ----- the word on a task ---------------------------------------------------------------------
 
 /// Says that it is gone.

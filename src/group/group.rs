@@ -463,23 +463,20 @@ impl Future for Gone<'_> {
             return Poll::Ready(());
         }
         let mut panics = Panics::default();
-        let poll = loop {
-            // Relaxed: an older number makes the next poll look once more, and no more.
-            let zeros = body.zeros.load(Relaxed);
-            match Body::look(this.spawner.at(), &mut panics) {
-                Look::Nobody => break Poll::Ready(()),
-                Look::Again => {}
-                Look::Wait => {
-                    this.zeros = Some(zeros);
-                    break Poll::Pending;
-                }
-            }
-        };
+        // Relaxed: an older number makes the next poll look once more, and no more.
+        let zeros = body.zeros.load(Relaxed);
+        let look = Body::look(this.spawner.at(), &mut panics);
         // Of others that wait: they hold up nobody who waits for the end.
         body.note_panics(panics);
-        if poll.is_ready() {
-            this.seat = None;
+        match look {
+            Look::Nobody => {
+                this.seat = None;
+                return Poll::Ready(());
+            }
+            // In another poll: as long as tasks come and go, each look may be too early.
+            Look::Again => cx.waker().wake_by_ref(),
+            Look::Wait => this.zeros = Some(zeros),
         }
-        poll
+        Poll::Pending
     }
 }

@@ -512,7 +512,8 @@ impl Place {
             .is_ok()
     }
 
-    /// Writes down where the chain of hints goes on after this place. Called by a task that is about to go.
+    /// Writes down where the chain of hints goes on after this place. Called by a task that is about to go, or by whoever clears up
+    /// after it.
     #[inline]
     fn leave_hint(&self) -> &Shard {
         // SAFETY: shards are freed with the body.
@@ -582,8 +583,8 @@ impl Place {
         place.label.store(ptr::null_mut(), Relaxed);
         // SAFETY: of a Box; nobody reads, and nobody begins to.
         let label = (!label.is_null()).then(|| unsafe { Box::from_raw(label) });
-        // SAFETY: shards are freed with the body.
-        let shard = unsafe { &*place.chunk().shard };
+        // Anew: places have been left since the task went.
+        let shard = place.leave_hint();
         // Release: pairs with `claim_hinted`.
         shard.hint.store(this.as_ptr(), Release);
         // Relaxed: a guess, which the CAS below checks.
@@ -925,7 +926,10 @@ impl Drop for Places {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bits, Place, Places};
+    use super::{Bits, Label, Place, Places, Shared};
+    use crate::sync::Panics;
+    use alloc::vec::Vec;
+    use core::panic::Location;
     use core::ptr::{self, NonNull};
 
     /// Some tasks stay, and one comes and goes whose place no hint leads to, as if two threads had met: that happens seldom,
@@ -950,5 +954,39 @@ mod tests {
             let kept = places.look().places;
             assert!(kept <= 7 * stay / 3 + 64, "{stay} stay: {kept} places");
         }
+    }
+
+    /// A named task ends while it is read, and then others do, before the reader clears up.
+    #[test]
+    fn a_reader_that_clears_up_keeps_the_hints() {
+        let places = Places::new();
+        // For places that nobody watches it is an address only.
+        let body = NonNull::dangling();
+        // All that are made at first, so that hints lead only to what is given up here.
+        let taken: Vec<_> = (0..12)
+            .map(|_| places.claim(body, Bits::of(false)).ok().unwrap())
+            .collect();
+        assert_eq!(places.look().places, taken.len());
+        let (named, others) = taken.split_first().unwrap();
+        // SAFETY: taken above.
+        let at = unsafe { named.as_ref() };
+        let label = Label::new(Some("named".into()), &Shared::nothing());
+        at.describe(Location::caller(), label);
+        let mut panics = Panics::default();
+        let was_read = at.read(
+            &mut panics,
+            |_, _| unreachable!("nobody watches"),
+            |_, _, _| {
+                // SAFETY: claimed above, and given up here.
+                assert!(!unsafe { Place::end(*named, &mut Panics::default(), || ()) });
+                for other in others {
+                    // SAFETY: as above.
+                    assert!(unsafe { Place::end_at_once(*other) });
+                }
+            },
+        );
+        assert_eq!(was_read, Some(()));
+        let hinted = taken.iter().filter_map(|_| places.claim_at_once()).count();
+        assert_eq!(hinted, taken.len());
     }
 }
