@@ -102,6 +102,9 @@ impl Group {
     ///
     /// Where `named` gives a task a name, it is called `db/name` here. The limit of this one does not count
     /// them.
+    ///
+    /// Cost: a task has a place in each group around it, and one with a name is written down there with the whole path, by an allocation:
+    /// so in groups d deep, names together take d².
     #[must_use]
     #[cfg_attr(feature = "inspect", track_caller)]
     pub fn child(&self, name: impl Into<Cow<'static, str>>) -> Group {
@@ -199,6 +202,10 @@ impl Group {
 impl Group {
     /// Waits for a moment at which the group has no task. It does not close the group. While tasks come and go, such moments may pass
     /// between its looks, unseen: close the group first if that may go on for ever.
+    ///
+    /// Cost: whenever the group comes to have no task, all that wait for that, here or in a `join`, look at all its places once more: of
+    /// these there are about as many as there have ever been tasks at once. And all seats are passed, as many as have ever waited
+    /// at once.
     ///
     /// # Cancel safety
     ///

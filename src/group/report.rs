@@ -27,6 +27,9 @@ pub struct Report {
     /// From the call of `shutdown` to its return.
     pub took: Duration,
     /// The group and everything below it, if some are stuck.
+    ///
+    /// Cost: a look at all names and groups of the process. So do not end groups by the thousand in which something is stuck: put
+    /// their tasks in one.
     #[cfg(feature = "inspect")]
     pub tree: Option<super::snapshot::Snapshot>,
 }

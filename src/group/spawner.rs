@@ -125,7 +125,8 @@ impl Spawner {
     /// # group.join_blocking().unwrap();
     /// ```
     ///
-    /// Cost: an allocation and a reading of the clock; 1 RMW more at the task's end.
+    /// Cost: an allocation and a reading of the clock; 1 RMW more at the task's end. In a group inside others, the path to it is kept in each
+    /// ([`Group::child`](super::Group::child)).
     pub fn named(&self, name: impl Into<Cow<'static, str>>) -> Named<'_> {
         Named {
             spawner: self,
