@@ -35,23 +35,20 @@ pub(crate) struct Waiter {
     looks: Looks,
 }
 
-/// Its data, and its table. That may be there more than once, for compilers make copies of constants: then what is in it tells.
-struct Looks(*const (), Option<&'static RawWakerVTable>);
+type Looks = (*const (), *const RawWakerVTable);
 
-impl Looks {
-    #[inline]
-    fn of(waker: &Waker) -> Looks {
-        Looks(waker.data(), Some(waker.vtable()))
-    }
-
-    #[inline]
-    fn are_of(&self, waker: &Waker) -> bool {
-        let is = |table: &RawWakerVTable| ptr::eq(table, waker.vtable()) || table == waker.vtable();
-        self.0 == waker.data() && self.1.is_some_and(is)
-    }
+#[inline]
+fn looks(waker: &Waker) -> Looks {
+    (waker.data(), ptr::from_ref(waker.vtable()))
 }
 
-// SAFETY: the data of `looks` are compared, never followed; the handle is Send and Sync, and so is what a seat
+/// A table may be there more than once, for compilers make copies of constants: then what is in it tells.
+fn are_alike(one: Looks, other: Looks) -> bool {
+    // SAFETY: null, or a waker's table, which is static.
+    one.0 == other.0 && unsafe { one.1.as_ref() == other.1.as_ref() }
+}
+
+// SAFETY: of `looks` the data are compared, never followed, and tables are static; the handle is Send and Sync, and so is what a seat
 // holds, which is decided by its room's word.
 unsafe impl Send for Waiter {}
 // SAFETY: as above; all methods that change anything take `&mut self`.
@@ -65,7 +62,7 @@ impl Waiter {
     pub(crate) const fn new() -> Waiter {
         Waiter {
             place: Place::Nowhere,
-            looks: Looks(ptr::null(), None),
+            looks: (ptr::null(), ptr::null()),
         }
     }
 
@@ -76,20 +73,32 @@ impl Waiter {
             self.leave(token);
             return true;
         }
-        if !matches!(self.place, Place::Nowhere) {
-            // The waker in the slot is kept alive there, so one that looks the same is the same.
-            if self.looks.are_of(waker) {
-                return false;
-            }
-            if !self.leave(token) {
-                // A canceller has taken the old one.
-                return true;
-            }
+        if matches!(self.place, Place::Nowhere) {
+            return self.register(token, waker);
         }
+        // The waker in the slot is kept alive there, so one that looks the same is the same.
+        looks(waker) != self.looks && self.replace(token, waker)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn replace(&mut self, token: &Handle, waker: &Waker) -> bool {
+        if are_alike(looks(waker), self.looks) {
+            return false;
+        }
+        if !self.leave(token) {
+            // A canceller has taken the old one.
+            return true;
+        }
+        self.register(token, waker)
+    }
+
+    #[inline]
+    fn register(&mut self, token: &Handle, waker: &Waker) -> bool {
         // User code, while nothing is held (I9).
         let waker = waker.clone();
         // Those of the clone: it may look otherwise, and what it was made of may be gone, and its address be used again.
-        self.looks = Looks::of(&waker);
+        self.looks = looks(&waker);
         self.enter(token, waker)
     }
 
