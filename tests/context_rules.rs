@@ -645,7 +645,7 @@ fn callbacks_at_a_deadline_never_run_on_a_thread_that_waits_for_it() {
         let waiter = thread::current().id();
         let (say, hear) = mpsc::channel();
         // Nobody hears it where the round is given up.
-        drop(ctx.on_cancel(move || drop(say.send(thread::current().id()))));
+        drop(ctx.on_cancel(move || _ = say.send(thread::current().id())));
         if ctx.is_done() {
             // On a busy machine: it was late already, and a callback that comes late runs on the spot, or where the guard goes.
             continue;
