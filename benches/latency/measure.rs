@@ -1,7 +1,7 @@
 //! One sample: from the call of `cancel()` to the last who learns of it on the other core.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -108,10 +108,14 @@ pub fn thread<T: Tree>(shape: &Arc<Shape>, other: &OtherCore) -> Sample {
         let (tree, shape) = (tree.clone(), shape.clone());
         move |_, ready| {
             let begun = AtomicUsize::new(0);
+            let all_back = Barrier::new(shape.leaves.len());
             let wait = |leaf| {
                 begun.fetch_add(1, Ordering::Relaxed);
                 tree.wait(leaf);
-                Instant::now()
+                let end = Instant::now();
+                // A thread's end takes the core longer than to get on with the next one.
+                all_back.wait();
+                end
             };
             let wait = &wait;
             thread::scope(|scope| {
