@@ -410,6 +410,55 @@ fn a_panicking_waker_costs_nobody_the_wake_up() {
     }
 }
 
+/// They are taken many at a time.
+#[test]
+fn among_many_a_panicking_waker_costs_nobody_the_wake_up() {
+    const MANY: usize = 200;
+    for position in 0..MANY {
+        let root = CancellationToken::new();
+        let all: Vec<_> = (0..MANY).map(|_| root.child_token()).collect();
+        let (count, counting) = counter();
+        let good = on_wake(counting);
+        let bad = on_wake(|| quiet_panic("waker"));
+        let _waiting: Vec<_> = all
+            .iter()
+            .enumerate()
+            .map(|(i, token)| wait_with(token, if i == position { &bad } else { &good }))
+            .collect();
+        assert_eq!(panic_of(|| root.cancel()).as_deref(), Some("waker"));
+        assert_eq!(count.load(SeqCst), MANY - 1);
+    }
+}
+
+/// Each is woken once, and lets go of what it has, also where a waker ends all waits and drops all tokens.
+#[test]
+fn a_waker_drops_all_that_are_still_to_be_woken() {
+    const MANY: usize = 200;
+    let root = CancellationToken::new();
+    let (count, counting) = counter();
+    let all: Arc<Mutex<Vec<_>>> = Arc::default();
+    let dropping = on_wake({
+        let all = all.clone();
+        move || {
+            counting();
+            let all = std::mem::take(&mut *all.lock().unwrap());
+            drop(all);
+        }
+    });
+    for _ in 0..MANY {
+        let mut waiting = Box::pin(root.child_token().cancelled_owned());
+        assert!(poll(waiting.as_mut(), &dropping).is_pending());
+        all.lock().unwrap().push(waiting);
+    }
+    root.cancel();
+    let woken = count.load(SeqCst);
+    assert!((1..=MANY).contains(&woken), "{woken}");
+    assert!(all.lock().unwrap().is_empty());
+    assert_eq!(Arc::strong_count(&all), 2);
+    drop(dropping);
+    assert_eq!(Arc::strong_count(&all), 1);
+}
+
 #[test]
 fn of_many_panics_one_surfaces() {
     let root = CancellationToken::new();

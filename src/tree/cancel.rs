@@ -8,6 +8,7 @@ use super::extension::RawCause;
 use super::fired::{FiredEdges, Noted, Part};
 #[cfg(feature = "std")]
 use super::start;
+use super::wake_list::WakeList;
 use super::walk::{Climb, From, Walk};
 use super::why::{origin_of, own_cause, raw_cause};
 use super::word::State;
@@ -637,6 +638,7 @@ fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
     }
     #[cfg(feature = "std")]
     let mut of_top = None;
+    let mut list = WakeList::new();
     look_at::<true>(top, below, |node, state, origin| {
         // One comparison for what nearly all of them are.
         let waits = state.only(
@@ -655,12 +657,13 @@ fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
                 // Without std there are no deadlines.
                 #[cfg(not(feature = "std"))]
                 let _ = origin;
-                panics.catch(|| waker.wake());
+                list.push(waker, panics);
             }
         } else if waits == State::WAITER.with(State::SLOT).with(State::SHARD) {
             room::close(node, panics, Waker::wake);
         }
     });
+    list.wake_all(panics);
 }
 
 /// Wakes what starts a deadline, and says from where it inherits; null: from where `top` does, which is looked for once.

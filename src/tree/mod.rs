@@ -65,6 +65,7 @@ pub(crate) mod telling;
 #[cfg(feature = "std")]
 mod timing;
 pub(crate) mod waiter;
+mod wake_list;
 mod walk;
 mod weak;
 mod why;

@@ -283,3 +283,41 @@ fn stop_async_does_not_wait_inside_the_callback_but_elsewhere() {
     let mut stopped = stopped.lock().unwrap();
     assert_eq!(poll_once(stopped.as_mut().unwrap()), Poll::Ready(false));
 }
+
+/// They are taken many at a time, those of the tokens below and of the rooms of one token apart.
+#[test]
+fn among_many_tasks_all_are_woken_though_another_ones_waker_panics() {
+    const MANY: usize = 200;
+    for position in 0..2 * MANY {
+        leaks_nothing(|| {
+            let token = CancellationToken::new();
+            let woken = Arc::new(Woken(AtomicUsize::new(0)));
+            let (good, bad) = (Waker::from(woken.clone()), Waker::from(Arc::new(Panicking)));
+            let tokens: Vec<_> = (0..2 * MANY)
+                .map(|i| {
+                    if i < MANY {
+                        token.child_token()
+                    } else {
+                        token.clone()
+                    }
+                })
+                .collect();
+            let waits: Vec<_> = tokens
+                .iter()
+                .enumerate()
+                .map(|(i, token)| {
+                    let mut wait = Box::pin(token.cancelled());
+                    let waker = if i == position { &bad } else { &good };
+                    assert!(wait
+                        .as_mut()
+                        .poll(&mut Context::from_waker(waker))
+                        .is_pending());
+                    wait
+                })
+                .collect();
+            panics(|| token.cancel());
+            assert_eq!(woken.0.load(Relaxed), 2 * MANY - 1);
+            drop(waits);
+        });
+    }
+}
