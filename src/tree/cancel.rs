@@ -632,6 +632,9 @@ fn mark_if_unsure(top: &Node, below: Below) {
 /// This is a walk of its own, so that all state is set before the first waker runs. The list of
 /// those to wake cannot be strung through the nodes while marking: a waiter that gives up
 /// meanwhile would have to get out of it.
+///
+/// Not inlined, for its list would be on the stack of callbacks that cancel another tree.
+#[inline(never)]
 fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
     if !below.has_any(Below::TASKS) {
         return;
