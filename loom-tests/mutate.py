@@ -366,7 +366,8 @@ def copy(tree):
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
     # The documents are part of the library's own.
-    for name in ["src", "docs", "loom-tests"]:
+    # Unit tests use what tests have in common.
+    for name in ["src", "docs", "loom-tests", "tests/forked"]:
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("target"))
     for name in ["README.md", "Cargo.lock"]:
         if (ROOT / name).exists():
@@ -596,7 +597,7 @@ class Runs:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--models", action="store_true", help="ask for each model what makes it fail")
-    parser.add_argument("--texts", action="store_true", help="only look whether each step finds its text, and run nothing")
+    parser.add_argument("--texts", action="store_true", help="only look whether each step finds its text and all of it compiles, and run nothing")
     parser.add_argument("--units", action="store_true", help="ask unit tests alone, and no model")
     parser.add_argument("--report", action="store_true", help="print what is known and run nothing")
     parser.add_argument("--explored", type=Path, help="what run.sh has printed, for the report")
@@ -612,6 +613,11 @@ def main():
         copy(TARGET / "tree")
         changes = [*mutate(TARGET / "tree" / "src", read_steps()["step"]), *Units(ask=False).mutants]
         gone = explained.keys() - {change.key for change in changes}
+        # With all the changes in them, or none of these could be tried.
+        check = ["cargo", "check", "--quiet", "--target-dir", TARGET / "check"]
+        subprocess.run([*check, "--lib", "--profile", "test"], cwd=TARGET / "units-tree", check=True)
+        flags = dict(os.environ, RUSTFLAGS="--cfg cancel_tree_loom --cfg crossbeam_loom")
+        subprocess.run([*check, "--test", "races"], cwd=TARGET / "tree" / "loom-tests", env=flags, check=True)
         print(*(f"explained, but not there: {key}" for key in gone), f"{len(changes)} changes could be made", sep="\n")
         return 1 if gone else 0
 
