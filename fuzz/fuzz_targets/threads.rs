@@ -13,9 +13,10 @@ use cancel_tree::{
     CancelGuard, CancellationToken, Canceller, Cause, Context, ContextError, DeadlineGuard,
     DoneSignal, ForeignContext, IdleGuard, Registration, Service, WaitForCancellationFutureOwned,
 };
-use cancel_tree_fuzz::history::{stamp, Event, History, Moved, Seen, Span, Told};
+use cancel_tree_fuzz::history::{Event, History, Moved, Seen, Told};
 use cancel_tree_fuzz::pool::Pool;
 use cancel_tree_fuzz::probes::{Reason, FIRST_CAUSE, GUARD_DROPPED};
+use cancel_tree_fuzz::span::{stamp, Span};
 use cancel_tree_fuzz::{allocations, clock};
 use libfuzzer_sys::fuzz_target;
 use std::any::Any;

@@ -6,4 +6,5 @@ pub mod history;
 pub mod oracle;
 pub mod pool;
 pub mod probes;
+pub mod span;
 pub mod tasks;

@@ -1,7 +1,7 @@
 //! Groups of tasks in a history: who was there when, what those that wait were told, and what must hold of it whatever the
 //! order was.
 
-use crate::history::Span;
+use crate::span::Span;
 
 /// For ever.
 const NEVER: u64 = u64::MAX;

@@ -492,6 +492,7 @@ mod tests {
             }
             for _ in 0..1_000_000 {
                 registry.end(registry.claim());
+                // Release: as all stores of hints.
                 shard.hint.store(ptr::null_mut(), Release);
             }
             let kept: usize = shard.each_chunk().map(|c| c.made().records.len()).sum();

@@ -157,7 +157,7 @@ impl Body {
         while let Some(this) = next.take() {
             // SAFETY: the handle is there.
             let body = unsafe { this.as_ref() };
-            // AcqRel: the release half hands on what was done by this handle, the acquire half takes it over.
+            // AcqRel: the release half hands what was done by this handle to the last one, the acquire half is that one's.
             if body.handles.fetch_sub(1, AcqRel) != 1 {
                 break;
             }

@@ -9,6 +9,7 @@ use core::any::Any;
 use core::error::Error;
 use core::fmt;
 use core::panic::Location;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::time::Instant;
 
 /// A task of a group that is still there.
@@ -86,6 +87,15 @@ impl Panicked {
             Some(text) => Some(Cow::Borrowed(text)),
             None => payload.downcast_ref::<String>().cloned().map(Cow::Owned),
         }
+    }
+
+    /// What the step gives, which is no user code; or what it says if it panics.
+    pub(crate) fn caught<R>(who: &str, step: impl FnOnce() -> R) -> Result<R, String> {
+        // AssertUnwindSafe: the caller sees to that.
+        catch_unwind(AssertUnwindSafe(step)).map_err(|payload| match Panicked::text(&*payload) {
+            Some(text) => text.into_owned(),
+            None => alloc::format!("{who} has panicked"),
+        })
     }
 }
 

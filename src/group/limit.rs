@@ -201,12 +201,13 @@ impl Limit {
         let mut answered = Answered::nobody();
         loop {
             self.turn(&mut answered);
-            // Release: hands the queue on. Failure, Acquire: what was left by whoever set AGAIN.
             // Relaxed: a guess, which the CAS below checks.
             let mut seen = self.word.load(Relaxed);
             let again = loop {
                 let is_again = seen & ROLE == AGAIN;
                 let role = if is_again { BUSY } else { IDLE };
+                // AcqRel: the release half hands the queue on to whoever takes the turn next, the acquire half pairs with
+                // whoever has set AGAIN.
                 match self
                     .word
                     .compare_exchange_weak(seen, seen & !ROLE | role, AcqRel, Relaxed)
@@ -328,8 +329,8 @@ impl Limit {
             };
             // SAFETY: it is in the queue.
             let waiting = unsafe { self.unlink(queue, queue.first) };
-            // Release: hands the permit over, with what its former owners did. Failure: of this step and that of the one that gives up
-            // one is the first, and that is all.
+            // Release: pairs with `poll`, which gets the permit with what its former owners did. Failure: of this step and
+            // that of the one that gives up one is the first, and that is all.
             let state = &waiting.state;
             if state
                 .compare_exchange(WAITING, answer, Release, Relaxed)

@@ -284,6 +284,7 @@ impl Shard {
             let place = unsafe { &*at };
             let next = place.next_in_list();
             if place.claim(bits).is_some() {
+                // Release: pairs with the load above.
                 self.look.store(next, Release);
                 self.credit.found(looks);
                 // What was lost with it may lead on. Relaxed, Release: as in `claim_hinted`.
@@ -292,7 +293,7 @@ impl Shard {
             }
             at = next;
         }
-        // Release: pairs with the load above.
+        // Release: as above.
         self.look.store(at, Release);
         self.credit.found_nothing(most);
         None
@@ -619,7 +620,7 @@ impl Place {
             if !seen.has(State::TAKEN) || seen.0 & State::READERS == State::READERS {
                 return None;
             }
-            // Acquire: pairs with what gave the place to its task, so nothing older is read here.
+            // Acquire: pairs with the end of the task before, so nothing older is read here.
             match self
                 .word
                 .compare_exchange(seen.0, seen.0 + State::READER, Acquire, Acquire)
@@ -949,6 +950,7 @@ mod tests {
             for _ in 0..1_000_000 {
                 // SAFETY: claimed here, and given up here.
                 assert!(unsafe { Place::end_at_once(claim()) });
+                // Release: as all stores of hints.
                 places.home().hint.store(ptr::null_mut(), super::Release);
             }
             let kept = places.look().places;

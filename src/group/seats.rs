@@ -71,7 +71,7 @@ impl Seats {
                 break;
             };
             at = seat.older();
-            // Acquire: pairs with `leave`; nobody else registers here any more.
+            // Acquire: pairs with the drop of `Seated`; nobody else registers here any more.
             let take = || seat.state.compare_exchange(FREE, TAKEN, Acquire, Relaxed);
             if seat.state.load(Relaxed) == FREE && take().is_ok() {
                 // Release: pairs with the load above.

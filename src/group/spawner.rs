@@ -20,7 +20,6 @@ use core::pin::Pin;
 use core::ptr::NonNull;
 use core::task::{self, Poll};
 use std::io;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -549,14 +548,12 @@ pub(super) fn start_thread<W: Send + 'static>(
         // SAFETY: this thread runs once.
         run(unsafe { work.take() });
     };
-    // Up to Rust 1.86 it panics in a thread whose own thread-locals are gone, before there is another one. AssertUnwindSafe: all
-    // that it had is taken back.
-    let error = match catch_unwind(AssertUnwindSafe(|| builder.spawn(run))) {
+    // Up to Rust 1.86 it panics in a thread whose own thread-locals are gone, before there is another one. All that it had
+    // is taken back.
+    let error = match Panicked::caught("std", || builder.spawn(run)) {
         Ok(Ok(_)) => return Ok(()),
         Ok(Err(error)) => error,
-        Err(payload) => {
-            io::Error::other(Panicked::text(&*payload).unwrap_or("std has panicked".into()))
-        }
+        Err(text) => io::Error::other(text),
     };
     // SAFETY: there is no thread, so nobody else takes it.
     Err((unsafe { Raw(raw).take() }, Cause::new(error)))

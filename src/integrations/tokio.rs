@@ -21,7 +21,6 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 use core::future::Future;
 use core::panic::Location;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -70,11 +69,7 @@ pub(super) fn try_blocking<R: Send + 'static>(
     runtime: &Handle,
     run: impl FnOnce() -> R + Send + 'static,
 ) -> Result<JoinHandle<R>, String> {
-    // AssertUnwindSafe: the caller sees to that.
-    catch_unwind(AssertUnwindSafe(|| runtime.spawn_blocking(run))).map_err(|payload| {
-        let text = Panicked::text(&*payload).unwrap_or("tokio has panicked".into());
-        text.into_owned()
-    })
+    Panicked::caught("tokio", || runtime.spawn_blocking(run))
 }
 
 /// Gives the runtime work for one of its threads for blocking; or says why not.

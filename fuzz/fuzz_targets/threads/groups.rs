@@ -3,8 +3,9 @@
 use super::{pick, Bell, Thread};
 use arbitrary::Arbitrary;
 use cancel_tree::{Cause, Closed, Context, ContextError, Full, Group, Member, Refused, Spawner};
-use cancel_tree_fuzz::history::{stamp, Event, Seen, Span};
+use cancel_tree_fuzz::history::{Event, Seen};
 use cancel_tree_fuzz::probes::{Reason, PANICKED};
+use cancel_tree_fuzz::span::{stamp, Span};
 use cancel_tree_fuzz::tasks::{Known, TaskEvent};
 use std::future::Future;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
