@@ -614,10 +614,10 @@ def main():
         changes = [*mutate(TARGET / "tree" / "src", read_steps()["step"]), *Units(ask=False).mutants]
         gone = explained.keys() - {change.key for change in changes}
         # With all the changes in them, or none of these could be tried.
-        check = ["cargo", "check", "--quiet", "--target-dir", TARGET / "check"]
-        subprocess.run([*check, "--lib", "--profile", "test"], cwd=TARGET / "units-tree", check=True)
+        cargo = ["cargo", "check", "--quiet", "--target-dir", TARGET / "check"]
+        subprocess.run([*cargo, "--lib", "--profile", "test"], cwd=TARGET / "units-tree", check=True)
         flags = dict(os.environ, RUSTFLAGS="--cfg cancel_tree_loom --cfg crossbeam_loom")
-        subprocess.run([*check, "--test", "races"], cwd=TARGET / "tree" / "loom-tests", env=flags, check=True)
+        subprocess.run([*cargo, "--test", "races"], cwd=TARGET / "tree" / "loom-tests", env=flags, check=True)
         print(*(f"explained, but not there: {key}" for key in gone), f"{len(changes)} changes could be made", sep="\n")
         return 1 if gone else 0
 

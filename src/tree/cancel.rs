@@ -6,8 +6,6 @@ use super::cause::Cause;
 use super::edge::Edge;
 use super::extension::RawCause;
 use super::fired::{FiredEdges, Noted, Part};
-#[cfg(feature = "std")]
-use super::start;
 use super::wake_list::WakeList;
 use super::walk::{Climb, From, Walk};
 use super::why::{origin_of, own_cause, raw_cause};
@@ -639,10 +637,9 @@ fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
     if !below.has_any(Below::TASKS) {
         return;
     }
-    #[cfg(feature = "std")]
-    let mut of_top = None;
-    let mut list = WakeList::new();
+    let mut list = WakeList::new(top);
     look_at::<true>(top, below, |node, state, origin| {
+        list.look(panics);
         // One comparison for what nearly all of them are.
         let waits = state.only(
             State::WAITER
@@ -651,41 +648,16 @@ fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
                 .with(State::SHARD),
         );
         if waits == State::WAITER.with(State::SLOT) {
-            if let Some(waker) = node.slot.disarm(&node.word) {
-                #[cfg(feature = "std")]
-                if start::is_told(&waker) {
-                    begin(waker, origin, top, &mut of_top, panics);
-                    return;
-                }
-                // Without std there are no deadlines.
-                #[cfg(not(feature = "std"))]
-                let _ = origin;
-                list.push(waker, panics);
+            list.push(node, origin, panics);
+            if ptr::eq(node, top) {
+                // A walk below it is still to come.
+                list.wake_all(panics);
             }
         } else if waits == State::WAITER.with(State::SLOT).with(State::SHARD) {
             room::close(node, panics, Waker::wake);
         }
     });
     list.wake_all(panics);
-}
-
-/// Wakes what starts a deadline, and says from where it inherits; null: from where `top` does, which is looked for once.
-#[cfg(feature = "std")]
-#[cold]
-#[inline(never)]
-fn begin(
-    waker: Waker,
-    origin: *const Node,
-    top: &Node,
-    of_top: &mut Option<*const Node>,
-    panics: &mut Panics,
-) {
-    let origin = match origin.is_null() {
-        true => *of_top.get_or_insert_with(|| origin_of(top)),
-        false => origin,
-    };
-    // SAFETY: out of the slot of a node that inherits from there, or is that one.
-    panics.catch(|| unsafe { start::wake(waker, origin) });
 }
 
 /// Runs callbacks that wait below `top`; and whatever else waits there by now.
@@ -717,10 +689,10 @@ fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
 /// wherever somebody has been through. `look` is told the node whose own cancel it is; null: what `top` has or inherits.
 /// `TASKS` or not: without, it stops at every own cancel of another. Callbacks there are told the cause
 /// that stands there, which stays for as long as that canceller keeps the node, and no longer.
-fn look_at<const TASKS: bool>(
-    top: &Node,
+fn look_at<'a, const TASKS: bool>(
+    top: &'a Node,
     below: Below,
-    mut look: impl FnMut(&Node, State, *const Node),
+    mut look: impl FnMut(&'a Node, State, *const Node),
 ) {
     let waiting = State::WAITER.with(State::KEPT);
     let state = top.word.load();
@@ -751,11 +723,11 @@ fn look_at<const TASKS: bool>(
 /// and need not note on the way from where each node inherits.
 #[cold]
 #[inline(never)]
-fn look_at_other(
-    top: &Node,
+fn look_at_other<'a>(
+    top: &'a Node,
     state: State,
     won: bool,
-    look: &mut dyn FnMut(&Node, State, *const Node),
+    look: &mut dyn FnMut(&'a Node, State, *const Node),
 ) {
     look(top, state, top);
     if state.has_any(State::MARKED) {

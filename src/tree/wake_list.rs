@@ -1,34 +1,77 @@
-//! Wakers that a cancel has taken, to be woken many at a time.
+//! Nodes where somebody waits whom a cancel is to wake.
 //!
 //! A walk meets the youngest child first. Whoever has made the tokens has mostly made their tasks in the same order, so
-//! a list is woken from its end: of those in it the oldest goes first, and the one who runs them goes upwards through
-//! memory, as processors like it.
+//! a list is gone through from its end: of those in it the oldest is woken first, and the one who runs them goes upwards
+//! through memory, as processors like it.
 
+#[cfg(feature = "std")]
+use super::start;
+#[cfg(feature = "std")]
+use super::why::origin_of;
+use super::Node;
 use crate::sync::{Panics, SMALL};
 use core::mem::MaybeUninit;
-use core::task::Waker;
 
 /// As many as the largest chunk has nodes; a kilobyte.
 const LEN: usize = if SMALL { 2 } else { 64 };
 
-pub(super) struct WakeList {
-    wakers: [MaybeUninit<Waker>; LEN],
+/// So many nodes are looked at while somebody in the list waits.
+const LOOKS: usize = 1024;
+
+/// What it knows are nodes below `top`, which the canceller keeps, or that one: marked, so they stay, and so does whoever
+/// waits there, until the last moment. No waker is out of its slot while another one runs.
+pub(super) struct WakeList<'a> {
+    #[cfg(feature = "std")]
+    top: &'a Node,
+    /// From where `top` inherits, once it was looked for.
+    #[cfg(feature = "std")]
+    of_top: Option<*const Node>,
+    entries: [MaybeUninit<Entry<'a>>; LEN],
     len: usize,
+    looks: usize,
 }
 
-impl WakeList {
+#[derive(Clone, Copy)]
+struct Entry<'a> {
+    node: &'a Node,
+    /// Whose own cancel it is; null: what `top` has or inherits. Without std there are no deadlines that ask for it.
+    #[cfg(feature = "std")]
+    origin: *const Node,
+}
+
+impl<'a> WakeList<'a> {
     #[inline]
-    pub(super) const fn new() -> WakeList {
+    #[cfg_attr(not(feature = "std"), allow(unused_variables))]
+    pub(super) const fn new(top: &'a Node) -> WakeList<'a> {
         WakeList {
-            wakers: [const { MaybeUninit::uninit() }; LEN],
+            #[cfg(feature = "std")]
+            top,
+            #[cfg(feature = "std")]
+            of_top: None,
+            entries: [const { MaybeUninit::uninit() }; LEN],
             len: 0,
+            looks: 0,
+        }
+    }
+
+    /// For each node that is looked at. User code, now and then.
+    #[inline]
+    pub(super) fn look(&mut self, panics: &mut Panics) {
+        self.looks += 1;
+        if self.looks == LOOKS {
+            self.wake_all(panics);
         }
     }
 
     /// User code, if that fills it.
     #[inline]
-    pub(super) fn push(&mut self, waker: Waker, panics: &mut Panics) {
-        self.wakers[self.len].write(waker);
+    #[cfg_attr(not(feature = "std"), allow(unused_variables))]
+    pub(super) fn push(&mut self, node: &'a Node, origin: *const Node, panics: &mut Panics) {
+        self.entries[self.len].write(Entry {
+            node,
+            #[cfg(feature = "std")]
+            origin,
+        });
         self.len += 1;
         if self.len == LEN {
             self.wake_all(panics);
@@ -37,22 +80,33 @@ impl WakeList {
 
     /// User code.
     pub(super) fn wake_all(&mut self, panics: &mut Panics) {
+        self.looks = 0;
         while self.len != 0 {
             panics.catch(|| {
                 while self.len != 0 {
                     self.len -= 1;
-                    // SAFETY: all below `len` were written, and each is taken out once.
-                    unsafe { self.wakers[self.len].assume_init_read() }.wake();
+                    // SAFETY: all below `len` were written.
+                    let entry = unsafe { self.entries[self.len].assume_init() };
+                    self.wake(entry);
                 }
             });
         }
     }
-}
 
-/// Without std a panic of one passes by, and the others are woken meanwhile.
-#[cfg(not(feature = "std"))]
-impl Drop for WakeList {
-    fn drop(&mut self) {
-        self.wake_all(&mut Panics::default());
+    fn wake(&mut self, entry: Entry) {
+        let node = entry.node;
+        let Some(waker) = node.slot.disarm(&node.word) else {
+            return;
+        };
+        #[cfg(feature = "std")]
+        if start::is_told(&waker) {
+            let origin = match entry.origin.is_null() {
+                true => *self.of_top.get_or_insert_with(|| origin_of(self.top)),
+                false => entry.origin,
+            };
+            // SAFETY: out of the slot of a node that inherits from there, or is that one.
+            return unsafe { start::wake(waker, origin) };
+        }
+        waker.wake();
     }
 }
