@@ -705,6 +705,9 @@ fn look_at<'a, const TASKS: bool>(
         if state.has_any(State::OWN) {
             if TASKS && (state.has_any(State::WAITER) || !state.has_any(State::MARKED)) {
                 look_at_other(node, state, won, &mut look);
+            } else if TASKS {
+                // Nobody waits, but it was looked at.
+                look(node, state, node);
             }
             return state.with(State::MARKED);
         }

@@ -15,11 +15,12 @@ use core::mem::MaybeUninit;
 /// As many as the largest chunk has nodes; a kilobyte.
 const LEN: usize = if SMALL { 2 } else { 64 };
 
-/// So many nodes are looked at while somebody in the list waits.
+/// So many nodes are looked at while somebody in the list waits. (A climb back from the end of a chain looks at none.)
 const LOOKS: usize = 1024;
 
 /// What it knows are nodes below `top`, which the canceller keeps, or that one: marked, so they stay, and so does whoever
-/// waits there, until the last moment. No waker is out of its slot while another one runs.
+/// waits there, until the last moment. No waker is out of its slot while another one runs (those of a room are, which are
+/// taken by one step).
 pub(super) struct WakeList<'a> {
     #[cfg(feature = "std")]
     top: &'a Node,
