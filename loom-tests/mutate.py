@@ -361,6 +361,11 @@ def mutate(src, steps):
     return mutants
 
 
+def loom():
+    """What models are built with."""
+    return dict(os.environ, RUSTFLAGS="--cfg cancel_tree_loom --cfg crossbeam_loom")
+
+
 def copy(tree):
     """A copy of the library and the models, and nothing else."""
     shutil.rmtree(tree, ignore_errors=True)
@@ -391,11 +396,10 @@ def build():
         made_of.update(path.read_bytes())
     if binary.exists() and stamp.exists() and stamp.read_text() == made_of.hexdigest():
         return mutants, binary
-    flags = "--cfg cancel_tree_loom --cfg crossbeam_loom"
     subprocess.run(
         ["cargo", "test", "--release", "--test", "races", "--no-run", "--target-dir", TARGET / "build"],
         cwd=tree / "loom-tests",
-        env=dict(os.environ, RUSTFLAGS=flags),
+        env=loom(),
         check=True,
     )
     built = (TARGET / "build" / "release" / "deps").glob("races-*")
@@ -616,8 +620,7 @@ def main():
         # With all the changes in them, or none of these could be tried.
         cargo = ["cargo", "check", "--quiet", "--target-dir", TARGET / "check"]
         subprocess.run([*cargo, "--lib", "--profile", "test"], cwd=TARGET / "units-tree", check=True)
-        flags = dict(os.environ, RUSTFLAGS="--cfg cancel_tree_loom --cfg crossbeam_loom")
-        subprocess.run([*cargo, "--test", "races"], cwd=TARGET / "tree" / "loom-tests", env=flags, check=True)
+        subprocess.run([*cargo, "--test", "races"], cwd=TARGET / "tree" / "loom-tests", env=loom(), check=True)
         print(*(f"explained, but not there: {key}" for key in gone), f"{len(changes)} changes could be made", sep="\n")
         return 1 if gone else 0
 

@@ -410,7 +410,7 @@ fn a_panicking_waker_costs_nobody_the_wake_up() {
     }
 }
 
-/// They are taken many at a time.
+/// They are noted many at a time.
 #[test]
 fn among_many_a_panicking_waker_costs_nobody_the_wake_up() {
     const MANY: usize = if cfg!(miri) { 70 } else { 200 };
