@@ -500,6 +500,30 @@ fn a_cancel_within_a_waker_wakes_before_it_calls() {
     }
 }
 
+/// The same where both wait at one token, among so many that most have no node of their own.
+#[test]
+fn a_cancel_within_a_waker_wakes_the_others_of_its_token_before_it_calls() {
+    for at in [2, 5, 40] {
+        let root = CancellationToken::new();
+        let child = root.child_token();
+        let (count, counting) = counter();
+        let good = on_wake(counting);
+        let (see, seen) = mpsc::channel();
+        drop(child.on_cancel(move || see.send(count.load(SeqCst)).unwrap()));
+        let cancelling = on_wake({
+            let child = child.clone();
+            move || {
+                child.cancel();
+            }
+        });
+        let _waiting: Vec<_> = (0..50)
+            .map(|i| wait_with(&child, if i == at { &cancelling } else { &good }))
+            .collect();
+        root.cancel();
+        assert_eq!(seen.try_iter().collect::<Vec<_>>(), [49], "{at}");
+    }
+}
+
 /// Whoever is dropped is not woken, and lets go of what it has, where a waker ends all waits and drops all tokens.
 #[test]
 fn a_waker_drops_all_that_are_still_to_be_woken() {
@@ -525,6 +549,31 @@ fn a_waker_drops_all_that_are_still_to_be_woken() {
     assert_eq!(woken, 1, "no other was taken before");
     assert!(all.lock().unwrap().is_empty());
     assert_eq!(Arc::strong_count(&all), 2);
+    drop(dropping);
+    assert_eq!(Arc::strong_count(&all), 1);
+}
+
+/// The same where all wait at one token, among so many that most have no node of their own.
+#[test]
+fn a_waker_drops_all_others_of_its_token() {
+    let root = CancellationToken::new();
+    let (count, counting) = counter();
+    let all: Arc<Mutex<Vec<_>>> = Arc::default();
+    let dropping = on_wake({
+        let all = all.clone();
+        move || {
+            counting();
+            let all = std::mem::take(&mut *all.lock().unwrap());
+            drop(all);
+        }
+    });
+    for _ in 0..60 {
+        let waiting = wait_with(&root, &dropping);
+        all.lock().unwrap().push(waiting);
+    }
+    root.cancel();
+    assert_eq!(Arc::strong_count(&all), 2);
+    assert_eq!(count.load(SeqCst), 1, "no other was taken before");
     drop(dropping);
     assert_eq!(Arc::strong_count(&all), 1);
 }

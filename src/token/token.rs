@@ -128,7 +128,7 @@ impl CancellationToken {
     /// held: they may cancel, create and drop. Callbacks may also wait, even for threads that wait for this token. A waker must not
     /// wait for one of those: it may be woken after it.
     ///
-    /// If two cancels overlap, of the same token or of one below the other, on two threads or because a callback
+    /// If two cancels overlap, of the same token or of one below the other, on two threads or because a waker or a callback
     /// cancels again, neither returns before everything below its own token is cancelled. But tasks,
     /// threads and callbacks there may still be about to be woken by the other one. And while a cancel is on its
     /// way, another thread may see a token cancelled and its child not yet.

@@ -6,14 +6,15 @@
 //! the next occupant; WAITER beside SHARD says that it is a room.
 //!
 //! Everything about the seats is decided on one word of the room, which has TAKEN and ARMED for each and one CLOSED. A
-//! canceller closes the room and takes all its wakers by one step; whoever arms a seat after that is refused by the answer.
-//! After the close no seat is taken or given up, so what is in the seats stays as it is while it is read.
-//!
+//! canceller closes the room by one step, and takes each waker by another one when its turn comes: it has none out of its seat
+//! while another one runs. Whoever arms a seat after the close is refused by the answer, and disarms it. After the close no seat
+//! is taken, so what is armed stays as it is while it is read.
 
 use super::word::{Refused, State};
 use super::Node;
 use crate::sync::{
-    to_the_end, AcqRel, Acquire, AtomicBits, AtomicPtr, Bits, Panics, Relaxed, UnsafeCell, SMALL,
+    to_the_end, AcqRel, Acquire, AtomicBits, AtomicPtr, Bits, Panics, Relaxed, Release, UnsafeCell,
+    SMALL,
 };
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
@@ -47,10 +48,11 @@ const _: () = assert!(2 * SEATS <= Bits::BITS as usize - 2);
 const _: () = assert!(size_of::<Room>() <= REST * size_of::<Node>());
 const _: () = assert!(align_of::<Room>() <= align_of::<Node>());
 
-/// The canceller has been here: nobody takes a seat any more, and the wakers are the canceller's.
+/// A canceller has been here: nobody takes a seat any more.
 const CLOSED: Bits = 1 << (Bits::BITS - 1);
 /// The room is in its home's stack, or was until a race.
 pub(super) const LISTED: Bits = 1 << (Bits::BITS - 2);
+const ALL_ARMED: Bits = taken(0) - 1;
 /// All seats are taken.
 const FULL: Bits = taken(SEATS) - taken(0);
 
@@ -59,7 +61,7 @@ const fn taken(seat: usize) -> Bits {
     1 << (SEATS + seat)
 }
 
-/// There is a waker in it. Whoever clears this, or closes the room, owns it.
+/// There is a waker in it. Whoever clears this owns it.
 const fn armed(seat: usize) -> Bits {
     1 << seat
 }
@@ -160,6 +162,13 @@ impl Room {
         }
     }
 
+    /// Whether there is a waker in a seat of the closed room, which is the caller's then.
+    #[inline]
+    fn disarm(&self, seat: usize) -> bool {
+        // Acquire: pairs with `sit`; and with `close`, for whoever is refused goes on as one that has seen the cancel.
+        self.word.fetch_and(!armed(seat), Acquire) & armed(seat) != 0
+    }
+
     /// What is under it in the stack.
     ///
     /// # Safety
@@ -183,13 +192,13 @@ impl Taken {
         let cell = &this.seats[seat as usize].0;
         // SAFETY: the seat is the caller's, and is not armed yet.
         cell.with_mut(|cell| unsafe { (*cell).write(waker) });
-        // An addition sets the bit, for it is not set. Release: gives the waker to `close`. Acquire: pairs with `close`;
-        // whoever is refused goes on as one that has seen the cancel.
-        let before = this.word.fetch_add(armed(seat as usize), AcqRel);
-        if before & CLOSED == 0 {
+        // An addition sets the bit, for it is not set. Release: gives the waker to `disarm`.
+        let before = this.word.fetch_add(armed(seat as usize), Release);
+        // A canceller that comes to the closed room just now may be faster: then it wakes.
+        if before & CLOSED == 0 || !this.disarm(seat as usize) {
             return Ok(Seated { room, seat });
         }
-        // SAFETY: not among those that the canceller took, so still ours.
+        // SAFETY: the bit was cleared here.
         Err(cell.with(|cell| unsafe { ptr::read(cell).assume_init() }))
     }
 }
@@ -204,7 +213,7 @@ impl Seated {
         // SAFETY: memory of the token's list (I2).
         let word = unsafe { &self.room.as_ref().word };
         // Acquire: pairs with `close`; a waiter that goes on here has seen the cancel.
-        word.load(Acquire) & CLOSED != 0
+        word.load(Acquire) & armed(self.seat as usize) == 0
     }
 
     /// Takes the waker back and gives up the seat; none if a canceller has it. `list` is told of the room if it was full, and
@@ -223,10 +232,10 @@ impl Seated {
         let raw = this.seats[seat].0.with(|cell| unsafe { ptr::read(cell) });
         // Release: pairs with `take`. Acquire: pairs with `close`, as in `is_called`.
         let before = this.word.fetch_and(!(taken(seat) | armed(seat)), AcqRel);
-        if before & CLOSED != 0 {
+        if before & armed(seat) == 0 {
             return None;
         }
-        if before & FULL == FULL && before & LISTED == 0 {
+        if before & (FULL | LISTED | CLOSED) == FULL {
             // Nobody is led here if nobody is led here now.
             // Relaxed: whoever sets it puts the room on the stack; the stack's pointers have their own orderings.
             let first = this.word.fetch_or(LISTED, Relaxed) & LISTED == 0;
@@ -234,7 +243,7 @@ impl Seated {
                 list(self.room);
             }
         }
-        // SAFETY: the bit was cleared here, in a room that was not closed.
+        // SAFETY: the bit was cleared here.
         Some(unsafe { raw.assume_init() })
     }
 }
@@ -245,31 +254,31 @@ pub(super) fn header(room: NonNull<Room>) -> NonNull<Node> {
     unsafe { room.cast::<Node>().add(REST) }
 }
 
-/// Closes a room, and does with each waker what is said: user code. From the lowest seat on.
+/// Closes a room, takes one after the other the wakers that are left, and does with each what is said: user code. From the
+/// lowest seat on.
 pub(super) fn close(header: &Node, panics: &mut Panics, each: impl Fn(Waker)) {
     debug_assert!(header.word.load().has_all(State::ROOM));
     let room = of_header(header);
     // SAFETY: the header is linked, or garbage of the caller's, and so is what comes before it.
     let room = unsafe { room.as_ref() };
-    // Relaxed: another canceller has been here, and wakes whom there was.
-    if room.word.load(Relaxed) & CLOSED != 0 {
-        return;
+    // Relaxed: each waker is taken by a step that acquires.
+    let mut left = room.word.load(Relaxed);
+    if left & CLOSED == 0 {
+        // Release: gives the cancel to those that find the room closed.
+        left = room.word.fetch_or(CLOSED, Release);
     }
-    // Acquire: pairs with `sit`. Release: gives the cancel to those that find the room closed.
-    let before = room.word.swap(CLOSED, AcqRel);
-    if before & CLOSED != 0 {
-        return;
-    }
-    let mut rest = before & (taken(0) - 1);
+    left &= ALL_ARMED;
     to_the_end(|| {
-        while rest != 0 {
+        while left != 0 {
             panics.catch(|| {
-                while rest != 0 {
-                    let seat = rest.trailing_zeros() as usize;
-                    rest &= rest - 1;
-                    let cell = &room.seats[seat].0;
-                    // SAFETY: armed when the room was closed, so the caller's, once.
-                    each(cell.with(|cell| unsafe { ptr::read(cell).assume_init() }));
+                while left != 0 {
+                    let seat = left.trailing_zeros() as usize;
+                    left &= left - 1;
+                    if room.disarm(seat) {
+                        let cell = &room.seats[seat].0;
+                        // SAFETY: the bit was cleared here.
+                        each(cell.with(|cell| unsafe { ptr::read(cell).assume_init() }));
+                    }
                 }
             });
         }
@@ -283,7 +292,7 @@ pub(super) fn is_waited_in(header: &Node) -> bool {
     // SAFETY: the header is linked, and so is its room (I2).
     // Relaxed: a number for people.
     let word = unsafe { room.as_ref() }.word.load(Relaxed);
-    word & CLOSED == 0 && word & (taken(0) - 1) != 0
+    word & ALL_ARMED != 0
 }
 
 fn of_header(header: &Node) -> NonNull<Room> {

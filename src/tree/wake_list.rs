@@ -19,8 +19,7 @@ const LEN: usize = if SMALL { 2 } else { 64 };
 const LOOKS: usize = 1024;
 
 /// What it knows are nodes below `top`, which the canceller keeps, or that one: marked, so they stay, and so does whoever
-/// waits there, until the last moment. No waker is out of its slot while another one runs (those of a room are, which are
-/// taken by one step).
+/// waits there, until the last moment. No waker is out of its slot while another one runs.
 pub(super) struct WakeList<'a> {
     #[cfg(feature = "std")]
     top: &'a Node,
