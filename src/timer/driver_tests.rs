@@ -19,7 +19,7 @@ const MARKS_OF_LARGE: usize = 512;
 const PATIENCE: Tick = 8;
 const ROUND: usize = 16_384;
 
-/// When something is due: near enough to be put where it is taken out, but not before all has been taken in.
+/// When something is due: so near that it is put at once where it is taken out.
 const SOON: Tick = 60;
 
 /// What has been done to all of them.
@@ -105,7 +105,7 @@ impl Run {
 /// What one step has done.
 struct Turn {
     marks: Vec<(usize, usize)>,
-    /// How many deadlines were handed out.
+    /// How many deadlines have been handed out, in all.
     woken: usize,
     /// The jobs that were.
     run: Vec<usize>,
