@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::ptr::{self, NonNull};
 
-// What `docs/INTERNALS.md` says, in its numbers: not those of the source, so that another one is noticed.
+// Not those of the source, so that another one is noticed.
 const DUE: usize = 512;
 const TAKEN_IN: usize = 256;
 const MOVED_DOWN: usize = 256;
