@@ -6,7 +6,8 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{mpsc, Arc};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 use ContextError::{Cancelled, DeadlineExceeded};
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -506,4 +507,34 @@ fn a_cancelled_copy_ends() {
     guard.cancel_with("enough");
     let error = io::copy(&mut Reader(ctx), &mut io::sink()).unwrap_err();
     assert_eq!(error.to_string(), "enough");
+}
+
+/// Here and not among the rules of contexts: nobody in this process has so many deadlines that the timer takes more than
+/// one step for these.
+#[test]
+fn of_two_deadlines_that_pass_at_once_the_earlier_one_is_the_cause() {
+    // So soon that they stay in the order in which the timer has come to them.
+    let mut wait = Duration::from_millis(8);
+    loop {
+        let at = Instant::now() + wait;
+        let later = at + Duration::from_micros(1);
+        let parent = |_| Context::background().with_deadline_cause(later, "parent");
+        let parents: Vec<_> = (0..100).map(parent).collect();
+        // It comes to them before what is put below them.
+        thread::sleep(Duration::from_millis(2));
+        let child = |(parent, _): &(Context, _)| parent.with_deadline_cause(at, "child");
+        let children: Vec<_> = parents.iter().map(child).collect();
+        if Instant::now() < at {
+            // Nobody waits for one: who does may be there before the timer.
+            while !children.iter().all(|(child, _)| child.is_done()) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            for (child, _) in &children {
+                assert_eq!(child.cause().unwrap().to_string(), "child");
+            }
+            return;
+        }
+        // So slow a machine has more time.
+        wait *= 2;
+    }
 }

@@ -271,3 +271,7 @@ impl Passed {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;
