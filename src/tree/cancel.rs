@@ -475,8 +475,12 @@ impl Cancel {
         let mut state = target.word.load();
         let mut won = false;
         if !state.is_cancelled() {
-            // SAFETY: above the edge's source, which is held.
-            let cause = unsafe { own_cause(&*origin, (*origin).word.load()) };
+            // Only now: a cancel that helps mostly has no use for it, and it may be far above.
+            // SAFETY: both above the edge's source, which is held.
+            let cause = unsafe {
+                let origin = &*self.fired.origin_of(&*origin);
+                own_cause(origin, origin.word.load())
+            };
             let edge = match part {
                 Part::Taken(edge) => edge,
                 Part::Joined(i) => self.fired.joined(i),

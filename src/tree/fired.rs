@@ -65,7 +65,7 @@ pub(super) struct FiredEdges {
     me: usize,
     /// Those that another cancel has noted. A handle of each, too.
     others: Others,
-    /// The walk's top whose origin was looked for last, and that.
+    /// The walk's top that was asked for last, and whose own cancel it inherits.
     origin: (*const Node, *const Node),
     incomplete: bool,
 }
@@ -125,7 +125,7 @@ impl FiredEdges {
             let edge = unsafe { node.slot.edge() }.cast::<Edge>();
             match node.word.begin_firing(state) {
                 Ok(()) => {
-                    let origin = self.origin_below(origin, top);
+                    let origin = if origin.is_null() { top } else { origin };
                     if first {
                         self.take(edge, origin);
                     } else {
@@ -142,12 +142,10 @@ impl FiredEdges {
         }
     }
 
-    fn origin_below(&mut self, origin: *const Node, top: &Node) -> *const Node {
-        if !origin.is_null() {
-            return origin;
-        }
-        if !ptr::eq(self.origin.0, top) {
-            self.origin = (top, origin_of(top));
+    /// The node with the cause of `inheriting`, which may be that one.
+    pub(super) fn origin_of(&mut self, inheriting: &Node) -> *const Node {
+        if !ptr::eq(self.origin.0, inheriting) {
+            self.origin = (inheriting, origin_of(inheriting));
         }
         self.origin.1
     }
