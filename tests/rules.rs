@@ -2313,6 +2313,11 @@ fn wakers_in_a_ladder_cancel_again() {
     cancel_again_in_a_ladder(|token, f| wait_with(token, &on_wake(f)));
 }
 
+#[test]
+fn callbacks_in_a_ladder_cancel_again() {
+    cancel_again_in_a_ladder(CancellationToken::on_cancel);
+}
+
 /// One token that many edges lead to, and much below it.
 #[test]
 fn many_sources_in_one_tree() {
