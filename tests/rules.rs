@@ -2185,6 +2185,41 @@ fn many_callbacks_cancel_the_root_again() {
     assert!(start.elapsed() < LINEAR);
 }
 
+/// Each along a chain cancels again: its own token, the one above, one in the middle; and its own where the walk meets the
+/// last of them first. (From there on upwards each would nest in the next one's.)
+#[test]
+fn callbacks_in_a_chain_cancel_again() {
+    const N: usize = scaled(60_000);
+    let again: [fn(usize) -> usize; 4] = [|i| i, |i| i, |i| i.saturating_sub(1), |_| N / 2];
+    for (round, again) in again.into_iter().enumerate() {
+        let last_first = round == 0;
+        let root = CancellationToken::new();
+        let (count, counting) = counter();
+        let cancels = |at: &CancellationToken, token: &CancellationToken| {
+            let (token, counting) = (token.clone(), counting.clone());
+            drop(at.on_cancel(move || {
+                counting();
+                token.cancel();
+            }));
+        };
+        let mut chain = vec![root.child_token()];
+        for i in 0..N {
+            if last_first {
+                // They are older than what is below.
+                cancels(&chain[i], &chain[i]);
+            }
+            chain.push(chain[i].child_token());
+        }
+        if !last_first {
+            (0..N).for_each(|i| cancels(&chain[i], &chain[again(i)]));
+        }
+        let start = Instant::now();
+        root.cancel();
+        assert!(start.elapsed() < LINEAR);
+        assert_eq!(count.load(SeqCst), N);
+    }
+}
+
 /// None of them climbs to what was cancelled.
 #[test]
 fn many_callbacks_in_a_chain_are_told_the_cause() {
@@ -2273,22 +2308,63 @@ fn any_of_tokens_in_each_other() {
     assert!(start.elapsed() < LINEAR);
 }
 
+/// Each level is below both of the one before.
+fn ladder(levels: usize) -> Vec<[CancellationToken; 2]> {
+    let mut rungs = vec![[CancellationToken::new(), CancellationToken::new()]];
+    for i in 0..levels {
+        let [a, b] = &rungs[i];
+        rungs.push([[a, b], [b, a]].map(CancellationToken::any_of));
+    }
+    rungs
+}
+
 #[test]
 fn a_ladder_of_any_of_tokens() {
-    let mut rungs = vec![(CancellationToken::new(), CancellationToken::new())];
-    for i in 0..scaled(20_000) {
-        let (a, b) = &rungs[i];
-        rungs.push((
-            CancellationToken::any_of([a, b]),
-            CancellationToken::any_of([b, a]),
-        ));
-    }
+    let rungs = ladder(scaled(20_000));
     let start = Instant::now();
-    rungs[0].0.cancel();
+    rungs[0][0].cancel();
     assert!(rungs[1..]
         .iter()
-        .all(|(a, b)| a.is_cancelled() && b.is_cancelled()));
+        .flatten()
+        .all(CancellationToken::is_cancelled));
     assert!(start.elapsed() < LINEAR);
+}
+
+type Cancels = Box<dyn Fn() + Send + Sync>;
+
+/// Each token of a ladder has one that cancels again: a source on the other side, or a target there.
+fn cancel_again_in_a_ladder<K>(at: impl Fn(&CancellationToken, Cancels) -> K) {
+    const N: usize = scaled(50_000);
+    let again: [fn(usize) -> usize; 2] = [|i| i - 1, |i| i + 1];
+    for again in again {
+        let rungs = ladder(N);
+        let (count, counting) = counter();
+        let mut kept = Vec::new();
+        for i in 1..N {
+            for side in 0..2 {
+                let (token, counting) = (rungs[again(i)][1 - side].clone(), counting.clone());
+                let cancels = move || {
+                    counting();
+                    token.cancel();
+                };
+                kept.push(at(&rungs[i][side], Box::new(cancels)));
+            }
+        }
+        let start = Instant::now();
+        rungs[0][0].cancel();
+        assert!(start.elapsed() < LINEAR);
+        assert_eq!(count.load(SeqCst), kept.len());
+    }
+}
+
+#[test]
+fn wakers_in_a_ladder_cancel_again() {
+    cancel_again_in_a_ladder(|token, f| wait_with(token, &on_wake(f)));
+}
+
+#[test]
+fn callbacks_in_a_ladder_cancel_again() {
+    cancel_again_in_a_ladder(CancellationToken::on_cancel);
 }
 
 /// One token that many edges lead to, and much below it.
