@@ -26,13 +26,18 @@ use core::fmt;
 ///
 /// # In interrupt and signal handlers
 ///
-/// - [`is_cancelled`](Self::is_cancelled) is a load, and may be called anywhere, whatever was interrupted.
-/// - [`cancel`](CancellationToken::cancel) never waits for what was interrupted, and allocates nothing by itself. But it
+/// - [`is_cancelled`](Self::is_cancelled) is a load, and may be called anywhere, whatever was interrupted. (That of the
+///   [`token`](Self::token) may do more, see there.)
+/// - [`cancel`](CancellationToken::cancel), without a cause to allocate, never waits for what was interrupted, and allocates nothing by itself. But it
 ///   wakes and calls on the spot, and drops what it has woken. So it may be called where everything that waits below may be
 ///   woken and dropped: no waiter at all, or tasks whose wakers are made for interrupts, as those of most executors
-///   for bare metal are. A callback runs there, and its memory is freed there; a token of
-///   [`any_of`](CancellationToken::any_of) below may allocate and free; a thread in a blocking wait is woken by the system, which few
-///   systems allow in a signal handler.
+///   for bare metal are. A callback runs there, and its memory is freed there, also one that is part of a descriptor, of a channel,
+///   of another crate's token or of what a context is shown by; a token of [`any_of`](CancellationToken::any_of) below may allocate and
+///   free, so may a group below a grace; the end of a context's grace is set there, for which something is allocated and perhaps a thread started; a thread in
+///   a blocking wait is woken by the system, which few systems allow in a signal handler.
+/// - If it has interrupted another cancel, of this token or above or below, what waits may still be about to be woken by that one.
+/// - With the feature `portable-atomic` it may interrupt what that crate's critical sections keep out, and nothing else: not
+///   what cannot be masked.
 /// - Where that cannot be known, set a flag or write to a pipe there, and cancel elsewhere.
 ///
 /// # Models

@@ -144,7 +144,8 @@ impl CancellationToken {
     ///
     /// 1 RMW if nothing is below, even if there is a waiter for this token. Otherwise 2, and 1 for each node below, the places
     /// of dropped children included; a second pass of loads if there are waiters, with 1 RMW for each of them, and a third if
-    /// there are callbacks. No recursion; no allocation, but where cancels overlap at or below tokens of [`any_of`](Self::any_of).
+    /// there are callbacks. No recursion; no allocation, but where cancels overlap at or below tokens of [`any_of`](Self::any_of), and where the
+    /// end of a grace is set.
     #[doc(alias("request_stop", "abort"))]
     pub fn cancel(&self) {
         self.handle.cancel();

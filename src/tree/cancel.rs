@@ -1,5 +1,6 @@
 //! Cancelling: first mark everything below, then wake tasks and threads, then run callbacks. No recursion, no
-//! lock; no allocation, but where cancels overlap at tokens of `any_of`.
+//! lock; no allocation, but where cancels overlap at tokens of `any_of`, and where the end of
+//! a grace is set.
 
 use super::below::Below;
 use super::cause::Cause;

@@ -25,7 +25,7 @@ pub(super) struct Edge {
     pub(super) next_noted: UnsafeCell<*const Node>,
     /// The queue of the cancel that has taken the edge out of its slot.
     pub(super) next: Cell<*const Edge>,
-    /// The node with the cause, above the source.
+    /// The node with the cause, or one that inherits it from there: above the source.
     pub(super) origin: Cell<*const Node>,
     /// What is below the target for that cancel.
     pub(super) below: Cell<Below>,

@@ -106,7 +106,7 @@ impl FiredEdges {
     }
 
     /// An edge's node, which has been marked: takes the edge, or comes along with whoever has taken it. `origin`: the
-    /// node with the cause; null: somebody above the walk's `top`.
+    /// node with the cause; null: the walk's `top`, or somebody above.
     pub(super) fn meet(&mut self, node: &Node, origin: *const Node, top: &Node) {
         let mut state = node.word.load();
         while state.has_any(State::EDGE) {

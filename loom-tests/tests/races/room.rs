@@ -654,17 +654,16 @@ fn seat_taken_vs_close_and_calls() {
         let crowd = crowd_with_a_room(Token::new(), &first);
         let runs = Runs::default();
         drop(crowd.token.on_cancel(runs.callback()));
-        let (token, waker, there) = (crowd.token.clone(), probe.waker(), data.clone());
-        let task = spawn(move || {
-            let (ready, future) = wait(&token, &waker);
-            if ready {
-                there.read();
-            }
-            (ready, future)
+        let (token, there) = (crowd.token.clone(), data.clone());
+        let canceller = spawn(move || {
+            there.write();
+            token.cancel();
         });
-        data.write();
-        crowd.token.cancel();
-        let (ready, future) = task.join().unwrap();
+        let (ready, future) = wait(&crowd.token, &probe.waker());
+        if ready {
+            data.read();
+        }
+        canceller.join().unwrap();
         assert_eq!((probe.woken(), runs.count()), (!ready as usize, 1));
         drop((future, crowd));
     });
