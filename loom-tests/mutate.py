@@ -304,11 +304,11 @@ def mutate(src, steps):
     """Puts every change into the copy `src`."""
     mutants = []
     texts = {}
-    # Those that models run too have steps for these.
-    units = UNITS.keys() - {step["file"] for step in steps}
+    # Files that models run too have `[[step]]`s.
+    of_units_alone = UNITS.keys() - {step["file"] for step in steps}
     for path in sorted(src.rglob("*.rs")):
         name = str(path.relative_to(src))
-        if path.name not in NOT_MUTATED and name not in units and (path.parent.name != "sync" or path.name == "park.rs"):
+        if path.name not in NOT_MUTATED and name not in of_units_alone and (path.parent.name != "sync" or path.name == "park.rs"):
             texts[name] = path.read_text()
     number = 0
     for step in steps:

@@ -519,7 +519,7 @@ fn of_two_deadlines_that_pass_at_once_the_earlier_one_is_the_cause() {
         let at = Instant::now() + wait;
         let later = at + Duration::from_micros(1);
         let parent = |_| Context::background().with_deadline_cause(later, "parent");
-        let parents: Vec<_> = (0..100).map(parent).collect();
+        let parents: Vec<_> = (0..30).map(parent).collect();
         // It comes to them before what is put below them.
         thread::sleep(Duration::from_millis(2));
         let child = |(parent, _): &(Context, _)| parent.with_deadline_cause(at, "child");

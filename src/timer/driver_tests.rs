@@ -122,6 +122,7 @@ impl Turn {
     }
 }
 
+/// (What it takes in was never pushed, so afterwards nobody in this process has to pause who pushes.)
 struct Stage {
     driver: Driver,
     now: Tick,

@@ -36,8 +36,8 @@ use core::fmt;
 ///   free, so may a group below a grace; the end of a context's grace is set there, for which something is allocated and perhaps a thread started; a thread in
 ///   a blocking wait is woken by the system, which few systems allow in a signal handler.
 /// - If it has interrupted another cancel, of this token or above or below, what waits may still be about to be woken by that one.
-/// - With the feature `portable-atomic` it may interrupt what that crate's critical sections keep out, and nothing else: not
-///   what cannot be masked.
+/// - With the feature `portable-atomic`, neither may be called in an interrupt that that crate's critical sections do not keep out, as
+///   one that cannot be masked.
 /// - Where that cannot be known, set a flag or write to a pipe there, and cancel elsewhere.
 ///
 /// # Models

@@ -144,6 +144,9 @@ impl FiredEdges {
 
     /// The node with the cause of `inheriting`, which may be that one.
     pub(super) fn origin_of(&mut self, inheriting: &Node) -> *const Node {
+        if inheriting.word.load().has_any(State::OWN) {
+            return inheriting;
+        }
         if !ptr::eq(self.origin.0, inheriting) {
             self.origin = (inheriting, origin_of(inheriting));
         }
