@@ -68,6 +68,13 @@ pub fn catching<T>(f: impl FnOnce() -> T) -> Option<T> {
     }
 }
 
+/// Runs what keeps panics of user code to itself; also, whether there were any.
+pub fn keeping<T>(f: impl FnOnce() -> T) -> (T, bool) {
+    let before = PLANNED.load(Ordering::Relaxed);
+    let value = f();
+    (value, PLANNED.swap(before, Ordering::Relaxed) != before)
+}
+
 /// The same for what workers run: panics of user code end there, and none comes out.
 pub fn on_a_worker(f: impl FnOnce()) {
     let before = PLANNED.load(Ordering::Relaxed);

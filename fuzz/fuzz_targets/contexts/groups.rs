@@ -6,7 +6,7 @@ use arbitrary::Arbitrary;
 use cancel_tree::{
     Cause, Closed, Context, ContextError, Full, Group, Member, Refused, Report, Spawner,
 };
-use cancel_tree_fuzz::probes::{catching, Bell, Reason, PANICKED};
+use cancel_tree_fuzz::probes::{catching, keeping, Bell, Reason, PANICKED};
 use std::future::Future;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::pin::Pin;
@@ -167,8 +167,17 @@ struct Known {
     /// Numbers of those who wait.
     queue: Vec<usize>,
     first: Option<u32>,
+    /// What was called at its end has panicked, which is said if there is no error.
+    has_noted: bool,
     has_payload: bool,
     was_echoed: bool,
+}
+
+impl Known {
+    /// What is said of how it went.
+    fn failure(&self) -> Option<u32> {
+        self.first.or(self.has_noted.then_some(PANICKED))
+    }
 }
 
 #[derive(Default)]
@@ -290,6 +299,7 @@ impl World {
             permits: 0,
             queue: Vec::new(),
             first: None,
+            has_noted: false,
             has_payload: false,
             was_echoed: false,
         });
@@ -681,7 +691,7 @@ impl World {
                         let seen = result.as_ref().err().map(Reason::number_of);
                         let own = World::number_of(&known.ctx.ctx);
                         let echo = own.filter(|_| known.was_echoed);
-                        assert_eq!(seen, known.first.or(echo));
+                        assert_eq!(seen, known.failure().or(echo));
                         true
                     }
                     Err(payload) => {
@@ -706,25 +716,24 @@ impl World {
                 let limit_ends = limit.ctx.is_done();
                 let why = World::number_of(&limit.ctx);
                 self.close(group);
-                let polled = catching(|| future.as_mut().poll(cx));
+                let (polled, panicked) = keeping(|| future.as_mut().poll(cx));
                 if !nobody && limit_ends {
                     self.cancel_group(group, why.unwrap());
                 }
-                let known = &self.groups.known[group];
-                let first = known.first;
+                let known = &mut self.groups.known[group];
+                known.has_noted |= panicked;
+                let failure = known.failure();
                 match polled {
-                    // A callback has panicked in the cancel.
-                    None => true,
-                    Some(Poll::Pending) => {
+                    Poll::Pending => {
                         assert!(!nobody && !limit_ends);
                         false
                     }
-                    Some(Poll::Ready(report)) => {
+                    Poll::Ready(report) => {
                         assert!(nobody || limit_ends);
                         let seen = (report.done, report.cancelled, report.forced);
                         assert_eq!(seen, (*done, *cancelled, *forced), "{report}");
                         assert_eq!(report.stuck.len(), self.groups.living(group).len());
-                        assert_eq!(report.cause.as_ref().map(Reason::number_of), first);
+                        assert_eq!(report.cause.as_ref().map(Reason::number_of), failure);
                         true
                     }
                 }
