@@ -77,9 +77,7 @@ pub fn keeping<T>(f: impl FnOnce() -> T) -> (T, bool) {
 
 /// The same for what workers run: panics of user code end there, and none comes out.
 pub fn on_a_worker(f: impl FnOnce()) {
-    let before = PLANNED.load(Ordering::Relaxed);
-    f();
-    PLANNED.store(before, Ordering::Relaxed);
+    keeping(f);
 }
 
 /// The number of the cause that the drop of a guard gives; 0 and 1 are those of the two kinds.

@@ -144,6 +144,7 @@ impl FiredEdges {
 
     /// The node with the cause of `inheriting`, which may be that one.
     pub(super) fn origin_of(&mut self, inheriting: &Node) -> *const Node {
+        // Nothing to look for, and what was found for another one is kept.
         if inheriting.word.load().has_any(State::OWN) {
             return inheriting;
         }

@@ -284,7 +284,7 @@ fn stop_async_does_not_wait_inside_the_callback_but_elsewhere() {
     assert_eq!(poll_once(stopped.as_mut().unwrap()), Poll::Ready(false));
 }
 
-/// Those of the tokens below are noted many at a time, those of a room are taken at once.
+/// Those of the tokens below are noted many at a time, those of a room are taken one after the other.
 #[test]
 fn among_many_tasks_all_are_woken_though_another_ones_waker_panics() {
     const MANY: usize = 200;
