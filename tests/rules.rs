@@ -2173,40 +2173,69 @@ fn many_callbacks_cancel_the_root_again() {
     assert!(start.elapsed() < LINEAR);
 }
 
+type Cancels = Box<dyn Fn() + Send + Sync>;
+
 /// Each along a chain cancels again: its own token, where the walk meets the last one first, and where it meets it last; the
-/// token above; one in the middle. (Last first, one that cancels the token above would nest in that one's callback, and so on up.)
+/// token above, the same; one in the middle. The stack does not grow with them.
+fn cancel_again_in_a_chain<K>(at: impl Fn(&CancellationToken, Cancels) -> K) {
+    const N: usize = scaled(40_000);
+    let again: [fn(usize) -> usize; 3] = [
+        |i| i,
+        |i| i.saturating_sub(1),
+        // Four tokens: the narrow word counts no 40,000 handles.
+        |i| N / 2 + i % 4,
+    ];
+    for again in again {
+        for last_first in [false, true] {
+            let root = CancellationToken::new();
+            let (count, counting) = counter();
+            let cancels = |at_token: &CancellationToken, token: &CancellationToken| {
+                let (token, counting) = (token.downgrade(), counting.clone());
+                at(
+                    at_token,
+                    Box::new(move || {
+                        counting();
+                        token.upgrade().unwrap().cancel();
+                    }),
+                )
+            };
+            let mut chain = vec![root.child_token()];
+            let mut kept = Vec::new();
+            for i in 0..N {
+                if last_first {
+                    // They are older than what is below.
+                    kept.push(cancels(&chain[i], &chain[again(i).min(i)]));
+                }
+                chain.push(chain[i].child_token());
+            }
+            if !last_first {
+                kept.extend((0..N).map(|i| cancels(&chain[i], &chain[again(i)])));
+            }
+            let start = Instant::now();
+            root.cancel();
+            assert!(start.elapsed() < LINEAR);
+            assert_eq!(count.load(SeqCst), N);
+        }
+    }
+}
+
 #[test]
 fn callbacks_in_a_chain_cancel_again() {
-    const N: usize = scaled(40_000);
-    // The last one by four tokens: the narrow word counts no 40,000 handles.
-    let again: [fn(usize) -> usize; 4] = [|i| i, |i| i, |i| i.saturating_sub(1), |i| N / 2 + i % 4];
-    for (round, again) in again.into_iter().enumerate() {
-        let last_first = round == 0;
-        let root = CancellationToken::new();
-        let (count, counting) = counter();
-        let cancels = |at: &CancellationToken, token: &CancellationToken| {
-            let (token, counting) = (token.clone(), counting.clone());
-            drop(at.on_cancel(move || {
-                counting();
-                token.cancel();
-            }));
-        };
-        let mut chain = vec![root.child_token()];
-        for i in 0..N {
-            if last_first {
-                // They are older than what is below.
-                cancels(&chain[i], &chain[i]);
-            }
-            chain.push(chain[i].child_token());
-        }
-        if !last_first {
-            (0..N).for_each(|i| cancels(&chain[i], &chain[again(i)]));
-        }
-        let start = Instant::now();
-        root.cancel();
-        assert!(start.elapsed() < LINEAR);
-        assert_eq!(count.load(SeqCst), N);
-    }
+    cancel_again_in_a_chain(|token, f| drop(token.on_cancel(f)));
+}
+
+#[test]
+fn told_callbacks_in_a_chain_cancel_again() {
+    cancel_again_in_a_chain(|token, f| drop(token.on_cancel_with(move |_| f())));
+}
+
+#[test]
+fn wakers_in_a_chain_cancel_again() {
+    cancel_again_in_a_chain(|token, f| {
+        // The first one has the slot; the second one is met with what is below.
+        let first = wait_with(token, Waker::noop());
+        [first, wait_with(token, &on_wake(f))]
+    });
 }
 
 /// None of them climbs to what was cancelled.
@@ -2256,6 +2285,9 @@ fn nested_guards_go_while_the_cancel_above_stands_still() {
         let mut chain = vec![root.child_token()];
         for i in 1..N {
             chain.push(chain[i - 1].child_token());
+        }
+        for token in &chain {
+            drop(token.on_cancel_with(|_| ()));
         }
         let mut chain: Vec<_> = chain
             .into_iter()
@@ -2318,8 +2350,6 @@ fn a_ladder_of_any_of_tokens() {
         .all(CancellationToken::is_cancelled));
     assert!(start.elapsed() < LINEAR);
 }
-
-type Cancels = Box<dyn Fn() + Send + Sync>;
 
 /// Each token of a ladder has one that cancels again: a source on the other side, or a target there.
 fn cancel_again_in_a_ladder<K>(at: impl Fn(&CancellationToken, Cancels) -> K) {

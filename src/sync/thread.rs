@@ -1,4 +1,4 @@
-//! Which threads are at work: sharding and the callbacks' "is it me?" ask.
+//! Which threads are at work: sharding and the callbacks' "is it me?" ask. And whether this one is in the middle of a cancel.
 
 /// How often this thread must have lost a race before it pays for sharding a parent.
 #[cfg(all(feature = "std", not(cancel_tree_loom)))]
@@ -141,3 +141,44 @@ pub(crate) fn me() -> usize {
 }
 
 pub(crate) use imp::*;
+
+#[cfg(feature = "std")]
+super::local! {
+    /// How many cancels this thread is in the middle of, one within a waker or callback of the other.
+    static CANCELS: core::cell::Cell<usize> = core::cell::Cell::new(0);
+}
+
+/// While it lives, this thread wakes and calls for a cancel.
+pub(crate) struct InCancel(());
+
+impl InCancel {
+    #[inline]
+    pub(crate) fn begin() -> InCancel {
+        InCancel::count(|cancels| cancels.wrapping_add(1));
+        InCancel(())
+    }
+
+    /// Whether one lives on this thread. Without std nobody knows.
+    pub(crate) fn is_any() -> bool {
+        #[cfg(feature = "std")]
+        return matches!(CANCELS.try_with(|cancels| cancels.get()), Ok(1..));
+        #[cfg(not(feature = "std"))]
+        false
+    }
+
+    #[inline]
+    fn count(_then: impl FnOnce(usize) -> usize) {
+        // Without a destructor it is there as long as the thread; but for loom's.
+        #[cfg(feature = "std")]
+        let _ = CANCELS.try_with(|cancels| cancels.set(_then(cancels.get())));
+    }
+}
+
+impl Drop for InCancel {
+    #[inline]
+    fn drop(&mut self) {
+        // Where user code has gone on on another thread, as stackful coroutines do, the count of one is too high and
+        // the other's must not wrap: then some cancels that could help leave that to others.
+        InCancel::count(|cancels| cancels.saturating_sub(1));
+    }
+}

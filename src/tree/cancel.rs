@@ -12,6 +12,7 @@ use super::walk::{Climb, From, Walk};
 use super::why::{origin_of, own_cause, raw_cause};
 use super::word::State;
 use super::{room, telling, Handle, Node};
+use crate::sync::thread::InCancel;
 use crate::sync::{to_the_end, unless_unwinding, Panics, SMALL};
 use core::ptr::{self, NonNull};
 use core::task::Waker;
@@ -630,6 +631,12 @@ fn mark_if_unsure(top: &Node, below: Below) {
     }
 }
 
+/// Whoever waits there is another cancel's to wake, and this one does not help, for it runs in a waker or callback of one:
+/// there would be one in the other for each callback along a chain that cancels the token above it.
+fn is_left_to_others(below: Below) -> bool {
+    !below.has_any(Below::WON) && InCancel::is_any()
+}
+
 /// Wakes tasks and threads that wait below `top`, and there.
 ///
 /// This is a walk of its own, so that all state is set before the first waker runs. The list of
@@ -639,9 +646,10 @@ fn mark_if_unsure(top: &Node, below: Below) {
 /// Not inlined, for its list would be on the stack of callbacks that cancel another tree.
 #[inline(never)]
 fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
-    if !below.has_any(Below::TASKS) {
+    if !below.has_any(Below::TASKS) || is_left_to_others(below) {
         return;
     }
+    let _in_cancel = InCancel::begin();
     let mut list = WakeList::new(top);
     look_at::<true>(top, below, |node, state, origin| {
         list.look(panics);
@@ -667,17 +675,25 @@ fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
 
 /// Runs callbacks that wait below `top`; and whatever else waits there by now.
 fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
-    if !below.has_any(Below::CALLS) {
+    if !below.has_any(Below::CALLS) || is_left_to_others(below) {
         return;
     }
+    let _in_cancel = InCancel::begin();
     // All that is called here inherits from where `top` does: looked for once.
     let mut origin = None;
+    let look_for_origin = || {
+        if !below.has_any(Below::WON) {
+            // What it notes on the way ends the cancels of those above, which would each go the rest of it again.
+            Climb::new(top, top.word.load()).step(usize::MAX);
+        }
+        origin_of(top)
+    };
     look_at::<false>(top, below, |node, state, _| {
         if state.has_any(State::WAITER) && !state.has_any(State::EDGE) {
             if state.is_room() {
                 room::close(node, panics, Waker::wake);
             } else if let Some(waker) = node.slot.disarm(&node.word) {
-                telling::tell(&waker, || *origin.get_or_insert_with(|| origin_of(top)));
+                telling::tell(&waker, || *origin.get_or_insert_with(look_for_origin));
                 panics.catch(|| waker.wake());
             }
         }

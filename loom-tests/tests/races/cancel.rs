@@ -194,6 +194,32 @@ fn what_a_helper_has_marked_is_woken() {
     });
 }
 
+/// Within another tree's callback a cancel wakes whom it has won, and nobody else: whichever of the two wins the token in the
+/// middle, who waits below is woken.
+#[test]
+fn cancel_within_a_callback_vs_cancel_above() {
+    model(USUAL, || {
+        let root = Token::new();
+        let middle = root.child_token();
+        let child = middle.child_token();
+        let probe = Probe::new();
+        let mut waiting = Box::pin(child.clone().cancelled_owned());
+        assert!(!poll(&mut waiting.as_mut(), &probe.waker()));
+        let other = Token::new();
+        drop(other.on_cancel(move || {
+            middle.cancel();
+            reached(&child);
+        }));
+        let thread = spawn(move || {
+            root.cancel();
+            root
+        });
+        other.cancel();
+        thread.join().unwrap();
+        assert_eq!(probe.woken(), 1);
+    });
+}
+
 /// A deadline has marked all below, and nobody is woken yet. A cancel below finds that on its way up, before it has seen who
 /// waits, and notes it: also at the token between, whose own canceller is still on its way down, and wakes what is there.
 #[test]
