@@ -11,10 +11,10 @@
 //! the edges out of their slots. Where cancellers were faster, it leaves them a handle of the target (`LEFT`),
 //! which the last of them gives up. Nobody waits.
 
-use super::cancel::cancel_target;
 use super::cause::ContextError;
 use super::edge::Edge;
 use super::extension::{AnyOf, Extension, Number};
+use super::own::cancel_target;
 use super::slot::Content;
 use super::word::State;
 use super::Handle;

@@ -53,6 +53,7 @@ mod moves;
 #[cfg(feature = "std")]
 mod moving;
 mod node;
+mod own;
 mod reclaim;
 mod room;
 mod rooms;
@@ -65,6 +66,7 @@ pub(crate) mod telling;
 #[cfg(feature = "std")]
 mod timing;
 pub(crate) mod waiter;
+mod wake;
 mod wake_list;
 mod walk;
 mod weak;

@@ -1,0 +1,150 @@
+//! The second half of a cancel: waking tasks and threads, and then running callbacks. All is marked.
+
+use super::below::Below;
+use super::wake_list::WakeList;
+use super::walk::{Climb, Walk};
+use super::why::origin_of;
+use super::word::State;
+use super::{room, telling, Handle, Node};
+use crate::sync::thread::InCancel;
+use crate::sync::Panics;
+use core::ptr::{self, NonNull};
+use core::task::Waker;
+
+/// Whoever waits there is another cancel's to wake, and this one does not help, for it runs in a waker or callback of one:
+/// there would be one in the other for each callback along a chain that cancels the token above it.
+fn is_left_to_others(below: Below) -> bool {
+    !below.has_any(Below::WON) && InCancel::is_any()
+}
+
+/// Wakes tasks and threads that wait below `top`, and there.
+///
+/// This is a walk of its own, so that all state is set before the first waker runs. The list of
+/// those to wake cannot be strung through the nodes while marking: a waiter that gives up
+/// meanwhile would have to get out of it.
+///
+/// Not inlined, for its list would be on the stack of callbacks that cancel another tree.
+#[inline(never)]
+pub(super) fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
+    if !below.has_any(Below::TASKS) || is_left_to_others(below) {
+        return;
+    }
+    let _in_cancel = InCancel::begin();
+    let mut list = WakeList::new(top);
+    look_at::<true>(top, below, |node, state, origin| {
+        list.look(panics);
+        // One comparison for what nearly all of them are.
+        let waits = state.only(
+            State::WAITER
+                .with(State::SLOT)
+                .with(State::EDGE)
+                .with(State::SHARD),
+        );
+        if waits == State::WAITER.with(State::SLOT) {
+            list.push(node, origin, panics);
+            if ptr::eq(node, top) {
+                // A walk below it is still to come.
+                list.wake_all(panics);
+            }
+        } else if waits == State::WAITER.with(State::SLOT).with(State::SHARD) {
+            room::close(node, panics, Waker::wake);
+        }
+    });
+    list.wake_all(panics);
+}
+
+/// Runs callbacks that wait below `top`; and whatever else waits there by now.
+pub(super) fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
+    if !below.has_any(Below::CALLS) || is_left_to_others(below) {
+        return;
+    }
+    let _in_cancel = InCancel::begin();
+    // All that is called here inherits from where `top` does: looked for once.
+    let mut origin = None;
+    let look_for_origin = || {
+        if !below.has_any(Below::WON) {
+            // What it notes on the way ends the cancels of those above, which would each go the rest of it again.
+            Climb::new(top, top.word.load()).step(usize::MAX);
+        }
+        origin_of(top)
+    };
+    look_at::<false>(top, below, |node, state, _| {
+        if state.has_any(State::WAITER) && !state.has_any(State::EDGE) {
+            if state.is_room() {
+                room::close(node, panics, Waker::wake);
+            } else if let Some(waker) = node.slot.disarm(&node.word) {
+                telling::tell(&waker, || *origin.get_or_insert_with(look_for_origin));
+                panics.catch(|| waker.wake());
+            }
+        }
+        if state.has_any(State::KEPT) && node.word.take_kept_handle() {
+            // It stays where it is: frozen, or `top`, which the edge that led here keeps.
+            // The handle is ours now.
+            panics.catch(|| drop(Handle(NonNull::from(node))));
+        }
+    });
+}
+
+/// Looks at `top`, and at what is below and may be this cancel's to wake: not below other nodes with an own cancel that are
+/// marked through, for whoever has set that wakes there. Whoever has not cancelled `top` itself only helps, and stops
+/// wherever somebody has been through. `look` is told the node whose own cancel it is; null: what `top` has or inherits.
+/// `TASKS` or not: without, it stops at every own cancel of another. Callbacks there are told the cause
+/// that stands there, which stays for as long as that canceller keeps the node, and no longer.
+fn look_at<'a, const TASKS: bool>(
+    top: &'a Node,
+    below: Below,
+    mut look: impl FnMut(&'a Node, State, *const Node),
+) {
+    let waiting = State::WAITER.with(State::KEPT);
+    let state = top.word.load();
+    if state.has_any(waiting) {
+        look(top, state, ptr::null());
+    }
+    let won = below.has_any(Below::WON);
+    Walk::new(top, state).step::<false>(usize::MAX, |node, _| {
+        let state = node.word.load();
+        if state.has_any(State::OWN) {
+            if TASKS && (state.has_any(State::WAITER) || !state.has_any(State::MARKED)) {
+                look_at_other(node, state, won, &mut look);
+            } else if TASKS {
+                // Nobody waits, but it was looked at.
+                look(node, state, node);
+            }
+            return state.with(State::MARKED);
+        }
+        if TASKS || state.has_any(waiting) {
+            look(node, state, ptr::null());
+        }
+        if won {
+            state.without(State::MARKED)
+        } else {
+            state
+        }
+    });
+}
+
+/// The same for tasks, at another's own cancel and, if that is half way, below: a walk of its own, for most cancels meet none,
+/// and need not note on the way from where each node inherits.
+#[cold]
+#[inline(never)]
+fn look_at_other<'a>(
+    top: &'a Node,
+    state: State,
+    won: bool,
+    look: &mut dyn FnMut(&'a Node, State, *const Node),
+) {
+    look(top, state, top);
+    if state.has_any(State::MARKED) {
+        return;
+    }
+    Walk::new(top, state).step::<true>(usize::MAX, |node, from| {
+        let state = node.word.load();
+        let own = state.has_any(State::OWN);
+        look(node, state, if own { node } else { from.origin });
+        if won && !own {
+            state.without(State::MARKED)
+        } else {
+            state
+        }
+    });
+}
