@@ -1,4 +1,4 @@
-//! Which threads are at work: sharding and the callbacks' "is it me?" ask. And whether this one is in the middle of a cancel.
+//! Which threads are at work: sharding and the callbacks' "is it me?" ask. And how much of one kind is on this one's stack.
 
 /// How often this thread must have lost a race before it pays for sharding a parent.
 #[cfg(all(feature = "std", not(cancel_tree_loom)))]
@@ -144,41 +144,47 @@ pub(crate) use imp::*;
 
 #[cfg(feature = "std")]
 super::local! {
-    /// How many cancels this thread is in the middle of, one within a waker or callback of the other.
-    static CANCELS: core::cell::Cell<usize> = core::cell::Cell::new(0);
+    static NESTED: core::cell::Cell<usize> = core::cell::Cell::new(0);
 }
 
-/// While it lives, this thread wakes and calls for a cancel.
-pub(crate) struct InCancel(());
+/// One of those that may come to be within each other on a thread's stack, by user code that each of them calls.
+pub(crate) struct Nested {
+    is_counted: bool,
+}
 
-impl InCancel {
+impl Nested {
+    /// One that is let in in any case.
     #[inline]
-    pub(crate) fn begin() -> InCancel {
-        InCancel::count(|cancels| cancels.wrapping_add(1));
-        InCancel(())
+    pub(crate) const fn uncounted() -> Nested {
+        Nested { is_counted: false }
     }
 
-    /// Whether one lives on this thread. Without std nobody knows.
-    pub(crate) fn is_any() -> bool {
-        #[cfg(feature = "std")]
-        return matches!(CANCELS.try_with(|cancels| cancels.get()), Ok(1..));
-        #[cfg(not(feature = "std"))]
-        false
+    /// None: so many are there already. Without std nobody counts them.
+    pub(crate) fn enter(most: usize) -> Option<Nested> {
+        let is_less = Nested::count(|nested| (nested < most).then_some(nested + 1));
+        is_less.then(|| Nested { is_counted: true })
     }
 
-    #[inline]
-    fn count(_then: impl FnOnce(usize) -> usize) {
-        // Without a destructor it is there as long as the thread; but for loom's.
-        #[cfg(feature = "std")]
-        let _ = CANCELS.try_with(|cancels| cancels.set(_then(cancels.get())));
+    /// Where the thread has no count any more, there is always room.
+    #[cfg(feature = "std")]
+    fn count(then: impl FnOnce(usize) -> Option<usize>) -> bool {
+        let counted = NESTED.try_with(|nested| then(nested.get()).map(|then| nested.set(then)));
+        !matches!(counted, Ok(None))
+    }
+
+    #[cfg(not(feature = "std"))]
+    fn count(_then: impl FnOnce(usize) -> Option<usize>) -> bool {
+        true
     }
 }
 
-impl Drop for InCancel {
+impl Drop for Nested {
     #[inline]
     fn drop(&mut self) {
-        // Where user code has gone on on another thread, as stackful coroutines do, the count of one is too high and
-        // the other's must not wrap: then some cancels that could help leave that to others.
-        InCancel::count(|cancels| cancels.saturating_sub(1));
+        if self.is_counted {
+            // Where user code has gone on on another thread, as stackful coroutines do, one count stays too high, and the
+            // other must not wrap.
+            Nested::count(|nested| nested.checked_sub(1));
+        }
     }
 }

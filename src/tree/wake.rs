@@ -6,15 +6,22 @@ use super::walk::{Climb, Walk};
 use super::why::origin_of;
 use super::word::State;
 use super::{room, telling, Handle, Node};
-use crate::sync::thread::InCancel;
+use crate::sync::thread::Nested;
 use crate::sync::Panics;
 use core::ptr::{self, NonNull};
 use core::task::Waker;
 
-/// Whoever waits there is another cancel's to wake, and this one does not help, for it runs in a waker or callback of one:
-/// there would be one in the other for each callback along a chain that cancels the token above it.
-fn is_left_to_others(below: Below) -> bool {
-    !below.has_any(Below::WON) && InCancel::is_any()
+/// So many cancels that help may be within each other's wakers and callbacks.
+const NESTED: usize = 8;
+
+/// A cancel goes to wake who waits. Not if that is another cancel's to do and it would help, but is too deep in others
+/// that do: along a chain of callbacks that each cancel the token above, there would be one in the other for each.
+fn enter(below: Below) -> Option<Nested> {
+    if below.has_any(Below::WON) {
+        Some(Nested::uncounted())
+    } else {
+        Nested::enter(NESTED)
+    }
 }
 
 /// Wakes tasks and threads that wait below `top`, and there.
@@ -26,10 +33,12 @@ fn is_left_to_others(below: Below) -> bool {
 /// Not inlined, for its list would be on the stack of callbacks that cancel another tree.
 #[inline(never)]
 pub(super) fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
-    if !below.has_any(Below::TASKS) || is_left_to_others(below) {
+    if !below.has_any(Below::TASKS) {
         return;
     }
-    let _in_cancel = InCancel::begin();
+    let Some(_nested) = enter(below) else {
+        return;
+    };
     let mut list = WakeList::new(top);
     look_at::<true>(top, below, |node, state, origin| {
         list.look(panics);
@@ -55,10 +64,12 @@ pub(super) fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
 
 /// Runs callbacks that wait below `top`; and whatever else waits there by now.
 pub(super) fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
-    if !below.has_any(Below::CALLS) || is_left_to_others(below) {
+    if !below.has_any(Below::CALLS) {
         return;
     }
-    let _in_cancel = InCancel::begin();
+    let Some(_nested) = enter(below) else {
+        return;
+    };
     // All that is called here inherits from where `top` does: looked for once.
     let mut origin = None;
     let look_for_origin = || {

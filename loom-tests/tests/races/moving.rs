@@ -877,6 +877,28 @@ fn soft_vs_a_cancel_above_it() {
     });
 }
 
+/// The same of two on its way, both of which may be half way when the cancel of all comes by.
+#[test]
+fn soft_vs_two_cancels_above_it() {
+    // Three threads: bound 1.
+    model(Some(1), || {
+        let mut service = Service::new();
+        let (root, shutdown) = background().with_cancel();
+        let (upper, guards_upper) = root.with_cancel();
+        let (lower, guards_lower) = upper.with_cancel();
+        let ctx = lower.with_grace(WHILE);
+        let shield = ctx.shield();
+        drop((root, upper, lower));
+        let a = spawn(move || _ = guards_upper.cancel_with(Reason::cause(2)));
+        let b = spawn(move || _ = guards_lower.cancel_with(Reason::cause(3)));
+        shutdown.cancel_with(Reason::cause(1));
+        a.join().unwrap();
+        b.join().unwrap();
+        service.turn(Service::at(1));
+        assert_eq!(first_reason(&shield), reason_of(&ctx));
+    });
+}
+
 /// The cause that is half way goes with its token, which nobody keeps but what is below.
 #[test]
 fn soft_vs_a_cancel_above_it_whose_token_goes() {
