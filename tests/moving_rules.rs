@@ -1,8 +1,8 @@
 //! Phases, shields, and deadlines that move, rule by rule.
 
 use cancel_tree::{
-    CancellationToken, Context, ContextError, DoneSignal, ForeignContext, GraceOver, Group,
-    IdleTimeout,
+    CancelGuard, CancellationToken, Context, ContextError, DoneSignal, ForeignContext, GraceOver,
+    Group, IdleTimeout,
 };
 use std::any::Any;
 use std::error::Error;
@@ -977,6 +977,54 @@ fn a_shield_of_what_is_done_has_a_bound() {
         ctx.blocking_wait();
         assert!(ctx.shield().remaining().unwrap() <= LONG);
     }
+}
+
+/// The end of one grace after the other is the end of the first.
+#[test]
+fn shields_of_what_is_over_name_the_first_cause() {
+    const MANY: usize = if cfg!(miri) { 50 } else { 100_000 };
+    let (server, _shutdown) = Context::background().with_cancel();
+    let (mut ctx, guard) = server.with_grace(Duration::ZERO).with_cancel();
+    guard.cancel_with("the end");
+    for _ in 0..MANY {
+        ctx = ctx.shield();
+    }
+    let cause = ctx.cause().unwrap();
+    let over = cause.downcast_ref::<GraceOver>().unwrap();
+    assert_eq!(over.first().to_string(), "the end");
+}
+
+/// Guards go from the innermost on, below a cancel that wakes: each grace begins, and none climbs for its cause.
+#[test]
+fn graces_begin_along_a_chain_that_is_cancelled_again() {
+    const MANY: usize = if cfg!(miri) { 50 } else { 40_000 };
+    struct Guards(Mutex<Vec<CancelGuard>>);
+    impl Wake for Guards {
+        fn wake(self: Arc<Self>) {
+            while let Some(guard) = { self.0.lock().unwrap().pop() } {
+                drop(guard);
+            }
+        }
+    }
+    let (root, shutdown) = Context::background().with_cancel();
+    let (mut at, mut guards, mut graces) = (root.clone(), vec![], vec![]);
+    for _ in 0..MANY {
+        let (ctx, guard) = at.with_cancel();
+        graces.push(ctx.with_grace(LONG));
+        guards.push(guard);
+        at = ctx;
+    }
+    let shields: Vec<_> = graces.iter().map(Context::shield).collect();
+    let waker = Waker::from(Arc::new(Guards(Mutex::new(guards))));
+    let mut done = pin!(root.done());
+    assert!(done
+        .as_mut()
+        .poll(&mut task::Context::from_waker(&waker))
+        .is_pending());
+    let start = Instant::now();
+    shutdown.cancel();
+    assert!(start.elapsed() < Duration::from_secs(20));
+    assert!(shields.iter().all(|shield| shield.deadline().is_some()));
 }
 
 /// A way up that many others join is gone once.

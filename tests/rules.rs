@@ -2264,6 +2264,32 @@ fn many_callbacks_in_a_chain_are_told_the_cause() {
     assert_eq!(told.load(SeqCst), scaled(60_000));
 }
 
+/// A waker cancels each of many again, which are far below: none of these cancels climbs for the cause.
+#[test]
+fn many_at_the_end_of_a_long_chain_cancel_again() {
+    const N: usize = scaled(40_000);
+    let root = CancellationToken::new();
+    let mut last = root.child_token();
+    for _ in 0..N {
+        last = last.child_token();
+    }
+    let many: Vec<_> = (0..N).map(|_| last.child_token()).collect();
+    let (count, counting) = counter();
+    for token in &many {
+        let counting = counting.clone();
+        drop(token.on_cancel_with(move |_| counting()));
+    }
+    let waiting = wait_with(
+        &root,
+        &on_wake(move || many.iter().for_each(CancellationToken::cancel)),
+    );
+    let start = Instant::now();
+    root.cancel();
+    assert!(start.elapsed() < LINEAR);
+    assert_eq!(count.load(SeqCst), N);
+    drop(waiting);
+}
+
 /// Nested guards go while a cancel above stands still in a callback: from the innermost on, the other way round, and
 /// from the middle on.
 #[test]

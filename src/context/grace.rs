@@ -27,8 +27,11 @@ struct Grace {
     is_shielded: bool,
 }
 
-/// The cause of the hard cancel.
+/// The cause of the hard cancel. Where the soft one was the end of another grace, it is that one's: they do not pile up.
 fn over(first: Cause) -> Cause {
+    if first.downcast_ref::<GraceOver>().is_some() {
+        return first;
+    }
     Cause::with_kind(ContextError::DeadlineExceeded, GraceOver { first })
 }
 
@@ -256,14 +259,14 @@ impl Context {
 }
 
 /// The cause of the hard cancel: what was cancelled had a [grace](Context::with_grace), and that is over. Its
-/// [`source`](Error::source) is the cause of the first, soft cancel. Its kind is [`ContextError::DeadlineExceeded`].
+/// [`source`](Error::source) is the cause of the first, soft cancel, and never another one of this type. Its kind is [`ContextError::DeadlineExceeded`].
 #[derive(Clone, Debug)]
 pub struct GraceOver {
     first: Cause,
 }
 
 impl GraceOver {
-    /// Returns the cause of the soft cancel.
+    /// Returns the cause of the soft cancel. If that was the end of another grace, it is the cause of that one's.
     pub fn first(&self) -> &Cause {
         &self.first
     }

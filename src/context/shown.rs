@@ -39,8 +39,9 @@ impl fmt::Display for Context {
                     s if s == Step::Deadline as u64 => {
                         deadlines -= 1;
                         f.write_str("with_deadline")?;
-                        // An earlier one holds instead of all but the last.
-                        if let Some(deadline) = self.deadline().filter(|_| deadlines == 0) {
+                        // An earlier one holds instead of all but the last. Asked once: it may be a climb.
+                        let shown = (deadlines == 0).then(|| self.deadline());
+                        if let Some(deadline) = shown.flatten() {
                             write_distance(f, self.now(), deadline)?;
                         }
                     }

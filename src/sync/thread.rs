@@ -1,4 +1,4 @@
-//! Which threads are at work: sharding and the callbacks' "is it me?" ask. And how much of one kind is on this one's stack.
+//! Which threads are at work: sharding and the callbacks' "is it me?" ask.
 
 /// How often this thread must have lost a race before it pays for sharding a parent.
 #[cfg(all(feature = "std", not(cancel_tree_loom)))]
@@ -141,50 +141,3 @@ pub(crate) fn me() -> usize {
 }
 
 pub(crate) use imp::*;
-
-#[cfg(feature = "std")]
-super::local! {
-    static NESTED: core::cell::Cell<usize> = core::cell::Cell::new(0);
-}
-
-/// One of those that may come to be within each other on a thread's stack, by user code that each of them calls.
-pub(crate) struct Nested {
-    is_counted: bool,
-}
-
-impl Nested {
-    /// One that is let in in any case.
-    #[inline]
-    pub(crate) const fn uncounted() -> Nested {
-        Nested { is_counted: false }
-    }
-
-    /// None: so many are there already. Without std nobody counts them.
-    pub(crate) fn enter(most: usize) -> Option<Nested> {
-        let is_less = Nested::count(|nested| (nested < most).then_some(nested + 1));
-        is_less.then(|| Nested { is_counted: true })
-    }
-
-    /// Where the thread has no count any more, there is always room.
-    #[cfg(feature = "std")]
-    fn count(then: impl FnOnce(usize) -> Option<usize>) -> bool {
-        let counted = NESTED.try_with(|nested| then(nested.get()).map(|then| nested.set(then)));
-        !matches!(counted, Ok(None))
-    }
-
-    #[cfg(not(feature = "std"))]
-    fn count(_then: impl FnOnce(usize) -> Option<usize>) -> bool {
-        true
-    }
-}
-
-impl Drop for Nested {
-    #[inline]
-    fn drop(&mut self) {
-        if self.is_counted {
-            // Where user code has gone on on another thread, as stackful coroutines do, one count stays too high, and the
-            // other must not wrap.
-            Nested::count(|nested| nested.checked_sub(1));
-        }
-    }
-}

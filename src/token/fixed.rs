@@ -35,8 +35,7 @@ use core::fmt;
 ///   of another crate's token or of what a context is shown by; a token of [`any_of`](CancellationToken::any_of) below may allocate and
 ///   free, so may a group below a grace; the end of a context's grace is set there, for which something is allocated and perhaps a thread started; a thread in
 ///   a blocking wait is woken by the system, which few systems allow in a signal handler.
-/// - If it has interrupted another cancel, of this token or above or below, what waits may still be about to be woken by that one. Where it
-///   helps that one it counts in a thread-local, for which a library that was loaded while the program ran may have to allocate.
+/// - If it has interrupted another cancel, of this token or above or below, what waits may still be about to be woken by that one.
 /// - With the feature `portable-atomic`, neither may be called in an interrupt that that crate's critical sections do not keep out, as
 ///   one that cannot be masked.
 /// - Where that cannot be known, set a flag or write to a pipe there, and cancel elsewhere.

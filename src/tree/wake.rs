@@ -2,25 +2,25 @@
 
 use super::below::Below;
 use super::wake_list::WakeList;
-use super::walk::{Climb, Walk};
-use super::why::origin_of;
+use super::walk::Walk;
+use super::why::origin_within;
 use super::word::State;
 use super::{room, telling, Handle, Node};
-use crate::sync::thread::Nested;
-use crate::sync::Panics;
+use crate::sync::{Panics, SMALL};
 use core::ptr::{self, NonNull};
 use core::task::Waker;
 
-/// So many cancels that help may be within each other's wakers and callbacks.
-const NESTED: usize = 8;
+/// A cancel that helps another one wakes where that one is so many tokens above at most.
+const NEAR: usize = if SMALL { 2 } else { 16 };
 
-/// A cancel goes to wake who waits. Not if that is another cancel's to do and it would help, but is too deep in others
-/// that do: along a chain of callbacks that each cancel the token above, there would be one in the other for each.
-fn enter(below: Below) -> Option<Nested> {
+/// The node whose own cancel has come down to `top`. None: it is another cancel's, and far above, so who waits here is left to that
+/// one. Along a chain, callbacks that each cancel the token above would be one within the other, and told the cause
+/// by a climb each.
+fn origin_for(top: &Node, below: Below) -> Option<&Node> {
     if below.has_any(Below::WON) {
-        Some(Nested::uncounted())
+        Some(top)
     } else {
-        Nested::enter(NESTED)
+        origin_within(top, NEAR)
     }
 }
 
@@ -36,11 +36,11 @@ pub(super) fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
     if !below.has_any(Below::TASKS) {
         return;
     }
-    let Some(_nested) = enter(below) else {
+    let Some(origin) = origin_for(top, below) else {
         return;
     };
-    let mut list = WakeList::new(top);
-    look_at::<true>(top, below, |node, state, origin| {
+    let mut list = WakeList::new();
+    look_at::<true>(top, origin, below, |node, state, origin| {
         list.look(panics);
         // One comparison for what nearly all of them are.
         let waits = state.only(
@@ -67,24 +67,15 @@ pub(super) fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
     if !below.has_any(Below::CALLS) {
         return;
     }
-    let Some(_nested) = enter(below) else {
+    let Some(origin) = origin_for(top, below) else {
         return;
     };
-    // All that is called here inherits from where `top` does: looked for once.
-    let mut origin = None;
-    let look_for_origin = || {
-        if !below.has_any(Below::WON) {
-            // What it notes on the way ends the cancels of those above, which would each go the rest of it again.
-            Climb::new(top, top.word.load()).step(usize::MAX);
-        }
-        origin_of(top)
-    };
-    look_at::<false>(top, below, |node, state, _| {
+    look_at::<false>(top, origin, below, |node, state, origin| {
         if state.has_any(State::WAITER) && !state.has_any(State::EDGE) {
             if state.is_room() {
                 room::close(node, panics, Waker::wake);
             } else if let Some(waker) = node.slot.disarm(&node.word) {
-                telling::tell(&waker, || *origin.get_or_insert_with(look_for_origin));
+                telling::tell(&waker, || origin);
                 panics.catch(|| waker.wake());
             }
         }
@@ -98,18 +89,19 @@ pub(super) fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
 
 /// Looks at `top`, and at what is below and may be this cancel's to wake: not below other nodes with an own cancel that are
 /// marked through, for whoever has set that wakes there. Whoever has not cancelled `top` itself only helps, and stops
-/// wherever somebody has been through. `look` is told the node whose own cancel it is; null: what `top` has or inherits.
+/// wherever somebody has been through. `look` is told the node whose own cancel it is; for `top` that is `origin`.
 /// `TASKS` or not: without, it stops at every own cancel of another. Callbacks there are told the cause
 /// that stands there, which stays for as long as that canceller keeps the node, and no longer.
 fn look_at<'a, const TASKS: bool>(
     top: &'a Node,
+    origin: *const Node,
     below: Below,
     mut look: impl FnMut(&'a Node, State, *const Node),
 ) {
     let waiting = State::WAITER.with(State::KEPT);
     let state = top.word.load();
     if state.has_any(waiting) {
-        look(top, state, ptr::null());
+        look(top, state, origin);
     }
     let won = below.has_any(Below::WON);
     Walk::new(top, state).step::<false>(usize::MAX, |node, _| {
@@ -124,7 +116,7 @@ fn look_at<'a, const TASKS: bool>(
             return state.with(State::MARKED);
         }
         if TASKS || state.has_any(waiting) {
-            look(node, state, ptr::null());
+            look(node, state, origin);
         }
         if won {
             state.without(State::MARKED)

@@ -6,8 +6,6 @@
 
 #[cfg(feature = "std")]
 use super::start;
-#[cfg(feature = "std")]
-use super::why::origin_of;
 use super::Node;
 use crate::sync::{Panics, SMALL};
 use core::mem::MaybeUninit;
@@ -18,14 +16,9 @@ const LEN: usize = if SMALL { 2 } else { 64 };
 /// So many nodes are looked at while somebody in the list waits. (A climb back from the end of a chain looks at none.)
 const LOOKS: usize = 1024;
 
-/// What it knows are nodes below `top`, which the canceller keeps, or that one: marked, so they stay, and so does whoever
+/// What it knows are nodes below one that the canceller keeps, or that one: marked, so they stay, and so does whoever
 /// waits there, until the last moment. No waker is out of its slot while another one runs.
 pub(super) struct WakeList<'a> {
-    #[cfg(feature = "std")]
-    top: &'a Node,
-    /// From where `top` inherits, once it was looked for.
-    #[cfg(feature = "std")]
-    of_top: Option<*const Node>,
     entries: [MaybeUninit<Entry<'a>>; LEN],
     len: usize,
     looks: usize,
@@ -34,20 +27,15 @@ pub(super) struct WakeList<'a> {
 #[derive(Clone, Copy)]
 struct Entry<'a> {
     node: &'a Node,
-    /// Whose own cancel it is; null: what `top` has or inherits. Without std there are no deadlines that ask for it.
+    /// Whose own cancel it is. Without std there are no deadlines that ask for it.
     #[cfg(feature = "std")]
     origin: *const Node,
 }
 
 impl<'a> WakeList<'a> {
     #[inline]
-    #[cfg_attr(not(feature = "std"), allow(unused_variables))]
-    pub(super) const fn new(top: &'a Node) -> WakeList<'a> {
+    pub(super) const fn new() -> WakeList<'a> {
         WakeList {
-            #[cfg(feature = "std")]
-            top,
-            #[cfg(feature = "std")]
-            of_top: None,
             entries: [const { MaybeUninit::uninit() }; LEN],
             len: 0,
             looks: 0,
@@ -87,25 +75,21 @@ impl<'a> WakeList<'a> {
                     self.len -= 1;
                     // SAFETY: all below `len` were written.
                     let entry = unsafe { self.entries[self.len].assume_init() };
-                    self.wake(entry);
+                    Self::wake(entry);
                 }
             });
         }
     }
 
-    fn wake(&mut self, entry: Entry) {
+    fn wake(entry: Entry) {
         let node = entry.node;
         let Some(waker) = node.slot.disarm(&node.word) else {
             return;
         };
         #[cfg(feature = "std")]
         if start::is_told(&waker) {
-            let origin = match entry.origin.is_null() {
-                true => *self.of_top.get_or_insert_with(|| origin_of(self.top)),
-                false => entry.origin,
-            };
             // SAFETY: out of the slot of a node that inherits from there, or is that one.
-            return unsafe { start::wake(waker, origin) };
+            return unsafe { start::wake(waker, entry.origin) };
         }
         waker.wake();
     }
