@@ -82,7 +82,7 @@ fn main() -> io::Result<()> {
         fs::write(directory.join("tree.csv"), figures.csv())?;
         println!("written to {}/tree.*", directory.display());
     } else if !is_listing {
-        // As with the other benches, unless a filter asks for some of those.
+        // Tried with all the others; a filter asks for some of those.
         if filter().is_none() {
             lateness::all(2, 2);
         }
