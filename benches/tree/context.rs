@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::{self, Waker};
 use std::time::{Duration, Instant};
 
-use cancel_tree::{CancelGuard, Context};
+use cancel_tree::Context;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
 use tokio::runtime::Runtime;
@@ -20,7 +20,7 @@ type Group<'a> = BenchmarkGroup<'a, WallTime>;
 /// The limit of a request.
 const LIMIT: Duration = Duration::from_secs(30);
 
-fn runtime() -> Runtime {
+pub fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_time()
@@ -153,47 +153,4 @@ fn depth_100(ctx: &Context) -> Context {
     let ctx = ten::<5>(&ten::<4>(&ctx));
     let ctx = ten::<7>(&ten::<6>(&ctx));
     ten::<9>(&ten::<8>(&ctx))
-}
-
-/// How late deadlines are noticed, in nanoseconds: by a task of ours, by one of tokio's.
-pub struct Lateness {
-    pub ours: Quantiles,
-    pub tokio: Quantiles,
-}
-
-pub struct Quantiles {
-    pub p50: f64,
-    pub p99: f64,
-    pub max: f64,
-}
-
-/// Light load: one deadline at a time, some milliseconds away, at no particular point of a millisecond.
-pub fn lateness() -> Lateness {
-    const ROUNDS: u32 = 1000;
-    let runtime = runtime();
-    let measure = |wait: &dyn Fn(Instant)| {
-        let mut late: Vec<f64> = (0..ROUNDS)
-            .map(|i| {
-                let at = Instant::now() + Duration::from_micros(2000 + u64::from(i * 37 % 1000));
-                wait(at);
-                let now = Instant::now();
-                assert!(now >= at, "too early");
-                (now - at).as_nanos() as f64
-            })
-            .collect();
-        late.sort_by(f64::total_cmp);
-        Quantiles {
-            p50: late[late.len() / 2],
-            p99: late[late.len() * 99 / 100],
-            max: late[late.len() - 1],
-        }
-    };
-    let ours = measure(&|at| {
-        let (ctx, guard): (Context, CancelGuard) = Context::background().with_deadline(at);
-        futures::executor::block_on(ctx.done());
-        drop(guard);
-    });
-    let tokio =
-        measure(&|at| runtime.block_on(async { tokio::time::sleep_until(at.into()).await }));
-    Lateness { ours, tokio }
 }

@@ -5,9 +5,9 @@ mod contenders;
 mod contexts;
 mod groups;
 
-use crate::context::Lateness;
 use crate::figures::Figures;
 use crate::go::{self, Go};
+use crate::lateness::Lateness;
 use crate::machine::cores;
 use crate::memory::PerChild;
 
@@ -71,7 +71,7 @@ const RATIOS: &[Ratio] = &[
 pub fn tables(
     figures: &Figures,
     mut memory: Vec<(&'static str, PerChild)>,
-    lateness: Option<Lateness>,
+    lateness: Option<Vec<Lateness>>,
     go: Option<Go>,
 ) -> String {
     let mut tables = aims::table(figures, &memory);

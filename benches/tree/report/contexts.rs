@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::aims::Aim;
-use crate::context::{Lateness, Quantiles};
 use crate::figures::{time, Figures};
+use crate::lateness::{Lateness, Quantiles};
 
 const NO_AIM: f64 = f64::INFINITY;
 
@@ -43,7 +43,7 @@ const ROWS: &[Row] = &[
 ];
 
 /// The table of contexts, of the rows that this run has measured.
-pub fn table(figures: &Figures, lateness: &Lateness) -> String {
+pub fn table(figures: &Figures, lateness: &[Lateness]) -> String {
     let mut table = String::from(
         "\n### Contexts\n\n\
          | what | aim | measured | met | cancel-tree | the other | which |\n\
@@ -75,20 +75,25 @@ pub fn table(figures: &Figures, lateness: &Lateness) -> String {
         )
         .expect("a string takes everything");
     }
-    let aim = Aim {
-        limit: 1.0,
-        measured: lateness.ours.p99 / 1e6,
-    };
     let all = |q: &Quantiles| format!("{} / {} / {}", time(q.p50), time(q.p99), time(q.max));
-    writeln!(
-        table,
-        "| lateness: median / p99 / worst of 1000 | p99 {} | {} | {} | {} | {} | tokio's sleep |",
-        aim.wanted(" ms"),
-        time(lateness.ours.p99),
-        aim.met(),
-        all(&lateness.ours),
-        all(&lateness.tokio),
-    )
-    .expect("a string takes everything");
+    for row in lateness {
+        let aim = Aim {
+            limit: row.limit,
+            measured: row.ours.p99 / 1e6,
+        };
+        let p99 = if row.limit.is_finite() { "p99 " } else { "" };
+        writeln!(
+            table,
+            "| {} | {p99}{} | {} | {} | {} | {} | {} |",
+            row.what,
+            aim.wanted(" ms"),
+            time(row.ours.p99),
+            aim.met(),
+            all(&row.ours),
+            all(&row.tokio),
+            row.which,
+        )
+        .expect("a string takes everything");
+    }
     table
 }
