@@ -56,7 +56,8 @@ impl CancellationToken {
     ///
     /// # Cost
     ///
-    /// A child (1 RMW), 2 RMWs to count and to arm the callback, two allocations.
+    /// A child (1 RMW), 2 RMWs to count and to arm the callback, two allocations. At a token that is cancelled, the climb of
+    /// [`cause`](CancellationToken::cause) and the call.
     #[doc(alias("Register", "stop_callback", "AfterFunc"))]
     pub fn on_cancel<F>(&self, f: F) -> Registration
     where

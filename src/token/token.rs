@@ -37,7 +37,7 @@ use core::ptr;
 ///
 /// In atomic read-modify-writes (RMWs), uncontended: reading the flag none; `clone` 1, dropping a
 /// clone 1; a child 1 in the steady state, dropping it 1, or 2 if it was cancelled and has had children, or more than its place keeps; cancelling 1 with nothing below, otherwise 2 and 1 for each node
-/// below.
+/// below. What is made of a token that is cancelled climbs to where the cause is, as [`cause`](Self::cause) does.
 /// A parent keeps the memory of about its peak number of children until it is dropped itself.
 #[repr(transparent)]
 pub struct CancellationToken {
