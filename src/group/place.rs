@@ -114,7 +114,7 @@ impl Label {
     }
 }
 
-pub(super) struct Place {
+pub(crate) struct Place {
     word: AtomicU64,
     /// While empty: the rest of the chain of hints.
     next: AtomicPtr<Place>,
@@ -235,7 +235,7 @@ pub(super) struct Found {
 
 /// How a task went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum End {
+pub(crate) enum End {
     /// By itself.
     Done,
     /// Dropped before it was through.

@@ -29,7 +29,7 @@ struct Met {
 }
 
 /// And what panicked in the destructors of others that ended meanwhile.
-pub(super) fn all(panics: Panics) -> (Snapshot, Panics) {
+pub(crate) fn all(panics: Panics) -> (Snapshot, Panics) {
     let mut found = Found::begin(panics);
     found.meet(true);
     let aboves = aboves(&found.met);
