@@ -606,6 +606,47 @@ impl Place {
         State(seen).has(State::WATCHED)
     }
 
+    /// Nobody takes it after this (G3).
+    fn close(&self) {
+        // Relaxed: a guess, which the CAS below checks.
+        let mut seen = self.word.load(Relaxed);
+        while !State(seen).has(State::CLOSED) {
+            // Relaxed: it is about the bit alone. A thread that looks after this acquires the last end here, whose release
+            // sequence the CAS goes on with.
+            match self
+                .word
+                .compare_exchange(seen, seen | State::CLOSED, Relaxed, Relaxed)
+            {
+                Ok(_) => break,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Marks the task that is here, if it is not marked. `before` is called before each try: the task has to be counted by then (G2). What
+    /// it was before, and whether it was marked here.
+    fn watch(&self, mut before: impl FnMut()) -> (State, bool) {
+        // Acquire: pairs with `end`; whoever joins sees what the task did.
+        let mut seen = State(self.word.load(Acquire));
+        while seen.is_living() && !seen.has(State::WATCHED) {
+            before();
+            // Release: hands the count to the end of the task. Failure, Acquire: pairs with `end`, as the load.
+            match self
+                .word
+                .compare_exchange(seen.0, seen.0 | State::WATCHED, Release, Acquire)
+            {
+                Ok(_) => return (seen, true),
+                Err(now) => seen = State(now),
+            }
+        }
+        (seen, false)
+    }
+
+    fn state(&self) -> State {
+        // Acquire: pairs with `end`; what it was before is seen by the loads after this (G4).
+        State(self.word.load(Acquire))
+    }
+
     /// What is written here of a living task; none if there is none, or it is about to come. One that was there and is watched is counted
     /// (`end`) by the time that it is not found.
     fn read<R>(
@@ -771,19 +812,7 @@ impl Places {
         for shard in self.all() {
             close(&shard.chunks);
             for place in shard.each_chunk().flat_map(|chunk| &chunk.places) {
-                // Relaxed: a guess, which the CAS below checks.
-                let mut seen = place.word.load(Relaxed);
-                while !State(seen).has(State::CLOSED) {
-                    // Relaxed: it is about the bit alone. A thread that looks after this acquires the last end here, whose release
-                    // sequence the CAS goes on with.
-                    match place
-                        .word
-                        .compare_exchange(seen, seen | State::CLOSED, Relaxed, Relaxed)
-                    {
-                        Ok(_) => break,
-                        Err(now) => seen = now,
-                    }
-                }
+                place.close();
             }
         }
     }
@@ -800,27 +829,13 @@ impl Places {
         for chunk in self.all().flat_map(Shard::each_chunk) {
             let mut counted = 0;
             for place in &chunk.places {
-                // Acquire: pairs with `end`; whoever joins sees what the task did.
-                let mut seen = State(place.word.load(Acquire));
-                while seen.is_living() && !seen.has(State::WATCHED) {
+                let (seen, is_marked) = place.watch(|| {
                     if counted == 0 {
                         counted = chunk.places.len();
                         count(counted);
                     }
-                    // Release: hands the count to the end of the task. Failure, Acquire: pairs with `end`, as the load.
-                    match place.word.compare_exchange(
-                        seen.0,
-                        seen.0 | State::WATCHED,
-                        Release,
-                        Acquire,
-                    ) {
-                        Ok(_) => {
-                            counted -= 1;
-                            break;
-                        }
-                        Err(now) => seen = State(now),
-                    }
-                }
+                });
+                counted -= usize::from(is_marked);
                 found.add(seen);
             }
             if counted != 0 {
@@ -838,8 +853,7 @@ impl Places {
             .flat_map(Shard::each_chunk)
             .flat_map(|c| &c.places)
         {
-            // Acquire: pairs with `end`; what it was before is seen by the loads after this (G4).
-            found.add(State(place.word.load(Acquire)));
+            found.add(place.state());
         }
         found
     }
