@@ -1,8 +1,10 @@
 //! What a group is: all that its handles and its tasks share.
 
 use super::info::{Panicked, TaskInfo};
+use super::label::{Label, Shared};
 use super::limit::{Limit, NoRoom};
-use super::place::{Bits, End, Found, Label, Owner, Place, Places, Shared};
+use super::place::{Bits, End, Owner, Place};
+use super::places::{Found, Places};
 use super::refused::{Closed, Full};
 use super::seats::Seats;
 use super::tally::{Tally, Then};
@@ -572,7 +574,7 @@ impl Body {
     pub(super) fn each_task(
         &self,
         panics: &mut Panics,
-        mut read: impl FnMut(super::place::Number, &'static Location<'static>, Option<&Label>, bool),
+        mut read: impl FnMut(super::places::Number, &'static Location<'static>, Option<&Label>, bool),
     ) {
         let is_done = self.ctx.is_cancelled_by_now();
         self.places

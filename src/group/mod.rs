@@ -49,6 +49,7 @@ mod group;
 
 mod body;
 mod info;
+mod label;
 mod limit;
 mod member;
 /// For models, which do without the feature.
@@ -56,6 +57,7 @@ mod member;
 pub mod noted;
 mod outcomes;
 mod place;
+mod places;
 #[cfg(any(feature = "inspect", cancel_tree_loom))]
 #[cfg_attr(not(feature = "inspect"), allow(dead_code))]
 mod probe;

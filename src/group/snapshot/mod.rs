@@ -34,7 +34,7 @@ pub use super::probe::{Progress, SinceCancel, Situation, Work};
 
 use super::body::Body;
 use super::info::shown;
-use super::place;
+use super::places;
 use crate::context::registry;
 use crate::sync::Panics;
 use crate::tree::{Cause, ContextError};
@@ -139,7 +139,7 @@ pub struct DoneInfo {
 pub struct NodeId {
     record: registry::Number,
     is_group: bool,
-    task: Option<place::Number>,
+    task: Option<places::Number>,
 }
 
 impl NodeId {
@@ -158,7 +158,7 @@ impl NodeId {
         }
     }
 
-    fn of_task(self, task: place::Number) -> NodeId {
+    fn of_task(self, task: places::Number) -> NodeId {
         NodeId {
             task: Some(task),
             ..self
