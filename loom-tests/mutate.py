@@ -103,6 +103,7 @@ TOPICS = {
     "park.rs": ["park"],
     "one_thread.rs": ["starting"],
     "place.rs": ["group"],
+    "places.rs": ["group"],
     "seats.rs": ["group"],
     "spawner.rs": ["group"],
     "tally.rs": ["group"],

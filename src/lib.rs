@@ -23,6 +23,8 @@ mod api_soundness;
 mod context;
 #[cfg(feature = "std")]
 mod group;
+#[cfg(not(feature = "std"))]
+mod integrations;
 #[cfg(feature = "std")]
 pub mod integrations;
 mod sync;
@@ -72,6 +74,7 @@ pub use group::{
     Closed, Full, Member, Named, Outcome, Outcomes, Panicked, Partial, Refused, Report, TaskInfo,
     Tracked, Unfinished,
 };
+pub use integrations::future_ext::FutureExt;
 #[doc(alias(
     "CancellationTokenSource",
     "AbortSignal",
@@ -86,7 +89,7 @@ pub use token::Registration;
 #[cfg(feature = "std")]
 pub use token::StopAndWaitOnDrop;
 pub use token::{
-    DropGuard, DropGuardRef, FutureExt, StaticToken, StopOnDrop, WaitForCancellationFuture,
+    DropGuard, DropGuardRef, StaticToken, StopOnDrop, WaitForCancellationFuture,
     WaitForCancellationFutureOwned, WeakToken, WithCancellationToken, WithCancellationTokenOwned,
 };
 pub use tree::{Cause, ContextError, GuardDropped, TokenId};

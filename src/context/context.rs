@@ -244,7 +244,7 @@ impl Context {
     /// A context below this one that nobody can cancel by itself.
     #[inline]
     pub(crate) fn child(&self) -> Context {
-        let token = self.token.as_ref().map(CancellationToken::child_token);
+        let token = self.token().map(CancellationToken::child_token);
         Context {
             limit: match &token {
                 Some(token) => self.limit_below(token.handle()),
@@ -387,13 +387,13 @@ impl Context {
         }
         #[cfg(feature = "inspect")]
         {
-            let token = self.token.as_ref().map(CancellationToken::child_token);
+            let token = self.token().map(CancellationToken::child_token);
             let at = core::panic::Location::caller();
             let deadline = self.fixed_deadline();
             let above = self.name_number();
             let mut record =
                 super::name::Record::new(name.into(), at, token.clone(), deadline, above);
-            if let Some((own, token)) = token.as_ref().zip(self.token.as_ref()) {
+            if let Some((own, token)) = token.as_ref().zip(self.token()) {
                 let origin = match self.name_origin() {
                     // What is made below what is done is a root.
                     _ if own.parent_id() != Some(token.id()) => Origin::Known {
@@ -526,8 +526,7 @@ impl Context {
     }
 
     /// What it is done by; none: never.
-    #[cfg(any(feature = "inspect", cancel_tree_loom, test))]
-    #[cfg_attr(not(feature = "inspect"), allow(dead_code))]
+    #[inline]
     pub(crate) fn token(&self) -> Option<&CancellationToken> {
         self.token.as_ref()
     }
@@ -535,14 +534,14 @@ impl Context {
     /// Whether it is done, asked by nobody who was told to stop: that is not noted as a look.
     #[cfg(feature = "inspect")]
     pub(crate) fn is_cancelled_by_now(&self) -> bool {
-        let token = self.token.as_ref();
+        let token = self.token();
         token.is_some_and(CancellationToken::is_cancelled)
     }
 
     /// Whether it is known to be done: asked where no look at the clock may follow, and nothing be called.
     #[inline]
     pub(crate) fn is_marked(&self) -> bool {
-        let token = self.token.as_ref();
+        let token = self.token();
         token.is_some_and(|token| token.handle().is_cancelled())
     }
 
@@ -550,12 +549,12 @@ impl Context {
     /// then, and what is called at that end is called by the thread that asks.
     #[inline]
     pub(crate) fn is_unattended(&self) -> bool {
-        timer::is_missing() || (!matches!(self.limit, Limit::Never) && !timer::is_running())
+        timer::is_missing() || (self.may_have_deadline() && !timer::is_running())
     }
 
     /// The cause of a context that is known to be done.
     pub(crate) fn marked_cause(&self) -> Option<Cause> {
-        self.token.as_ref().and_then(CancellationToken::cause)
+        self.token().and_then(CancellationToken::cause)
     }
 
     /// The clock of tests that it is under.
@@ -565,15 +564,9 @@ impl Context {
     }
 
     /// Whether it has a deadline, or may be given one by what is above.
-    #[cfg(feature = "tower")]
+    #[inline]
     pub(crate) fn may_have_deadline(&self) -> bool {
-        self.limit != Limit::Never
-    }
-
-    /// Whether both are done by the same: they differ in their values at most.
-    #[cfg(feature = "tower")]
-    pub(crate) fn is_done_with(&self, other: &Context) -> bool {
-        self.token == other.token
+        !matches!(self.limit, Limit::Never)
     }
 
     /// The same context, and what is derived from it, under that clock. Its own deadline stays what it is.
@@ -624,7 +617,7 @@ impl Context {
         if !self.has_ended() {
             return None;
         }
-        self.token.as_ref().and_then(CancellationToken::cause)
+        self.token().and_then(CancellationToken::cause)
     }
 
     /// Returns `true` if the context can be done at all, now or later. [`background`](Self::background),
@@ -649,7 +642,7 @@ impl Context {
     /// Without the service thread nobody else looks at the clock.
     #[inline]
     pub(super) fn has_expired_unseen(&self, token: &Handle) -> bool {
-        !matches!(self.limit, Limit::Never) && !timer::is_running() && self.expire_unseen(token)
+        self.may_have_deadline() && !timer::is_running() && self.expire_unseen(token)
     }
 
     #[cold]
@@ -678,7 +671,7 @@ impl Context {
         if !self.is_done() {
             return None;
         }
-        self.token.as_ref().and_then(|token| token.handle().kind())
+        self.token().and_then(|token| token.handle().kind())
     }
 
     /// Returns why the context is done: the cause given to the first cancel or deadline, here or
@@ -689,7 +682,7 @@ impl Context {
         if !self.is_done() {
             return None;
         }
-        self.token.as_ref().and_then(CancellationToken::cause)
+        self.token().and_then(CancellationToken::cause)
     }
 
     /// Returns [`err`](Self::err) as a `Result`, for the `?` operator.
@@ -756,7 +749,7 @@ impl Context {
 
     fn source(&self) -> Option<usize> {
         match self.name_origin() {
-            Origin::Above(steps) => self.token.as_ref()?.handle().any_of_source(steps),
+            Origin::Above(steps) => self.token()?.handle().any_of_source(steps),
             #[cfg(feature = "inspect")]
             Origin::Known { any_of_source, .. } => any_of_source,
         }
@@ -765,7 +758,7 @@ impl Context {
     /// Who knows how the context's token came to be done. A name has a token of its own, and changes no answer.
     fn name_origin(&self) -> Origin {
         #[cfg(feature = "inspect")]
-        if let Some((token, name)) = self.token.as_ref().zip(self.values.name()) {
+        if let Some((token, name)) = self.token().zip(self.values.name()) {
             return name.origin(token.id()).unwrap_or(Origin::Above(0));
         }
         Origin::Above(0)
@@ -790,7 +783,7 @@ impl Context {
 
     #[cold]
     fn asked_deadline(&self) -> Option<Instant> {
-        self.token.as_ref()?.handle().deadline(&self.clock()).0
+        self.token()?.handle().deadline(&self.clock()).0
     }
 
     /// Returns `true` if the context is done because its own deadline has passed: not one above, and not because

@@ -200,13 +200,12 @@ impl DoneOwned {
     }
 
     /// Waits no more, until it is polled again: the next canceller does not wake it.
-    #[cfg(feature = "tower")]
+    #[inline]
     pub(crate) fn leave(&mut self) {
         leave(&self.ctx, &mut self.waiter);
     }
 
     /// What it waits for.
-    #[cfg(feature = "tower")]
     pub(crate) fn context(&self) -> &Context {
         &self.ctx
     }
@@ -257,7 +256,7 @@ impl Drop for Done<'_> {
 impl Drop for DoneOwned {
     #[inline]
     fn drop(&mut self) {
-        leave(&self.ctx, &mut self.waiter);
+        self.leave();
     }
 }
 
@@ -269,13 +268,14 @@ impl fmt::Debug for Done<'_> {
 
 impl fmt::Debug for DoneOwned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("DoneOwned").field(&self.ctx).finish()
+        f.debug_tuple("DoneOwned").field(self.context()).finish()
     }
 }
 
 impl fmt::Debug for CancelledOwned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CancelledOwned").field(&self.0.ctx).finish()
+        let ctx = self.0.context();
+        f.debug_tuple("CancelledOwned").field(ctx).finish()
     }
 }
 

@@ -1,8 +1,10 @@
 //! What a group is: all that its handles and its tasks share.
 
 use super::info::{Panicked, TaskInfo};
+use super::label::{Label, Shared};
 use super::limit::{Limit, NoRoom};
-use super::place::{Bits, End, Found, Label, Owner, Place, Places, Shared};
+use super::place::{Bits, End, Owner, Place};
+use super::places::{Found, Places};
 use super::refused::{Closed, Full};
 use super::seats::Seats;
 use super::tally::{Tally, Then};
@@ -25,7 +27,7 @@ use std::time::Instant;
 
 type Payload = OfUser<Box<dyn Any + Send>>;
 
-pub(super) struct Body {
+pub(crate) struct Body {
     pub(super) ctx: Context,
     canceller: Canceller,
     /// Errors cancel nothing.
@@ -572,7 +574,7 @@ impl Body {
     pub(super) fn each_task(
         &self,
         panics: &mut Panics,
-        mut read: impl FnMut(super::place::Number, &'static Location<'static>, Option<&Label>, bool),
+        mut read: impl FnMut(super::places::Number, &'static Location<'static>, Option<&Label>, bool),
     ) {
         let is_done = self.ctx.is_cancelled_by_now();
         self.places
@@ -636,7 +638,7 @@ impl Body {
         place: &Place,
         panics: &mut Panics,
     ) {
-        let cause = panicked(&*payload, place.name(), place.where_from());
+        let cause = place.panicked(&*payload);
         let payload = Box::into_raw(Box::new(OfUser::new(payload)));
         // Relaxed: it is taken out when all are gone, and the end of the place hands it on.
         let first = self
@@ -649,27 +651,20 @@ impl Body {
         self.end_with(cause, true, panics);
     }
 
-    /// What is no task of the group's own has panicked at this place: it is said, and ends nothing.
-    #[cfg(feature = "tower")]
+    /// A failure that is said, and ends nothing.
     #[cold]
-    pub(super) fn note_panic(
-        &self,
-        payload: &(dyn Any + Send),
-        place: &Place,
-        panics: &mut Panics,
-    ) {
-        let cause = panicked(payload, place.name(), place.where_from());
+    pub(crate) fn note(&self, cause: Cause, panics: &mut Panics) {
         keep_first(&self.noted, cause, panics);
     }
 
     /// What was called at the group's end has panicked: that is said, and holds up no end.
-    pub(super) fn note_panics(&self, of_others: Panics) {
+    pub(crate) fn note_panics(&self, of_others: Panics) {
         let Some(payload) = of_others.into_payload() else {
             return;
         };
         let mut panics = Panics::default();
         let cause = panicked(&*payload, Some("what was called at the end"), None);
-        keep_first(&self.noted, cause, &mut panics);
+        self.note(cause, &mut panics);
         panics.catch(|| drop(payload));
         panics.swallow();
     }
@@ -731,6 +726,11 @@ impl Place {
     #[inline]
     pub(super) fn body(&self) -> NonNull<Body> {
         self.owner().cast()
+    }
+
+    /// What a panic of its task said, as a cause.
+    pub(crate) fn panicked(&self, payload: &(dyn Any + Send)) -> Cause {
+        panicked(payload, self.name(), self.where_from())
     }
 }
 

@@ -292,7 +292,7 @@ impl Group {
     ///
     /// As there.
     pub async fn shutdown_with(&self, limit: &Context, grace: Duration) -> Report {
-        let since = self.since_under(limit.clock().or_else(|| self.context().clock()));
+        let since = self.since(limit.clock().or_else(|| self.context().clock()));
         let body = self.spawner.body();
         body.saying_panics(|| self.close());
         if !until(self.gone(), limit).await {
@@ -306,14 +306,8 @@ impl Group {
         report
     }
 
-    /// Where a report begins, for what ends a group by steps of its own.
-    #[cfg(feature = "serve")]
-    pub(crate) fn since(&self) -> Since {
-        self.since_under(self.context().clock())
-    }
-
-    /// Time is the limit's, or the group's, where one of them is under a clock of tests.
-    fn since_under(&self, clock: Option<Clock>) -> Since {
+    /// Where a report begins, whose time is that of this clock of tests, if there is one.
+    pub(crate) fn since(&self, clock: Option<Clock>) -> Since {
         let timed = Context::background().under(&clock);
         Since {
             begin: timed.now(),
@@ -474,7 +468,7 @@ impl Future for Gone<'_> {
         let zeros = body.zeros.load(Relaxed);
         let look = Body::look(this.spawner.at(), &mut panics);
         // Of others that wait: they hold up nobody who waits for the end.
-        body.note_panics(panics);
+        this.spawner.note_panics(panics);
         match look {
             Look::Nobody => {
                 this.seat = None;

@@ -1,6 +1,6 @@
 //! What is said of one task, and how.
 
-use super::place::Label;
+use super::label::Label;
 use crate::sync::Panics;
 use crate::tree::Cause;
 use alloc::borrow::Cow;

@@ -34,14 +34,21 @@ impl Member {
     }
 
     #[inline]
-    pub(super) fn place(&self) -> &Place {
+    pub(crate) fn place(&self) -> &Place {
         // SAFETY: the place is ours.
         unsafe { self.0.as_ref() }
     }
 
-    pub(super) fn body(&self) -> &Body {
+    pub(crate) fn body(&self) -> &Body {
         // SAFETY: the place keeps it (G5).
         unsafe { self.place().body().as_ref() }
+    }
+
+    /// What is noted of the task, if it has a name.
+    #[cfg(feature = "inspect")]
+    #[inline]
+    pub(crate) fn probe(&self) -> Option<&super::probe::Probe> {
+        self.place().probe()
     }
 
     /// Creates a context below the group's, for the work at this place. It may outlive the place, and does not keep
@@ -64,10 +71,21 @@ impl Drop for Member {
 
 impl Member {
     #[inline]
-    pub(super) fn end(self, end: End) {
+    pub(crate) fn end(self, end: End) {
         let this = ManuallyDrop::new(self);
         // SAFETY: the member is not used again.
         unsafe { Member::leave(this.at(), end) };
+    }
+
+    /// The same; what panics then is others' (the waker of one who waits, what a name is told by), and the caller's to say.
+    #[inline]
+    pub(crate) fn end_with(self, end: End, panics: &mut Panics) {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: the member is not used again.
+        if !unsafe { Place::end_at_once(this.at()) } {
+            // SAFETY: the same; it was not given up.
+            unsafe { Body::leave(this.at(), end, panics) };
+        }
     }
 
     /// # Safety

@@ -49,6 +49,7 @@ mod group;
 
 mod body;
 mod info;
+mod label;
 mod limit;
 mod member;
 /// For models, which do without the feature.
@@ -56,6 +57,7 @@ mod member;
 pub mod noted;
 mod outcomes;
 mod place;
+mod places;
 #[cfg(any(feature = "inspect", cancel_tree_loom))]
 #[cfg_attr(not(feature = "inspect"), allow(dead_code))]
 mod probe;
@@ -72,10 +74,6 @@ mod tally;
 mod task;
 
 pub use group::Group;
-#[cfg(feature = "tracing")]
-pub(crate) use info::one_line;
-#[cfg(any(all(any(unix, windows), feature = "serve"), feature = "tracing"))]
-pub(crate) use info::shown;
 pub use info::{Panicked, TaskInfo};
 pub use member::Member;
 pub use outcomes::{Outcomes, Partial};
@@ -84,5 +82,11 @@ pub use report::{Report, Unfinished};
 pub use scope::Scope;
 pub use spawner::{Named, Spawner};
 pub use task::{Outcome, Tracked};
-#[cfg(feature = "tokio")]
-pub(crate) use {outcomes::Teller, task::Job};
+/// What the floor above may need.
+#[allow(unused_imports, reason = "it may need none of it")]
+pub(crate) use {
+    info::{one_line, shown},
+    place::End,
+    spawner::Start,
+    task::Job,
+};

@@ -36,7 +36,6 @@ impl Task {
         self.0.is_thread(looks);
     }
 
-    #[cfg(feature = "tower")]
     pub fn is_told_by(&self, ctx: &crate::context::Context) {
         self.0.is_told_by(ctx);
     }

@@ -4,16 +4,11 @@
 //! a *hint*, as the tree finds its free nodes: the top of a chain through `next`, written by plain stores, never trusted; what two
 //! threads lose of it, the next look around finds.
 
-use crate::sync::{
-    thread, AcqRel, Acquire, AtomicPtr, AtomicU64, Credit, Panics, Relaxed, Release, UnsafeCell,
-    SMALL,
-};
-use alloc::borrow::Cow;
+use super::label::Label;
+use crate::sync::{AcqRel, Acquire, AtomicPtr, AtomicU64, Credit, Panics, Relaxed, Release, SMALL};
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::panic::Location;
 use core::ptr::{self, NonNull};
-use std::time::Instant;
 
 /// A place's word.
 ///
@@ -36,12 +31,12 @@ impl State {
     const CLOSED: u64 = 4;
     const CLEARING: u64 = 8;
     const LIMITED: u64 = 16;
-    const INNER: u64 = 32;
+    pub(super) const INNER: u64 = 32;
     const READER: u64 = 1 << 8;
     const READERS: u64 = 0xFFFF << 8;
     const GENERATION: u64 = 1 << 24;
 
-    const fn has(self, bits: u64) -> bool {
+    pub(super) const fn has(self, bits: u64) -> bool {
         self.0 & bits != 0
     }
 
@@ -50,11 +45,11 @@ impl State {
     }
 
     /// The tally has to wait for it: a task, or a name on its way out.
-    const fn is_living(self) -> bool {
+    pub(super) const fn is_living(self) -> bool {
         self.has(State::TAKEN | State::CLEARING)
     }
 
-    const fn generation(self) -> u64 {
+    pub(super) const fn generation(self) -> u64 {
         self.0 >> 24
     }
 
@@ -64,57 +59,7 @@ impl State {
     }
 }
 
-/// What is kept of a task that has a name.
-pub(super) struct Label {
-    /// Never written: a cell, so that models see whether all who read it are through when it goes.
-    name: UnsafeCell<Cow<'static, str>>,
-    pub(super) since: Instant,
-    #[cfg(feature = "inspect")]
-    pub(super) probe: super::probe::Kept,
-}
-
-#[cfg(feature = "inspect")]
-pub(super) use super::probe::Shared;
-
-/// What all places of a task share: nothing.
-#[cfg(not(feature = "inspect"))]
-pub(super) struct Shared;
-
-#[cfg(not(feature = "inspect"))]
-impl Shared {
-    #[inline]
-    pub(super) fn nothing() -> Shared {
-        Shared
-    }
-
-    #[inline]
-    pub(super) fn of_group(_: &crate::context::Context, _: bool) -> Shared {
-        Shared
-    }
-}
-
-impl Label {
-    #[cfg_attr(not(feature = "inspect"), allow(unused_variables))]
-    #[inline]
-    pub(super) fn new(name: Option<Cow<'static, str>>, shared: &Shared) -> Option<Box<Label>> {
-        name.map(|name| {
-            let since = Instant::now();
-            Box::new(Label {
-                name: UnsafeCell::new(name),
-                since,
-                #[cfg(feature = "inspect")]
-                probe: shared.keep(),
-            })
-        })
-    }
-
-    pub(super) fn name(&self) -> &Cow<'static, str> {
-        // SAFETY: never written.
-        self.name.with(|name| unsafe { &*name })
-    }
-}
-
-pub(super) struct Place {
+pub(crate) struct Place {
     word: AtomicU64,
     /// While empty: the rest of the chain of hints.
     next: AtomicPtr<Place>,
@@ -138,12 +83,12 @@ pub(super) enum Owner {}
 /// Counts a task off in its owner's tally. Safety: it was counted there, and the caller holds the owner.
 pub(super) type CountOff = unsafe fn(NonNull<Owner>, &mut Panics);
 
-struct Chunk {
+pub(super) struct Chunk {
     /// The next older chunk of the shard. Fixed once the chunk is linked.
-    older: AtomicPtr<Chunk>,
+    pub(super) older: AtomicPtr<Chunk>,
     owner: NonNull<Owner>,
     shard: *const Shard,
-    places: Box<[Place]>,
+    pub(super) places: Box<[Place]>,
     #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
     _leak: crate::sync::Track<()>,
 }
@@ -151,40 +96,29 @@ struct Chunk {
 /// The places of some threads: a line of their own.
 #[repr(align(128))]
 pub(super) struct Shard {
-    hint: AtomicPtr<Place>,
+    pub(super) hint: AtomicPtr<Place>,
     /// Where the last look around ended.
     look: AtomicPtr<Place>,
     credit: Credit,
     /// The newest chunk, or CLOSED in the low bit beside it.
-    chunks: AtomicPtr<Chunk>,
+    pub(super) chunks: AtomicPtr<Chunk>,
 }
 
-/// All places of a group.
-pub(super) struct Places {
-    /// For all threads until several of them are in each other's way.
-    first: Shard,
-    /// Then one for each, in groups of threads; CLOSED in the low bit.
-    shards: AtomicPtr<Shard>,
-}
-
-const SHARDS: usize = if SMALL { 2 } else { 64 };
-const MAX_CHUNK: usize = if SMALL { 2 } else { 64 };
-const FIRST_CHUNK: usize = if SMALL { 1 } else { 4 };
 /// So many places are looked at before more are made, or as many as would be made, or as were paid for.
 const LOOK: usize = if SMALL { 2 } else { 16 };
 
 const CLOSED: usize = 1;
 
-fn is_closed<T>(tagged: *mut T) -> bool {
+pub(super) fn is_closed<T>(tagged: *mut T) -> bool {
     tagged.addr() & CLOSED != 0
 }
 
-fn untagged<T>(tagged: *mut T) -> *mut T {
+pub(super) fn untagged<T>(tagged: *mut T) -> *mut T {
     tagged.map_addr(|addr| addr & !CLOSED)
 }
 
 /// Sets the tag.
-fn close<T>(word: &AtomicPtr<T>) {
+pub(super) fn close<T>(word: &AtomicPtr<T>) {
     // Relaxed, here and below: it is about the tag alone. A thread that loads the word after this acquires the push of what is there,
     // whose release sequence the CAS goes on with.
     let mut seen = word.load(Relaxed);
@@ -198,7 +132,7 @@ fn close<T>(word: &AtomicPtr<T>) {
 
 /// What a place's word says of its task from the beginning.
 #[derive(Clone, Copy)]
-pub(super) struct Bits(u64);
+pub(super) struct Bits(pub(super) u64);
 
 impl Bits {
     #[inline]
@@ -215,27 +149,9 @@ impl Bits {
 /// Nobody may come in any more.
 pub(super) struct IsClosed;
 
-/// Which place of a group, and which of those that have had it.
-#[cfg(feature = "inspect")]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Number {
-    pub(super) shard: u8,
-    pub(super) place: u32,
-    pub(super) taken: u64,
-}
-
-/// What a walk found.
-#[derive(Default, PartialEq, Eq, Clone, Copy)]
-pub(super) struct Found {
-    pub(super) living: usize,
-    /// Of all places together: grows with each task (G4).
-    generations: u64,
-    places: usize,
-}
-
 /// How a task went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum End {
+pub(crate) enum End {
     /// By itself.
     Done,
     /// Dropped before it was through.
@@ -245,7 +161,7 @@ pub(super) enum End {
 }
 
 impl Shard {
-    fn new() -> Shard {
+    pub(super) fn new() -> Shard {
         Shard {
             hint: AtomicPtr::new(ptr::null_mut()),
             look: AtomicPtr::new(ptr::null_mut()),
@@ -255,7 +171,7 @@ impl Shard {
     }
 
     #[inline]
-    fn claim_hinted(&self, bits: u64) -> Option<NonNull<Place>> {
+    pub(super) fn claim_hinted(&self, bits: u64) -> Option<NonNull<Place>> {
         // Acquire: pairs with the stores of hints; the place was made before.
         let hint = self.hint.load(Acquire);
         // SAFETY: places are freed with the body, which the caller holds.
@@ -270,7 +186,11 @@ impl Shard {
     }
 
     /// A place that no hint leads to.
-    fn claim_by_search(&self, newest: NonNull<Chunk>, bits: u64) -> Option<NonNull<Place>> {
+    pub(super) fn claim_by_search(
+        &self,
+        newest: NonNull<Chunk>,
+        bits: u64,
+    ) -> Option<NonNull<Place>> {
         // SAFETY: chunks are freed with the body, which the caller holds.
         let newest = unsafe { newest.as_ref() };
         // Acquire: pairs with the store below; the place was made before.
@@ -300,7 +220,7 @@ impl Shard {
     }
 
     /// So many new places, of which the first is the caller's. `seen` was the newest chunk.
-    fn push(
+    pub(super) fn push(
         &self,
         mut seen: *mut Chunk,
         size: usize,
@@ -333,7 +253,7 @@ impl Shard {
         Ok(NonNull::from(&places[0]))
     }
 
-    fn each_chunk(&self) -> impl Iterator<Item = &Chunk> {
+    pub(super) fn each_chunk(&self) -> impl Iterator<Item = &Chunk> {
         // Acquire: pairs with the push.
         let mut at = untagged(self.chunks.load(Acquire));
         core::iter::from_fn(move || {
@@ -606,9 +526,50 @@ impl Place {
         State(seen).has(State::WATCHED)
     }
 
+    /// Nobody takes it after this (G3).
+    pub(super) fn close(&self) {
+        // Relaxed: a guess, which the CAS below checks.
+        let mut seen = self.word.load(Relaxed);
+        while !State(seen).has(State::CLOSED) {
+            // Relaxed: it is about the bit alone. A thread that looks after this acquires the last end here, whose release
+            // sequence the CAS goes on with.
+            match self
+                .word
+                .compare_exchange(seen, seen | State::CLOSED, Relaxed, Relaxed)
+            {
+                Ok(_) => break,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Marks the task that is here, if it is not marked. `before` is called before each try: the task has to be counted by then (G2). What
+    /// it was before, and whether it was marked here.
+    pub(super) fn watch(&self, mut before: impl FnMut()) -> (State, bool) {
+        // Acquire: pairs with `end`; whoever joins sees what the task did.
+        let mut seen = State(self.word.load(Acquire));
+        while seen.is_living() && !seen.has(State::WATCHED) {
+            before();
+            // Release: hands the count to the end of the task. Failure, Acquire: pairs with `end`, as the load.
+            match self
+                .word
+                .compare_exchange(seen.0, seen.0 | State::WATCHED, Release, Acquire)
+            {
+                Ok(_) => return (seen, true),
+                Err(now) => seen = State(now),
+            }
+        }
+        (seen, false)
+    }
+
+    pub(super) fn state(&self) -> State {
+        // Acquire: pairs with `end`; what it was before is seen by the loads after this (G4).
+        State(self.word.load(Acquire))
+    }
+
     /// What is written here of a living task; none if there is none, or it is about to come. One that was there and is watched is counted
     /// (`end`) by the time that it is not found.
-    fn read<R>(
+    pub(super) fn read<R>(
         &self,
         panics: &mut Panics,
         count_off: CountOff,
@@ -660,335 +621,5 @@ impl Place {
                 Err(now) => seen = State(now),
             }
         }
-    }
-}
-
-impl Places {
-    pub(super) fn new() -> Places {
-        Places {
-            first: Shard::new(),
-            shards: AtomicPtr::new(ptr::null_mut()),
-        }
-    }
-
-    #[inline]
-    fn others(&self) -> &[Shard] {
-        // Acquire: pairs with `grow`.
-        let shards = untagged(self.shards.load(Acquire));
-        if shards.is_null() {
-            return &[];
-        }
-        // SAFETY: made by `grow` of so many, and freed with the body.
-        unsafe { core::slice::from_raw_parts(shards, SHARDS) }
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Shard> {
-        core::iter::once(&self.first).chain(self.others())
-    }
-
-    #[inline]
-    fn home(&self) -> &Shard {
-        match self.others() {
-            [] => &self.first,
-            shards => &shards[thread::number() % SHARDS],
-        }
-    }
-
-    /// A place for a task, if a hint leads to an empty one. One CAS, on the place's own word.
-    #[inline]
-    pub(super) fn claim_at_once(&self) -> Option<NonNull<Place>> {
-        self.home().claim_hinted(0)
-    }
-
-    /// A place for a task. One CAS, on the place's own word, once there are empty ones.
-    pub(super) fn claim(
-        &self,
-        owner: NonNull<Owner>,
-        bits: Bits,
-    ) -> Result<NonNull<Place>, IsClosed> {
-        let bits = bits.0;
-        match self.home().claim_hinted(bits) {
-            Some(place) => Ok(place),
-            None => self.claim_slowly(owner, bits),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn claim_slowly(&self, owner: NonNull<Owner>, bits: u64) -> Result<NonNull<Place>, IsClosed> {
-        let home = self.home();
-        // Acquire: pairs with the push.
-        let chunks = home.chunks.load(Acquire);
-        if is_closed(chunks) {
-            return Err(IsClosed);
-        }
-        if let Some(newest) = NonNull::new(chunks) {
-            if let Some(place) = home.claim_by_search(newest, bits) {
-                // An empty place that no hint led to: another thread has overwritten the hint.
-                if ptr::eq(home, &self.first) && thread::contended() {
-                    self.grow();
-                }
-                return Ok(place);
-            }
-        }
-        // Places come back to the shard that they are of: a thread that lives on others' places is in their way, task after
-        // task. What others leave over is taken by a thread that has a full chunk of its own already.
-        // SAFETY: chunks are freed with the body, which the caller holds.
-        let own = unsafe { chunks.as_ref() }.map_or(0, |newest| newest.places.len());
-        if !ptr::eq(home, &self.first) && own == MAX_CHUNK {
-            let other = self.all().find_map(|other| other.claim_hinted(bits));
-            if let Some(place) = other {
-                return Ok(place);
-            }
-        }
-        let size = match own {
-            0 => FIRST_CHUNK,
-            own => (2 * own).min(MAX_CHUNK),
-        };
-        home.push(chunks, size, owner, bits)
-    }
-
-    #[cold]
-    fn grow(&self) {
-        if !self.others().is_empty() {
-            return;
-        }
-        let shards: Box<[Shard]> = (0..SHARDS).map(|_| Shard::new()).collect();
-        let shards = Box::into_raw(shards).cast::<Shard>();
-        // Release: pairs with `others`. Failure: closed, or somebody was faster.
-        let published = self
-            .shards
-            .compare_exchange(ptr::null_mut(), shards, Release, Relaxed);
-        if published.is_err() {
-            // SAFETY: made above, and never shared.
-            unsafe { free_shards(shards) };
-        }
-    }
-
-    /// Nothing comes in after this, and what came before is seen by the next walk (G3).
-    pub(super) fn close(&self) {
-        close(&self.shards);
-        for shard in self.all() {
-            close(&shard.chunks);
-            for place in shard.each_chunk().flat_map(|chunk| &chunk.places) {
-                // Relaxed: a guess, which the CAS below checks.
-                let mut seen = place.word.load(Relaxed);
-                while !State(seen).has(State::CLOSED) {
-                    // Relaxed: it is about the bit alone. A thread that looks after this acquires the last end here, whose release
-                    // sequence the CAS goes on with.
-                    match place
-                        .word
-                        .compare_exchange(seen, seen | State::CLOSED, Relaxed, Relaxed)
-                    {
-                        Ok(_) => break,
-                        Err(now) => seen = now,
-                    }
-                }
-            }
-        }
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        // Relaxed: pairs with nothing; a task that is to start finds the tag by the loads of `claim_slowly`.
-        is_closed(self.shards.load(Relaxed))
-    }
-
-    /// Marks all tasks that are here; `count` is told of so many before any of them is marked, and `uncount` of those that were
-    /// not (G2).
-    pub(super) fn watch(&self, count: impl Fn(usize), uncount: impl Fn(usize)) -> Found {
-        let mut found = Found::default();
-        for chunk in self.all().flat_map(Shard::each_chunk) {
-            let mut counted = 0;
-            for place in &chunk.places {
-                // Acquire: pairs with `end`; whoever joins sees what the task did.
-                let mut seen = State(place.word.load(Acquire));
-                while seen.is_living() && !seen.has(State::WATCHED) {
-                    if counted == 0 {
-                        counted = chunk.places.len();
-                        count(counted);
-                    }
-                    // Release: hands the count to the end of the task. Failure, Acquire: pairs with `end`, as the load.
-                    match place.word.compare_exchange(
-                        seen.0,
-                        seen.0 | State::WATCHED,
-                        Release,
-                        Acquire,
-                    ) {
-                        Ok(_) => {
-                            counted -= 1;
-                            break;
-                        }
-                        Err(now) => seen = State(now),
-                    }
-                }
-                found.add(seen);
-            }
-            if counted != 0 {
-                uncount(counted);
-            }
-        }
-        found
-    }
-
-    /// What is here, by loads.
-    pub(super) fn look(&self) -> Found {
-        let mut found = Found::default();
-        for place in self
-            .all()
-            .flat_map(Shard::each_chunk)
-            .flat_map(|c| &c.places)
-        {
-            // Acquire: pairs with `end`; what it was before is seen by the loads after this (G4).
-            found.add(State(place.word.load(Acquire)));
-        }
-        found
-    }
-
-    pub(super) fn read<R>(
-        &self,
-        panics: &mut Panics,
-        count_off: CountOff,
-        mut read: impl FnMut(&'static Location<'static>, Option<&Label>) -> R,
-    ) -> Vec<R> {
-        let places = self
-            .all()
-            .flat_map(Shard::each_chunk)
-            .flat_map(|c| &c.places);
-        places
-            .filter_map(|place| place.read(panics, count_off, |_, from, label| read(from, label)))
-            .collect()
-    }
-
-    /// Reads of all tasks what is written, but for those that have a place in a group inside this one.
-    #[cfg(feature = "inspect")]
-    pub(super) fn each(
-        &self,
-        panics: &mut Panics,
-        count_off: CountOff,
-        mut read: impl FnMut(Number, &'static Location<'static>, Option<&Label>),
-    ) {
-        for (s, shard) in self.all().enumerate() {
-            // From the newest on; the oldest has the number 0, whatever comes.
-            // One look at what there is: what is pushed meanwhile would shift the numbers.
-            let chunks: Vec<&Chunk> = shard.each_chunk().collect();
-            let mut before: usize = chunks.iter().map(|chunk| chunk.places.len()).sum();
-            for chunk in chunks {
-                before -= chunk.places.len();
-                for (i, place) in chunk.places.iter().enumerate() {
-                    place.read(panics, count_off, |state, from, label| {
-                        if !state.has(State::INNER) {
-                            let number = Number {
-                                shard: s as u8,
-                                place: (before + i) as u32,
-                                taken: state.generation(),
-                            };
-                            read(number, from, label);
-                        }
-                    });
-                }
-            }
-        }
-    }
-}
-
-impl Found {
-    fn add(&mut self, state: State) {
-        self.living += usize::from(state.is_living());
-        self.generations = self.generations.wrapping_add(state.generation());
-        self.places += 1;
-    }
-}
-
-/// # Safety
-/// Made by `grow`, and nobody's any more.
-unsafe fn free_shards(shards: *mut Shard) {
-    // SAFETY: the caller's promise.
-    drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(shards, SHARDS)) });
-}
-
-impl Drop for Places {
-    fn drop(&mut self) {
-        for shard in self.all() {
-            // Relaxed, here and below: nobody else has the body any more, and the tally has handed on what others did.
-            let mut at = untagged(shard.chunks.load(Relaxed));
-            while !at.is_null() {
-                // SAFETY: with the body goes all that it has.
-                let chunk = unsafe { Box::from_raw(at) };
-                at = chunk.older.load(Relaxed);
-            }
-        }
-        let shards = untagged(self.shards.load(Relaxed));
-        if !shards.is_null() {
-            // SAFETY: as above.
-            unsafe { free_shards(shards) };
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Bits, Label, Place, Places, Shared};
-    use crate::sync::Panics;
-    use alloc::vec::Vec;
-    use core::panic::Location;
-    use core::ptr::{self, NonNull};
-
-    /// Some tasks stay, and one comes and goes whose place no hint leads to, as if two threads had met: that happens seldom,
-    /// and in a long time often.
-    #[test]
-    fn hints_that_are_lost_make_no_places() {
-        for stay in [100, 1_000, 10_000] {
-            let places = Places::new();
-            // It would, and leave those that stay where they are.
-            places.grow();
-            // For a place that nobody watches it is an address only.
-            let body = NonNull::dangling();
-            let claim = || places.claim(body, Bits::of(false)).ok().unwrap();
-            for _ in 0..stay {
-                claim();
-            }
-            for _ in 0..1_000_000 {
-                // SAFETY: claimed here, and given up here.
-                assert!(unsafe { Place::end_at_once(claim()) });
-                // Release: as all stores of hints.
-                places.home().hint.store(ptr::null_mut(), super::Release);
-            }
-            let kept = places.look().places;
-            assert!(kept <= 7 * stay / 3 + 64, "{stay} stay: {kept} places");
-        }
-    }
-
-    /// A named task ends while it is read, and then others do, before the reader clears up.
-    #[test]
-    fn a_reader_that_clears_up_keeps_the_hints() {
-        let places = Places::new();
-        // For places that nobody watches it is an address only.
-        let body = NonNull::dangling();
-        // All that are made at first, so that hints lead only to what is given up here.
-        let taken: Vec<_> = (0..12)
-            .map(|_| places.claim(body, Bits::of(false)).ok().unwrap())
-            .collect();
-        assert_eq!(places.look().places, taken.len());
-        let (named, others) = taken.split_first().unwrap();
-        // SAFETY: taken above.
-        let at = unsafe { named.as_ref() };
-        let label = Label::new(Some("named".into()), &Shared::nothing());
-        at.describe(Location::caller(), label);
-        let mut panics = Panics::default();
-        let was_read = at.read(
-            &mut panics,
-            |_, _| unreachable!("nobody watches"),
-            |_, _, _| {
-                // SAFETY: claimed above, and given up here.
-                assert!(!unsafe { Place::end(*named, &mut Panics::default(), || ()) });
-                for other in others {
-                    // SAFETY: as above.
-                    assert!(unsafe { Place::end_at_once(*other) });
-                }
-            },
-        );
-        assert_eq!(was_read, Some(()));
-        let hinted = taken.iter().filter_map(|_| places.claim_at_once()).count();
-        assert_eq!(hinted, taken.len());
     }
 }

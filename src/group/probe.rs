@@ -118,7 +118,7 @@ impl fmt::Display for Progress {
 }
 
 /// Beside the name. Written by the thread that runs the task, one at a time; read by any that asks.
-pub(super) struct Probe {
+pub(crate) struct Probe {
     /// Polls that have begun, and that have ended: odd while it is being polled.
     polls: AtomicU64,
     /// What that said before the first poll after the cancel.
@@ -179,9 +179,8 @@ impl Shared {
     }
 }
 
-const HELD: u8 = 0;
-const FUTURE: u8 = 1;
-const THREAD: u8 = 2;
+const FUTURE: u8 = Work::Future as u8;
+const THREAD: u8 = Work::Thread as u8;
 
 impl Probe {
     #[inline]
@@ -194,25 +193,23 @@ impl Probe {
             looks: AtomicPtr::new(ptr::null_mut()),
             own: AtomicPtr::new(ptr::null_mut()),
             group,
-            work: AtomicU8::new(HELD),
+            work: AtomicU8::new(Work::Held as u8),
         }
     }
 
-    pub(super) fn is_future(&self) {
-        // Relaxed: pairs with nothing; until it is seen the place is one that is held.
-        self.work.store(FUTURE, Relaxed);
-    }
-
-    /// What was a future is a place that is held from now on.
-    #[cfg(feature = "tower")]
-    pub(super) fn is_held(&self) {
-        // Relaxed: as above.
-        self.work.store(HELD, Relaxed);
+    /// What it is from now on, as whoever has the place says.
+    #[inline]
+    pub(crate) fn is_a(&self, work: Work) {
+        // Relaxed: pairs with nothing; until it is seen the task is what it was.
+        self.work.store(work as u8, Relaxed);
     }
 
     /// That context tells it to stop. By the owner of the place, once.
-    #[cfg(feature = "tower")]
-    pub(super) fn is_told_by(&self, ctx: &Context) {
+    #[allow(
+        dead_code,
+        reason = "for tasks that the floor above runs, if it has any"
+    )]
+    pub(crate) fn is_told_by(&self, ctx: &Context) {
         if let Some(token) = ctx.token() {
             // Release: pairs with `is_told`.
             let raw = token.clone().into_raw().cast_mut();
@@ -234,17 +231,11 @@ impl Probe {
         group.map_or(is_done, CancellationToken::is_cancelled)
     }
 
-    /// A thread will run the task.
-    pub(super) fn is_for_thread(&self) {
-        // Relaxed: as above.
-        self.work.store(THREAD, Relaxed);
-    }
-
     /// By the thread that runs the task, once.
     pub(super) fn is_thread(&self, looks: Arc<Looks>) {
         // Release: pairs with `progress`, which reads what is here.
         self.looks.store(Arc::into_raw(looks).cast_mut(), Release);
-        self.is_for_thread();
+        self.is_a(Work::Thread);
     }
 
     /// A poll begins; `is_done` as in `is_told`. True: it is the first one since.

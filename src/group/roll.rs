@@ -113,7 +113,7 @@ pub(super) fn each<B: 'static>(panics: &mut Panics, mut read: impl FnMut(&B, &mu
 }
 
 /// Has a worker do what was left, which may block or panic. In the child of a fork that can have no worker it is done here.
-pub(super) fn end_elsewhere(mut panics: Panics) {
+pub(crate) fn end_elsewhere(mut panics: Panics) {
     if let Some(left) = panics.take_left() {
         if timer::is_in_parent() {
             left(&mut panics);

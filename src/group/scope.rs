@@ -1,6 +1,7 @@
 //! Threads that borrow from the stack.
 
 use super::group::Group;
+use super::place::End;
 use super::refused::Refused;
 use super::spawner::Spawner;
 use super::task::{Job, Outcome};
@@ -81,7 +82,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
             Ok(member) => member,
             Err(refused) => return Err(refused.map(|()| Some(f))),
         };
-        let job = Job::or_refused(member, f);
+        let job = Job::new(member, f, End::Refused);
         let run = move || job.run(|f, ctx| f(ctx));
         match thread::Builder::new().spawn_scoped(self.threads, run) {
             Ok(_) => Ok(()),

@@ -60,7 +60,7 @@ pub struct Named<'a> {
 }
 
 /// What starts a task, and from where.
-struct Start<'a> {
+pub(crate) struct Start<'a> {
     spawner: &'a Spawner,
     name: Option<Cow<'static, str>>,
     from: &'static Location<'static>,
@@ -108,8 +108,7 @@ impl Spawner {
         self.body().is_idle()
     }
 
-    /// As for a member.
-    #[cfg(feature = "tower")]
+    /// What was called at the end of something has panicked: the group says so, and goes on.
     pub(crate) fn note_panics(&self, of_others: Panics) {
         self.body().note_panics(of_others);
     }
@@ -135,24 +134,16 @@ impl Spawner {
 
     #[track_caller]
     #[inline]
-    fn start(&self) -> Start<'_> {
-        Start {
-            spawner: self,
-            name: None,
-            from: Location::caller(),
-        }
+    pub(crate) fn start(&self) -> Start<'_> {
+        Start::new(self, None, Location::caller())
     }
 }
 
 impl<'a> Named<'a> {
     #[track_caller]
     #[inline]
-    fn start(self) -> Start<'a> {
-        Start {
-            spawner: self.spawner,
-            name: Some(self.name),
-            from: Location::caller(),
-        }
+    pub(crate) fn start(self) -> Start<'a> {
+        Start::new(self.spawner, Some(self.name), Location::caller())
     }
 }
 
@@ -300,7 +291,7 @@ macro_rules! starting {
             $self: $by,
             ctx: &'c Context,
         ) -> impl Future<Output = Result<Member, Refused<()>>> + Send + use<$lifetime, 'c> {
-            When::new($self.start(), ctx)
+            $self.start().when(ctx)
         }
 
         /// Like [`enter_when`](Self::enter_when), but parks the calling thread meanwhile.
@@ -313,7 +304,7 @@ macro_rules! starting {
             let start = $self.start();
             let own = start.spawner.context();
             let first = || ctx.waited_deadline().into_iter().chain(own.waited_deadline()).min();
-            block_on_until(first, When::new(start, ctx))
+            block_on_until(first, start.when(ctx))
         }
 
         /// Like [`track`](Self::track), but waits until there is room: see [`enter_when`](Self::enter_when).
@@ -334,7 +325,7 @@ macro_rules! starting {
         where
             F: Future<Output: Outcome>,
         {
-            let when = When::new($self.start(), ctx);
+            let when = $self.start().when(ctx);
             async move {
                 match when.await {
                     Ok(member) => Ok(member.track(future)),
@@ -356,50 +347,23 @@ impl<'a> Named<'a> {
     starting!(self: Self, Self, [], 'a);
 }
 
-/// For what starts tasks on other runtimes.
-#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
-impl Spawner {
-    pub(crate) fn when<'c>(
-        &'c self,
+impl<'a> Start<'a> {
+    #[inline]
+    pub(crate) fn new(
+        spawner: &'a Spawner,
         name: Option<Cow<'static, str>>,
         from: &'static Location<'static>,
-        ctx: &'c Context,
-    ) -> When<'c, 'c> {
-        let start = Start {
-            spawner: self,
+    ) -> Start<'a> {
+        Start {
+            spawner,
             name,
             from,
-        };
-        When::new(start, ctx)
+        }
     }
 
-    // Inlined where there is no name, the way in is that of `track`: what is handed on by memory costs as much as an RMW.
+    // Inlined where there is no name: what is handed on by memory costs as much as an RMW.
     #[inline]
-    pub(crate) fn enter_from(
-        &self,
-        name: Option<Cow<'static, str>>,
-        from: &'static Location<'static>,
-    ) -> Result<Member, Refused<()>> {
-        let start = Start {
-            spawner: self,
-            name,
-            from,
-        };
-        start.enter()
-    }
-}
-
-#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
-impl<'a> Named<'a> {
-    /// What it was made of.
-    pub(crate) fn into_parts(self) -> (&'a Spawner, Cow<'static, str>) {
-        (self.spawner, self.name)
-    }
-}
-
-impl Start<'_> {
-    #[inline]
-    fn enter(self) -> Result<Member, Refused<()>> {
+    pub(crate) fn enter(self) -> Result<Member, Refused<()>> {
         if self.name.is_none() {
             // SAFETY: the spawner holds it.
             if let Some(place) = unsafe { Body::claim_at_once(self.spawner.body, self.from) } {
@@ -407,6 +371,19 @@ impl Start<'_> {
             }
         }
         self.enter_slowly()
+    }
+
+    /// The same, when there is room.
+    pub(crate) fn when<'c>(self, ctx: &'c Context) -> When<'a, 'c> {
+        let spawner = self.spawner;
+        When {
+            start: self,
+            is_through: false,
+            ctx,
+            wait: Wait::default(),
+            ctx_ends: ctx.done(),
+            group_ends: spawner.context().done(),
+        }
     }
 
     #[inline(never)]
@@ -438,19 +415,7 @@ pub(crate) struct When<'a, 'c> {
     group_ends: Done<'a>,
 }
 
-impl<'a, 'c> When<'a, 'c> {
-    fn new(start: Start<'a>, ctx: &'c Context) -> When<'a, 'c> {
-        let spawner = start.spawner;
-        When {
-            start,
-            is_through: false,
-            ctx,
-            wait: Wait::default(),
-            ctx_ends: ctx.done(),
-            group_ends: spawner.context().done(),
-        }
-    }
-
+impl<'a> When<'a, '_> {
     fn leave(&mut self) {
         let mut panics = Panics::default();
         let body = self.start.spawner.body();

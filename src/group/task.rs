@@ -3,6 +3,8 @@
 use super::body::Body;
 use super::member::Member;
 use super::place::{End, Place};
+#[cfg(feature = "inspect")]
+use super::probe::{Probe, Work};
 use crate::context::Context;
 use crate::sync::{local, Panics};
 use crate::tree::Cause;
@@ -175,16 +177,8 @@ impl<F: Future<Output: Outcome>> Future for Tracked<F> {
         let Some(at) = member else {
             return Poll::Ready(());
         };
-        #[cfg(feature = "inspect")]
-        let probe = at.place().probe();
-        #[cfg(feature = "inspect")]
-        if let Some(probe) = probe {
-            if probe.begin(at.body().ctx.is_cancelled_by_now()) {
-                at.body().tell_first_poll(at.place());
-            }
-        }
         let mut answer = Poll::Pending;
-        let panicked = inside(at.place(), || {
+        let panicked = at.step(|| {
             let mut is_there = true;
             let step = || {
                 // SAFETY: as above; and it is there, as the member is.
@@ -206,10 +200,6 @@ impl<F: Future<Output: Outcome>> Future for Tracked<F> {
             later.swallow();
             Some(payload)
         });
-        #[cfg(feature = "inspect")]
-        if let Some(probe) = probe {
-            probe.end();
-        }
         // It is looked at where it lies: to move what was just written in parts costs as much as an RMW.
         match (&panicked, &answer) {
             (None, Poll::Pending) => return Poll::Pending,
@@ -252,23 +242,12 @@ impl<F> Drop for Tracked<F> {
 /// Work that has a place, and may be dropped unrun. What it owns goes before its place does.
 pub(crate) struct Job<F> {
     parts: Option<(Member, F)>,
-    /// If it is dropped.
     end: End,
 }
 
 impl<F> Job<F> {
-    /// For whoever may go before its turn has come.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn new(member: Member, f: F) -> Job<F> {
-        Job::with(member, f, End::Dropped)
-    }
-
-    /// For a caller that says so itself when nothing is started.
-    pub(super) fn or_refused(member: Member, f: F) -> Job<F> {
-        Job::with(member, f, End::Refused)
-    }
-
-    fn with(member: Member, f: F, end: End) -> Job<F> {
+    /// `end`: how it ends if it is dropped.
+    pub(crate) fn new(member: Member, f: F, end: End) -> Job<F> {
         // From now on, though it may wait for its thread yet.
         member.is_for_thread();
         let parts = Some((member, f));
@@ -276,23 +255,20 @@ impl<F> Job<F> {
     }
 
     pub(crate) fn run<R: Outcome>(mut self, run: impl FnOnce(F, Context) -> R) {
-        if let Some((member, f)) = self.parts.take() {
+        if let Some((member, f)) = self.take() {
             member.run(|ctx| run(f, ctx));
         }
     }
 
-    /// Nobody runs it: what was to be run.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn refuse(mut self) -> Option<F> {
-        let (member, f) = self.parts.take()?;
-        member.end(End::Refused);
-        Some(f)
+    /// What it was made of, for whoever does with it what is to be done.
+    pub(crate) fn take(&mut self) -> Option<(Member, F)> {
+        self.parts.take()
     }
 }
 
 impl<F> Drop for Job<F> {
     fn drop(&mut self) {
-        if let Some((member, f)) = self.parts.take() {
+        if let Some((member, f)) = self.take() {
             // AssertUnwindSafe: nothing of it is left.
             match catch_unwind(AssertUnwindSafe(|| drop(f))) {
                 Ok(()) => member.end(self.end),
@@ -316,8 +292,8 @@ impl Member {
     #[inline]
     pub(crate) fn is_future(&self) {
         #[cfg(feature = "inspect")]
-        if let Some(probe) = self.place().probe() {
-            probe.is_future();
+        if let Some(probe) = self.probe() {
+            probe.is_a(Work::Future);
         }
     }
 
@@ -325,8 +301,8 @@ impl Member {
     #[inline]
     pub(super) fn is_for_thread(&self) {
         #[cfg(feature = "inspect")]
-        if let Some(probe) = self.place().probe() {
-            probe.is_for_thread();
+        if let Some(probe) = self.probe() {
+            probe.is_a(Work::Thread);
         }
     }
 }
@@ -352,7 +328,7 @@ impl Member {
     /// The context of a task that has a name, for this thread, which runs it.
     #[cfg(feature = "inspect")]
     fn watched(&self, ctx: Context) -> Context {
-        let Some(probe) = self.place().probe() else {
+        let Some(probe) = self.probe() else {
             return ctx;
         };
         let looks = crate::context::Looks::new(ctx.token());
@@ -378,45 +354,22 @@ impl Member {
             Ok(cause) => self.body().fail(cause, self.place(), &mut panics),
             Err(payload) => self.body().panicked(payload, self.place(), &mut panics),
         }
-        let this = ManuallyDrop::new(self);
-        // SAFETY: the member is not used again.
-        unsafe { Body::leave(this.at(), End::Done, &mut panics) };
+        self.end_with(End::Done, &mut panics);
         panics.resume();
     }
 
-    /// Does a step of what runs at this place, which is no future of the group's own.
-    #[cfg(feature = "tower")]
+    /// Does a step of a future that has this place.
+    #[inline]
     pub(crate) fn step<R>(&self, step: impl FnOnce() -> R) -> R {
         #[cfg(feature = "inspect")]
         let _polling = self.polling();
         inside(self.place(), step)
     }
 
-    /// What has the place is a future that this context tells to stop.
-    #[cfg(feature = "tower")]
-    #[cfg_attr(not(feature = "inspect"), allow(clippy::unused_self))]
-    pub(crate) fn is_future_under(&self, _ctx: &Context) {
-        #[cfg(feature = "inspect")]
-        if let Some(probe) = self.place().probe() {
-            probe.is_told_by(_ctx);
-            probe.is_future();
-        }
-    }
-
-    /// The future has ended, and something else keeps the place.
-    #[cfg(feature = "tower")]
-    #[cfg_attr(not(feature = "inspect"), allow(clippy::unused_self))]
-    pub(crate) fn is_held_on(&self) {
-        #[cfg(feature = "inspect")]
-        if let Some(probe) = self.place().probe() {
-            probe.is_held();
-        }
-    }
-
     /// A poll of it begins, and ends with what is returned.
-    #[cfg(all(feature = "tower", feature = "inspect"))]
+    #[cfg(feature = "inspect")]
     fn polling(&self) -> impl Drop + use<'_> {
-        struct Polling<'a>(Option<&'a super::probe::Probe>);
+        struct Polling<'a>(Option<&'a Probe>);
         impl Drop for Polling<'_> {
             fn drop(&mut self) {
                 if let Some(probe) = self.0 {
@@ -424,48 +377,13 @@ impl Member {
                 }
             }
         }
-        let probe = self.place().probe();
+        let probe = self.probe();
         if let Some(probe) = probe {
             if probe.begin(self.body().ctx.is_cancelled_by_now()) {
                 self.body().tell_first_poll(self.place());
             }
         }
         Polling(probe)
-    }
-
-    /// A step has panicked: the group says so, and goes on.
-    #[cfg(feature = "tower")]
-    pub(crate) fn note_panic(&self, payload: &(dyn Any + Send)) {
-        let mut panics = Panics::default();
-        self.body().note_panic(payload, self.place(), &mut panics);
-        panics.resume();
-    }
-
-    /// What was called at the end of its context has panicked: the same.
-    #[cfg(feature = "tower")]
-    pub(crate) fn note_panics(&self, of_others: Panics) {
-        self.body().note_panics(of_others);
-    }
-
-    /// Gives the place up. What panics then is others' (the waker of one who waits, what a name is told by): the group may be gone
-    /// with the place, and says nothing of it.
-    #[cfg(feature = "tower")]
-    #[inline]
-    pub(crate) fn end_quietly(self) {
-        let this = ManuallyDrop::new(self);
-        // SAFETY: the member is not used again.
-        if !unsafe { Place::end_at_once(this.at()) } {
-            let mut panics = Panics::default();
-            // SAFETY: the same; it was not given up.
-            unsafe { Body::leave(this.at(), End::Done, &mut panics) };
-            panics.swallow();
-        }
-    }
-
-    /// What was here was dropped before it was through.
-    #[cfg(feature = "tower")]
-    pub(crate) fn forced(self) {
-        self.end(End::Dropped);
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod crossbeam_channel;
 #[cfg(all(unix, feature = "fd"))]
 pub mod fd;
+pub(crate) mod future_ext;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 #[cfg(all(unix, feature = "process"))]

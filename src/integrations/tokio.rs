@@ -14,18 +14,13 @@
 //! ```
 
 use crate::context::Context;
-use crate::group::{Job, Member, Named, Outcome, Outcomes, Panicked, Refused, Spawner, Teller};
+use crate::group::{End, Job, Member, Named, Outcome, Outcomes, Panicked, Refused, Spawner, Start};
 use crate::sync::{Arc, AtomicBool, Relaxed, UnsafeCell};
 use crate::tree::Cause;
-use alloc::borrow::Cow;
 use alloc::string::String;
 use core::future::Future;
-use core::panic::Location;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
-
-type Name = Option<Cow<'static, str>>;
-type From = &'static Location<'static>;
 
 fn runtime<F>(f: F) -> Result<(Handle, F), Refused<F>> {
     match Handle::try_current() {
@@ -81,27 +76,28 @@ fn run_blocking<W: Send + 'static>(
 ) -> Result<(), (W, Cause)> {
     let lent = Arc::new(Lent {
         is_taken: AtomicBool::new(false),
-        job: UnsafeCell::new(Some(Job::new(member, work))),
+        job: UnsafeCell::new(Some(Job::new(member, work, End::Dropped))),
     });
     let runs = lent.clone();
     let run = move || _ = runs.take().map(run);
     let Err(why) = try_blocking(runtime, run) else {
         return Ok(());
     };
-    match lent.take().and_then(Job::refuse) {
-        Some(work) => Err((work, why.into())),
-        // Another thread has come to it meanwhile.
-        None => Ok(()),
-    }
+    // None: another thread has come to it meanwhile.
+    let Some((member, work)) = lent.take().and_then(|mut job| job.take()) else {
+        return Ok(());
+    };
+    member.end(End::Refused);
+    Err((work, why.into()))
 }
 
-fn spawn<F, T>(spawner: &Spawner, name: Name, from: From, f: F) -> Result<(), Refused<F>>
+fn spawn<F, T>(start: Start<'_>, f: F) -> Result<(), Refused<F>>
 where
     F: FnOnce(Context) -> T,
     T: Future<Output: Outcome> + Send + 'static,
 {
     let (runtime, f) = runtime(f)?;
-    match spawner.enter_from(name, from) {
+    match start.enter() {
         Ok(member) => {
             run(&runtime, member, f);
             Ok(())
@@ -110,13 +106,13 @@ where
     }
 }
 
-fn spawn_blocking<F, R>(spawner: &Spawner, name: Name, from: From, f: F) -> Result<(), Refused<F>>
+fn spawn_blocking<F, R>(start: Start<'_>, f: F) -> Result<(), Refused<F>>
 where
     F: FnOnce(Context) -> R + Send + 'static,
     R: Outcome,
 {
     let (runtime, f) = runtime(f)?;
-    match spawner.enter_from(name, from) {
+    match start.enter() {
         Ok(member) => {
             let run = |job: Job<F>| job.run(|f, ctx| f(ctx));
             run_blocking(&runtime, member, f, run).map_err(|(f, cause)| Refused::new(f, cause))
@@ -125,19 +121,13 @@ where
     }
 }
 
-async fn spawn_when<F, T>(
-    spawner: &Spawner,
-    name: Name,
-    from: From,
-    ctx: &Context,
-    f: F,
-) -> Result<(), Refused<F>>
+async fn spawn_when<F, T>(start: Start<'_>, ctx: &Context, f: F) -> Result<(), Refused<F>>
 where
     F: FnOnce(Context) -> T,
     T: Future<Output: Outcome> + Send + 'static,
 {
     let (runtime, f) = runtime(f)?;
-    match spawner.when(name, from, ctx).await {
+    match start.when(ctx).await {
         Ok(member) => {
             run(&runtime, member, f);
             Ok(())
@@ -163,7 +153,7 @@ impl Spawner {
         F: FnOnce(Context) -> T,
         T: Future<Output: Outcome> + Send + 'static,
     {
-        spawn(self, None, Location::caller(), f)
+        spawn(self.start(), f)
     }
 
     /// Does the same as [`spawn`](Self::spawn), which never waits for room.
@@ -177,7 +167,7 @@ impl Spawner {
         F: FnOnce(Context) -> T,
         T: Future<Output: Outcome> + Send + 'static,
     {
-        spawn(self, None, Location::caller(), f)
+        spawn(self.start(), f)
     }
 
     /// Runs `f` on one of the runtime's threads for blocking work. If the runtime shuts down before `f` has begun, `f` is dropped, and has left
@@ -195,7 +185,7 @@ impl Spawner {
         F: FnOnce(Context) -> R + Send + 'static,
         R: Outcome,
     {
-        spawn_blocking(self, None, Location::caller(), f)
+        spawn_blocking(self.start(), f)
     }
 
     /// Like [`spawn`](Self::spawn), but waits until there is room: see [`enter_when`](Self::enter_when).
@@ -217,7 +207,7 @@ impl Spawner {
         F: FnOnce(Context) -> T,
         T: Future<Output: Outcome> + Send + 'static,
     {
-        spawn_when(self, None, Location::caller(), ctx, f)
+        spawn_when(self.start(), ctx, f)
     }
 }
 
@@ -234,8 +224,7 @@ impl<'a> Named<'a> {
         F: FnOnce(Context) -> T,
         T: Future<Output: Outcome> + Send + 'static,
     {
-        let (spawner, name) = self.into_parts();
-        spawn(spawner, Some(name), Location::caller(), f)
+        spawn(self.start(), f)
     }
 
     /// Like [`Spawner::spawn_blocking`].
@@ -249,8 +238,7 @@ impl<'a> Named<'a> {
         F: FnOnce(Context) -> R + Send + 'static,
         R: Outcome,
     {
-        let (spawner, name) = self.into_parts();
-        spawn_blocking(spawner, Some(name), Location::caller(), f)
+        spawn_blocking(self.start(), f)
     }
 
     /// Like [`Spawner::spawn_when`].
@@ -272,8 +260,7 @@ impl<'a> Named<'a> {
         F: FnOnce(Context) -> T,
         T: Future<Output: Outcome> + Send + 'static,
     {
-        let (spawner, name) = self.into_parts();
-        spawn_when(spawner, Some(name), Location::caller(), ctx, f)
+        spawn_when(self.start(), ctx, f)
     }
 }
 
@@ -308,7 +295,7 @@ impl<T: Send + 'static> Outcomes<T> {
         E: Into<Cause> + 'static,
     {
         let (runtime, f) = runtime(f)?;
-        match self.spawner().enter_from(None, Location::caller()) {
+        match self.spawner().enter() {
             Ok(member) => {
                 run(&runtime, member, |ctx| self.telling(f(ctx)));
                 Ok(())
@@ -330,19 +317,17 @@ impl<T: Send + 'static> Outcomes<T> {
         E: Into<Cause> + 'static,
     {
         let (runtime, f) = runtime(f)?;
-        match self.spawner().enter_from(None, Location::caller()) {
+        match self.spawner().enter() {
             Ok(member) => {
-                type Work<T, F> = (F, Teller<T>);
                 // Dropped unrun, the work goes first, and then the word on it.
-                let run = |job: Job<Work<T, F>>| {
+                let work = (f, self.teller());
+                let started = run_blocking(&runtime, member, work, |job| {
                     job.run(|(f, teller), ctx| teller.tell(f(ctx).map_err(Into::into)));
-                };
-                run_blocking(&runtime, member, (f, self.teller()), run).map_err(
-                    |((f, teller), cause)| {
-                        self.call_off(teller);
-                        Refused::new(f, cause)
-                    },
-                )
+                });
+                started.map_err(|((f, teller), cause)| {
+                    self.call_off(teller);
+                    Refused::new(f, cause)
+                })
             }
             Err(refused) => Err(refused.map(|()| f)),
         }

@@ -54,7 +54,7 @@ impl CancellationToken {
     where
         F: Future,
     {
-        fut.with_cancellation_token(self).await
+        WithCancellationToken::new(fut, self).await
     }
 
     /// Like [`run_until_cancelled`](Self::run_until_cancelled), but owns the token.
@@ -66,7 +66,7 @@ impl CancellationToken {
     where
         F: Future,
     {
-        fut.with_cancellation_token_owned(self).await
+        WithCancellationTokenOwned::new(fut, self).await
     }
 }
 
@@ -163,115 +163,6 @@ fn ready_if(cancelled: bool) -> Poll<()> {
     }
 }
 
-/// Adapters for futures; the counterpart of `tokio_util::future::FutureExt`.
-///
-/// A file imports one of the two traits: where both are in scope, a call of any of these methods is ambiguous (E0034),
-/// for both traits are there for every future. Where both are needed, import one and call the other by its path:
-/// `cancel_tree::FutureExt::with_cancellation_token(future, &token)`.
-pub trait FutureExt: Future {
-    /// Calls [`tokio::time::timeout`], for a chain of calls (feature `tokio`).
-    ///
-    /// ```
-    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-    /// use cancel_tree::FutureExt;
-    /// use std::time::Duration;
-    ///
-    /// let never = std::future::pending::<()>();
-    /// assert!(never.timeout(Duration::from_millis(5)).await.is_err());
-    /// # });
-    /// ```
-    ///
-    /// # Panics
-    ///
-    /// If called outside of a tokio runtime with its time driver enabled.
-    ///
-    /// # Cancel safety
-    ///
-    /// That of the future.
-    #[cfg(feature = "tokio")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
-    #[track_caller]
-    fn timeout(self, timeout: core::time::Duration) -> tokio::time::Timeout<Self>
-    where
-        Self: Sized,
-    {
-        tokio::time::timeout(timeout, self)
-    }
-
-    /// Calls [`tokio::time::timeout_at`], for a chain of calls (feature `tokio`).
-    ///
-    /// # Panics
-    ///
-    /// If called outside of a tokio runtime with its time driver enabled.
-    ///
-    /// # Cancel safety
-    ///
-    /// That of the future.
-    #[cfg(feature = "tokio")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
-    fn timeout_at(self, deadline: tokio::time::Instant) -> tokio::time::Timeout<Self>
-    where
-        Self: Sized,
-    {
-        tokio::time::timeout_at(deadline, self)
-    }
-
-    /// Returns the future's output, or `None` once the token is cancelled: as
-    /// [`CancellationToken::run_until_cancelled`], for a chain of calls.
-    ///
-    /// A token that is cancelled at the call gives `None` without polling the future, which is
-    /// dropped there; after that, of a future that is ready and a cancel, the future goes first, also if it became ready
-    /// after it was polled: when the token is found cancelled, it is polled once more.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use cancel_tree::{CancellationToken, FutureExt};
-    /// let token = CancellationToken::new();
-    /// assert_eq!(async { 5 }.with_cancellation_token(&token).await, Some(5));
-    /// token.cancel();
-    /// assert_eq!(async { 5 }.with_cancellation_token(&token).await, None);
-    /// # });
-    /// ```
-    ///
-    /// # Cancel safety
-    ///
-    /// That of the future.
-    fn with_cancellation_token(
-        self,
-        cancellation_token: &CancellationToken,
-    ) -> WithCancellationToken<'_, Self>
-    where
-        Self: Sized,
-    {
-        WithCancellationToken(Either::unless_cancelled(
-            cancellation_token,
-            self,
-            |token| token.cancelled(),
-        ))
-    }
-
-    /// Like [`with_cancellation_token`](Self::with_cancellation_token), but owns the token.
-    ///
-    /// # Cancel safety
-    ///
-    /// That of the future.
-    fn with_cancellation_token_owned(
-        self,
-        cancellation_token: CancellationToken,
-    ) -> WithCancellationTokenOwned<Self>
-    where
-        Self: Sized,
-    {
-        WithCancellationTokenOwned(Either::unless_cancelled(
-            cancellation_token,
-            self,
-            |token| token.cancelled_owned(),
-        ))
-    }
-}
-
-impl<F: Future + ?Sized> FutureExt for F {}
-
 /// A future and the wait for its cancellation.
 struct Either<C, F> {
     cancelled: C,
@@ -319,9 +210,18 @@ impl<C: Future<Output = ()> + Unpin, F: Future> Either<C, F> {
     }
 }
 
-/// A future that ends with a token's cancel; made by [`FutureExt::with_cancellation_token`].
+/// A future that ends with a token's cancel; made by
+/// [`FutureExt::with_cancellation_token`](crate::FutureExt::with_cancellation_token).
 #[must_use = "futures do nothing unless polled"]
 pub struct WithCancellationToken<'a, F>(Option<Either<WaitForCancellationFuture<'a>, F>>);
+
+impl<'a, F> WithCancellationToken<'a, F> {
+    pub(crate) fn new(future: F, token: &'a CancellationToken) -> Self {
+        WithCancellationToken(Either::unless_cancelled(token, future, |token| {
+            token.cancelled()
+        }))
+    }
+}
 
 impl<F: Future> Future for WithCancellationToken<'_, F> {
     type Output = Option<F::Output>;
@@ -332,9 +232,18 @@ impl<F: Future> Future for WithCancellationToken<'_, F> {
     }
 }
 
-/// A future that ends with a token's cancel; made by [`FutureExt::with_cancellation_token_owned`].
+/// A future that ends with a token's cancel; made by
+/// [`FutureExt::with_cancellation_token_owned`](crate::FutureExt::with_cancellation_token_owned).
 #[must_use = "futures do nothing unless polled"]
 pub struct WithCancellationTokenOwned<F>(Option<Either<WaitForCancellationFutureOwned, F>>);
+
+impl<F> WithCancellationTokenOwned<F> {
+    pub(crate) fn new(future: F, token: CancellationToken) -> Self {
+        WithCancellationTokenOwned(Either::unless_cancelled(token, future, |token| {
+            token.cancelled_owned()
+        }))
+    }
+}
 
 impl<F: Future> Future for WithCancellationTokenOwned<F> {
     type Output = Option<F::Output>;

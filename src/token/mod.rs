@@ -20,7 +20,7 @@ pub use callback::StopAndWaitOnDrop;
 pub use callback::{Registration, StopOnDrop};
 pub use fixed::StaticToken;
 pub use future::{
-    FutureExt, WaitForCancellationFuture, WaitForCancellationFutureOwned, WithCancellationToken,
+    WaitForCancellationFuture, WaitForCancellationFutureOwned, WithCancellationToken,
     WithCancellationTokenOwned,
 };
 pub use guard::{DropGuard, DropGuardRef};

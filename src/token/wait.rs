@@ -1,5 +1,6 @@
 //! Waiting as a thread.
 
+use super::future::WithCancellationToken;
 use super::token::CancellationToken;
 pub(crate) use crate::sync::park::until;
 use crate::timer::testing::Clock;
@@ -91,8 +92,7 @@ impl CancellationToken {
     ///
     /// When the future does; nothing is left behind.
     pub fn block_on<F: Future>(&self, future: F) -> Option<F::Output> {
-        use super::FutureExt;
-        let future = pin!(future.with_cancellation_token(self));
+        let future = pin!(WithCancellationToken::new(future, self));
         block_on(Some(self.handle()), future, None).flatten()
     }
 

@@ -34,8 +34,7 @@ pub use super::probe::{Progress, SinceCancel, Situation, Work};
 
 use super::body::Body;
 use super::info::shown;
-use super::place;
-use super::roll::end_elsewhere;
+use super::places;
 use crate::context::registry;
 use crate::sync::Panics;
 use crate::tree::{Cause, ContextError};
@@ -46,34 +45,18 @@ use core::fmt;
 use core::panic::Location;
 use std::time::{Duration, Instant};
 
+pub(crate) use super::roll::end_elsewhere;
+pub(crate) use walk::all;
+
 /// Returns everything that has a name at this moment, and all groups and their tasks.
 ///
 /// # Panics
 ///
 /// With the panic of a destructor: what ends while the snapshot looks at it is dropped here.
 pub fn snapshot() -> Snapshot {
-    let (snapshot, panics) = walk::all(Panics::default());
+    let (snapshot, panics) = all(Panics::default());
     panics.resume();
     snapshot
-}
-
-/// The same for those whose callers would learn nothing from a panic of others.
-#[cfg(feature = "signals")]
-pub(crate) fn quietly() -> Snapshot {
-    let (snapshot, panics) = walk::all(Panics::default());
-    panics.swallow();
-    snapshot
-}
-
-/// The same for a thread that others' destructors must not hold up either: they run elsewhere, when it has been written.
-#[cfg(feature = "tower")]
-pub(crate) fn written<R>(write: impl FnOnce(&Snapshot) -> R) -> R {
-    let (snapshot, panics) = walk::all(Panics::leaving());
-    let written = write(&snapshot);
-    // Before what was met is let go: so each cause that it has is still somebody else's too.
-    drop(snapshot);
-    end_elsewhere(panics);
-    written
 }
 
 /// What belongs to a group, and is below it. What others' destructors do runs elsewhere, and is none of its affair.
@@ -156,7 +139,7 @@ pub struct DoneInfo {
 pub struct NodeId {
     record: registry::Number,
     is_group: bool,
-    task: Option<place::Number>,
+    task: Option<places::Number>,
 }
 
 impl NodeId {
@@ -175,7 +158,7 @@ impl NodeId {
         }
     }
 
-    fn of_task(self, task: place::Number) -> NodeId {
+    fn of_task(self, task: places::Number) -> NodeId {
         NodeId {
             task: Some(task),
             ..self

@@ -4,7 +4,7 @@ use super::{DoneInfo, Kind, Node, NodeId, Situation, Snapshot, Work};
 use crate::context::name::{self, Named, Note};
 use crate::context::registry;
 use crate::group::body::Body;
-use crate::group::place::Label;
+use crate::group::label::Label;
 use crate::group::roll;
 use crate::sync::Panics;
 use crate::token::CancellationToken;
@@ -29,7 +29,7 @@ struct Met {
 }
 
 /// And what panicked in the destructors of others that ended meanwhile.
-pub(super) fn all(panics: Panics) -> (Snapshot, Panics) {
+pub(crate) fn all(panics: Panics) -> (Snapshot, Panics) {
     let mut found = Found::begin(panics);
     found.meet(true);
     let aboves = aboves(&found.met);

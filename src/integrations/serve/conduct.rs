@@ -112,7 +112,7 @@ impl Conductor {
         }
 
         clock.begin(&shared, Phase::Graceful);
-        let since = group.since();
+        let since = group.since(group.context().clock());
         close.cancel_with(cause.clone());
         let (bound, guard) = timed.with_timeout(bounds.graceful);
         let limit = Context::any_of([&bound, &force]);

@@ -250,10 +250,10 @@ impl Signals {
 fn show(cause: Cause) {
     use std::io::Write;
     if let Some(signal) = cause.find::<Signal>() {
-        let text = alloc::format!(
-            "{signal}, the second: {}",
-            crate::group::snapshot::quietly()
-        );
+        let (snapshot, panics) = crate::group::snapshot::all(Panics::default());
+        // Nobody here would learn anything from a panic of others.
+        panics.swallow();
+        let text = alloc::format!("{signal}, the second: {snapshot}");
         // Whoever has closed it does not want to read it.
         let _ = writeln!(io::stderr().lock(), "{text}");
     }

@@ -1,6 +1,7 @@
 //! `GET /debug/cancel`: what does not stop, for people and programs (features `inspect` and `tower`).
 
-use crate::group::snapshot::{written, Snapshot};
+use crate::group::snapshot::{all, end_elsewhere, Snapshot};
+use crate::sync::Panics;
 use alloc::string::{String, ToString};
 use bytes::Bytes;
 use core::convert::Infallible;
@@ -121,6 +122,17 @@ impl Format {
 fn nonce() -> String {
     let random = || RandomState::new().build_hasher().finish();
     alloc::format!("{:016x}{:016x}", random(), random())
+}
+
+/// What was written of a snapshot. Others' destructors must not hold this thread up, nor panic here: they run elsewhere, when it has been
+/// written.
+fn written(write: impl FnOnce(&Snapshot) -> String) -> String {
+    let (snapshot, panics) = all(Panics::leaving());
+    let written = write(&snapshot);
+    // Before what was met is let go: so each cause that it has is still somebody else's too.
+    drop(snapshot);
+    end_elsewhere(panics);
+    written
 }
 
 fn answer(format: Format) -> Response<DebugBody> {

@@ -28,6 +28,7 @@ pub mod grpc_timeout;
 mod headers;
 mod layer;
 mod lifetime;
+mod member;
 mod propagate;
 mod service;
 mod settings;

@@ -7,7 +7,7 @@ use super::lifetime::Lifetime;
 use super::shared::{Causes, Shared};
 use super::upgrade::UpgradeGuard;
 use crate::context::Context;
-use crate::group::{Member, Spawner};
+use crate::group::{Member, Spawner, Start};
 use alloc::borrow::Cow;
 use alloc::format;
 use alloc::sync::Arc;
@@ -114,7 +114,7 @@ impl Settings {
                 let path = request.uri().path();
                 Cow::Owned(format!("{} {path}", request.method()))
             });
-            match group.enter_from(name, from) {
+            match Start::new(group, name, from).enter() {
                 Ok(place) => *member = Some(place),
                 Err(refused) => {
                     counters.refused();
@@ -167,16 +167,21 @@ impl Settings {
     pub(super) fn detached(&self, above: Option<Context>) -> Context {
         match above {
             None => self.ctx.clone(),
-            Some(above) if above.is_done_with(&self.ctx) => above,
+            Some(above) if are_done_by_one(&above, &self.ctx) => above,
             Some(above) => Context::any_of([&above.without_cancel(), &self.ctx]),
         }
     }
 }
 
+/// Whether they differ in their values at most.
+fn are_done_by_one(one: &Context, other: &Context) -> bool {
+    one.token() == other.token()
+}
+
 /// A context with the values of the first, which is done when either is.
 #[cold]
 pub(super) fn below_both(ctx: &Context, other: &Context) -> Context {
-    match other.can_be_done() && !other.is_done_with(ctx) {
+    match other.can_be_done() && !are_done_by_one(other, ctx) {
         true => Context::any_of([ctx, other]),
         false => ctx.clone(),
     }

@@ -3,7 +3,7 @@
 use super::shared::HandlerGuard;
 use super::slot::Sender;
 use crate::context::DoneOwned;
-use crate::group::Member;
+use crate::group::{End, Member};
 use alloc::boxed::Box;
 use core::future::Future;
 use core::pin::Pin;
@@ -68,7 +68,7 @@ impl<R, E> Parts<R, E> {
         let dropped = catch_unwind(AssertUnwindSafe(|| self.member.step(drop_it)));
         drop(self.sender);
         match dropped {
-            Ok(()) => self.member.forced(),
+            Ok(()) => self.member.end(End::Dropped),
             Err(payload) => self.member.note_panic(&*payload),
         }
     }
