@@ -221,8 +221,8 @@ impl Stage {
     }
 
     /// So many more that are at something, and have no thread.
-    fn pretend(&mut self, number: usize) -> Vec<Arc<Worker>> {
-        let new = || Arc::new(Worker::new(self.crew.first.clone(), true));
+    fn pretend(&mut self, number: usize, calls: bool) -> Vec<Arc<Worker>> {
+        let new = || Arc::new(Worker::new(self.crew.first.clone(), calls));
         let all: Vec<_> = core::iter::repeat_with(new).take(number).collect();
         for worker in &all {
             worker.pretend(State::AtWork);
@@ -792,7 +792,7 @@ fn looks(stage: &mut Stage, step: impl FnOnce(&mut Stage)) -> usize {
 #[test]
 fn however_many_there_are_a_part_of_them_is_looked_at() {
     let mut stage = Stage::new(2);
-    let all = stage.pretend(MANY);
+    let all = stage.pretend(MANY, true);
     // Those that are started are gone.
     FAILS.set(true);
     let mut are_few = |what: &str| {
@@ -836,7 +836,7 @@ fn however_many_there_are_a_part_of_them_is_looked_at() {
 #[test]
 fn each_of_a_few_is_looked_at_each_time() {
     let mut stage = Stage::new(1);
-    let all = stage.pretend(SURVEY);
+    let all = stage.pretend(SURVEY, true);
     for (now_idle, worker) in all.iter().enumerate() {
         assert_eq!(stage.crew.callers().0, SURVEY - now_idle);
         worker.pretend(State::Idle);
@@ -850,7 +850,7 @@ fn who_is_idle_among_many_is_found() {
     for place in [0, 1, MANY / 2, MANY - 1] {
         let mut stage = Stage::new(2);
         HOLDS.set(true);
-        let all = stage.pretend(MANY);
+        let all = stage.pretend(MANY, true);
         // From the end on, then from there on.
         for _ in 0..place % 3 {
             stage.crew.survey(stage.now);
@@ -873,7 +873,7 @@ fn who_is_idle_among_many_is_found() {
 #[test]
 fn while_one_that_is_idle_is_not_found_another_one_is_started() {
     let mut stage = Stage::new(2);
-    let all = stage.pretend(MANY);
+    let all = stage.pretend(MANY, true);
     all[0].pretend(State::Idle);
     stage.hand(1, true);
     assert_eq!(STARTED.get(), 1);
@@ -883,7 +883,7 @@ fn while_one_that_is_idle_is_not_found_another_one_is_started() {
 #[test]
 fn what_many_are_at_is_counted_as_it_was_seen() {
     let mut stage = Stage::new(2);
-    let all = stage.pretend(MANY);
+    let all = stage.pretend(MANY, true);
     let through = |stage: &mut Stage| {
         for _ in 0..2 * (1 + MANY / SURVEY) {
             stage.crew.survey(stage.now);
@@ -916,12 +916,16 @@ fn what_many_are_at_is_counted_as_it_was_seen() {
     }
     assert_eq!(through(&mut stage), (0, 0));
     assert_eq!(stage.workers().len(), 0);
+    // Who only wakes is at no callbacks.
+    stage.pretend(1, false);
+    stage.now += STUCK;
+    assert_eq!(through(&mut stage), (0, 0));
 }
 
 #[test]
 fn who_was_at_work_last_is_sent_so_that_others_go() {
     let mut stage = Stage::new(2);
-    let all = stage.pretend(100);
+    let all = stage.pretend(100, true);
     all.iter().for_each(|worker| worker.pretend(State::Idle));
     stage.crew.survey(stage.now);
     let mut sent = Vec::new();
@@ -953,7 +957,7 @@ fn among_many_who_is_at_one_thing_for_long_keeps_no_rounds() {
         .calls
         .change(|seen| (seen.held, seen.end) = (1, usize::MAX));
     stage.look(PATIENCE);
-    let _many = stage.pretend(MANY);
+    let _many = stage.pretend(MANY, true);
     stage.hand(1, true);
     stage.wait_until_idle(1);
     let round = Arc::downgrade(&stage.crew.last);
