@@ -92,8 +92,9 @@ impl Known {
 #[derive(Default)]
 struct Line {
     known: VecDeque<Known>,
-    /// So many are still to be looked at before it begins at the end again. Who comes is put there.
+    /// So many, the first ones, are still to be looked at before it begins at the end again. Who comes is put there.
     left: usize,
+    /// How many are there for callbacks, and how many of these were seen to block.
     calling: usize,
     stuck: usize,
 }
@@ -105,7 +106,7 @@ impl Line {
         self.known.push_back(known);
     }
 
-    /// Those that are still to be looked at keep their places, if it is the last one of them.
+    /// Those that are still to be looked at keep their places, if this one is the last of them.
     fn take(&mut self, index: usize) -> Option<Known> {
         let known = self.known.swap_remove_back(index)?;
         self.calling -= usize::from(known.worker.calls());
@@ -221,7 +222,7 @@ impl Crew {
         (all, all - self.coming.stuck - self.working.stuck)
     }
 
-    /// Looks at where workers are.
+    /// Looks at where workers are: at a part of each kind.
     fn survey(&mut self, now: Instant) {
         // In this order: who has come is not looked at twice.
         for index in self.working.part().rev() {
@@ -232,7 +233,7 @@ impl Crew {
             let known = self.coming.take(index);
             self.settle(known, now);
         }
-        // The last one is sent first, so those that go are the first ones.
+        // The last one is sent first, so it is the first ones that go.
         for idle in &mut self.idle {
             let gone = |known: &&Known| known.worker.state() == State::Gone;
             let number = idle.iter().take(SURVEY).take_while(gone).count();
@@ -324,7 +325,7 @@ impl Crew {
         if self.untidy == 0 {
             return None;
         }
-        // Where there are more than one part, each of them has been seen twice after three times as many, wherever it begins.
+        // Each is seen twice in three surveys for each part, wherever the first one begins; in two if there is one part.
         let most = self.working.known.len().max(self.coming.known.len());
         let more_parts = most.saturating_sub(1) / SURVEY;
         self.untidy = self.untidy.min(2 + 3 * more_parts) - 1;
@@ -349,7 +350,7 @@ impl Crew {
                 known.shrink_to_fit();
             }
         }
-        // A few are seen to whenever the thread is awake. What many keep would be too much.
+        // A few are seen to whenever the thread is awake. Many would keep what was handed out in many of these times.
         (more_parts != 0 && self.untidy != 0).then_some(PATIENCE * MOST_PATIENT)
     }
 
