@@ -113,7 +113,7 @@ impl Hand {
     }
 
     pub fn is_gone(&self) -> bool {
-        self.0.state() == super::workers::State::Gone
+        self.0.is_gone()
     }
 }
 

@@ -235,7 +235,7 @@ impl Crew {
         }
         // The last one is sent first, so it is the first ones that go.
         for idle in &mut self.idle {
-            let gone = |known: &&Known| known.worker.state() == State::Gone;
+            let gone = |known: &&Known| known.worker.is_gone();
             let number = idle.iter().take(SURVEY).take_while(gone).count();
             idle.drain(..number);
         }

@@ -112,6 +112,10 @@ impl Worker {
         }
     }
 
+    pub(super) fn is_gone(&self) -> bool {
+        self.state() == State::Gone
+    }
+
     /// Has it go on at `first`, before which all has been taken, if it has been at one thing since this was last called: it
     /// would keep all rounds since then.
     pub(super) fn lead_on(&self, first: &Arc<Round>) {
