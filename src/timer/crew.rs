@@ -10,18 +10,23 @@
 //! callbacks, whoever is started for what is to be woken does that alone, and is idle for the next one. But who has been at one
 //! thing for very long blocks: such ones do not count as those that get on. And where callbacks have waited for long although things get on,
 //! more are sent, one at a time, up to a number.
+//!
+//! However many workers there are, a look goes along a part of them, and the next one goes on from there: what is counted is what was
+//! seen of each when its turn came. Who was seen to be idle lies apart, and is sent by one step.
 
 use super::round::Round;
-use super::workers::Worker;
+use super::workers::{State, Worker};
 use crate::sync::Arc;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Between two looks.
 const PATIENCE: Duration = Duration::from_micros(250);
 /// How many times that, at most, callbacks may stand still.
-const MOST_PATIENT: usize = 16;
+const MOST_PATIENT: u32 = 16;
 /// Who has been at one thing for so long blocks.
 const STUCK: Duration = Duration::from_millis(250);
 /// For how long callbacks may wait while others get on; and how many for each processor may get on before no more
@@ -30,20 +35,27 @@ const LATE: Duration = Duration::from_millis(100);
 const ENOUGH: usize = 64;
 /// How many are sent at one time at most.
 const MOST: usize = 128;
+/// How many of a kind are looked at at one time at most.
+const SURVEY: usize = 256;
 /// How long nobody tries to start a thread after that has failed: at first, and at most.
 const SHORT: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_millis(100);
 
 pub(super) struct Crew {
-    workers: Vec<Known>,
+    /// Who was sent and has not taken it, as far as was seen. They are few, so who has come is soon seen to have.
+    coming: Line,
+    /// Who is at something.
+    working: Line,
+    /// Who was idle when it was seen, the last one at the end: those that only wake, and those that call.
+    idle: [VecDeque<Known>; 2],
     /// The first round of which not all has been taken, the first with something left to be woken, if there is one, and the
     /// last one. What is called late is no way that has to be gone each time.
     first: Arc<Round>,
     to_wake: Arc<Round>,
     last: Arc<Round>,
     looked: Instant,
-    /// How often it is still to be tidied up since something was handed out: whoever is at one thing is known by the second look.
-    untidy: u8,
+    /// How often it is still to be tidied up since something was handed out: whoever is at one thing is known by the second look at it.
+    untidy: usize,
     waking: Watch,
     calling: Watch,
     /// When one was sent because callbacks have waited for long.
@@ -60,6 +72,8 @@ struct Known {
     worker: Arc<Worker>,
     steps: usize,
     since: Instant,
+    /// It is at callbacks, and has been at one for so long that it blocks.
+    is_stuck: bool,
 }
 
 impl Known {
@@ -69,15 +83,46 @@ impl Known {
             self.steps = steps;
             self.since = now;
         }
+        let is_long = now.saturating_duration_since(self.since) >= STUCK;
+        self.is_stuck = is_long && self.worker.calls();
+    }
+}
+
+/// Workers of one kind, and what there is of them.
+#[derive(Default)]
+struct Line {
+    known: VecDeque<Known>,
+    /// So many, the first ones, are still to be looked at before it begins at the end again. Who comes is put there.
+    left: usize,
+    /// How many are there for callbacks, and how many of these were seen to block.
+    calling: usize,
+    stuck: usize,
+}
+
+impl Line {
+    fn put(&mut self, known: Known) {
+        self.calling += usize::from(known.worker.calls());
+        self.stuck += usize::from(known.is_stuck);
+        self.known.push_back(known);
     }
 
-    fn is_at_callbacks(&self) -> bool {
-        let worker = &self.worker;
-        worker.calls() && !worker.is_idle() && !worker.is_gone()
+    /// Those that are still to be looked at keep their places, if this one is the last of them.
+    fn take(&mut self, index: usize) -> Option<Known> {
+        let known = self.known.swap_remove_back(index)?;
+        self.calling -= usize::from(known.worker.calls());
+        self.stuck -= usize::from(known.is_stuck);
+        Some(known)
     }
 
-    fn is_stuck(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) >= STUCK
+    /// Which are to be looked at now.
+    fn part(&mut self) -> Range<usize> {
+        let all = self.known.len();
+        let end = match self.left {
+            0 => all,
+            left => left.min(all),
+        };
+        self.left = end.saturating_sub(SURVEY);
+        self.left..end
     }
 }
 
@@ -123,7 +168,9 @@ impl Crew {
         let nothing = Arc::new(Round::nothing());
         let now = Instant::now();
         Crew {
-            workers: Vec::new(),
+            coming: Line::default(),
+            working: Line::default(),
+            idle: [VecDeque::new(), VecDeque::new()],
             first: nothing.clone(),
             to_wake: nothing.clone(),
             last: nothing,
@@ -145,26 +192,67 @@ impl Crew {
         let round = Arc::new(round);
         self.last.set_next(round.clone());
         self.last = round;
-        self.untidy = 2;
+        self.untidy = usize::MAX;
         self.skip_taken();
+        if self.send_idle(1, true, now) == 1 {
+            return;
+        }
+        // Somebody may have become idle since the last look.
+        self.survey(now);
         if self.send_idle(1, true, now) == 1 || urgent && self.send_idle(1, false, now) == 1 {
             return;
         }
         // One that is on the way finds what is to be woken in this round as well; the rest is the next look's.
-        let is_coming = self.workers.iter().any(|known| known.worker.is_coming());
-        if !is_coming && (urgent || self.workers.is_empty()) {
-            let (_, callers) = self.callers(now);
+        let is_coming = !self.coming.known.is_empty();
+        if !is_coming && (urgent || self.is_empty()) {
+            let (_, callers) = self.callers();
             self.start(1, callers < self.processors, now);
         }
     }
 
+    fn is_empty(&self) -> bool {
+        let [wakes, calls] = &self.idle;
+        let all = [&self.coming.known, &self.working.known, wakes, calls];
+        all.iter().all(|known| known.is_empty())
+    }
+
     /// How many are at callbacks, and how many of them get on.
-    fn callers(&mut self, now: Instant) -> (usize, usize) {
-        self.workers.iter_mut().for_each(|known| known.look(now));
-        let all = self.workers.iter().filter(|known| known.is_at_callbacks());
-        all.fold((0, 0), |(all, get_on), known| {
-            (all + 1, get_on + usize::from(!known.is_stuck(now)))
-        })
+    fn callers(&self) -> (usize, usize) {
+        let all = self.coming.calling + self.working.calling;
+        (all, all - self.coming.stuck - self.working.stuck)
+    }
+
+    /// Looks at where workers are: at a part of each kind.
+    fn survey(&mut self, now: Instant) {
+        // In this order: who has come is not looked at twice.
+        for index in self.working.part().rev() {
+            let known = self.working.take(index);
+            self.settle(known, now);
+        }
+        for index in self.coming.part().rev() {
+            let known = self.coming.take(index);
+            self.settle(known, now);
+        }
+        // The last one is sent first, so it is the first ones that go.
+        for idle in &mut self.idle {
+            let gone = |known: &&Known| known.worker.is_gone();
+            let number = idle.iter().take(SURVEY).take_while(gone).count();
+            idle.drain(..number);
+        }
+    }
+
+    /// Puts it where it belongs by now.
+    fn settle(&mut self, known: Option<Known>, now: Instant) {
+        let Some(mut known) = known else { return };
+        known.look(now);
+        // A thread that is at one thing for long does not keep what others have done since.
+        known.worker.lead_on(&self.first);
+        match known.worker.state() {
+            State::Coming => self.coming.put(known),
+            State::AtWork => self.working.put(known),
+            State::Idle => self.idle[usize::from(known.worker.calls())].push_back(known),
+            State::Gone => (),
+        }
     }
 
     /// Passes over the rounds of which all has been taken.
@@ -186,25 +274,23 @@ impl Crew {
     pub(super) fn look(&mut self, now: Instant) -> Option<Duration> {
         self.skip_taken();
         if !self.first.things().is_to_wake() && !self.first.things().is_to_call() {
-            self.rest();
-            return None;
+            return self.rest(now);
         }
         let since = now.saturating_duration_since(self.looked);
         if let Some(rest) = PATIENCE.checked_sub(since).filter(|rest| !rest.is_zero()) {
             return Some(rest);
         }
         self.looked = now;
-        self.lead_on();
+        self.survey(now);
         let waking = match self.to_wake.things().is_to_wake() {
             true => self.waking.look(&self.to_wake, now, Duration::ZERO),
             false => 0,
         };
-        self.workers.retain(|known| !known.worker.is_gone());
-        let (all, callers) = self.callers(now);
+        let (all, callers) = self.callers();
         let mut calling = 0;
         if self.first.things().is_to_call() {
-            let times = u32::try_from((all / self.processors).min(MOST_PATIENT)).unwrap_or(0);
-            let patience = PATIENCE * times;
+            let times = u32::try_from(all / self.processors).unwrap_or(u32::MAX);
+            let patience = PATIENCE * times.min(MOST_PATIENT);
             calling = self.calling.look(&self.first, now, patience);
             let is_enough = callers >= ENOUGH * self.processors;
             if calling == 0 && !is_enough && self.is_late(now, patience) {
@@ -212,10 +298,7 @@ impl Crew {
                 calling = 1;
             }
         }
-        let coming = self.workers.iter().filter(|w| w.worker.is_coming());
-        let (coming, all_coming) = coming.fold((0, 0), |(calling, all), known| {
-            (calling + usize::from(known.worker.calls()), all + 1)
-        });
+        let (coming, all_coming) = (self.coming.calling, self.coming.known.len());
         if waking == 0 && calling == 0 && callers < self.processors {
             // They get on, and are sooner through if they are more.
             calling = 1;
@@ -237,20 +320,16 @@ impl Crew {
         handed.is_some_and(|handed| since(handed) >= LATE) && since(self.sent_late) >= patience
     }
 
-    /// A thread that is at one thing for long does not keep what others have done since.
-    fn lead_on(&self) {
-        for Known { worker, .. } in &self.workers {
-            worker.lead_on(&self.first);
-        }
-    }
-
-    /// There is nothing left: what was large goes.
-    fn rest(&mut self) {
+    /// There is nothing left: what was large goes. The answer is as for `look`.
+    fn rest(&mut self, now: Instant) -> Option<Duration> {
         if self.untidy == 0 {
-            return;
+            return None;
         }
-        self.untidy -= 1;
-        self.lead_on();
+        // Each is seen twice in three surveys for each part, wherever the first one begins; in two if there is one part.
+        let most = self.working.known.len().max(self.coming.known.len());
+        let more_parts = most.saturating_sub(1) / SURVEY;
+        self.untidy = self.untidy.min(2 + 3 * more_parts) - 1;
+        self.survey(now);
         self.waking = Watch::new(self.looked);
         self.calling = Watch::new(self.looked);
         if self.first.things().is_large() {
@@ -260,20 +339,41 @@ impl Crew {
             self.to_wake = nothing.clone();
             self.first = nothing;
         }
-        self.workers.retain(|known| !known.worker.is_gone());
-        if self.workers.capacity() > 64 && self.workers.capacity() > 4 * self.workers.len() {
-            self.workers.shrink_to_fit();
+        let [wakes, calls] = &mut self.idle;
+        for known in [
+            &mut self.coming.known,
+            &mut self.working.known,
+            wakes,
+            calls,
+        ] {
+            if known.capacity() > 64 && known.capacity() > 4 * known.len() {
+                known.shrink_to_fit();
+            }
         }
+        // A few are seen to whenever the thread is awake. Many would keep what was handed out in many of these times.
+        (more_parts != 0 && self.untidy != 0).then_some(PATIENCE * MOST_PATIENT)
     }
 
     /// Sends so many that are idle, if there are as many, and says how many.
     fn send_idle(&mut self, number: usize, calls: bool, now: Instant) -> usize {
         // Who only wakes need not come by what others are to call.
         let round = if calls { &self.first } else { &self.to_wake };
-        let idle = self.workers.iter_mut();
-        let idle = idle.filter(|known| known.worker.calls() == calls);
-        let sent = idle.filter(|known| known.worker.send_if_idle(round));
-        sent.take(number).map(|known| known.since = now).count()
+        let mut sent = 0;
+        for _ in 0..SURVEY {
+            if sent == number {
+                break;
+            }
+            let last = self.idle[usize::from(calls)].pop_back();
+            let Some(mut known) = last else { break };
+            // If not, it is gone.
+            if known.worker.send_if_idle(round) {
+                known.since = now;
+                known.look(now);
+                self.coming.put(known);
+                sent += 1;
+            }
+        }
+        sent
     }
 
     fn start(&mut self, number: usize, calls: bool, now: Instant) {
@@ -288,11 +388,14 @@ impl Crew {
         let new: Vec<_> = (0..number)
             .map(|_| Arc::new(Worker::new(round.clone(), calls)))
             .collect();
-        self.workers.extend(new.iter().map(|worker| Known {
-            worker: worker.clone(),
-            steps: 0,
-            since: now,
-        }));
+        for worker in &new {
+            self.coming.put(Known {
+                worker: worker.clone(),
+                steps: 0,
+                since: now,
+                is_stuck: false,
+            });
+        }
         if (self.spawn)(new) {
             self.failed = None;
         } else {

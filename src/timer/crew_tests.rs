@@ -2,7 +2,8 @@
 
 use super::super::job::Job;
 use super::super::round::Item;
-use super::{start, Crew, Duration, Instant, Round, Worker};
+use super::super::workers::LOOKS;
+use super::{start, Crew, Duration, Instant, Round, State, Worker};
 use crate::sync::Arc;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -20,6 +21,7 @@ const ENOUGH: usize = 64;
 const MOST: usize = 128;
 const SHORT: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_millis(100);
+const SURVEY: usize = 256;
 
 std::thread_local! {
     /// How many threads were started, how often that was tried, and whether it fails.
@@ -189,10 +191,55 @@ impl Stage {
         drop(self.calls.wait_until(|seen| seen.begun == number));
     }
 
+    /// All that are known.
+    fn workers(&self) -> Vec<Arc<Worker>> {
+        let crew = &self.crew;
+        let [wakes, calls] = &crew.idle;
+        let lines = [&crew.coming.known, &crew.working.known, wakes, calls];
+        let all = lines.into_iter().flatten();
+        all.map(|known| known.worker.clone()).collect()
+    }
+
+    /// Of the largest line.
+    fn capacity(&self) -> usize {
+        let crew = &self.crew;
+        let [wakes, calls] = &crew.idle;
+        let lines = [&crew.coming.known, &crew.working.known, wakes, calls];
+        lines.map(|line| line.capacity()).into_iter().max().unwrap()
+    }
+
+    fn idle(&self) -> Vec<Arc<Worker>> {
+        let mut all = self.workers();
+        all.retain(|worker| worker.state() == State::Idle);
+        all
+    }
+
     fn wait_until_idle(&self, number: usize) {
-        let is_idle = |known: &&super::Known| known.worker.is_idle();
-        while self.crew.workers.iter().filter(is_idle).count() != number {
+        while self.idle().len() != number {
             thread::yield_now();
+        }
+    }
+
+    /// So many more that are at something, and have no thread.
+    fn pretend(&mut self, number: usize, calls: bool) -> Vec<Arc<Worker>> {
+        let new = || Arc::new(Worker::new(self.crew.first.clone(), calls));
+        let all: Vec<_> = core::iter::repeat_with(new).take(number).collect();
+        for worker in &all {
+            worker.pretend(State::AtWork);
+            self.crew.working.put(super::Known {
+                worker: worker.clone(),
+                steps: 0,
+                since: self.now,
+                is_stuck: false,
+            });
+        }
+        all
+    }
+
+    /// As after the time for which one that is idle stays.
+    fn let_go(&self, which: impl Fn(&Worker) -> bool) {
+        for worker in self.idle().iter().filter(|worker| which(worker)) {
+            worker.cancel();
         }
     }
 }
@@ -376,7 +423,7 @@ fn what_cannot_be_started_is_tried_again() {
         }
     }
     // What could not be had is not kept.
-    assert!(stage.crew.workers.len() <= 1);
+    assert!(stage.workers().len() <= 1);
     assert_eq!(waits[..4], [SHORT, 2 * SHORT, 4 * SHORT, 8 * SHORT]);
     assert_eq!(waits[7..9], [LONG, LONG]);
     FAILS.set(false);
@@ -400,10 +447,9 @@ fn who_is_gone_is_forgotten_and_another_one_started() {
         stage.hand(1, false);
         assert_eq!(STARTED.get(), number);
         stage.wait_until_idle(1);
-        // As after the time for which one that is idle stays.
-        stage.crew.workers[0].worker.cancel();
+        stage.let_go(|_| true);
         assert_eq!(stage.crew.look(stage.now), None);
-        assert_eq!(stage.crew.workers.len(), 0);
+        assert_eq!(stage.workers().len(), 0);
     }
 }
 
@@ -515,7 +561,7 @@ fn of_two_that_are_idle_the_one_that_calls_is_sent() {
     // The same where the one that only wakes is known for longer.
     stage.calls.change(|seen| seen.end = usize::MAX);
     stage.wait_until_idle(2);
-    stage.crew.workers[0].worker.cancel();
+    stage.let_go(|worker| worker.calls());
     stage.look(PATIENCE);
     stage.hand(1, true);
     assert_eq!(stage.look(PATIENCE), 1);
@@ -627,13 +673,14 @@ fn who_was_idle_for_long_does_not_block() {
     stage.are_all_at_calls();
     stage.calls.change(|seen| seen.end = 2);
     stage.wait_until_idle(2);
-    // The first one is sent, and what the other one has done is seen.
+    // One is sent, and what the other one has done is seen.
     stage.hand(3, false);
     stage.begun(3);
+    let other = stage.idle().pop().unwrap();
     stage.look(PATIENCE);
     stage.calls.change(|seen| seen.end = 5);
     stage.wait_until_idle(2);
-    stage.crew.workers[0].worker.cancel();
+    stage.let_go(|worker| !core::ptr::eq(worker, &*other));
     stage.look(PATIENCE);
     stage.now += STUCK;
     stage.hand(2, false);
@@ -651,7 +698,7 @@ fn who_is_gone_or_only_wakes_is_not_at_callbacks() {
     drop(stage.calls.wait_until(|seen| seen.woken == 1));
     stage.calls.change(|seen| seen.end = 1);
     stage.wait_until_idle(1);
-    stage.crew.workers[0].worker.cancel();
+    stage.let_go(|_| true);
     stage.hand(1, true);
     stage.calls.change(|seen| seen.wakes_hold = false);
     // By who was at the wake, and by the one that was started.
@@ -665,11 +712,10 @@ fn places_of_those_that_are_gone_are_given_back() {
     stage.block(256);
     stage.calls.change(|seen| seen.end = usize::MAX);
     stage.wait_until_idle(256);
-    let workers = stage.crew.workers.iter();
-    workers.for_each(|known| known.worker.cancel());
+    stage.let_go(|_| true);
     stage.look(PATIENCE);
-    assert_eq!(stage.crew.workers.len(), 0);
-    assert!(stage.crew.workers.capacity() <= 64);
+    assert_eq!(stage.workers().len(), 0);
+    assert!(stage.capacity() <= 64);
 }
 
 #[test]
@@ -705,8 +751,8 @@ fn who_is_at_one_thing_for_long_keeps_no_rounds_when_there_is_nothing_left() {
     let round = Arc::downgrade(&stage.crew.last);
     stage.hand(1, false);
     stage.wait_until_idle(1);
-    stage.look(PATIENCE);
     assert!(round.upgrade().is_some());
+    stage.look(PATIENCE);
     stage.look(PATIENCE);
     assert!(round.upgrade().is_none());
 }
@@ -730,4 +776,206 @@ fn nor_while_others_are_at_work() {
         assert_eq!(stage.look(PATIENCE), 0);
     }
     assert!(round.upgrade().is_none());
+}
+
+/// Two lines with three looks at each worker, two with one, and who is sent. Less than a look at each of so many.
+const FEW: usize = 9 * SURVEY;
+const MANY: usize = 5000;
+
+/// How often a worker is looked at by one step of the crew's.
+fn looks(stage: &mut Stage, step: impl FnOnce(&mut Stage)) -> usize {
+    let before = LOOKS.get();
+    step(stage);
+    LOOKS.get() - before
+}
+
+#[test]
+fn however_many_there_are_a_part_of_them_is_looked_at() {
+    let mut stage = Stage::new(2);
+    let all = stage.pretend(MANY, true);
+    // Those that are started are gone.
+    FAILS.set(true);
+    let mut are_few = |what: &str| {
+        for step in 0..4 {
+            let looks = looks(&mut stage, |stage| match step {
+                0 => stage.hand(9, false),
+                1 => stage.hand(9, true),
+                step => {
+                    stage.look([PATIENCE, LONG_PATIENCE][step % 2]);
+                }
+            });
+            assert!(looks <= FEW, "{what}: {looks}");
+        }
+    };
+    are_few("all are at work");
+    all.iter().for_each(|worker| worker.pretend(State::Idle));
+    for _ in 0..20 {
+        are_few("all have become idle");
+    }
+    all.iter().for_each(|worker| worker.pretend(State::Gone));
+    for _ in 0..20 {
+        are_few("all are gone");
+    }
+    drop(all);
+    assert!(stage.workers().len() < 9);
+    // All are on the way, and then there is nothing left to do.
+    let mut stage = Stage::new(2);
+    HOLDS.set(true);
+    FAILS.set(false);
+    stage.crew.start(MANY, true, stage.now);
+    stage.hand(1, true);
+    for _ in 0..40 {
+        let looks = looks(&mut stage, |stage| {
+            stage.look(PATIENCE);
+        });
+        assert!(looks <= FEW, "all are on the way: {looks}");
+    }
+    assert_eq!(stage.workers().len(), MANY);
+}
+
+#[test]
+fn each_of_a_few_is_looked_at_each_time() {
+    let mut stage = Stage::new(1);
+    let all = stage.pretend(SURVEY, true);
+    for (now_idle, worker) in all.iter().enumerate() {
+        assert_eq!(stage.crew.callers().0, SURVEY - now_idle);
+        worker.pretend(State::Idle);
+        stage.crew.survey(stage.now);
+    }
+    assert_eq!(stage.crew.callers(), (0, 0));
+}
+
+#[test]
+fn who_is_idle_among_many_is_found() {
+    for place in [0, 1, MANY / 2, MANY - 1] {
+        let mut stage = Stage::new(2);
+        HOLDS.set(true);
+        let all = stage.pretend(MANY, true);
+        // From the end on, then from there on.
+        for _ in 0..place % 3 {
+            stage.crew.survey(stage.now);
+        }
+        all[place].pretend(State::Idle);
+        let before = STARTED.get();
+        let mut surveys = 0;
+        while stage.crew.idle[1].is_empty() {
+            surveys += 1;
+            stage.crew.survey(stage.now);
+        }
+        assert!(surveys <= 2 + MANY / SURVEY, "{surveys}");
+        // And is sent by one step.
+        assert_eq!(looks(&mut stage, |stage| stage.hand(1, true)), 2);
+        assert_eq!((all[place].state(), STARTED.get()), (State::Coming, before));
+        assert_eq!(stage.crew.callers().0, MANY);
+    }
+}
+
+#[test]
+fn while_one_that_is_idle_is_not_found_another_one_is_started() {
+    let mut stage = Stage::new(2);
+    let all = stage.pretend(MANY, true);
+    all[0].pretend(State::Idle);
+    stage.hand(1, true);
+    assert_eq!(STARTED.get(), 1);
+    drop(stage.calls.wait_until(|seen| seen.woken == 1));
+}
+
+#[test]
+fn what_many_are_at_is_counted_as_it_was_seen() {
+    let mut stage = Stage::new(2);
+    let all = stage.pretend(MANY, true);
+    let through = |stage: &mut Stage| {
+        for _ in 0..2 * (1 + MANY / SURVEY) {
+            stage.crew.survey(stage.now);
+        }
+        stage.crew.callers()
+    };
+    assert_eq!(through(&mut stage), (MANY, MANY));
+    stage.now += STUCK;
+    stage.crew.survey(stage.now);
+    assert_eq!(stage.crew.callers(), (MANY, MANY - SURVEY));
+    assert_eq!(through(&mut stage), (MANY, 0));
+    for worker in &all[..600] {
+        worker.pretend(State::Idle);
+    }
+    assert_eq!(through(&mut stage), (MANY - 600, 0));
+    // Who is sent is not at one thing for long.
+    assert_eq!(stage.crew.send_idle(100, true, stage.now), 100);
+    assert_eq!(stage.crew.coming.calling, 100);
+    assert_eq!(stage.crew.callers(), (MANY - 500, 100));
+    stage.now += STUCK;
+    assert_eq!(through(&mut stage), (MANY - 500, 0));
+    for worker in &all {
+        worker.pretend(State::AtWork);
+    }
+    // Those that were idle are known to be at work when they have been sent.
+    assert_eq!(through(&mut stage), (MANY - 500, 0));
+    assert_eq!(stage.crew.coming.calling, 0);
+    for worker in &all {
+        worker.pretend(State::Gone);
+    }
+    assert_eq!(through(&mut stage), (0, 0));
+    assert_eq!(stage.workers().len(), 0);
+    // Who only wakes is at no callbacks.
+    stage.pretend(1, false);
+    stage.now += STUCK;
+    assert_eq!(through(&mut stage), (0, 0));
+}
+
+#[test]
+fn who_was_at_work_last_is_sent_so_that_others_go() {
+    let mut stage = Stage::new(2);
+    let all = stage.pretend(100, true);
+    all.iter().for_each(|worker| worker.pretend(State::Idle));
+    stage.crew.survey(stage.now);
+    let mut sent = Vec::new();
+    for _ in 0..9 {
+        stage.hand(1, true);
+        let coming = |worker: &&Arc<Worker>| worker.state() == State::Coming;
+        let one: Vec<_> = all.iter().filter(coming).collect();
+        assert_eq!(one.len(), 1);
+        one[0].pretend(State::Idle);
+        sent.push(Arc::as_ptr(one[0]));
+        stage.crew.survey(stage.now);
+    }
+    assert!(sent.iter().all(|one| *one == sent[0]));
+    for worker in all.iter().filter(|one| Arc::as_ptr(one) != sent[0]) {
+        worker.pretend(State::Gone);
+    }
+    stage.crew.survey(stage.now);
+    assert_eq!(stage.workers().len(), 1);
+}
+
+#[test]
+fn among_many_who_is_at_one_thing_for_long_keeps_no_rounds() {
+    // So many that whoever is started calls.
+    let mut stage = Stage::new(9000);
+    // The first of all is the last one to be looked at.
+    stage.hand(1, false);
+    stage.are_all_at_calls();
+    stage
+        .calls
+        .change(|seen| (seen.held, seen.end) = (1, usize::MAX));
+    stage.look(PATIENCE);
+    let _many = stage.pretend(MANY, true);
+    stage.hand(1, true);
+    stage.wait_until_idle(1);
+    let round = Arc::downgrade(&stage.crew.last);
+    stage.hand(1, true);
+    stage.wait_until_idle(1);
+    assert!(round.upgrade().is_some());
+    // It is seen to, though nothing comes.
+    let mut number = 0;
+    while let Some(wait) = stage.crew.look(stage.now) {
+        assert_eq!(wait, LONG_PATIENCE);
+        stage.now += wait;
+        number += 1;
+    }
+    assert!(number <= 3 * (1 + MANY / SURVEY), "{number}");
+    assert!(round.upgrade().is_none());
+    // And then it is not gone along any more.
+    assert_eq!(
+        looks(&mut stage, |stage| assert_eq!(stage.look(PATIENCE), 0)),
+        0
+    );
 }

@@ -17,6 +17,17 @@ const IDLE: *mut Round = ptr::without_provenance_mut(1);
 /// It is gone, or was never started.
 const GONE: *mut Round = ptr::without_provenance_mut(2);
 
+/// Where a worker is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum State {
+    /// It has mail that it has not taken yet.
+    Coming,
+    /// Or on its way to sleep.
+    AtWork,
+    Idle,
+    Gone,
+}
+
 /// What the service thread knows of a worker.
 pub(super) struct Worker {
     /// A counted pointer of a round, or one of the three.
@@ -50,6 +61,8 @@ impl Worker {
 
     /// True: it had nothing to do, and has now.
     pub(super) fn send_if_idle(&self, round: &Arc<Round>) -> bool {
+        #[cfg(test)]
+        self.note_look();
         // Relaxed: the CAS checks the guess.
         if self.mail.load(Relaxed) != IDLE {
             return false;
@@ -75,6 +88,8 @@ impl Worker {
     }
 
     pub(super) fn steps(&self) -> usize {
+        #[cfg(test)]
+        self.note_look();
         // Relaxed, here and below: a number to be compared with what it was.
         self.steps.load(Relaxed)
     }
@@ -84,24 +99,28 @@ impl Worker {
             .store(self.steps.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
-    pub(super) fn is_idle(&self) -> bool {
-        // Relaxed, here and below: a guess; the CAS of `send_if_idle` decides.
-        self.mail.load(Relaxed) == IDLE
-    }
-
-    /// It has mail that it has not taken yet.
-    pub(super) fn is_coming(&self) -> bool {
-        ![EMPTY, IDLE, GONE].contains(&self.mail.load(Relaxed))
+    pub(super) fn state(&self) -> State {
+        #[cfg(test)]
+        self.note_look();
+        // Relaxed: a guess; the CAS of `send_if_idle` decides. What one that is gone did comes before it is freed, by the count of
+        // those that know it.
+        match self.mail.load(Relaxed) {
+            EMPTY => State::AtWork,
+            IDLE => State::Idle,
+            GONE => State::Gone,
+            _ => State::Coming,
+        }
     }
 
     pub(super) fn is_gone(&self) -> bool {
-        // Relaxed: what it did comes before it is freed, by the count of those that know it.
-        self.mail.load(Relaxed) == GONE
+        self.state() == State::Gone
     }
 
     /// Has it go on at `first`, before which all has been taken, if it has been at one thing since this was last called: it
     /// would keep all rounds since then.
     pub(super) fn lead_on(&self, first: &Arc<Round>) {
+        #[cfg(test)]
+        self.note_look();
         for (word, seen) in self.left_off.iter().zip(&self.seen) {
             // Relaxed, all: the CAS checks the guess, and `seen` is this thread's.
             let old = word.load(Relaxed);
@@ -229,6 +248,29 @@ impl Worker {
                 return None;
             }
         }
+    }
+}
+
+#[cfg(test)]
+std::thread_local! {
+    /// How often this thread has looked at a worker or sent one.
+    pub(super) static LOOKS: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
+}
+
+#[cfg(test)]
+impl Worker {
+    fn note_look(&self) {
+        LOOKS.set(LOOKS.get() + 1);
+    }
+
+    /// As its thread would have it: for one that has none.
+    pub(super) fn pretend(&self, state: State) {
+        drop(self.take_mail(match state {
+            State::AtWork => EMPTY,
+            State::Idle => IDLE,
+            State::Gone => GONE,
+            State::Coming => unreachable!("by what is sent"),
+        }));
     }
 }
 
