@@ -251,29 +251,6 @@ impl Worker {
     }
 }
 
-#[cfg(test)]
-std::thread_local! {
-    /// How often this thread has looked at a worker or sent one.
-    pub(super) static LOOKS: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
-}
-
-#[cfg(test)]
-impl Worker {
-    fn note_look(&self) {
-        LOOKS.set(LOOKS.get() + 1);
-    }
-
-    /// As its thread would have it: for one that has none.
-    pub(super) fn pretend(&self, state: State) {
-        drop(self.take_mail(match state {
-            State::AtWork => EMPTY,
-            State::Idle => IDLE,
-            State::Gone => GONE,
-            State::Coming => unreachable!("by what is sent"),
-        }));
-    }
-}
-
 impl Drop for Worker {
     fn drop(&mut self) {
         drop(self.take_mail(GONE));
@@ -353,3 +330,26 @@ mod bed {
 }
 
 use bed::Bed;
+
+#[cfg(test)]
+std::thread_local! {
+    /// How often this thread has looked at a worker or sent one.
+    pub(super) static LOOKS: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
+}
+
+#[cfg(test)]
+impl Worker {
+    fn note_look(&self) {
+        LOOKS.set(LOOKS.get() + 1);
+    }
+
+    /// As its thread would have it: for one that has none.
+    pub(super) fn pretend(&self, state: State) {
+        drop(self.take_mail(match state {
+            State::AtWork => EMPTY,
+            State::Idle => IDLE,
+            State::Gone => GONE,
+            State::Coming => unreachable!("by what is sent"),
+        }));
+    }
+}
