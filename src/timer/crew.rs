@@ -12,7 +12,7 @@
 //! more are sent, one at a time, up to a number.
 
 use super::round::Round;
-use super::workers::Worker;
+use super::workers::{spawn, Worker};
 use crate::sync::Arc;
 use alloc::vec::Vec;
 use std::thread;
@@ -119,9 +119,8 @@ impl Watch {
 }
 
 impl Crew {
-    pub(super) fn new() -> Crew {
+    pub(super) fn new(now: Instant) -> Crew {
         let nothing = Arc::new(Round::nothing());
-        let now = Instant::now();
         Crew {
             workers: Vec::new(),
             first: nothing.clone(),
@@ -133,7 +132,11 @@ impl Crew {
             calling: Watch::new(now),
             sent_late: now,
             failed: None,
-            processors: thread::available_parallelism().map_or(1, usize::from),
+            processors: match cfg!(any(cancel_tree_loom, cancel_tree_shuttle)) {
+                // The same on each machine.
+                true => 1,
+                false => thread::available_parallelism().map_or(1, usize::from),
+            },
             spawn: start,
         }
     }
@@ -319,8 +322,7 @@ fn start(mut workers: Vec<Arc<Worker>>) -> bool {
         }
         workers[0].work();
     };
-    let thread = thread::Builder::new().name("cancel-tree worker".into());
-    let started = thread.spawn(run).is_ok();
+    let started = spawn(&all[0], run);
     if !started {
         for worker in all {
             worker.cancel();

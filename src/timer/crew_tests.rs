@@ -123,7 +123,7 @@ impl Stage {
         let crew = Crew {
             processors,
             spawn,
-            ..Crew::new()
+            ..Crew::new(Instant::now())
         };
         Stage {
             now: crew.looked,
