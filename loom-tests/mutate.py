@@ -112,12 +112,13 @@ TOPICS = {
     "round.rs": ["service", "deadline"],
     "service.rs": ["service", "deadline", "moving"],
     "trigger.rs": ["foreign", "deadline", "service"],
+    "turning.rs": ["crew", "deadline"],
     "waiter.rs": ["wait", "room"],
     "weak.rs": ["weak"],
     "walk.rs": ["cancel", "any_of"],
     "why.rs": ["cause", "any_of"],
     "word.rs": ["visibility", "release", "create", "wait", "cause"],
-    "workers.rs": ["service"],
+    "workers.rs": ["service", "crew"],
 }
 
 # Appended to sync/mod.rs: the switch.

@@ -141,8 +141,10 @@ impl Service {
     /// One that [runs](Service::run_until_something_comes) with workers, as the real one: what is due is handed to threads, on a
     /// machine with one processor. Of the starts of threads those succeed that are said to, in their order, and none after these.
     #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
-    pub fn with_workers(starts: impl IntoIterator<Item = bool>) -> Service {
-        workers::set_starts(starts);
+    pub fn with_workers<I: Iterator<Item = bool> + 'static>(
+        starts: impl IntoIterator<IntoIter = I>,
+    ) -> Service {
+        workers::set_starts(starts.into_iter());
         let mut service = Service::new();
         service.0.outside.crew = Some(Crew::new(service.0.outside.now));
         service
@@ -229,6 +231,10 @@ struct World {
     #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
     crew: Option<Crew>,
 }
+
+// SAFETY: it has the crew's rounds, which threads share: the real ones are `Sync`, but for the cell by which loom sees looks at them.
+#[cfg(cancel_tree_loom)]
+unsafe impl Send for World {}
 
 impl Outside for World {
     fn now(&self) -> Instant {

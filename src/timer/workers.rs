@@ -288,6 +288,7 @@ mod bed {
     use super::{Arc, Worker};
     use crate::sync::model::thread::{self, yield_now, JoinHandle};
     use crate::sync::{self, AtomicBool, Notify};
+    use alloc::boxed::Box;
     use alloc::vec::Vec;
     use core::cell::RefCell;
 
@@ -298,15 +299,14 @@ mod bed {
 
     #[derive(Default)]
     struct Threads {
-        /// For each start that comes whether there is a thread to be had, last one first. For others there is none.
-        starts: Vec<bool>,
+        /// For each start that comes whether there is a thread to be had. For others there is none.
+        starts: Option<Box<dyn Iterator<Item = bool>>>,
         started: Vec<(Arc<Worker>, JoinHandle<()>)>,
     }
 
     /// Says which of the starts that come succeed, in their order.
-    pub(in crate::timer) fn set_starts(starts: impl IntoIterator<Item = bool>) {
-        let mut starts: Vec<_> = starts.into_iter().collect();
-        starts.reverse();
+    pub(in crate::timer) fn set_starts(starts: impl Iterator<Item = bool> + 'static) {
+        let starts: Option<Box<dyn Iterator<Item = bool>>> = Some(Box::new(starts));
         let started = Vec::new();
         THREADS.set(Threads { starts, started });
     }
@@ -316,7 +316,9 @@ mod bed {
         worker: &Arc<Worker>,
         run: impl FnOnce() + Send + 'static,
     ) -> bool {
-        let can_be_had = THREADS.with_borrow_mut(|threads| threads.starts.pop() == Some(true));
+        let mut starts = THREADS.with_borrow_mut(|threads| threads.starts.take());
+        let can_be_had = starts.as_mut().and_then(Iterator::next) == Some(true);
+        THREADS.with_borrow_mut(|threads| threads.starts = starts);
         if can_be_had {
             let thread = thread::spawn(|| {
                 run();
