@@ -11,7 +11,7 @@ into a load and a store, and the steps left out or turned round that mutants.tom
 one binary, and an environment variable switches one on, so that a change costs a run and not a build. A run
 without a change notes which sites each model reaches, and a change is asked only of these.
 
-Unit tests are asked about what decides by numbers and time, which models do not run (UNITS): each constant there doubled and halved, and
+Unit tests are asked about what decides by numbers and time, which models do not look at (UNITS): each constant there doubled and halved, and
 the steps that mutants.toml calls `[[unit]]`, in a binary of their own.
 
 What was found is kept in target/mutants/results.jsonl. It counts as long as the library, the file the model

@@ -121,7 +121,7 @@ impl Hand {
 }
 
 /// Such a sleep of the service's ends by itself.
-const SHORT: Duration = Duration::from_secs(1);
+const SHORT: Duration = Duration::from_millis(2);
 
 /// As many ticks as a slot of the wheel's fifth level has: deadlines at multiples of it are put into one slot and
 /// taken out of it, and moved once. More than half an hour.
@@ -148,11 +148,6 @@ impl Service {
         let mut service = Service::new();
         service.0.outside.crew = Some(Crew::new(service.0.outside.now));
         service
-    }
-
-    /// What the time is from now on, if it is not later.
-    pub fn set_now(&mut self, now: Instant) {
-        self.0.outside.now = now.max(self.0.outside.now);
     }
 
     /// Workers that are idle have been so for long, and go.
@@ -185,7 +180,7 @@ impl Service {
 
     /// The same, but what has been marked is the caller's to [`fire`](Due::fire), on another thread if it likes.
     pub fn expire(&mut self, now: Instant) -> Due {
-        self.set_now(now);
+        self.0.outside.now = now.max(self.0.outside.now);
         self.turn_to(clock::tick_before(now))
     }
 
@@ -206,7 +201,7 @@ impl Service {
     }
 
     /// The thread as it is: takes turns, and sleeps, until it has found something and nothing is left of it. A wake-up that is lost
-    /// leaves it sleeping, and the model stops. Where it would sleep for no more than a second, that time passes at once; otherwise it
+    /// leaves it sleeping, and the model stops. Where it would sleep for two milliseconds or less, that time passes at once; otherwise it
     /// stands still.
     pub fn run_until_something_comes(&mut self) {
         self.run_until_so_much_comes(1);
