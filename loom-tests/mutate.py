@@ -11,7 +11,7 @@ into a load and a store, and the steps left out or turned round that mutants.tom
 one binary, and an environment variable switches one on, so that a change costs a run and not a build. A run
 without a change notes which sites each model reaches, and a change is asked only of these.
 
-Unit tests are asked about what decides by numbers and time, which models do not run (UNITS): each constant there doubled and halved, and
+Unit tests are asked about what decides by numbers and time, which models do not look at (UNITS): each constant there doubled and halved, and
 the steps that mutants.toml calls `[[unit]]`, in a binary of their own.
 
 What was found is kept in target/mutants/results.jsonl. It counts as long as the library, the file the model
@@ -114,13 +114,14 @@ TOPICS = {
     "round.rs": ["service", "deadline"],
     "service.rs": ["service", "deadline", "moving"],
     "trigger.rs": ["foreign", "deadline", "service"],
+    "turning.rs": ["crew", "deadline"],
     "wake.rs": ["cancel", "callback", "any_of", "room", "deadline"],
     "waiter.rs": ["wait", "room"],
     "weak.rs": ["weak"],
     "walk.rs": ["cancel", "any_of"],
     "why.rs": ["cause", "any_of"],
     "word.rs": ["visibility", "release", "create", "wait", "cause"],
-    "workers.rs": ["service"],
+    "workers.rs": ["service", "crew"],
 }
 
 # Appended to sync/mod.rs: the switch.

@@ -1,10 +1,10 @@
 //! One vocabulary for the real world, for `no_std`, for loom, for shuttle, and for the world in which accesses are
 //! counted: a file for each. It promises the floors above atomics, cells, a heap, thread-locals, statics, parking and the
 //! catching of panics that mean the same in all of them, and needs nothing. What models look at names `core`, `std`,
-//! `alloc` or loom for these only here. Elsewhere they are named by what no model runs (`thread.rs`, `crew.rs`, `pressure.rs` and
+//! `alloc` or loom for these only here. Elsewhere they are named by what no model runs (`thread.rs`, `pressure.rs` and
 //! `clock.rs` of the timer, most of the integrations), by what only models and fuzzers have (`no_thread.rs`), and for what a model has nothing
 //! to see in: cells that one owner has at a time (`tree/edge.rs`, `group/task.rs`, `timer/pool.rs`), counts that nothing leans on, a
-//! flag on which only forked children act (`tree/deadline.rs`), values, threads and panics of users.
+//! flag on which only forked children act (`tree/deadline.rs`), instants (`timer/turning.rs`, `crew.rs`), values, threads and panics of users.
 
 pub(crate) use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 

@@ -232,7 +232,6 @@ pub(crate) fn instant_of(tick: Tick) -> Instant {
 }
 
 /// How long it is from `now` to the tick.
-#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 pub(super) fn until(tick: Tick, now: Instant) -> Duration {
     let at = Duration::from_nanos(tick.saturating_mul(1 << TICK));
     (base().instant + at).saturating_duration_since(now)

@@ -15,7 +15,7 @@
 //! seen of each when its turn came. Who was seen to be idle lies apart, and is sent by one step.
 
 use super::round::Round;
-use super::workers::{State, Worker};
+use super::workers::{spawn, State, Worker};
 use crate::sync::Arc;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -164,9 +164,8 @@ impl Watch {
 }
 
 impl Crew {
-    pub(super) fn new() -> Crew {
+    pub(super) fn new(now: Instant) -> Crew {
         let nothing = Arc::new(Round::nothing());
-        let now = Instant::now();
         Crew {
             coming: Line::default(),
             working: Line::default(),
@@ -180,7 +179,11 @@ impl Crew {
             calling: Watch::new(now),
             sent_late: now,
             failed: None,
-            processors: thread::available_parallelism().map_or(1, usize::from),
+            processors: match cfg!(any(cancel_tree_loom, cancel_tree_shuttle)) {
+                // The same on each machine.
+                true => 1,
+                false => thread::available_parallelism().map_or(1, usize::from),
+            },
             spawn: start,
         }
     }
@@ -422,8 +425,7 @@ fn start(mut workers: Vec<Arc<Worker>>) -> bool {
         }
         workers[0].work();
     };
-    let thread = thread::Builder::new().name("cancel-tree worker".into());
-    let started = thread.spawn(run).is_ok();
+    let started = spawn(&all[0], run);
     if !started {
         for worker in all {
             worker.cancel();

@@ -125,7 +125,7 @@ impl Stage {
         let crew = Crew {
             processors,
             spawn,
-            ..Crew::new()
+            ..Crew::new(Instant::now())
         };
         Stage {
             now: crew.looked,

@@ -37,6 +37,9 @@ pub(super) struct Driver {
     turned: *mut Job,
     ready: *mut Job,
     passed: Passed,
+    /// How many entries have come, and how much was handed out.
+    #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
+    pub(super) seen: usize,
 }
 
 /// What is FIRING, by the timer.
@@ -69,6 +72,8 @@ impl Driver {
                 large: ptr::null_mut(),
                 last_large: ptr::null_mut(),
             },
+            #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
+            seen: 0,
         }
     }
 
@@ -102,6 +107,10 @@ impl Driver {
             }
         }
         pressure::taken_in(taken);
+        #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
+        {
+            self.seen += taken;
+        }
     }
 
     /// What is ready for workers.
@@ -118,6 +127,10 @@ impl Driver {
         self.take_jobs(&mut items, &mut others);
         let waking = items.len();
         items.append(&mut others);
+        #[cfg(any(cancel_tree_loom, cancel_tree_by_hand))]
+        {
+            self.seen += items.len();
+        }
         (!items.is_empty()).then(|| Round::new(items, waking))
     }
 

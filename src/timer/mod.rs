@@ -14,7 +14,7 @@
 
 mod alone;
 pub(crate) mod clock;
-#[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
+#[cfg(not(all(cancel_tree_by_hand, not(cancel_tree_shuttle))))]
 mod crew;
 mod driver;
 pub(crate) mod entry;
@@ -30,8 +30,11 @@ pub(crate) mod pool;
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 mod pressure;
 #[cfg_attr(
-    any(cancel_tree_loom, cancel_tree_by_hand),
-    allow(dead_code, reason = "what only the crew asks, which models do not run")
+    all(cancel_tree_by_hand, not(cancel_tree_shuttle)),
+    allow(
+        dead_code,
+        reason = "what only the crew asks, which fuzzers do not run"
+    )
 )]
 mod round;
 mod service;
@@ -43,11 +46,9 @@ pub(crate) mod testing;
 #[cfg(not(any(cancel_tree_loom, cancel_tree_by_hand)))]
 mod thread;
 pub(crate) mod trigger;
+mod turning;
 mod wheel;
-#[cfg_attr(
-    any(cancel_tree_loom, cancel_tree_by_hand),
-    allow(dead_code, reason = "what only the crew asks, which models do not run")
-)]
+#[cfg(not(all(cancel_tree_by_hand, not(cancel_tree_shuttle))))]
 mod workers;
 
 pub(crate) use alone::see_to_jobs;

@@ -15,8 +15,10 @@ pub(super) mod thread {
     pub(in crate::timer) fn begin() {}
 
     pub(in crate::timer) fn park() {
-        std::thread::yield_now();
+        yield_now();
     }
+
+    pub(in crate::timer) use std::thread::yield_now;
 
     pub(crate) fn is_running() -> bool {
         true
@@ -114,6 +116,8 @@ pub(super) mod thread {
     pub(in crate::timer) fn park() {
         own().sleep();
     }
+
+    pub(in crate::timer) use crate::sync::model::thread::yield_now;
 
     pub(crate) fn is_running() -> bool {
         SPAWN.get().is_none() || SERVICE.is_running()

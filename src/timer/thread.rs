@@ -1,13 +1,13 @@
 //! The service thread itself.
 
-use super::clock;
 use super::crew::Crew;
-use super::driver::Driver;
 use super::one_thread::{OneThread, Sleeper};
+use super::round::Round;
+use super::turning::{Outside, Turning};
 use alloc::boxed::Box;
 use std::panic;
 use std::thread::{self, Thread};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 static SERVICE: OneThread<Thread> = OneThread::new();
 
@@ -57,24 +57,32 @@ fn run() {
     if !SERVICE.stay(&thread::current()) {
         return;
     }
-    let mut driver = Box::new(Driver::new());
-    let mut crew = Crew::new();
+    let mut turning = Box::new(Turning::new(Real(Crew::new(Instant::now()))));
     loop {
-        let now = Instant::now();
-        if let Some(round) = driver.turn(clock::tick_before(now)) {
-            crew.hand(round, now);
+        turning.turn();
+    }
+}
+
+/// The system's time and its sleep, and workers that are threads.
+struct Real(Crew);
+
+impl Outside for Real {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn sleep(&mut self, longest: Option<Duration>) {
+        match longest {
+            Some(longest) => thread::park_timeout(longest),
+            None => thread::park(),
         }
-        let busy = crew.look(now);
-        if driver.is_busy() {
-            continue;
-        }
-        if driver.may_sleep() {
-            let next = driver.next().map(|tick| clock::until(tick, Instant::now()));
-            match next.into_iter().chain(busy).min() {
-                Some(sleep) => thread::park_timeout(sleep),
-                None => thread::park(),
-            }
-        }
-        super::inbox::note_awake();
+    }
+
+    fn hand(&mut self, round: Round, now: Instant) {
+        self.0.hand(round, now);
+    }
+
+    fn look(&mut self, now: Instant) -> Option<Duration> {
+        self.0.look(now)
     }
 }

@@ -146,10 +146,10 @@ impl Worker {
         drop(self.take_mail(GONE));
     }
 
-    /// For models, in which time stands still.
+    /// For models, in which time stands still: it has slept for long.
     #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
     pub(super) fn wake_for_nothing(&self) {
-        self.bed.wake();
+        self.bed.end();
     }
 
     // ----- the worker's side -----------------------------------------------------------------------
@@ -259,6 +259,7 @@ impl Drop for Worker {
 
 #[cfg(not(any(cancel_tree_loom, cancel_tree_shuttle)))]
 mod bed {
+    use super::{Arc, Worker};
     use std::sync::OnceLock;
     use std::thread::{self, Thread};
     use std::time::{Duration, Instant};
@@ -291,16 +292,89 @@ mod bed {
             begin.elapsed() >= IDLE
         }
     }
+
+    /// Starts the worker's thread. False: it could not be had.
+    pub(in crate::timer) fn spawn(_: &Arc<Worker>, run: impl FnOnce() + Send + 'static) -> bool {
+        let thread = thread::Builder::new().name("cancel-tree worker".into());
+        thread.spawn(run).is_ok()
+    }
 }
 
-/// In models time stands still: a worker goes when it is woken for nothing.
+/// In models time stands still: a worker goes when it is told that it has waited for long.
 #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
 mod bed {
+    use super::super::pool;
+    use super::{Arc, Worker};
+    use crate::sync::model::thread::{self, yield_now, JoinHandle};
     use crate::sync::{self, AtomicBool, Notify};
+    use alloc::boxed::Box;
+    use alloc::vec::Vec;
+    use core::cell::RefCell;
+
+    std::thread_local! {
+        /// Of the execution that this OS thread is at.
+        static THREADS: RefCell<Threads> = RefCell::default();
+    }
+
+    #[derive(Default)]
+    struct Threads {
+        /// For each start that comes whether there is a thread to be had. For others there is none.
+        starts: Option<Box<dyn Iterator<Item = bool>>>,
+        started: Vec<(Arc<Worker>, JoinHandle<()>)>,
+    }
+
+    /// Says which of the starts that come succeed, in their order.
+    pub(in crate::timer) fn set_starts(starts: impl Iterator<Item = bool> + 'static) {
+        let starts: Option<Box<dyn Iterator<Item = bool>>> = Some(Box::new(starts));
+        let started = Vec::new();
+        THREADS.set(Threads { starts, started });
+    }
+
+    /// Starts the worker's thread. False: it could not be had.
+    pub(in crate::timer) fn spawn(
+        worker: &Arc<Worker>,
+        run: impl FnOnce() + Send + 'static,
+    ) -> bool {
+        let mut starts = THREADS.with_borrow_mut(|threads| threads.starts.take());
+        let can_be_had = starts.as_mut().and_then(Iterator::next) == Some(true);
+        THREADS.with_borrow_mut(|threads| threads.starts = starts);
+        if can_be_had {
+            let thread = thread::spawn(|| {
+                run();
+                pool::close();
+            });
+            THREADS.with_borrow_mut(|threads| threads.started.push((worker.clone(), thread)));
+        }
+        can_be_had
+    }
+
+    /// The time of those that are idle is over.
+    pub(in crate::timer) fn let_go() {
+        let number = THREADS.with_borrow(|threads| threads.started.len());
+        for number in 0..number {
+            THREADS
+                .with_borrow(|threads| threads.started[number].0.clone())
+                .wake_for_nothing();
+        }
+    }
+
+    /// Until all that were started are gone.
+    pub(in crate::timer) fn let_all_go() {
+        while let Some((worker, thread)) = THREADS.with_borrow_mut(|threads| threads.started.pop())
+        {
+            while !worker.is_gone() {
+                worker.wake_for_nothing();
+                yield_now();
+            }
+            thread.join().unwrap();
+        }
+    }
 
     pub(super) struct Bed {
         is_made: AtomicBool,
         sleep: Notify,
+        /// Nothing leans on it, so it is none of the models' atomics.
+        is_over: core::sync::atomic::AtomicBool,
     }
 
     impl Bed {
@@ -308,6 +382,7 @@ mod bed {
             Bed {
                 is_made: AtomicBool::new(false),
                 sleep: Notify::new(),
+                is_over: false.into(),
             }
         }
 
@@ -324,12 +399,21 @@ mod bed {
 
         pub(super) fn sleep(&self) -> bool {
             self.sleep.wait();
-            true
+            self.is_over.load(sync::Relaxed)
+        }
+
+        /// The sleep, or the next one, is over.
+        pub(super) fn end(&self) {
+            self.is_over.store(true, sync::Relaxed);
+            self.wake();
         }
     }
 }
 
+pub(super) use bed::spawn;
 use bed::Bed;
+#[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+pub(super) use bed::{let_all_go, let_go, set_starts};
 
 #[cfg(test)]
 std::thread_local! {

@@ -7,6 +7,7 @@ mod cancel;
 mod cause;
 mod clock;
 mod create;
+mod crew;
 mod deadline;
 mod foreign;
 mod group;

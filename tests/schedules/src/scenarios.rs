@@ -46,7 +46,7 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "service",
         threads: 4,
-        steps: 10_000,
+        steps: 8000,
         run: contexts::sleeping_service,
     },
     Scenario {

@@ -289,16 +289,20 @@ pub fn handed() {
     drop(service);
 }
 
-/// The service sleeps when it finds nothing, and others wait for what it has to do: a wake-up that is lost is
-/// a deadlock.
+/// The service's loop as it is: it sleeps when it finds nothing, and hands what it finds to workers, of which it starts some, if
+/// they can be had. Others wait for what they do: a wake-up that is lost, or a thing that nobody is sent to, is a deadlock.
 pub fn sleeping_service() {
     let stop = Arc::new(Shared::new(false));
     let service = {
         let stop = stop.clone();
         thread::spawn(move || {
-            let mut service = Service::new();
+            let can_be_had = || Some(draw(3) != 0);
+            let mut service = Service::with_workers(std::iter::from_fn(can_be_had));
             while !stop.with(|stop| *stop) {
                 service.run_until_something_comes();
+                if draw(3) == 0 {
+                    service.let_workers_go();
+                }
             }
             service
         })
@@ -306,7 +310,7 @@ pub fn sleeping_service() {
     let clients: Vec<_> = (0..2)
         .map(|_| {
             thread::spawn(|| {
-                for _ in 0..50 {
+                for _ in 0..18 {
                     operation();
                     let (ctx, guard) = Context::background().with_deadline(Service::at(1));
                     let (record, runs) = (Record::root(), Runs::default());
