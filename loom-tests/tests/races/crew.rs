@@ -2,7 +2,7 @@
 //! the loop sleeping, or looking for ever.
 
 use cancel_tree::{Canceller, Context, Service};
-use cancel_tree_loom::{at_once, model, spawn, ContextError, Runs, USUAL};
+use cancel_tree_loom::{at_once, model, reached, spawn, ContextError, Runs};
 
 /// With a callback for a worker.
 fn cancellable(callback: impl FnOnce() + Send + 'static) -> Canceller {
@@ -69,19 +69,21 @@ fn worker_vs_looks_after_a_start_that_has_failed() {
     });
 }
 
-/// A deadline ends the sleep by itself.
+/// A deadline ends the sleep by itself, and the next sleep begins when all below it is marked, of which a step marks two.
 #[test]
 fn push_of_a_deadline_vs_sleep_until_it_has_passed() {
-    model(USUAL, || {
+    model(Some(2), || {
         let mut service = Service::new();
         let setter = spawn(|| {
             let (ctx, guard) = Context::background().with_deadline(Service::soon());
             guard.detach();
+            let below = at_once(|| [(); 3].map(|()| ctx.child_token()));
             Service::end_of_thread();
-            ctx
+            (ctx, below)
         });
         service.run_until_so_much_comes(2);
-        let ctx = setter.join().unwrap();
+        let (ctx, below) = setter.join().unwrap();
         assert_eq!(ctx.err(), Some(ContextError::DeadlineExceeded));
+        below.iter().for_each(reached);
     });
 }
