@@ -1025,3 +1025,30 @@ fn it_stands_still_at_its_end() {
     clock.advance(YEAR);
     assert_eq!(clock.now(), end);
 }
+
+/// Each grace begins with the end of the one before it, and its cause names that. The stack does not grow with them: neither
+/// when they are over, nor when the causes go.
+#[test]
+fn a_long_chain_of_graces_that_are_over_on_a_small_stack() {
+    let test = || {
+        for grace in [Duration::ZERO, SECOND] {
+            const N: u32 = 20_000;
+            let (clock, ctx) = under();
+            let (mut ctx, guard) = ctx.with_cancel();
+            for _ in 0..N {
+                ctx = ctx.with_grace(grace).shield().child_token().context();
+            }
+            guard.cancel();
+            clock.advance(grace * N);
+            let cause = ctx.cause().unwrap();
+            let first = std::iter::successors(Some(&cause), |cause| {
+                cause.downcast_ref::<GraceOver>().map(GraceOver::first)
+            });
+            assert_eq!(first.count(), 1 + N as usize);
+            drop(ctx);
+            drop(cause);
+        }
+    };
+    let thread = thread::Builder::new().stack_size(128 << 10).spawn(test);
+    thread.unwrap().join().unwrap();
+}
