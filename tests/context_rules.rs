@@ -792,7 +792,7 @@ fn a_long_chain_of_graces_on_a_small_stack() {
         for below in ways {
             for is_cancelled in [false, true] {
                 let (mut ctx, guard) = Context::background().with_cancel();
-                for _ in 0..20_000 {
+                for _ in 0..5_000 {
                     ctx = below(&ctx);
                 }
                 if is_cancelled {

@@ -14,7 +14,7 @@ use super::values::Values;
 use super::{CancelGuard, Context};
 use crate::tree::{Cause, ContextError, Handle, Moving};
 use core::error::Error;
-use core::fmt;
+use core::{fmt, mem};
 use std::time::{Duration, Instant};
 
 /// Among the values of a context: the grace that it is under. None: none any more, by `without_cancel`.
@@ -266,6 +266,21 @@ impl GraceOver {
     /// Returns the cause of the soft cancel.
     pub fn first(&self) -> &Cause {
         &self.first
+    }
+
+    fn take_first(&mut self) -> Cause {
+        mem::replace(&mut self.first, ContextError::Cancelled.into())
+    }
+}
+
+/// Where a grace has begun with the end of another, and that with the end of a third, they go one by one: the stack does not grow
+/// with them.
+impl Drop for GraceOver {
+    fn drop(&mut self) {
+        let mut first = self.take_first();
+        while let Some(other) = first.sole_mut::<GraceOver>() {
+            first = other.take_first();
+        }
     }
 }
 

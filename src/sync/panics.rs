@@ -183,6 +183,11 @@ impl<T> OfUser<T> {
         OfUser(ManuallyDrop::new(value))
     }
 
+    #[cfg(feature = "std")]
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+
     pub(crate) fn into_inner(self) -> T {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is neither used nor dropped after its only field was moved out.

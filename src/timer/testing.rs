@@ -13,7 +13,7 @@
 use super::clock;
 use super::entry::{Entry, Seen};
 use crate::sync::{
-    Acquire, Arc, AtomicU64, Mutex, MutexGuard, OfUser, Panics, Release, UnsafeCell,
+    thread, Acquire, Arc, AtomicU64, Mutex, MutexGuard, OfUser, Panics, Release, UnsafeCell,
 };
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -44,6 +44,13 @@ struct State {
     /// How many have been set, and how many futures have been made.
     numbers: u64,
     watchers: Vec<Watcher>,
+    late: Vec<Late>,
+}
+
+/// A thread that wakes and calls what was moved to what is past, and what it has still to come to.
+struct Late {
+    thread: usize,
+    fired: Fired,
 }
 
 /// When it is due, in nanoseconds; and its number, for those of one instant are taken in the order in which they were set.
@@ -76,6 +83,7 @@ struct Watcher {
 }
 
 /// Deadlines that have been marked, to be woken and called: each by its pointer, FIRING.
+#[derive(Default)]
 struct Fired(Vec<NonNull<Entry>>);
 
 impl Clock {
@@ -88,6 +96,7 @@ impl Clock {
                 alarms: BTreeMap::new(),
                 numbers: 0,
                 watchers: Vec::new(),
+                late: Vec::new(),
             }),
         }))
     }
@@ -176,6 +185,37 @@ impl Clock {
         fired.end(&mut panics);
         panics.resume();
         Some(Duration::from_nanos(by))
+    }
+
+    /// Marks what is due by now, and wakes and calls it. Where the thread is at that already, further out on its stack, it is only
+    /// marked here: or the stack would grow with graces of which each begins with the end of another.
+    fn catch_up(&self) {
+        let me = thread::me();
+        {
+            let mut state = self.lock();
+            let fired = state.fire(self.nanos());
+            if let Some(outer) = state.late.iter_mut().find(|late| late.thread == me) {
+                outer.fired.0.extend(fired.0);
+                return;
+            }
+            state.late.push(Late { thread: me, fired });
+        }
+        let mut panics = Panics::default();
+        while let Some(fired) = self.take_late(me) {
+            fired.end(&mut panics);
+        }
+        panics.resume();
+    }
+
+    /// What that thread has still to come to. `None`: it is through.
+    fn take_late(&self, thread: usize) -> Option<Fired> {
+        let mut state = self.lock();
+        let at = state.late.iter().position(|late| late.thread == thread)?;
+        if state.late[at].fired.0.is_empty() {
+            state.late.swap_remove(at);
+            return None;
+        }
+        Some(mem::take(&mut state.late[at].fired))
     }
 
     // ----- what it says -----------------------------------------------------------------------
@@ -356,10 +396,10 @@ impl Alarm {
         Ok(())
     }
 
-    /// If the deadline has been moved to what is past, it fires now.
+    /// If the deadline has been moved to what is past, it fires now: what it is about is marked when this returns.
     pub(crate) fn catch_up(&self, to: Option<u64>) {
         if to.is_some_and(|to| to <= self.clock.nanos()) {
-            self.clock.advance(0);
+            self.clock.catch_up();
         }
     }
 

@@ -357,6 +357,15 @@ impl Cause {
         follow(self.error(), inside).find_map(at)
     }
 
+    /// The error inside, if it is an `E` that no other cause has.
+    #[cfg(feature = "std")]
+    pub(crate) fn sole_mut<E: Error + 'static>(&mut self) -> Option<&mut E> {
+        match &mut self.0 {
+            Inner::Bare(_) => None,
+            Inner::Custom(_, custom) => Arc::get_mut(custom)?.error.get_mut().downcast_mut(),
+        }
+    }
+
     /// Whether it is nothing but `own`, or a bare kind, handed back: itself, or as what it names as its source.
     #[cfg(feature = "std")]
     pub(crate) fn echoes(&self, own: &Cause) -> bool {
