@@ -1053,21 +1053,35 @@ fn a_long_chain_of_graces_that_are_over_on_a_small_stack() {
     thread.unwrap().join().unwrap();
 }
 
-/// What comes to be past within a callback is done at once; its own callbacks wait for that one to return.
+/// What comes to be past within a callback is done at once; its own callbacks wait for that one to return, or to move the time.
 #[test]
 fn within_a_callback_what_is_past_is_done_and_called_after_it() {
-    let (clock, ctx) = under();
-    let log = Log::default();
-    let (outer, outer_guard) = ctx.with_movable_deadline(clock.now() + HOUR);
-    let (inner, inner_guard) = ctx.with_movable_deadline(clock.now() + HOUR);
-    log.on_cancel(&inner, "inner");
-    let (said, now) = (log.clone(), clock.now());
-    drop(outer.on_cancel(move || {
-        assert!(inner_guard.set(now) && inner.is_done());
-        said.say("outer");
-    }));
-    outer_guard.set(now);
-    assert_eq!(log.take(), ["outer", "inner"]);
+    let advances: [(fn(&TestClock), _); 3] = [
+        (|_| (), ["outer", "inner"]),
+        (|clock| clock.advance(SECOND), ["inner", "outer"]),
+        (|clock| _ = clock.advance_to_next(), ["inner", "outer"]),
+    ];
+    for (advance, order) in advances {
+        let (clock, ctx) = under();
+        let log = Log::default();
+        let _timed = after(&ctx, HOUR);
+        let (outer, outer_guard) = ctx.with_movable_deadline(clock.now() + HOUR);
+        let (inner, inner_guard) = ctx.with_movable_deadline(clock.now() + HOUR);
+        let now = clock.now();
+        let (said, time) = (log.clone(), clock.clone());
+        drop(inner.on_cancel(move || {
+            assert_eq!(time.now(), now);
+            said.say("inner");
+        }));
+        let (said, time) = (log.clone(), clock.clone());
+        drop(outer.on_cancel(move || {
+            assert!(inner_guard.set(now) && inner.is_done());
+            advance(&time);
+            said.say("outer");
+        }));
+        outer_guard.set(now);
+        assert_eq!(log.take(), order);
+    }
 }
 
 /// A thread that stands still in a callback keeps no other's deadline.

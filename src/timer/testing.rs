@@ -145,6 +145,7 @@ impl Clock {
     /// called before the time moves on. All that others move it meanwhile, callbacks included, comes on top.
     pub(crate) fn advance(&self, by: u64) {
         let mut panics = Panics::default();
+        self.end_late(&mut panics, false);
         let mut left = by;
         while let Some(fired) = self.step(&mut left) {
             fired.end(&mut panics);
@@ -173,6 +174,14 @@ impl Clock {
 
     /// Moves the time on to the next deadline, if there is one. The answer is by how much.
     pub(crate) fn advance_to_next(&self) -> Option<Duration> {
+        let mut panics = Panics::default();
+        self.end_late(&mut panics, false);
+        let next = self.step_to_next(&mut panics);
+        panics.resume();
+        next
+    }
+
+    fn step_to_next(&self, panics: &mut Panics) -> Option<Duration> {
         let (by, fired) = {
             let mut state = self.lock();
             let now = self.nanos();
@@ -181,41 +190,36 @@ impl Clock {
             self.set_now(at);
             (at - now, fired)
         };
-        let mut panics = Panics::default();
-        fired.end(&mut panics);
-        panics.resume();
+        fired.end(panics);
         Some(Duration::from_nanos(by))
     }
 
     /// Marks what is due by now, and wakes and calls it. Where the thread is at that already, further out on its stack, it is only
     /// marked here: or the stack would grow with graces of which each begins with the end of another.
     fn catch_up(&self) {
-        let me = thread::me();
+        let thread = thread::me();
         {
             let mut state = self.lock();
             let fired = state.fire(self.nanos());
-            if let Some(outer) = state.late.iter_mut().find(|late| late.thread == me) {
+            if let Some(outer) = state.late.iter_mut().find(|late| late.thread == thread) {
                 outer.fired.0.extend(fired.0);
                 return;
             }
-            state.late.push(Late { thread: me, fired });
+            state.late.push(Late { thread, fired });
         }
         let mut panics = Panics::default();
-        while let Some(fired) = self.take_late(me) {
-            fired.end(&mut panics);
-        }
+        self.end_late(&mut panics, true);
         panics.resume();
     }
 
-    /// What that thread has still to come to. `None`: it is through.
-    fn take_late(&self, thread: usize) -> Option<Fired> {
-        let mut state = self.lock();
-        let at = state.late.iter().position(|late| late.thread == thread)?;
-        if state.late[at].fired.0.is_empty() {
-            state.late.swap_remove(at);
-            return None;
+    /// Wakes and calls what this thread has still to come to: by the call that has noted it, whose last look it is, or before the
+    /// time moves on.
+    fn end_late(&self, panics: &mut Panics, is_last: bool) {
+        let thread = thread::me();
+        let next = || self.lock().take_late(thread, is_last);
+        while let Some(fired) = next() {
+            fired.end(panics);
         }
-        Some(mem::take(&mut state.late[at].fired))
     }
 
     // ----- what it says -----------------------------------------------------------------------
@@ -305,6 +309,17 @@ impl State {
     fn count(&self) -> usize {
         let needed = |(key, registered): &(&Key, &Registered)| registered.due(key.0).is_some();
         self.alarms.iter().filter(needed).count()
+    }
+
+    /// What that thread has still to come to. `None`: it is through.
+    fn take_late(&mut self, thread: usize, is_last: bool) -> Option<Fired> {
+        let at = self.late.iter().position(|late| late.thread == thread)?;
+        let fired = mem::take(&mut self.late[at].fired);
+        let is_through = fired.0.is_empty();
+        if is_through && is_last {
+            self.late.swap_remove(at);
+        }
+        Some(fired).filter(|_| !is_through)
     }
 
     /// Takes out those that have waited for as many deadlines as there are now.
