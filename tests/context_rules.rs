@@ -755,30 +755,55 @@ fn values_are_dropped_with_the_last_context_that_has_them() {
     assert_eq!(Arc::strong_count(&value), 1);
 }
 
+fn on_a_small_stack(f: impl FnOnce() + Send + 'static) {
+    let thread = thread::Builder::new().stack_size(128 << 10).spawn(f);
+    thread.unwrap().join().unwrap();
+}
+
 #[test]
 fn a_million_values_and_a_million_cancels_on_a_small_stack() {
-    thread::Builder::new()
-        .stack_size(128 << 10)
-        .spawn(|| {
-            let mut ctx = Context::background();
-            for i in 0..1_000_000 {
-                ctx = ctx.with_value(Id(i));
+    on_a_small_stack(|| {
+        let mut ctx = Context::background();
+        for i in 0..1_000_000 {
+            ctx = ctx.with_value(Id(i));
+        }
+        assert_eq!(ctx.value::<Id>().map(|id| id.0), Some(999_999));
+        assert!(ctx.value::<User>().is_none());
+        let mut guards = Vec::new();
+        for _ in 0..1_000_000 {
+            let guard;
+            (ctx, guard) = ctx.with_cancel();
+            guards.push(guard);
+        }
+        guards[0].cancel();
+        assert!(ctx.is_done());
+        drop((ctx, guards));
+    });
+}
+
+/// Each grace is below a shield of the one before it, and keeps what it was made for; with the values handed on, and without.
+#[test]
+fn a_long_chain_of_graces_on_a_small_stack() {
+    on_a_small_stack(|| {
+        let ways: [fn(&Context) -> Context; 2] = [
+            |ctx| ctx.with_grace(FAR).shield().child_token().context(),
+            |ctx| ctx.with_grace(FAR).shield(),
+        ];
+        for below in ways {
+            for is_cancelled in [false, true] {
+                let (mut ctx, guard) = Context::background().with_cancel();
+                for _ in 0..5_000 {
+                    ctx = below(&ctx);
+                }
+                if is_cancelled {
+                    // The first grace begins.
+                    guard.cancel();
+                    assert!(!ctx.is_done());
+                }
+                drop(ctx);
             }
-            assert_eq!(ctx.value::<Id>().map(|id| id.0), Some(999_999));
-            assert!(ctx.value::<User>().is_none());
-            let mut guards = Vec::new();
-            for _ in 0..1_000_000 {
-                let guard;
-                (ctx, guard) = ctx.with_cancel();
-                guards.push(guard);
-            }
-            guards[0].cancel();
-            assert!(ctx.is_done());
-            drop((ctx, guards));
-        })
-        .unwrap()
-        .join()
-        .unwrap();
+        }
+    });
 }
 
 // ----- without_cancel, background, todo, any_of -------------------------------------------------

@@ -8,7 +8,7 @@ use super::cancel::{self, Cancel};
 use super::cause::{Cause, ContextError};
 use super::extension::{AnyOf, Extension};
 use super::moving::Moving;
-use super::timing::{Beside, Foreign, Signal, Target, Timing};
+use super::timing::{Beside, Foreign, Signal, Starter, Target, Timing};
 use super::word::State;
 use super::{reclaim, start, Handle, Node};
 use crate::sync::{Arc, Panics};
@@ -590,22 +590,22 @@ impl Handle {
         after: u64,
         because: fn(Cause) -> Cause,
     ) {
-        let hard = self.make_startable(moving, soft.clone());
+        let hard = self.make_startable(moving, soft);
         if let Err(refused) = soft.put_waker(start::waker(hard, soft, after, because)) {
             refused.wake();
         }
     }
 
     /// The token's deadline can be moved; there is none yet. The answer is the right to [start](Signal::start_deadline) it, without
-    /// holding the token; `kept` goes when that does. The token is new.
-    fn make_startable(&self, moving: Arc<Moving>, kept: impl Any + Send) -> Signal {
+    /// holding the token, which keeps `soft`. The token is new.
+    fn make_startable(&self, moving: Arc<Moving>, soft: &Handle) -> Signal {
         let signal = Arc::new(Target {
             trigger: Trigger::armed(),
             node: self.0,
         });
-        let starter = Foreign {
+        let starter = Starter {
             signal: signal.clone(),
-            _subscription: Box::new(kept),
+            soft: soft.clone(),
         };
         let timing = self.put_movable(&moving);
         timing.set_beside(Beside::Moving(moving, Some(starter)));

@@ -14,7 +14,7 @@ use super::edge::Edge;
 use super::node::Link;
 use super::room::Room;
 #[cfg(feature = "std")]
-use super::timing::{Beside, Timing};
+use super::timing::{Beside, Released, Timing};
 use super::word::State;
 use super::{weak, Handle, Node};
 use crate::sync::{Acquire, Arc, AtomicPtr, Panics, Relaxed, Release};
@@ -357,14 +357,22 @@ impl Remains {
             if self.deadline_cause.is_some() {
                 panics.catch(|| self.deadline_cause = None);
             }
-            if self.beside.is_some() {
-                panics.catch(|| self.beside = None);
+            if let Some(beside) = self.beside.take() {
+                panics.catch(|| self.released.leave(beside));
             }
         }
     }
+
+    /// A handle that a node kept which has been dropped, to be released.
+    pub(super) fn pop(&mut self) -> Option<Handle> {
+        #[cfg(feature = "std")]
+        return self.released.pop();
+        #[cfg(not(feature = "std"))]
+        None
+    }
 }
 
-/// User values that a dying node leaves: dropped when the tree is in order again (I9).
+/// What a dying node leaves. User values: dropped when the tree is in order again (I9). And handles that such nodes kept.
 #[derive(Default)]
 pub(super) struct Remains {
     pub(super) cause: Option<Cause>,
@@ -373,6 +381,8 @@ pub(super) struct Remains {
     pub(super) deadline_cause: Option<Cause>,
     #[cfg(feature = "std")]
     pub(super) beside: Option<Box<Beside>>,
+    #[cfg(feature = "std")]
+    released: Released,
 }
 
 /// A counted pointer of a custom cause, with its tag: the CAS that places it decides whose
@@ -613,28 +623,26 @@ impl Link {
 
     // ----- when its last owner lets it go -----------------------------------------------------
 
-    /// Empties the word. What the node kept of the user's goes to the caller, to be dropped.
+    /// Empties the word. What the node kept goes to the caller, to be dropped.
     ///
     /// # Safety
     /// The caller is the last owner, and shards, edges and triggers are settled.
-    pub(super) unsafe fn take(&self) -> Remains {
-        let mut remains = Remains::default();
+    pub(super) unsafe fn take(&self, remains: &mut Remains) {
         // Relaxed, here and below: the last owner has acquired what the others did.
         let value = self.0.load(Relaxed);
         if value.is_null() {
-            return remains;
+            return;
         }
         self.0.store(ptr::null_mut(), Relaxed);
         let cause = if value.addr() & TAGS == EXTENSION {
             let raw: *mut Extension = value.map_addr(|a| a & !TAGS).cast();
             // SAFETY: the last owner has it; nobody else but the timer, which looks at the entry only.
-            unsafe { Extension::empty(NonNull::new_unchecked(raw), &mut remains) }
+            unsafe { Extension::empty(NonNull::new_unchecked(raw), remains) }
         } else {
             value
         };
         // SAFETY: the node's count goes to the caller.
         remains.cause = RawCause::from_word(cause).map(|cause| unsafe { cause.into_cause() });
-        remains
     }
 
     /// For a node that nobody else has seen: the extension that it begins with.

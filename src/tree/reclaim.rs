@@ -15,7 +15,7 @@ use super::extension::{Extension, Remains};
 use super::word::State;
 use super::{edge, room, Handle, Node};
 use crate::sync::{to_the_end, Panics, Relaxed, SMALL};
-use core::mem;
+use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 
 /// At most this many free nodes survive the death of their parent, for its next occupant: enough for a
@@ -28,7 +28,7 @@ struct Pending(*mut Node);
 
 impl Pending {
     fn push(&mut self, handle: Handle) {
-        let node = mem::ManuallyDrop::new(handle).0;
+        let node = ManuallyDrop::new(handle).0;
         // SAFETY: counted, by the handle that has just been given up to this list.
         unsafe { node.as_ref() }.link.set_next(self.0);
         self.0 = node.as_ptr();
@@ -152,10 +152,11 @@ unsafe fn release_upwards(node: NonNull<Node>) {
         left.remains.drop_each(&mut panics);
         // SAFETY: out of every list, and nobody else has a pointer there.
         unsafe { left.garbage.free(&mut panics) };
-        let Some(node) = next.take().or_else(|| left.pending.pop()) else {
+        let kept = || left.remains.pop().map(|handle| ManuallyDrop::new(handle).0);
+        let Some(node) = next.take().or_else(|| left.pending.pop()).or_else(kept) else {
             break;
         };
-        // SAFETY: each handle in this loop was the caller's, an orphan's or an edge's.
+        // SAFETY: each handle in this loop was the caller's, an orphan's, an edge's, or kept by a node that is gone.
         next = unsafe { give_up(node, &mut left) };
     });
     panics.resume();
@@ -226,10 +227,7 @@ unsafe fn give_up(node: NonNull<Node>, left: &mut Left) -> Option<NonNull<Node>>
     };
 
     // SAFETY: alone, nothing living below; edges, triggers and shards settled.
-    let waker = left.remains.waker.take();
-    // SAFETY: as said.
-    left.remains = unsafe { this.link.take() };
-    left.remains.waker = waker;
+    unsafe { this.link.take(&mut left.remains) };
     // SAFETY: our handle; orphans are gone, so the parent is as alive as we are (I5).
     let Some(parent) = (unsafe { this.parent() }) else {
         // SAFETY: a root without owner and without anybody below.

@@ -10,6 +10,7 @@ use crate::timer::testing::{Alarm, AlarmCell};
 use crate::timer::trigger::Trigger;
 use alloc::boxed::Box;
 use core::any::Any;
+use core::mem;
 use core::ptr::NonNull;
 use std::time::Instant;
 
@@ -32,15 +33,53 @@ pub(super) struct Timing {
 /// What few nodes have beside the timer's entry.
 pub(super) enum Beside {
     Foreign(Foreign),
-    /// And what starts the deadline, if that is something from outside.
-    Moving(Arc<Moving>, Option<Foreign>),
+    /// And what starts the deadline, if that is another token.
+    Moving(Arc<Moving>, Option<Starter>),
+    /// The node is gone: in a list.
+    Left(Handle, Option<Box<Beside>>),
 }
 
-/// A parent that is not one of ours; or what is not above the node, and starts its deadline.
+/// A parent that is not one of ours.
 pub(super) struct Foreign {
     pub(super) signal: Arc<Target>,
     /// Keeps the parent informed of the signal; dropped when the node goes.
     pub(super) _subscription: Box<dyn Any + Send>,
+}
+
+/// A token that is not above the node, and starts its deadline.
+pub(super) struct Starter {
+    pub(super) signal: Arc<Target>,
+    /// Released when the node has gone.
+    pub(super) soft: Handle,
+}
+
+/// Handles that nodes have left, to be released in their turn, in the boxes where they were: so nothing is allocated.
+#[derive(Default)]
+pub(super) struct Released(Option<Box<Beside>>);
+
+impl Released {
+    /// Drops what a node had: user code. But for a handle, which is left here, before that is run.
+    pub(super) fn leave(&mut self, mut beside: Box<Beside>) {
+        let Beside::Moving(_, starter) = &mut *beside else {
+            return;
+        };
+        if let Some(Starter { soft, .. }) = starter.take() {
+            let others = self.0.take();
+            let of_user = mem::replace(&mut *beside, Beside::Left(soft, others));
+            self.0 = Some(beside);
+            drop(of_user);
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Handle> {
+        match *self.0.take()? {
+            Beside::Left(handle, others) => {
+                self.0 = others;
+                Some(handle)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What a signal from outside is about.
@@ -81,17 +120,16 @@ impl Timing {
     pub(super) fn foreign(&self) -> Option<&Foreign> {
         match self.beside()? {
             Beside::Foreign(foreign) => Some(foreign),
-            Beside::Moving(..) => None,
+            _ => None,
         }
     }
 
     /// The trigger of what acts on the node from outside, beside the timer.
     fn signal(&self) -> Option<&Trigger> {
         match self.beside()? {
-            Beside::Foreign(foreign) | Beside::Moving(_, Some(foreign)) => {
-                Some(&foreign.signal.trigger)
-            }
-            Beside::Moving(_, None) => None,
+            Beside::Foreign(foreign) => Some(&foreign.signal.trigger),
+            Beside::Moving(_, Some(starter)) => Some(&starter.signal.trigger),
+            _ => None,
         }
     }
 
@@ -99,8 +137,8 @@ impl Timing {
     #[inline]
     pub(super) fn moving(&self) -> Option<&Moving> {
         match self.beside()? {
-            Beside::Foreign(_) => None,
             Beside::Moving(moving, _) => Some(moving),
+            _ => None,
         }
     }
 

@@ -158,6 +158,25 @@ fn advance_vs_set_earlier() {
     });
 }
 
+/// Two graces that are over at once, of which the second begins with the end of the first, within the same call.
+#[test]
+fn advance_vs_cancel_through_two_graces() {
+    model(USUAL, || {
+        let probe = Probe::new();
+        let (clock, root) = under();
+        let (root, guard) = root.with_cancel();
+        let below = |ctx: &Context| ctx.with_grace(Duration::ZERO).shield();
+        let ctx = below(&below(&root).child_token().context());
+        let mut done = ctx.clone().done_owned();
+        assert!(!poll(&mut done, &probe.waker()));
+        let time = advance(&clock, SECOND);
+        guard.cancel();
+        time.join().unwrap();
+        assert_eq!((ctx.err(), probe.woken()), (DEADLINE, 1));
+        assert_eq!(clock.deadlines(), 0);
+    });
+}
+
 #[test]
 fn extend_vs_take_away() {
     model(USUAL, || {
