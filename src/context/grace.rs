@@ -27,11 +27,12 @@ struct Grace {
     is_shielded: bool,
 }
 
-/// The cause of the hard cancel. Where the soft one was the end of another grace, it is that one's: they do not pile up.
+/// The cause of the hard cancel. Where the soft one was the end of another grace, that one's first: they do not pile up.
 fn over(first: Cause) -> Cause {
-    if first.downcast_ref::<GraceOver>().is_some() {
-        return first;
-    }
+    let first = match first.downcast_ref::<GraceOver>() {
+        Some(over) => over.first.clone(),
+        None => first,
+    };
     Cause::with_kind(ContextError::DeadlineExceeded, GraceOver { first })
 }
 
