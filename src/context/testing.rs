@@ -62,8 +62,6 @@ use std::time::{Duration, Instant};
 /// advanced any more, and they are never freed: advance it beyond their deadlines before, or cancel.
 ///
 /// A deadline that is set to a time that has passed, by [`DeadlineGuard::set`](crate::DeadlineGuard::set), is met on the thread that sets it.
-/// Where a callback or a waker does that which is itself called so, what it sets is done at once, and its callbacks run when that one has returned,
-/// or advances the clock.
 ///
 /// # When to advance it
 ///

@@ -56,6 +56,8 @@ pub(super) struct Crew {
     looked: Instant,
     /// How often it is still to be tidied up since something was handed out: whoever is at one thing is known by the second look at it.
     untidy: usize,
+    /// Something was handed out for which nobody was known to be idle: the first one that is found to be is sent.
+    is_unsent: bool,
     waking: Watch,
     calling: Watch,
     /// When one was sent because callbacks have waited for long.
@@ -118,8 +120,8 @@ impl Line {
     fn part(&mut self) -> Range<usize> {
         let all = self.known.len();
         let end = match self.left {
-            0 => all,
-            left => left.min(all),
+            1.. if all > SURVEY => self.left.min(all),
+            _ => all,
         };
         self.left = end.saturating_sub(SURVEY);
         self.left..end
@@ -175,6 +177,7 @@ impl Crew {
             last: nothing,
             looked: now,
             untidy: 0,
+            is_unsent: false,
             waking: Watch::new(now),
             calling: Watch::new(now),
             sent_late: now,
@@ -205,6 +208,7 @@ impl Crew {
         if self.send_idle(1, true, now) == 1 || urgent && self.send_idle(1, false, now) == 1 {
             return;
         }
+        self.is_unsent = true;
         // One that is on the way finds what is to be woken in this round as well; the rest is the next look's.
         let is_coming = !self.coming.known.is_empty();
         if !is_coming && (urgent || self.is_empty()) {
@@ -302,6 +306,9 @@ impl Crew {
             }
         }
         let (coming, all_coming) = (self.coming.calling, self.coming.known.len());
+        if self.is_unsent && !self.idle[1].is_empty() {
+            calling = calling.max(1);
+        }
         if waking == 0 && calling == 0 && callers < self.processors {
             // They get on, and are sooner through if they are more.
             calling = 1;
@@ -332,7 +339,7 @@ impl Crew {
         let most = self.working.known.len().max(self.coming.known.len());
         let more_parts = most.saturating_sub(1) / SURVEY;
         self.untidy = self.untidy.min(2 + 3 * more_parts) - 1;
-        self.survey(now);
+        self.is_unsent = false;
         self.waking = Watch::new(self.looked);
         self.calling = Watch::new(self.looked);
         if self.first.things().is_large() {
@@ -342,6 +349,8 @@ impl Crew {
             self.to_wake = nothing.clone();
             self.first = nothing;
         }
+        // After that: nobody is led on to what goes.
+        self.survey(now);
         let [wakes, calls] = &mut self.idle;
         for known in [
             &mut self.coming.known,
@@ -373,6 +382,7 @@ impl Crew {
                 known.since = now;
                 known.look(now);
                 self.coming.put(known);
+                self.is_unsent &= !calls;
                 sent += 1;
             }
         }

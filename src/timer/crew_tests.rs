@@ -880,6 +880,35 @@ fn while_one_that_is_idle_is_not_found_another_one_is_started() {
     drop(stage.calls.wait_until(|seen| seen.woken == 1));
 }
 
+/// What wakes nobody is not urgent, so no thread is started for it before calls have stood still for long.
+#[test]
+fn who_is_found_to_be_idle_among_many_is_sent() {
+    let mut stage = Stage::new(2);
+    HOLDS.set(true);
+    let all = stage.pretend(MANY, true);
+    let idle = &all[MANY / 2];
+    idle.pretend(State::Idle);
+    stage.hand(1, false);
+    for _ in 0..1 + MANY / 2 / SURVEY {
+        assert_eq!(stage.look(PATIENCE), 0);
+    }
+    assert_eq!(idle.state(), State::Coming);
+}
+
+/// There were more before.
+#[test]
+fn each_of_a_few_that_are_left_is_looked_at_each_time() {
+    let mut stage = Stage::new(2);
+    HOLDS.set(true);
+    let all = stage.pretend(SURVEY + 50, true);
+    all[SURVEY..].iter().for_each(|w| w.pretend(State::Gone));
+    stage.crew.survey(stage.now);
+    assert_eq!(stage.crew.working.known.len(), SURVEY);
+    all[..SURVEY].iter().for_each(|w| w.pretend(State::Idle));
+    stage.crew.survey(stage.now);
+    assert!(stage.crew.working.known.is_empty());
+}
+
 #[test]
 fn what_many_are_at_is_counted_as_it_was_seen() {
     let mut stage = Stage::new(2);

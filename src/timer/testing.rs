@@ -13,7 +13,7 @@
 use super::clock;
 use super::entry::{Entry, Seen};
 use crate::sync::{
-    thread, Acquire, Arc, AtomicU64, Mutex, MutexGuard, OfUser, Panics, Release, UnsafeCell,
+    Acquire, Arc, AtomicU64, Mutex, MutexGuard, OfUser, Panics, Release, UnsafeCell,
 };
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -44,13 +44,6 @@ struct State {
     /// How many have been set, and how many futures have been made.
     numbers: u64,
     watchers: Vec<Watcher>,
-    late: Vec<Late>,
-}
-
-/// A thread that wakes and calls what was moved to what is past, and what it has still to come to.
-struct Late {
-    thread: usize,
-    fired: Fired,
 }
 
 /// When it is due, in nanoseconds; and its number, for those of one instant are taken in the order in which they were set.
@@ -83,7 +76,6 @@ struct Watcher {
 }
 
 /// Deadlines that have been marked, to be woken and called: each by its pointer, FIRING.
-#[derive(Default)]
 struct Fired(Vec<NonNull<Entry>>);
 
 impl Clock {
@@ -96,7 +88,6 @@ impl Clock {
                 alarms: BTreeMap::new(),
                 numbers: 0,
                 watchers: Vec::new(),
-                late: Vec::new(),
             }),
         }))
     }
@@ -145,7 +136,6 @@ impl Clock {
     /// called before the time moves on. All that others move it meanwhile, callbacks included, comes on top.
     pub(crate) fn advance(&self, by: u64) {
         let mut panics = Panics::default();
-        self.end_late(&mut panics, false);
         let mut left = by;
         while let Some(fired) = self.step(&mut left) {
             fired.end(&mut panics);
@@ -174,14 +164,6 @@ impl Clock {
 
     /// Moves the time on to the next deadline, if there is one. The answer is by how much.
     pub(crate) fn advance_to_next(&self) -> Option<Duration> {
-        let mut panics = Panics::default();
-        self.end_late(&mut panics, false);
-        let next = self.step_to_next(&mut panics);
-        panics.resume();
-        next
-    }
-
-    fn step_to_next(&self, panics: &mut Panics) -> Option<Duration> {
         let (by, fired) = {
             let mut state = self.lock();
             let now = self.nanos();
@@ -190,36 +172,10 @@ impl Clock {
             self.set_now(at);
             (at - now, fired)
         };
-        fired.end(panics);
-        Some(Duration::from_nanos(by))
-    }
-
-    /// Marks what is due by now, and wakes and calls it. Where the thread is at that already, further out on its stack, it is only
-    /// marked here: or the stack would grow with graces of which each begins with the end of another.
-    fn catch_up(&self) {
-        let thread = thread::me();
-        {
-            let mut state = self.lock();
-            let fired = state.fire(self.nanos());
-            if let Some(outer) = state.late.iter_mut().find(|late| late.thread == thread) {
-                outer.fired.0.extend(fired.0);
-                return;
-            }
-            state.late.push(Late { thread, fired });
-        }
         let mut panics = Panics::default();
-        self.end_late(&mut panics, true);
+        fired.end(&mut panics);
         panics.resume();
-    }
-
-    /// Wakes and calls what this thread has still to come to: by the call that has noted it, whose last look it is, or before the
-    /// time moves on.
-    fn end_late(&self, panics: &mut Panics, is_last: bool) {
-        let thread = thread::me();
-        let next = || self.lock().take_late(thread, is_last);
-        while let Some(fired) = next() {
-            fired.end(panics);
-        }
+        Some(Duration::from_nanos(by))
     }
 
     // ----- what it says -----------------------------------------------------------------------
@@ -311,17 +267,6 @@ impl State {
         self.alarms.iter().filter(needed).count()
     }
 
-    /// What that thread has still to come to. `None`: it is through.
-    fn take_late(&mut self, thread: usize, is_last: bool) -> Option<Fired> {
-        let at = self.late.iter().position(|late| late.thread == thread)?;
-        let fired = mem::take(&mut self.late[at].fired);
-        let is_through = fired.0.is_empty();
-        if is_through && is_last {
-            self.late.swap_remove(at);
-        }
-        Some(fired).filter(|_| !is_through)
-    }
-
     /// Takes out those that have waited for as many deadlines as there are now.
     fn take_content(&mut self) -> Vec<Watcher> {
         // Counting takes a look at each, which is not worth it at each one that is set on the way there.
@@ -411,10 +356,10 @@ impl Alarm {
         Ok(())
     }
 
-    /// If the deadline has been moved to what is past, it fires now: what it is about is marked when this returns.
+    /// If the deadline has been moved to what is past, it fires now.
     pub(crate) fn catch_up(&self, to: Option<u64>) {
         if to.is_some_and(|to| to <= self.clock.nanos()) {
-            self.clock.catch_up();
+            self.clock.advance(0);
         }
     }
 

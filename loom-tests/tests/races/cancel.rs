@@ -194,8 +194,8 @@ fn what_a_helper_has_marked_is_woken() {
     });
 }
 
-/// Within another tree's callback a cancel wakes whom it has won, and nobody else: whichever of the two wins the token in the
-/// middle, who waits below is woken.
+/// Within another tree's callback a cancel wakes whom it has won, and helps where that is near: whichever of the two wins the
+/// token in the middle, who waits below is woken.
 #[test]
 fn cancel_within_a_callback_vs_cancel_above() {
     model(USUAL, || {
