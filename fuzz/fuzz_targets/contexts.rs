@@ -1455,12 +1455,10 @@ impl World {
 
     /// Callbacks that were a worker's to call, and that others have called first.
     fn catch_up(&mut self) {
-        let mut called = true;
-        while called {
-            called = false;
-            for callback in &self.callbacks {
-                let runs = callback.runs.rings();
-                called |= self.oracle.was_called_early(callback.number, runs);
+        loop {
+            let runs = |callback: &Callback| (callback.number, callback.runs.rings());
+            if !self.oracle.were_called_early(self.callbacks.iter().map(runs)) {
+                return;
             }
         }
     }

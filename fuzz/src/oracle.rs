@@ -456,17 +456,20 @@ impl Oracle {
     }
 
     /// Of what is cancelled, and a worker is still to call: a cancel from anywhere helps, and may be faster. Told of it by
-    /// the number of runs; whether it was so.
-    pub fn was_called_early(&mut self, callback: usize, runs: usize) -> bool {
-        let known = &self.callbacks[callback];
-        let is_early = known.queued || known.registered && self.is_cancelled(known.fact);
-        if !is_early || runs != known.runs + 1 {
-            return false;
+    /// the numbers of runs; whether it was so. In which order it has called them is not known.
+    pub fn were_called_early(&mut self, callbacks: impl Iterator<Item = (usize, usize)>) -> bool {
+        let (mut were, mut then) = (false, Vec::new());
+        for (callback, runs) in callbacks {
+            let known = &self.callbacks[callback];
+            let is_early = known.queued || known.registered && self.is_cancelled(known.fact);
+            if is_early && runs == known.runs + 1 {
+                were = true;
+                self.callbacks[callback].registered = false;
+                then.extend(self.run(callback));
+            }
         }
-        self.callbacks[callback].registered = false;
-        let then = self.run(callback);
-        self.cancel_in_any_order(Vec::from_iter(then));
-        true
+        self.cancel_in_any_order(then);
+        were
     }
 
     fn run(&mut self, callback: usize) -> Option<Trigger> {
