@@ -1457,7 +1457,10 @@ impl World {
     fn catch_up(&mut self) {
         loop {
             let runs = |callback: &Callback| (callback.number, callback.runs.rings());
-            if !self.oracle.were_called_early(self.callbacks.iter().map(runs)) {
+            if !self
+                .oracle
+                .were_called_early(self.callbacks.iter().map(runs))
+            {
                 return;
             }
         }
