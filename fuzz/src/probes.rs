@@ -91,9 +91,9 @@ pub const FIRST_CAUSE: u32 = 5;
 /// The number of a grace's end is that of the cause that began it, and this.
 pub const OVER: u32 = 1 << 24;
 
-/// The number of the end of a grace that began with that cause.
+/// The number of the end of a grace that began with that cause, or with such an end.
 pub fn over(first: u32) -> u32 {
-    first + OVER
+    first % OVER + OVER
 }
 
 /// A cause: known by its number, and alive as long as `_life` is held.
