@@ -2178,11 +2178,11 @@ type Cancels = Box<dyn Fn() + Send + Sync>;
 /// Each along a chain cancels again: its own token, where the walk meets the last one first, and where it meets it last; the
 /// token above, the same; one in the middle. The stack does not grow with them.
 fn cancel_again_in_a_chain<K>(at: impl Fn(&CancellationToken, Cancels) -> K) {
-    const N: usize = scaled(40_000);
+    const N: usize = scaled(20_000);
     let again: [fn(usize) -> usize; 3] = [
         |i| i,
         |i| i.saturating_sub(1),
-        // Four tokens: the narrow word counts no 40,000 handles.
+        // Four tokens: the narrow word counts no 20,000 handles.
         |i| N / 2 + i % 4,
     ];
     for again in again {
@@ -2294,7 +2294,7 @@ fn many_at_the_end_of_a_long_chain_cancel_again() {
 /// from the middle on.
 #[test]
 fn nested_guards_go_while_the_cancel_above_stands_still() {
-    const N: usize = scaled(40_000);
+    const N: usize = scaled(60_000);
     let orders: [fn(usize) -> usize; 3] = [
         |i| i,
         |i| N - 1 - i,
