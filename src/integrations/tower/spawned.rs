@@ -94,7 +94,7 @@ impl ContextLayer {
     ///
     /// # Cost
     ///
-    /// Beyond that of the layer: four allocations and what a task costs to spawn. `Cooperative` has 12 more for the grace.
+    /// Beyond that of the layer: four allocations and what a task costs to spawn. `Cooperative` has 11 more for the grace.
     #[track_caller]
     pub fn spawned(
         self,

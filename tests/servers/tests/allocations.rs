@@ -122,12 +122,12 @@ fn what_a_request_allocates_and_leaves() {
         (
             "cooperative",
             costs(spawned(&plain, cooperative).layer(bare), false),
-            17.0,
+            16.0,
         ),
         (
             "cooperative, a most",
             costs(spawned(&limited, cooperative).layer(bare), false),
-            17.0,
+            16.0,
         ),
     ];
     for (name, (allocations, left), said) in rows {
