@@ -12,7 +12,7 @@ use core::task::Waker;
 
 /// A cancel that helps another one wakes where that one is so many tokens above at most. (So does one in a forked child, though
 /// the other one's thread is not there.)
-const NEAR: usize = if SMALL { 1 } else { 16 };
+const NEAR: usize = if SMALL { 4 } else { 16 };
 
 /// The node whose own cancel has come down to `top`. None: it is another cancel's, and far above, so who waits here is left to that
 /// one. Along a chain, callbacks that each cancel the token above would be one within the other, and told the cause

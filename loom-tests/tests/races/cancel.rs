@@ -194,6 +194,27 @@ fn what_a_helper_has_marked_is_woken() {
     });
 }
 
+/// A cancel far below another one wakes only whom it has won: whoever waits there is woken by one of the two, once.
+#[test]
+fn cancel_far_below_vs_cancel() {
+    model(Some(2), || {
+        let root = Token::new();
+        // One more than those between which a cancel helps.
+        let far = (0..5).fold(root.clone(), |token, _| token.child_token());
+        let child = far.child_token();
+        let probe = Probe::new();
+        let mut waiting = Box::pin(child.clone().cancelled_owned());
+        assert!(!poll(&mut waiting.as_mut(), &probe.waker()));
+        let thread = spawn(move || {
+            far.cancel();
+            reached(&child);
+        });
+        root.cancel();
+        thread.join().unwrap();
+        assert_eq!(probe.woken(), 1);
+    });
+}
+
 /// Within another tree's callback a cancel wakes whom it has won, and helps where that is near: whichever of the two wins the
 /// token in the middle, who waits below is woken.
 #[test]
