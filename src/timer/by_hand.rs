@@ -144,7 +144,7 @@ impl Service {
     pub fn with_workers<I: Iterator<Item = bool> + 'static>(
         starts: impl IntoIterator<IntoIter = I>,
     ) -> Service {
-        workers::set_starts(starts.into_iter());
+        workers::set_starts(starts.into_iter(), Service::end_of_thread);
         let mut service = Service::new();
         service.0.outside.crew = Some(Crew::new(service.0.outside.now));
         service

@@ -303,7 +303,6 @@ mod bed {
 /// In models time stands still: a worker goes when it is told that it has waited for long.
 #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
 mod bed {
-    use super::super::pool;
     use super::{Arc, Worker};
     use crate::sync::model::thread::{self, yield_now, JoinHandle};
     use crate::sync::{self, AtomicBool, Notify};
@@ -321,13 +320,17 @@ mod bed {
         /// For each start that comes whether there is a thread to be had. For others there is none.
         starts: Option<Box<dyn Iterator<Item = bool>>>,
         started: Vec<(Arc<Worker>, JoinHandle<()>)>,
+        /// What each does last.
+        at_end: Option<fn()>,
     }
 
-    /// Says which of the starts that come succeed, in their order.
-    pub(in crate::timer) fn set_starts(starts: impl Iterator<Item = bool> + 'static) {
-        let starts: Option<Box<dyn Iterator<Item = bool>>> = Some(Box::new(starts));
-        let started = Vec::new();
-        THREADS.set(Threads { starts, started });
+    /// Says which of the starts that come succeed, in their order, and what the threads do last.
+    pub(in crate::timer) fn set_starts(starts: impl Iterator<Item = bool> + 'static, at_end: fn()) {
+        THREADS.set(Threads {
+            starts: Some(Box::new(starts)),
+            started: Vec::new(),
+            at_end: Some(at_end),
+        });
     }
 
     /// Starts the worker's thread. False: it could not be had.
@@ -339,9 +342,10 @@ mod bed {
         let can_be_had = starts.as_mut().and_then(Iterator::next) == Some(true);
         THREADS.with_borrow_mut(|threads| threads.starts = starts);
         if can_be_had {
-            let thread = thread::spawn(|| {
+            let at_end = THREADS.with_borrow(|threads| threads.at_end);
+            let thread = thread::spawn(move || {
                 run();
-                pool::close();
+                at_end.into_iter().for_each(|end| end());
             });
             THREADS.with_borrow_mut(|threads| threads.started.push((worker.clone(), thread)));
         }
