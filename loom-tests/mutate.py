@@ -323,7 +323,7 @@ def mutate(src, steps):
         seen, function = {}, "?"
         for line in text.split("\n"):
             # Where it stands within something it is one line of it, which models do without.
-            if line.startswith("#[cfg(test)]"):
+            if re.match(r"#\[cfg\((all\()?test\b", line):
                 break
             if found := re.search(r"\bfn (\w+)", line):
                 function = found[1]

@@ -20,5 +20,9 @@ if [ "$count" -lt "$EXPECTED" ] || [ "$ignored" -ne 0 ]; then
     echo "loom-tests: $count models, $ignored of them ignored; expected $EXPECTED and none" >&2
     exit 1
 fi
+if [ $# -gt 0 ] && ! cargo test --release --locked --quiet --test races -- --list "$@" | grep -q ': test$'; then
+    echo "loom-tests: no model has \"$*\" in its name" >&2
+    exit 1
+fi
 cargo test --release --locked --test races -- "$@"
 echo "loom-tests: $count models there${1:+, run: those with \"$1\" in their name}"

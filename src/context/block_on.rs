@@ -47,7 +47,7 @@ impl Context {
     ///
     /// # Panics
     ///
-    /// When the future does; nothing is left behind.
+    /// When the future does; nothing is left behind. And as [`blocking_wait`](Self::blocking_wait).
     ///
     /// # Cancel safety
     ///

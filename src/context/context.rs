@@ -663,7 +663,7 @@ impl Context {
     /// Returns why the context is done, as one of two kinds, or `None` while it is not. Once there is an
     /// error it stays, and [`done`](Self::done) is ready.
     ///
-    /// Cost: a load, and one more once it is done.
+    /// Cost: that of [`is_done`](Self::is_done), and a load more once it is done.
     #[doc(alias = "Err")]
     #[inline]
     #[must_use]

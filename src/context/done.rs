@@ -25,6 +25,10 @@ impl Context {
     }
 
     /// Like [`done`](Self::done), but owns the context.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it loses nothing but the context.
     pub fn done_owned(self) -> DoneOwned {
         DoneOwned::new(self)
     }
@@ -45,6 +49,10 @@ impl Context {
     /// server.await;
     /// # });
     /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it loses nothing but the context.
     pub fn cancelled_owned(self) -> CancelledOwned {
         CancelledOwned::new(self)
     }

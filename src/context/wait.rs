@@ -19,6 +19,11 @@ impl Context {
     ///
     /// A thread that waits here does not need the timer: it sleeps until the deadline by itself. One that is set during the wait, or moved to
     /// an earlier moment, the timer notices; in a child process made by `fork`, where there is none, the thread itself, 10 ms late at most.
+    ///
+    /// # Panics
+    ///
+    /// Only where the timer's thread could not be started, and in the child of a `fork`: with what a waker or a callback panics with that
+    /// is called here, at a deadline. See [`is_cancelled`](crate::CancellationToken::is_cancelled).
     pub fn blocking_wait(&self) -> ContextError {
         loop {
             if let Some(error) = self.wait_until(None) {
@@ -29,6 +34,11 @@ impl Context {
 
     /// Parks the calling thread until the context is done, or for `duration`. Returns `None` if it is not
     /// done then.
+    ///
+    /// # Panics
+    ///
+    /// Only where the timer's thread could not be started, and in the child of a `fork`: with what a waker or a callback panics with that
+    /// is called here, at a deadline. See [`is_cancelled`](crate::CancellationToken::is_cancelled).
     pub fn blocking_wait_timeout(&self, duration: Duration) -> Option<ContextError> {
         if let Some(error) = self.err() {
             return Some(error);
@@ -97,6 +107,11 @@ impl Context {
 
     /// Parks the calling thread until the context is done, or until `deadline`. Returns `None` if it is not
     /// done then.
+    ///
+    /// # Panics
+    ///
+    /// Only where the timer's thread could not be started, and in the child of a `fork`: with what a waker or a callback panics with that
+    /// is called here, at a deadline. See [`is_cancelled`](crate::CancellationToken::is_cancelled).
     pub fn blocking_wait_deadline(&self, deadline: Instant) -> Option<ContextError> {
         if let Some(error) = self.err() {
             return Some(error);
@@ -118,6 +133,11 @@ impl Context {
     /// # Errors
     ///
     /// The context is done: before the time was over, or since then, but before the caller looked.
+    ///
+    /// # Panics
+    ///
+    /// Only where the timer's thread could not be started, and in the child of a `fork`: with what a waker or a callback panics with that
+    /// is called here, at a deadline. See [`is_cancelled`](crate::CancellationToken::is_cancelled).
     pub fn blocking_sleep(&self, duration: Duration) -> Result<(), ContextError> {
         self.blocking_wait_timeout(duration).map_or(Ok(()), Err)
     }

@@ -1,4 +1,4 @@
-//! Places: where a task is counted, a word of its own each (G1 to G4).
+//! Places: where a task is counted, a word of its own each (G1, G2 and G4; G3, which closes all of them, is in `places.rs`).
 //!
 //! Places are allocated in chunks and belong to the group until it is freed. A place that stands empty is found by
 //! a *hint*, as the tree finds its free nodes: the top of a chain through `next`, written by plain stores, never trusted; what two

@@ -96,6 +96,10 @@ impl TokioToken {
     }
 
     /// Returns a future that is ready when the token is cancelled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it loses nothing.
     pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
         self.token.cancelled()
     }

@@ -384,8 +384,10 @@ impl Registration {
         true
     }
 
-    /// Unregisters the callback; if it is running, blocks until it is over. Called from inside the
-    /// callback it does not wait. Returns `true` if it has not run and never will.
+    /// Unregisters the callback; if it is running, or is about to (a cancel has taken it, or a worker is to run it), blocks until
+    /// it is over. Called from inside the callback it does not wait. Returns `true` if it has not run and never will.
+    ///
+    /// In the child of a `fork` there are no workers: there, of an `after_func` callback whose context is done, it does not return.
     ///
     /// Two callbacks that run on two threads and wait here for each other wait for ever.
     ///
@@ -420,8 +422,8 @@ impl Registration {
         self.callback.has_finished()
     }
 
-    /// Unregisters the callback; if it is running, the future is ready when it is over. Its
-    /// output is `true` if it has not run and never will. The callback is unregistered at the call, not
+    /// Unregisters the callback; if it is running or about to, as said at [`stop_and_wait`](Self#method.stop_and_wait), the future
+    /// is ready when it is over. Its output is `true` if it has not run and never will. The callback is unregistered at the call, not
     /// at the first poll.
     ///
     /// Inside the callback it does not wait: the output is `false`. (Without the feature `std`, where the program is built with
@@ -447,7 +449,7 @@ impl Registration {
         StopOnDrop { registration: self }
     }
 
-    /// Returns a guard that unregisters the callback when it is dropped and, if it is running, blocks until it is over, as
+    /// Returns a guard that unregisters the callback when it is dropped and, if it is running or about to, blocks until it is over, as
     /// [`stop_and_wait`](Self::stop_and_wait) does. After the guard's scope the callback does not run. (C++'s
     /// `std::stop_callback`.)
     ///

@@ -32,6 +32,11 @@ impl CancellationToken {
     /// behind. So the next `park` of the thread's own may return at once, for nothing, as `park` may at any time.
     ///
     /// Cost: 3 RMWs to register (one counts the thread's waker), 1 for each look whether the thread has been told, 1 at the end, and those of `park`.
+    ///
+    /// # Panics
+    ///
+    /// Only where the timer's thread could not be started, and in the child of a `fork`: with what a waker or a callback panics with that
+    /// is called here, at a deadline. See [`is_cancelled`](crate::CancellationToken::is_cancelled).
     pub fn blocking_wait(&self) {
         self.wait_until(None);
     }
@@ -47,6 +52,11 @@ impl CancellationToken {
     /// let token = CancellationToken::new();
     /// assert!(!token.blocking_wait_timeout(Duration::from_millis(1)));
     /// ```
+    ///
+    /// # Panics
+    ///
+    /// Only where the timer's thread could not be started, and in the child of a `fork`: with what a waker or a callback panics with that
+    /// is called here, at a deadline. See [`is_cancelled`](crate::CancellationToken::is_cancelled).
     pub fn blocking_wait_timeout(&self, duration: Duration) -> bool {
         if self.is_cancelled() {
             return true;
@@ -67,6 +77,11 @@ impl CancellationToken {
     /// let token = CancellationToken::new();
     /// assert!(!token.blocking_wait_deadline(Instant::now()));
     /// ```
+    ///
+    /// # Panics
+    ///
+    /// Only where the timer's thread could not be started, and in the child of a `fork`: with what a waker or a callback panics with that
+    /// is called here, at a deadline. See [`is_cancelled`](crate::CancellationToken::is_cancelled).
     pub fn blocking_wait_deadline(&self, deadline: Instant) -> bool {
         match self.handle().clock() {
             None => self.wait_until(Some(deadline)),
@@ -90,7 +105,7 @@ impl CancellationToken {
     ///
     /// # Panics
     ///
-    /// When the future does; nothing is left behind.
+    /// When the future does; nothing is left behind. And as [`blocking_wait`](Self::blocking_wait).
     pub fn block_on<F: Future>(&self, future: F) -> Option<F::Output> {
         let future = pin!(WithCancellationToken::new(future, self));
         block_on(Some(self.handle()), future, None).flatten()

@@ -174,9 +174,9 @@ enum Phase {
 }
 
 impl Cancel {
-    /// Cancels the node itself. No user code runs before `wake`, which may be others' to call and may have to wait for
-    /// them: so whoever waits at the node stays there, and little has to be kept. Somebody keeps the cause, of which this
-    /// is a clone, or it is a plain one.
+    /// Cancels the node itself. Another thread may be the one that calls `wake`, later: so what waits at the node stays in
+    /// its slot until then, and of most cancels a number is all that has to be kept (`plain_rest`). Somebody keeps the cause, of
+    /// which this is a clone, or it is a plain one.
     ///
     /// # Safety
     /// The caller keeps the node until all is over.

@@ -6,6 +6,8 @@
 //!   them will be here again;
 //! - only callbacks wait below, which nobody can stop any more: the node becomes a PASSENGER, which
 //!   keeps nothing alive and goes with its parent;
+//! - only such callbacks are below, and an edge, a deadline or a foreign parent may still cancel the node: it is KEPT,
+//!   with the last handle, for the first of these that does;
 //! - frozen by a cancel that came from above: it stays as it is until that ancestor goes;
 //! - nothing is below: it is offered to the parent's next child;
 //! - a root: everything below is freed, iteratively, chunk by chunk.

@@ -6,6 +6,10 @@ cd "$(dirname "$0")"
 
 export RUSTFLAGS="--cfg cancel_tree_loom --cfg crossbeam_loom" RUSTDOCFLAGS="--cfg cancel_tree_loom --cfg crossbeam_loom"
 export CARGO_TARGET_DIR=../../target/loom
+if [ $# -gt 0 ] && ! cargo test --locked --quiet --test models -- --list "$@" | grep -q ': test$'; then
+    echo "loom_outside: no model has \"$*\" in its name" >&2
+    exit 1
+fi
 cargo test --locked --test models -- "$@"
 [ $# -gt 0 ] || LOOM_MAX_PREEMPTIONS=2 LOOM_MAX_BRANCHES=20000 cargo test --locked --doc
 

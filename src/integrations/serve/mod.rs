@@ -352,6 +352,10 @@ impl Server {
 
     /// Returns a future that is ready when no new connections should be taken: for `with_graceful_shutdown` and the like. It is `Send`, `Sync` and `'static`, with the output
     /// `()`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it loses nothing.
     pub fn graceful(&self) -> CancelledOwned {
         self.handle.0.closing.clone().cancelled_owned()
     }
