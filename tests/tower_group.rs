@@ -326,19 +326,21 @@ fn a_waker_that_panics_takes_no_error_away() {
     });
     assert_eq!(error.as_deref(), Some("the body fails"));
 
-    // A handler that panics: when it is called, after the other task has gone; and in its task.
-    let mut held = group.enter().ok();
-    let mut service = spawned().layer(By(
-        move |_| -> std::future::Ready<Result<Response<Parts>, Infallible>> {
-            drop(held.take());
-            panic!("the call");
-        },
-    ));
-    let call = beside(&group, &bad, || service.call(Request::new(())));
-    assert_eq!(
-        status(Box::pin(call).as_mut()),
-        StatusCode::INTERNAL_SERVER_ERROR
-    );
+    // A handler that panics: when it is called, and in its task. (Whoever waits comes when the task is there.)
+    type Never = std::future::Ready<Result<Response<Parts>, Infallible>>;
+    let mut idle = None;
+    let mut service = spawned().layer(By(|_| -> Never {
+        let idle = idle.insert(Box::pin(group.wait_idle()));
+        let mut cx = task::Context::from_waker(&bad);
+        assert!(idle.as_mut().poll(&mut cx).is_pending());
+        panic!("the call");
+    }));
+    let call = catch_unwind(AssertUnwindSafe(|| service.call(Request::new(()))));
+    let call = call.expect("the answer is lost");
+    drop(service);
+    assert!(idle.is_some() && group.is_empty());
+    let said = status(Box::pin(call).as_mut());
+    assert_eq!(said, StatusCode::INTERNAL_SERVER_ERROR);
     let mut service = spawned().layer(By(|_| async {
         if true {
             panic!("the handler");

@@ -226,16 +226,17 @@ impl Context {
         let Some(grace) = other.grace() else {
             return self;
         };
-        let is_within = |own: &Grace| {
-            let (inner, outer) = (&grace.hard, &own.hard);
+        let is_within = |inner: &Grace, outer: &Grace| {
+            let (inner, outer) = (&inner.hard, &outer.hard);
             inner.address() == outer.address() || inner.is_below(outer)
         };
-        let (hard, period) = match self.grace().filter(|own| !is_within(own)) {
-            Some(own) => {
+        let (hard, period) = match self.grace() {
+            Some(own) if is_within(own, grace) => return self,
+            Some(own) if !is_within(grace, own) => {
                 let both = [(0, &own.hard), (1, &grace.hard)].into_iter();
                 (Handle::any_of(both), own.period.min(grace.period))
             }
-            None => (grace.hard.clone(), grace.period),
+            _ => (grace.hard.clone(), grace.period),
         };
         let grace = Grace {
             hard,
