@@ -61,7 +61,8 @@ pub enum ServerFuture {
     Failed(Cause),
     /// It had to be dropped: connections did not end.
     Dropped,
-    /// It was not polled when it should have been dropped: the executor is stuck. Or it was never run, or given [no time](super::Serve::dropped).
+    /// It was not polled when it should have been dropped: the executor is stuck. Or it was never run, or given [no time](super::Serve::dropped);
+    /// or no thread could be started that tells it.
     Stuck,
 }
 
