@@ -221,7 +221,7 @@ impl Context {
     }
 
     /// For one that is done when the other is, too: under the other's grace as well as its own. Shields end with the first.
-    #[cfg_attr(not(feature = "tower"), allow(dead_code))]
+    #[allow(dead_code)] // It depends on the features who needs it.
     pub(crate) fn with_grace_of(self, other: &Context) -> Context {
         let Some(grace) = other.grace() else {
             return self;
