@@ -12,13 +12,11 @@ impl Below {
     pub(super) const TASKS: Below = Below(1);
     /// Callbacks, or a token that is kept for one.
     pub(super) const CALLS: Below = Below(1 << 1);
-    /// Whoever waits there waits for this cancel: it has cancelled the node itself.
-    pub(super) const WON: Below = Below(1 << 2);
     /// Walked, and to be MARKED when all is.
-    pub(super) const WALKED: Below = Below(1 << 3);
+    pub(super) const WALKED: Below = Below(1 << 2);
     /// Another cancel is below an `any_of` token there, and there was no memory to note that: what is below it may not
     /// be marked yet.
-    pub(super) const UNSURE: Below = Below(1 << 4);
+    pub(super) const UNSURE: Below = Below(1 << 3);
 
     pub(super) fn add(&mut self, other: Below) {
         self.0 |= other.0;

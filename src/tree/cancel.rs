@@ -92,7 +92,6 @@ fn finish(node: &Node, outcome: Outcome) -> bool {
 /// a walk is all that it takes to mark them.
 fn spread(node: &Node, outcome: Outcome) {
     let mut below = Below::WALKED;
-    below.add(Below::WON);
     below.add_waiters(outcome.state);
     let mut fired = None;
     Walk::new(node, outcome.state).step::<true>(usize::MAX, |below_it, from| {
@@ -191,7 +190,6 @@ impl Cancel {
             let mut this = Cancel::after(node, outcome);
             if won && this.phase == Phase::Marked {
                 // Nothing is below, but somebody may wait at the node itself.
-                this.top_below = Below::WON;
                 this.top_below.add_waiters(state);
             }
             this
@@ -259,9 +257,6 @@ impl Cancel {
         self.phase = Phase::Walking;
         self.below = Below::WALKED;
         self.below.add_waiters(state);
-        if won {
-            self.below.add(Below::WON);
-        }
         // Nobody above can have been through with what is only now cancelled.
         let state = if won { State::NONE } else { state };
         self.climb = Climb::new(self.walk.top(), state);
@@ -355,7 +350,6 @@ impl Cancel {
         }
         let mut below = Below::NOTHING;
         if won {
-            below.add(Below::WON);
             below.add_waiters(state);
         }
         if state.has_any(State::PARENT) && !state.has_any(State::MARKED) {
@@ -491,3 +485,7 @@ fn mark_if_unsure(top: &Node, below: Below) {
             .step::<true>(usize::MAX, |node, from| node.word.mark(from.kind));
     }
 }
+
+#[cfg(all(test, feature = "std", not(any(cancel_tree_loom, cancel_tree_by_hand))))]
+#[path = "cancel_tests.rs"]
+mod tests;

@@ -22,7 +22,7 @@ pub(super) fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
         return;
     }
     let mut list = WakeList::new();
-    look_at::<true>(top, below, |node, state, origin| {
+    look_at::<true>(top, |node, state, origin| {
         list.look(panics);
         // One comparison for what nearly all of them are.
         let waits = state.only(
@@ -49,7 +49,7 @@ pub(super) fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
     if !below.has_any(Below::CALLS) {
         return;
     }
-    look_at::<false>(top, below, |node, state, origin| {
+    look_at::<false>(top, |node, state, origin| {
         if state.has_any(State::WAITER) && !state.has_any(State::EDGE) {
             if state.is_room() {
                 room::close(node, panics, Waker::wake);
@@ -68,14 +68,14 @@ pub(super) fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
 
 /// Looks at `top`, and at what is below and may be this cancel's to wake. Nothing, if `top` inherits: that is left to the cancel
 /// above. It may be in the middle of waking on this very thread; then a callback here would run before tasks and threads that it
-/// may wait for are woken, and callbacks that each cancel the next token would be one within the other. And not below other nodes with an own cancel that are
-/// marked through, for whoever has set that wakes there. Whoever has not cancelled `top` itself only helps, and stops
-/// wherever somebody has been through. `look` is told the node whose own cancel it is.
+/// may wait for are woken, and callbacks that each cancel the next token would be one within the other. And not below other
+/// nodes with an own cancel that are marked through, for whoever has set that wakes there; where a node inherits, MARKED says
+/// nothing of that. `look` is told the node whose own cancel it is.
+///
 /// `TASKS` or not: without, it stops at every own cancel of another. Callbacks there are told the cause
 /// that stands there, which stays for as long as that canceller keeps the node, and no longer.
 fn look_at<'a, const TASKS: bool>(
     top: &'a Node,
-    below: Below,
     mut look: impl FnMut(&'a Node, State, *const Node),
 ) {
     let waiting = State::WAITER.with(State::KEPT);
@@ -86,12 +86,11 @@ fn look_at<'a, const TASKS: bool>(
     if state.has_any(waiting) {
         look(top, state, top);
     }
-    let won = below.has_any(Below::WON);
     Walk::new(top, state).step::<false>(usize::MAX, |node, _| {
         let state = node.word.load();
         if state.has_any(State::OWN) {
             if TASKS && (state.has_any(State::WAITER) || !state.has_any(State::MARKED)) {
-                look_at_other(node, state, won, &mut look);
+                look_at_other(node, state, &mut look);
             } else if TASKS {
                 // Nobody waits, but it was looked at.
                 look(node, state, node);
@@ -101,11 +100,7 @@ fn look_at<'a, const TASKS: bool>(
         if TASKS || state.has_any(waiting) {
             look(node, state, top);
         }
-        if won {
-            state.without(State::MARKED)
-        } else {
-            state
-        }
+        state.without(State::MARKED)
     });
 }
 
@@ -116,7 +111,6 @@ fn look_at<'a, const TASKS: bool>(
 fn look_at_other<'a>(
     top: &'a Node,
     state: State,
-    won: bool,
     look: &mut dyn FnMut(&'a Node, State, *const Node),
 ) {
     look(top, state, top);
@@ -127,10 +121,10 @@ fn look_at_other<'a>(
         let state = node.word.load();
         let own = state.has_any(State::OWN);
         look(node, state, if own { node } else { from.origin });
-        if won && !own {
-            state.without(State::MARKED)
-        } else {
+        if own {
             state
+        } else {
+            state.without(State::MARKED)
         }
     });
 }

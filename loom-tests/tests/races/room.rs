@@ -609,42 +609,6 @@ fn close_vs_close_from_above() {
     });
 }
 
-/// A waker in a room cancels: when that returns, whoever sat behind it has been woken, or has left.
-#[test]
-fn close_within_a_waker_vs_seat_left() {
-    struct Cancelling(Token, Probe, Mutex<Option<usize>>);
-
-    impl Wake for Cancelling {
-        fn wake(self: Arc<Self>) {
-            self.0.cancel();
-            *self.2.lock().unwrap() = Some(self.1.woken());
-        }
-    }
-
-    model(USUAL, || {
-        let first = Probe::new();
-        let root = Token::new();
-        // So deep that who looks whether all is marked by the canceller of the root takes longer than who looks below.
-        let between = root.child_token().child_token().child_token();
-        let mut crowd = crowd(between.child_token(), &first);
-        let cancelling = Arc::new(Cancelling(
-            crowd.token.clone(),
-            Probe::new(),
-            Mutex::new(None),
-        ));
-        let (seen, other) = (&cancelling.2, &cancelling.1);
-        let waker = cancelling.clone().into();
-        crowd.waiting.push(waiting(&crowd.token, &waker));
-        let leaver = waiting(&crowd.token, &other.waker());
-        let thread = spawn(move || drop(leaver));
-        root.cancel();
-        thread.join().unwrap();
-        assert_eq!(*seen.lock().unwrap(), Some(other.woken()));
-        assert_eq!(first.woken(), 1);
-        drop(crowd);
-    });
-}
-
 /// The canceller comes to the room twice, for there is a callback: who is refused then may find its waker taken.
 #[test]
 fn seat_taken_vs_close_and_calls() {
