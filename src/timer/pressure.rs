@@ -45,8 +45,7 @@ impl Pressure {
     /// One more.
     fn add(&self) -> Option<Pause> {
         let before = self.pending.fetch_add(1, Relaxed);
-        // Less than nothing is much, as a number without a sign: then nobody has to pay.
-        if !(MANY..usize::MAX / 2).contains(&before) {
+        if !is_much(before) {
             None
         } else if before < TOO_MANY {
             (before % YIELD == 0).then_some(Pause::Yield)
@@ -55,16 +54,19 @@ impl Pressure {
         }
     }
 
-    fn pushed(&self, wake: impl FnOnce()) {
+    fn pushed(&self, wake: impl FnOnce() -> bool) {
         let Some(pause) = self.add() else { return };
-        if self.is_in_parent() {
+        if self.is_in_parent() || !wake() {
             return;
         }
-        wake();
         match pause {
             Pause::Yield => thread::yield_now(),
             Pause::Sleep => thread::sleep(MOMENT),
         }
+    }
+
+    fn is_in_vain(&self) -> bool {
+        is_much(self.pending.load(Relaxed)) && self.is_in_parent()
     }
 
     fn taken_in(&self, entries: usize) {
@@ -88,6 +90,11 @@ impl Pressure {
     }
 }
 
+fn is_much(pending: usize) -> bool {
+    // Less than nothing is very much, as a number without a sign: then nobody has to pay.
+    (MANY..usize::MAX / 2).contains(&pending)
+}
+
 /// Whether the timer's thread is another process's, of which this one was made by `fork`: then it can be had neither now
 /// nor later. Asks the system.
 pub(crate) fn is_in_parent() -> bool {
@@ -99,8 +106,13 @@ pub(super) fn begin() {
     PRESSURE.begin();
 }
 
-/// One more. `wake` is called before a pause.
-pub(super) fn pushed(wake: impl FnOnce()) {
+/// Whether much was pushed that nobody will take in, for the timer's thread is another process's.
+pub(super) fn is_in_vain() -> bool {
+    PRESSURE.is_in_vain()
+}
+
+/// One more. `wake` is called before a pause, and says whether there is somebody: if not, there is none.
+pub(super) fn pushed(wake: impl FnOnce() -> bool) {
     PRESSURE.pushed(wake);
 }
 
@@ -170,7 +182,10 @@ mod tests {
         let wakes = Cell::new(0);
         let push = || {
             let begin = Instant::now();
-            pressure.pushed(|| wakes.set(wakes.get() + 1));
+            pressure.pushed(|| {
+                wakes.set(wakes.get() + 1);
+                true
+            });
             begin.elapsed()
         };
         assert!(push() >= Duration::from_micros(50));
@@ -180,21 +195,39 @@ mod tests {
         assert_eq!(wakes.get(), 1);
     }
 
+    #[test]
+    fn nobody_pays_where_there_is_no_thread() {
+        let pressure = with(65_536);
+        let begin = Instant::now();
+        for _ in 0..10_000 {
+            pressure.pushed(|| false);
+        }
+        assert!(begin.elapsed() < 10_000 * Duration::from_micros(50));
+    }
+
     #[cfg(unix)]
     #[test]
     fn nobody_pays_in_a_child() {
         let pressure = with(65_536);
         let wakes = Cell::new(0);
-        let push = || pressure.pushed(|| wakes.set(wakes.get() + 1));
+        let push = || {
+            pressure.pushed(|| {
+                wakes.set(wakes.get() + 1);
+                true
+            });
+        };
         assert!(!pressure.is_in_parent());
         push();
         pressure.begin();
-        assert!(!pressure.is_in_parent());
+        assert!(!pressure.is_in_parent() && !pressure.is_in_vain());
         push();
         assert_eq!(wakes.get(), 2);
         // As in the child of one that has the timer.
         pressure.process.store(std::process::id() + 1, Relaxed);
-        assert!(pressure.is_in_parent());
+        assert!(pressure.is_in_parent() && pressure.is_in_vain());
+        pressure.pending.store(8191, Relaxed);
+        assert!(!pressure.is_in_vain());
+        pressure.pending.store(65_536, Relaxed);
         push();
         assert_eq!(wakes.get(), 2);
         pressure.begin();

@@ -112,6 +112,11 @@ fn wake_before(deadline: Moment) {
     }
 }
 
+/// Whether the timer frees what is abandoned: its thread is there, and is not another process's.
+pub(super) fn frees() -> bool {
+    !thread::is_missing() && !pressure::is_in_vain()
+}
+
 /// Gives an entry back that was abandoned, for the timer to free. That can wait until it is awake.
 pub(super) fn push_abandoned(entry: NonNull<Entry>) {
     inbox::push_entry(entry);
