@@ -55,9 +55,10 @@ use std::time::{Duration, Instant};
 /// That a parent of [another crate](Self::below) is done is noticed there by threads that block below it; see [`DoneSignal`](crate::DoneSignal).
 /// The memory of deadlines is not all given back there.
 ///
-/// Of two deadlines that are less than a quarter of a millisecond apart, the later one may be noticed first, and where it is
-/// above the other, what is below has its cause: beside some 250 others that pass in that time, or sixteen where the timer's
-/// thread comes late; and beside none, where a thread sleeps until the later one itself. Of very many of one moment the first are woken after a millisecond, or when 16,384 are marked, though others are not marked yet.
+/// Deadlines are noticed in their order as far as the timer keeps up: where more than some 250 pass within an eighth of a
+/// millisecond, or sixteen when its thread comes late by some milliseconds, a later one above may be first, and give its cause;
+/// beside no others, where a thread sleeps until the later one itself. Of very many of one moment the first are woken after a
+/// millisecond, or when 16,384 are marked, though others are not marked yet.
 ///
 /// # Memory ordering
 ///
