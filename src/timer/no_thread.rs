@@ -143,7 +143,7 @@ pub(super) mod pressure {
         false
     }
 
-    pub(crate) fn is_in_vain() -> bool {
+    pub(crate) fn is_much() -> bool {
         false
     }
 }

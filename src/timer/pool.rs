@@ -4,12 +4,12 @@
 //!
 //! The thread's own list is nobody else's. What others give back is pushed to a second list, which the thread takes
 //! whole when its own is empty. A pool whose thread has ended is closed: what comes then is abandoned, and so is what a
-//! list has no room for. While nobody could free what is abandoned, there is room for all: it is used again, and goes as it is
-//! used when there is somebody.
+//! list has no room for. While the timer's thread is missing nobody could free what is abandoned, so there is room for all: it is
+//! used again, and goes as it is used when there is a thread.
 
 use super::entry::{Abandoned, Entry, Table};
 use super::home::{Home, CLOSED, ROOM};
-use super::service;
+use super::{service, thread};
 use crate::sync::{local, Relaxed};
 use alloc::boxed::Box;
 use core::cell::Cell;
@@ -152,7 +152,11 @@ unsafe fn put_elsewhere(entry: NonNull<Entry>, home: *const Home) {
     };
     // SAFETY: the entry is counted there, so it stays until the push is through.
     let is_kept = unsafe { home.as_ref() }.is_some_and(|home| {
-        let room = if service::frees() { ROOM } else { usize::MAX };
+        let room = if thread::is_missing() {
+            usize::MAX
+        } else {
+            ROOM
+        };
         let here = POOL.try_with(|pool| pool.is_at(home).then(|| pool.put(entry, home, room)));
         let here = here.ok().flatten();
         here.unwrap_or_else(|| home.push(entry.as_ptr().cast(), room, link))
@@ -170,6 +174,8 @@ unsafe fn abandon(entry: NonNull<Entry>) {
     match unsafe { entry.as_ref() }.abandon() {
         // SAFETY: the timer does not know it.
         Abandoned::ToFree => unsafe { Entry::free(entry) },
+        // SAFETY: nobody goes along the lists that it is in.
+        _ if service::is_in_vain() => unsafe { Entry::free(entry) },
         Abandoned::ToPush => service::push_abandoned(entry),
         Abandoned::InInbox => {}
     }

@@ -45,7 +45,7 @@ impl Pressure {
     /// One more.
     fn add(&self) -> Option<Pause> {
         let before = self.pending.fetch_add(1, Relaxed);
-        if !is_much(before) {
+        if !is_many(before) {
             None
         } else if before < TOO_MANY {
             (before % YIELD == 0).then_some(Pause::Yield)
@@ -63,10 +63,6 @@ impl Pressure {
             Pause::Yield => thread::yield_now(),
             Pause::Sleep => thread::sleep(MOMENT),
         }
-    }
-
-    fn is_in_vain(&self) -> bool {
-        is_much(self.pending.load(Relaxed)) && self.is_in_parent()
     }
 
     fn taken_in(&self, entries: usize) {
@@ -90,7 +86,7 @@ impl Pressure {
     }
 }
 
-fn is_much(pending: usize) -> bool {
+fn is_many(pending: usize) -> bool {
     // Less than nothing is very much, as a number without a sign: then nobody has to pay.
     (MANY..usize::MAX / 2).contains(&pending)
 }
@@ -106,9 +102,9 @@ pub(super) fn begin() {
     PRESSURE.begin();
 }
 
-/// Whether much was pushed that nobody will take in, for the timer's thread is another process's.
-pub(super) fn is_in_vain() -> bool {
-    PRESSURE.is_in_vain()
+/// Whether so much waits in the inbox that some who push have to pay.
+pub(super) fn is_much() -> bool {
+    is_many(PRESSURE.pending.load(Relaxed))
 }
 
 /// One more. `wake` is called before a pause, and says whether there is somebody: if not, there is none.
@@ -219,15 +215,12 @@ mod tests {
         assert!(!pressure.is_in_parent());
         push();
         pressure.begin();
-        assert!(!pressure.is_in_parent() && !pressure.is_in_vain());
+        assert!(!pressure.is_in_parent());
         push();
         assert_eq!(wakes.get(), 2);
         // As in the child of one that has the timer.
         pressure.process.store(std::process::id() + 1, Relaxed);
-        assert!(pressure.is_in_parent() && pressure.is_in_vain());
-        pressure.pending.store(8191, Relaxed);
-        assert!(!pressure.is_in_vain());
-        pressure.pending.store(65_536, Relaxed);
+        assert!(pressure.is_in_parent());
         push();
         assert_eq!(wakes.get(), 2);
         pressure.begin();

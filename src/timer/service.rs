@@ -112,9 +112,11 @@ fn wake_before(deadline: Moment) {
     }
 }
 
-/// Whether the timer frees what is abandoned: its thread is there, and is not another process's.
-pub(super) fn frees() -> bool {
-    !thread::is_missing() && !pressure::is_in_vain()
+/// Whether nobody goes along the timer's lists in this process, neither now nor later: the thread is another process's. Asked of
+/// the system only where much has been pushed, as if for nothing.
+pub(super) fn is_in_vain() -> bool {
+    // In this order: a thread that is there, which `wake` has acquired, has noted whose it is before.
+    pressure::is_much() && thread::wake() && pressure::is_in_parent()
 }
 
 /// Gives an entry back that was abandoned, for the timer to free. That can wait until it is awake.
