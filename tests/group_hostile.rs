@@ -153,7 +153,7 @@ fn reports_show_errors_that_panic_when_they_are_shown() {
     struct Unspeakable;
     impl fmt::Display for Unspeakable {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("it begins")?;
+            f.write_str("it\nbegins")?;
             panic!("whoever shows it meets this")
         }
     }

@@ -224,10 +224,10 @@ fn a_subscriber_of_tracing_hears_an_event_for_each_phase() {
     integrations::tracing::install();
     let group = Group::new(&Context::background());
     let inner = group.child("b-inner");
-    // Names stay in their line.
+    // Names and causes stay in their line.
     let name = "b-task\u{2028}";
     let mut task = Box::pin(inner.named(name).track(pending::<()>()).unwrap());
-    inner.cancel_with("b cause");
+    inner.cancel_with("b cause\nb forged");
     assert!(poll(task.as_mut()).is_pending());
     drop(task);
     let heard = EVENTS.get().unwrap().lock().unwrap();
@@ -239,7 +239,7 @@ fn a_subscriber_of_tracing_hears_an_event_for_each_phase() {
     assert_eq!(
         own,
         [
-            "INFO message=done name=\"b-inner\" at=… is_group=true kind=context cancelled cause=b cause",
+            "INFO message=done name=\"b-inner\" at=… is_group=true kind=context cancelled cause=b cause b forged",
             "DEBUG message=first poll since the cancel task=\"b-task \" at=… after_ms=…",
             "WARN message=gone task=\"b-task \" at=… after_ms=… is_forced=true",
         ]

@@ -500,6 +500,27 @@ fn a_cancel_within_a_waker_wakes_before_it_calls() {
     }
 }
 
+/// And who waits elsewhere for the same cancel, though the waker comes first.
+#[test]
+fn a_callback_below_what_a_waker_cancels_may_wait_for_a_thread() {
+    for is_older in [true, false] {
+        let root = CancellationToken::new();
+        // The slot is taken: the thread waits beside the children.
+        let _first = wait_with(&root, Waker::noop());
+        let child = root.child_token();
+        let older = root.child_token();
+        let (say, hear) = mpsc::channel();
+        let _second = wait_with(&root, &on_wake(move || say.send(()).unwrap()));
+        let of_waker = if is_older { older } else { root.child_token() };
+        drop(child.on_cancel(move || hear.recv_timeout(LINEAR).expect("it has been woken")));
+        let cancelling = on_wake(move || {
+            child.cancel();
+        });
+        let _waiting = wait_with(&of_waker, &cancelling);
+        root.cancel();
+    }
+}
+
 /// The same where both wait at one token, among so many that most have no node of their own.
 #[test]
 fn a_cancel_within_a_waker_wakes_the_others_of_its_token_before_it_calls() {
@@ -2233,6 +2254,42 @@ fn told_callbacks_in_a_chain_cancel_again() {
 fn wakers_in_a_chain_cancel_again() {
     cancel_again_in_a_chain(|token, f| {
         // The first one has the slot; the second one is met with what is below.
+        let first = wait_with(token, Waker::noop());
+        [first, wait_with(token, &on_wake(f))]
+    });
+}
+
+/// The same of one token's many children: each cancels the next one, or the one before.
+fn cancel_again_in_a_row<K>(at: impl Fn(&CancellationToken, Cancels) -> K) {
+    const N: usize = scaled(20_000);
+    for steps in [1, N - 1] {
+        let root = CancellationToken::new();
+        let (count, counting) = counter();
+        let row: Vec<_> = (0..N).map(|_| root.child_token()).collect();
+        let cancels = |i: usize| {
+            let (next, counting) = (row[(i + steps) % N].downgrade(), counting.clone());
+            let cancels = move || {
+                counting();
+                next.upgrade().unwrap().cancel();
+            };
+            at(&row[i], Box::new(cancels))
+        };
+        let _kept: Vec<_> = (0..N).map(cancels).collect();
+        let start = Instant::now();
+        root.cancel();
+        assert!(start.elapsed() < LINEAR);
+        assert_eq!(count.load(SeqCst), N);
+    }
+}
+
+#[test]
+fn callbacks_in_a_row_cancel_again() {
+    cancel_again_in_a_row(|token, f| drop(token.on_cancel(f)));
+}
+
+#[test]
+fn wakers_in_a_row_cancel_again() {
+    cancel_again_in_a_row(|token, f| {
         let first = wait_with(token, Waker::noop());
         [first, wait_with(token, &on_wake(f))]
     });

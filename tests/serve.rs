@@ -307,6 +307,57 @@ fn a_panic_of_the_server_is_reported() {
     assert_eq!(cause.find::<Panicked>().unwrap().message, "out of luck");
 }
 
+/// What it returns is user code too, where it is dropped and where it becomes an error.
+#[test]
+fn an_output_that_panics_is_reported() {
+    struct PanicsInDrop;
+    impl Drop for PanicsInDrop {
+        fn drop(&mut self) {
+            panic!("the output");
+        }
+    }
+    struct PanicsInInto;
+    impl From<PanicsInInto> for Box<dyn std::error::Error + Send + Sync> {
+        fn from(_: PanicsInInto) -> Self {
+            panic!("the error");
+        }
+    }
+    let drops = serve().start().unwrap();
+    let drops = block_on(drops.run(async { Ok::<_, io::Error>(PanicsInDrop) }));
+    let converts = serve().start().unwrap();
+    let converts = block_on(converts.run(async { Err::<(), _>(PanicsInInto) }));
+    for (report, message) in [(drops, "the output"), (converts, "the error")] {
+        let ServerFuture::Failed(cause) = &report.server else {
+            panic!("{report}")
+        };
+        assert_eq!(cause.find::<Panicked>().unwrap().message, message);
+    }
+}
+
+/// Causes are others' words, as names are, and stay in their line.
+#[test]
+fn a_cause_makes_no_lines_of_its_own() {
+    let server = serve().start().unwrap();
+    let handle = server.handle();
+    let lines = "one\n  stuck: two\u{2028}";
+    let task = handle
+        .requests()
+        .track(async { Err::<(), _>(lines) })
+        .unwrap();
+    block_on(task);
+    let running = run(server, async { Err(io::Error::other("one\n  stuck: two")) });
+    let report = running.join().unwrap();
+    assert!(!report.to_string().contains(['\n', '\u{2028}']), "{report}");
+    let server = serve().start().unwrap();
+    let future = polite(&server);
+    server.handle().end(lines);
+    let report = block_on(server.run(future));
+    assert!(
+        report.to_string().starts_with("one   stuck: two : "),
+        "{report}"
+    );
+}
+
 #[test]
 fn dropping_it_in_any_phase_cancels_the_requests() {
     for phase in [

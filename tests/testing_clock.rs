@@ -869,10 +869,48 @@ fn stages_share_its_time() {
     let limit = after(&root, 10 * SECOND);
     let stages: Vec<&Group> = groups.iter().collect();
     let reports = clock.block_on(Group::shutdown_stages(&stages, &limit));
-    // Half of ten, and its second; then what is left of ten, and another second.
+    // Half of ten, of which the last second is after the cancel; and what is left of ten.
     let took: Vec<Duration> = reports.iter().map(|r| r.took).collect();
-    assert_eq!(took, [6 * SECOND, 5 * SECOND]);
+    assert_eq!(took, [5 * SECOND, 5 * SECOND]);
+
+    // Of little time, a quarter is after the cancel; where none is left, each is cancelled all the same.
+    for (limit, times) in [
+        (2 * SECOND, [SECOND, SECOND]),
+        (Duration::ZERO, [Duration::ZERO; 2]),
+    ] {
+        let groups: Vec<Group> = (0..2).map(|_| Group::new(&root)).collect();
+        let members: Vec<_> = groups.iter().map(|g| g.enter().unwrap()).collect();
+        let cancelled = groups.iter().map(|g| {
+            let (says, when) = mpsc::channel();
+            let now = root.clone();
+            drop(g.context().on_cancel(move || says.send(now.now()).unwrap()));
+            when
+        });
+        let cancelled: Vec<_> = cancelled.collect();
+        let begin = root.now();
+        let limit = after(&root, limit);
+        let stages: Vec<&Group> = groups.iter().collect();
+        let reports = clock.block_on(Group::shutdown_stages(&stages, &limit));
+        let took: Vec<Duration> = reports.iter().map(|r| r.took).collect();
+        assert_eq!(took, times);
+        let at: Vec<Duration> = cancelled
+            .iter()
+            .map(|when| when.recv().unwrap() - begin)
+            .collect();
+        assert_eq!(at, [times[0] * 3 / 4, times[0] + times[1] * 3 / 4]);
+        assert!(reports.iter().all(|report| report.stuck.len() == 1));
+        drop(members);
+    }
     drop(members);
+
+    // Without a deadline there is no share: each has a second after the cancel.
+    let group = Group::new(&root);
+    let member = group.enter().unwrap();
+    let (limit, over) = root.with_cancel();
+    over.cancel();
+    let reports = clock.block_on(Group::shutdown_stages(&[&group], &limit));
+    assert_eq!(reports[0].took, SECOND);
+    drop(member);
 }
 
 #[test]

@@ -1,21 +1,26 @@
 //! Requests that are tasks of a group: where one gives its place up, what others do then takes nothing away from its client.
 
 use bytes::Bytes;
-use cancel_tree::integrations::tower::{ContextBody, ContextLayer, DeadlineReached};
-use cancel_tree::{Context, Group};
+use cancel_tree::integrations::tower::{
+    ContextBody, ContextLayer, DeadlineReached, HandlerTask, Mode,
+};
+use cancel_tree::{Context, GraceOver, Group};
 use http::header::CONTENT_LENGTH;
 use http::{Request, Response, StatusCode, Version};
 use http_body::{Body, Frame};
+use std::any::Any;
 use std::convert::Infallible;
 use std::future::{pending, ready, Future};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::{pin, Pin};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::Arc;
+use std::sync::{mpsc, Arc, Mutex};
 use std::task::{self, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 use tower_layer::Layer;
 use tower_service::Service;
+
+const LONG: Duration = Duration::from_secs(3600);
 
 /// What is counted when it is dropped.
 #[derive(Clone, Default)]
@@ -91,7 +96,7 @@ impl Service<Request<()>> for Handler {
     }
 }
 
-fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut task::Context::from_waker(Waker::noop()))
 }
 
@@ -106,6 +111,67 @@ type Answer = Poll<Option<Result<Frame<Bytes>, Box<dyn std::error::Error + Send 
 
 fn frame(body: Pin<&mut ContextBody<Parts>>) -> Answer {
     body.poll_frame(&mut task::Context::from_waker(Waker::noop()))
+}
+
+fn status<R, E>(call: Pin<&mut impl Future<Output = Result<Response<R>, E>>>) -> StatusCode {
+    match poll(call) {
+        Poll::Ready(Ok(response)) => response.status(),
+        _ => panic!("it is ready"),
+    }
+}
+
+fn request_context(request: &Request<()>) -> Context {
+    request.extensions().get::<Context>().unwrap().clone()
+}
+
+/// A service that is a function.
+#[derive(Clone, Copy)]
+struct By<F>(F);
+
+impl<F, Fut, R, E> Service<Request<()>> for By<F>
+where
+    F: FnMut(Request<()>) -> Fut,
+    Fut: Future<Output = Result<Response<R>, E>>,
+{
+    type Response = Response<R>;
+    type Error = E;
+    type Future = Fut;
+
+    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), E>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<()>) -> Fut {
+        (self.0)(request)
+    }
+}
+
+/// For handlers that are through at once.
+fn run_at_once(mut handler: HandlerTask) {
+    assert!(poll(handler.as_mut()).is_ready());
+}
+
+/// Its destructor may be another one's.
+struct Fails(#[allow(dead_code)] Option<PanicsInDrop>);
+
+struct PanicsInDrop;
+
+impl Drop for PanicsInDrop {
+    fn drop(&mut self) {
+        panic!("the destructor");
+    }
+}
+
+impl Body for Fails {
+    type Data = Bytes;
+    type Error = &'static str;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+        Poll::Ready(Some(Err("the body fails")))
+    }
 }
 
 struct Panics;
@@ -204,6 +270,226 @@ fn a_waker_that_panics_takes_no_head_frame_or_trailers_away() {
         assert!(group.is_empty() && response.status() == StatusCode::GATEWAY_TIMEOUT);
         Some(())
     });
+}
+
+/// An error takes the place of a head or of a frame, and a panic that of a handler's answer: the same.
+#[test]
+fn a_waker_that_panics_takes_no_error_away() {
+    let bad = Waker::from(Arc::new(Panics));
+    let group = Group::new(&Context::background());
+    let layer = ContextLayer::new(&Context::background()).in_group(&group);
+    let spawned = || layer.clone().spawned(&group, Mode::Detached, run_at_once);
+    // The step is the end of the only task.
+    fn beside<R>(group: &Group, bad: &Waker, step: impl FnOnce() -> R) -> R {
+        let mut idle = Box::pin(group.wait_idle());
+        let mut cx = task::Context::from_waker(bad);
+        assert!(idle.as_mut().poll(&mut cx).is_pending());
+        let answer = catch_unwind(AssertUnwindSafe(step)).expect("the answer is lost");
+        assert!(group.is_empty());
+        answer
+    }
+    let fails = By(|_| ready(Err::<Response<Parts>, _>("no")));
+
+    // Of what is through, the rest is dropped too before the error is seen.
+    let mut call = Box::pin(layer.layer(fails).call(Request::new(())));
+    let error = beside(&group, &bad, || match poll(call.as_mut()) {
+        Poll::Ready(answer) => {
+            drop(call);
+            answer.err()
+        }
+        Poll::Pending => None,
+    });
+    assert_eq!(error, Some("no"));
+
+    let mut call = Box::pin(spawned().layer(fails).call(Request::new(())));
+    let error = beside(&group, &bad, || match poll(call.as_mut()) {
+        Poll::Ready(answer) => answer.err(),
+        Poll::Pending => None,
+    });
+    assert_eq!(error, Some("no"));
+
+    let body = By(|_| ready(Ok::<_, Infallible>(Response::new(Fails(None)))));
+    let mut call = Box::pin(layer.layer(body).call(Request::new(())));
+    let Poll::Ready(Ok(response)) = poll(call.as_mut()) else {
+        panic!("it is ready");
+    };
+    let mut body = Box::pin(response.into_body());
+    let error = beside(&group, &bad, || {
+        let mut cx = task::Context::from_waker(Waker::noop());
+        match body.as_mut().poll_frame(&mut cx) {
+            Poll::Ready(Some(Err(error))) => {
+                drop(body);
+                Some(error.to_string())
+            }
+            _ => None,
+        }
+    });
+    assert_eq!(error.as_deref(), Some("the body fails"));
+
+    // A handler that panics: when it is called, and in its task. (Whoever waits comes when the task is there.)
+    type Never = std::future::Ready<Result<Response<Parts>, Infallible>>;
+    let mut idle = None;
+    let mut service = spawned().layer(By(|_| -> Never {
+        let idle = idle.insert(Box::pin(group.wait_idle()));
+        let mut cx = task::Context::from_waker(&bad);
+        assert!(idle.as_mut().poll(&mut cx).is_pending());
+        panic!("the call");
+    }));
+    let call = catch_unwind(AssertUnwindSafe(|| service.call(Request::new(()))));
+    let call = call.expect("the answer is lost");
+    drop(service);
+    assert!(idle.is_some() && group.is_empty());
+    let said = status(Box::pin(call).as_mut());
+    assert_eq!(said, StatusCode::INTERNAL_SERVER_ERROR);
+    let mut service = spawned().layer(By(|_| async {
+        if true {
+            panic!("the handler");
+        }
+        Ok::<_, Infallible>(Response::new(Parts::of(0, true)))
+    }));
+    let mut call = Box::pin(service.call(Request::new(())));
+    let said = beside(&group, &bad, || status(call.as_mut()));
+    assert_eq!(said, StatusCode::INTERNAL_SERVER_ERROR);
+}
+
+/// What is dropped in the middle: what is called at the end of its context panics, and so does its own destructor. One of the two
+/// comes out, and the process goes on.
+#[test]
+fn a_callback_and_a_destructor_that_panic_in_one_drop() {
+    let layer = ContextLayer::new(&Context::background());
+    let bad = |request: &Request<()>| {
+        drop(request_context(request).on_cancel(|| panic!("the callback")));
+        PanicsInDrop
+    };
+    let mut service = layer.layer(By(|request| {
+        let bad = bad(&request);
+        async move {
+            let _bad = bad;
+            pending::<Result<Response<Parts>, Infallible>>().await
+        }
+    }));
+    let mut call = Box::pin(service.call(Request::new(())));
+    assert!(poll(call.as_mut()).is_pending());
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(call))).is_err());
+
+    let mut service = layer.layer(By(|request| {
+        let body = Fails(Some(bad(&request)));
+        ready(Ok::<_, Infallible>(Response::new(body)))
+    }));
+    let Poll::Ready(Ok(response)) = poll(Box::pin(service.call(Request::new(()))).as_mut()) else {
+        panic!("it is ready");
+    };
+    let body = Box::pin(response.into_body());
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(body))).is_err());
+}
+
+/// A call that waits, under one layer more if there is one.
+fn begun<S>(outer: Option<ContextLayer>, mut service: S, request: Request<()>) -> Box<dyn Any>
+where
+    S: Service<Request<()>, Response = Response<ContextBody<Parts>>, Future: 'static>,
+{
+    match outer {
+        Some(outer) => {
+            let mut call = Box::pin(outer.layer(service).call(request));
+            assert!(poll(call.as_mut()).is_pending());
+            Box::new(call)
+        }
+        None => {
+            let mut call = Box::pin(service.call(request));
+            assert!(poll(call.as_mut()).is_pending());
+            Box::new(call)
+        }
+    }
+}
+
+/// A handler under two layers has the time of the inner one's server for its shields, and no more once the group is cancelled: whatever
+/// the outer one is below, and where the handler is a task too.
+#[test]
+fn shields_under_two_layers_are_the_inner_ones() {
+    let begin = |outer: Option<&Context>, server: &Context, group: &Group, is_task: bool| {
+        let handlers = Arc::new(Mutex::new(Vec::new()));
+        let (say, told) = mpsc::channel();
+        let handler = By(move |request: Request<()>| {
+            say.send(request_context(&request)).unwrap();
+            pending::<Result<Response<Parts>, Infallible>>()
+        });
+        let inner = ContextLayer::new(server);
+        let keeps = handlers.clone();
+        let run = move |mut handler: HandlerTask| {
+            assert!(poll(handler.as_mut()).is_pending());
+            keeps.lock().unwrap().push(handler);
+        };
+        let request = Request::new(());
+        let outer = outer.map(ContextLayer::new);
+        let call = match is_task {
+            true => {
+                let inner = inner.spawned(group, Mode::Detached, run);
+                begun(outer, inner.layer(handler), request)
+            }
+            false => begun(outer, inner.in_group(group).layer(handler), request),
+        };
+        (told.recv().unwrap(), (call, handlers))
+    };
+    for (is_task, outer) in [false, true]
+        .into_iter()
+        .flat_map(|is_task| (0..4).map(move |n| (is_task, n)))
+    {
+        let (root, stop) = Context::background().with_cancel();
+        let server = root.with_grace(LONG);
+        let group = Group::new(&server);
+        let background = Context::background();
+        let outer = [None, Some(&background), Some(&root), Some(&server)][outer];
+        let (ctx, keeps) = begin(outer, &server, &group, is_task);
+        stop.cancel();
+        let shield = ctx.shield();
+        assert!(ctx.is_done() && !shield.is_done(), "{is_task} {outer:?}");
+        assert!(shield.deadline().is_some(), "{is_task} {outer:?}");
+        group.cancel();
+        assert!(shield.is_done(), "{is_task} {outer:?}");
+        drop(keeps);
+    }
+}
+
+/// Where what both are below has a grace, shields end with that which is over first.
+#[test]
+fn shields_under_two_graces_end_with_either() {
+    for (outer, is_the_client) in [(Duration::from_millis(1), true), (LONG, false)] {
+        let (root, stop) = Context::background().with_cancel();
+        let server = root.with_grace(2 * LONG);
+        let group = Group::new(&server);
+        let tasks = Group::new(&Context::background());
+        let (say, told) = mpsc::channel();
+        let inner = ContextLayer::new(&server).in_group(&group);
+        let inner = inner.layer(By(move |request| {
+            say.send(request_context(&request)).unwrap();
+            pending::<Result<Response<Parts>, Infallible>>()
+        }));
+        let handlers = Arc::new(Mutex::new(Vec::new()));
+        let keeps = handlers.clone();
+        let run = move |mut handler: HandlerTask| {
+            assert!(poll(handler.as_mut()).is_pending());
+            keeps.lock().unwrap().push(handler);
+        };
+        let layer = ContextLayer::new(&Context::background());
+        let layer = layer.spawned(&tasks, Mode::Cooperative { grace: outer }, run);
+        let mut call = Box::pin(layer.layer(inner).call(Request::new(())));
+        assert!(poll(call.as_mut()).is_pending());
+        let ctx = told.recv().unwrap();
+        let shield = ctx.shield();
+        assert!(!shield.is_done());
+        if is_the_client {
+            drop(call);
+            assert!(shield.child_token().blocking_wait_timeout(LONG));
+            assert!(shield.cause().unwrap().find::<GraceOver>().is_some());
+        } else {
+            // Its own grace begins as that of the server does not: it has the shorter one.
+            stop.cancel();
+            assert!(!shield.is_done());
+            assert!(ctx.shield().remaining().unwrap() <= LONG);
+            group.cancel();
+            assert!(shield.is_done());
+        }
+    }
 }
 
 /// For what is looked at before a deadline: an attempt that finds that it has passed says `None`, and begins anew with twice the time.

@@ -220,6 +220,36 @@ impl Context {
         self.values.with(Under(Some(grace)), chain)
     }
 
+    /// For one that is done when the other is, too: under the other's grace as well as its own. Shields end with the first.
+    #[allow(dead_code)] // It depends on the features who needs it.
+    pub(crate) fn with_grace_of(self, other: &Context) -> Context {
+        let Some(grace) = other.grace() else {
+            return self;
+        };
+        let is_within = |inner: &Grace, outer: &Grace| {
+            let (inner, outer) = (&inner.hard, &outer.hard);
+            inner.address() == outer.address() || inner.is_below(outer)
+        };
+        let (hard, period) = match self.grace() {
+            Some(own) if is_within(own, grace) => return self,
+            Some(own) if !is_within(grace, own) => {
+                let both = [(0, &own.hard), (1, &grace.hard)].into_iter();
+                (Handle::any_of(both), own.period.min(grace.period))
+            }
+            _ => (grace.hard.clone(), grace.period),
+        };
+        let grace = Grace {
+            hard,
+            period,
+            is_shielded: self.is_shielded() || grace.is_shielded,
+        };
+        Context {
+            values: self.values_under(grace, self.chain),
+            chain: Chain::new(Step::Grace),
+            ..self
+        }
+    }
+
     /// For a context that is never done, and so has no grace.
     fn without_grace(self) -> Context {
         if self.grace().is_none() {

@@ -358,8 +358,12 @@ impl Group {
         block_on_until(next, self.shutdown(limit))
     }
 
-    /// Shuts groups down one after the other, each with an equal share of the time that is left until `limit`'s deadline.
-    /// (Without a deadline, each may take until `limit` is done.)
+    /// Shuts groups down one after the other, each within an equal share of the time that is left until `limit`'s deadline. The last
+    /// quarter of a share, a second at most, is for what ends after the cancel. So by the deadline all have ended or are named in their reports,
+    /// but for callbacks that block (see [`shutdown`](Self::shutdown)): whoever is killed then has seen them. Where no time is left, each
+    /// is cancelled in its turn all the same, but not waited for: a report names what has not ended at once.
+    ///
+    /// Without a deadline, each may take until `limit` is done, and a second after the cancel.
     ///
     /// # Cancel safety
     ///
@@ -369,8 +373,9 @@ impl Group {
         for (i, stage) in stages.iter().enumerate() {
             let left = u32::try_from(stages.len() - i).unwrap_or(u32::MAX);
             let share = limit.remaining().map_or(Duration::MAX, |all| all / left);
-            let (part, _guard) = limit.with_timeout(share);
-            reports.push(stage.shutdown(&part).await);
+            let grace = GRACE.min(share / 4);
+            let (part, _guard) = limit.with_timeout(share - grace);
+            reports.push(stage.shutdown_with(&part, grace).await);
         }
         reports
     }

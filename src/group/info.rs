@@ -123,7 +123,7 @@ pub(crate) fn shown(cause: &Cause) -> String {
     text
 }
 
-/// Names are others' words, as the paths of requests are their clients', and stay in their line.
+/// Names and causes are others' words, as the paths of requests are their clients', and stay in their line.
 pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
     match text.contains(leaves_line) {
         true => Cow::Owned(text.replace(leaves_line, " ")),

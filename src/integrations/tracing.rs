@@ -47,6 +47,7 @@ impl Observer for Tracing {
                 let kind = cause.kind();
                 // Here, where its panic is nobody's: a subscriber may hold something while it formats.
                 let cause = shown(cause);
+                let cause = one_line(&cause);
                 match late.map(millis) {
                     Some(late_ms) => {
                         info!(target: "cancel_tree", name, at = %at, is_group, kind = %kind, cause = %cause, late_ms, "done");

@@ -36,8 +36,8 @@ impl CancellationToken {
     ///
     /// `f` may do anything: cancel, create, drop, wait. But `cancel()` returns only after it: if `f` takes a lock that the
     /// canceller holds, never. A token that `f` owns keeps its
-    /// tree alive as long as `f` is registered. A cancel inside `f` has run its own callbacks when it returns: a callback
-    /// that cancels the next token, whose callback cancels the next one, nests on the stack, about a KiB for each.
+    /// tree alive as long as `f` is registered. A cancel inside `f` of what is not cancelled yet has run its own callbacks when it returns: if that
+    /// one's callback cancels the next one, and so on, they nest on the stack, about a KiB for each.
     ///
     /// ```
     /// # use cancel_tree::CancellationToken;

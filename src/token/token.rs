@@ -131,7 +131,8 @@ impl CancellationToken {
     /// If two cancels overlap, of the same token or of one below the other, on two threads or because a waker or a callback
     /// cancels again, neither returns before everything below its own token is cancelled. But tasks,
     /// threads and callbacks there may still be about to be woken by the other one. (So a callback must not cancel below and wait for
-    /// callbacks there.) And while a cancel is on its
+    /// callbacks there.) Without memory, a token of [`any_of`](Self::any_of) that the other cancel is about to cancel may be left to that
+    /// one. And while a cancel is on its
     /// way, another thread may see a token cancelled and its child not yet.
     ///
     /// # Panics

@@ -3,27 +3,11 @@
 use super::below::Below;
 use super::wake_list::WakeList;
 use super::walk::Walk;
-use super::why::origin_within;
 use super::word::State;
 use super::{room, telling, Handle, Node};
-use crate::sync::{Panics, SMALL};
+use crate::sync::Panics;
 use core::ptr::{self, NonNull};
 use core::task::Waker;
-
-/// A cancel that helps another one wakes where that one is so many tokens above at most. (So does one in a forked child, though
-/// the other one's thread is not there.)
-const NEAR: usize = if SMALL { 4 } else { 16 };
-
-/// The node whose own cancel has come down to `top`. None: it is another cancel's, and far above, so who waits here is left to that
-/// one. Along a chain, callbacks that each cancel the token above would be one within the other, and told the cause
-/// by a climb each.
-fn origin_for(top: &Node, below: Below) -> Option<&Node> {
-    if below.has_any(Below::WON) {
-        Some(top)
-    } else {
-        origin_within(top, NEAR)
-    }
-}
 
 /// Wakes tasks and threads that wait below `top`, and there.
 ///
@@ -37,11 +21,8 @@ pub(super) fn wake_tasks(top: &Node, below: Below, panics: &mut Panics) {
     if !below.has_any(Below::TASKS) {
         return;
     }
-    let Some(origin) = origin_for(top, below) else {
-        return;
-    };
     let mut list = WakeList::new();
-    look_at::<true>(top, origin, below, |node, state, origin| {
+    look_at::<true>(top, below, |node, state, origin| {
         list.look(panics);
         // One comparison for what nearly all of them are.
         let waits = state.only(
@@ -68,10 +49,7 @@ pub(super) fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
     if !below.has_any(Below::CALLS) {
         return;
     }
-    let Some(origin) = origin_for(top, below) else {
-        return;
-    };
-    look_at::<false>(top, origin, below, |node, state, origin| {
+    look_at::<false>(top, below, |node, state, origin| {
         if state.has_any(State::WAITER) && !state.has_any(State::EDGE) {
             if state.is_room() {
                 room::close(node, panics, Waker::wake);
@@ -88,21 +66,25 @@ pub(super) fn run_callbacks(top: &Node, below: Below, panics: &mut Panics) {
     });
 }
 
-/// Looks at `top`, and at what is below and may be this cancel's to wake: not below other nodes with an own cancel that are
+/// Looks at `top`, and at what is below and may be this cancel's to wake. Nothing, if `top` inherits: that is left to the cancel
+/// above. It may be in the middle of waking on this very thread; then a callback here would run before tasks and threads that it
+/// may wait for are woken, and callbacks that each cancel the next token would be one within the other. And not below other nodes with an own cancel that are
 /// marked through, for whoever has set that wakes there. Whoever has not cancelled `top` itself only helps, and stops
-/// wherever somebody has been through. `look` is told the node whose own cancel it is; for `top` that is `origin`.
+/// wherever somebody has been through. `look` is told the node whose own cancel it is.
 /// `TASKS` or not: without, it stops at every own cancel of another. Callbacks there are told the cause
 /// that stands there, which stays for as long as that canceller keeps the node, and no longer.
 fn look_at<'a, const TASKS: bool>(
     top: &'a Node,
-    origin: *const Node,
     below: Below,
     mut look: impl FnMut(&'a Node, State, *const Node),
 ) {
     let waiting = State::WAITER.with(State::KEPT);
     let state = top.word.load();
+    if !state.has_any(State::OWN) {
+        return;
+    }
     if state.has_any(waiting) {
-        look(top, state, origin);
+        look(top, state, top);
     }
     let won = below.has_any(Below::WON);
     Walk::new(top, state).step::<false>(usize::MAX, |node, _| {
@@ -117,7 +99,7 @@ fn look_at<'a, const TASKS: bool>(
             return state.with(State::MARKED);
         }
         if TASKS || state.has_any(waiting) {
-            look(node, state, origin);
+            look(node, state, top);
         }
         if won {
             state.without(State::MARKED)

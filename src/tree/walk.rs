@@ -69,7 +69,7 @@ impl<'a> Walk<'a> {
         unsafe { self.top.as_ref() }
     }
 
-    /// Visits at most so many nodes. The visitor answers with the node's state: where MARKED is in it, what is below is
+    /// Visits at most so many nodes, those included that it comes by on its way back. The visitor answers with the node's state: where MARKED is in it, what is below is
     /// passed over. The answer is what is left of the budget when the walk is through. `FROM`: the visitor is told
     /// from where the nodes inherit.
     #[inline(always)]
@@ -85,7 +85,7 @@ impl<'a> Walk<'a> {
         let mut from = self.from;
         let mut others = self.others;
         let mut forks = self.forks;
-        while budget != 0 {
+        'walk: while budget != 0 {
             budget -= 1;
             let mut next = ptr::null_mut();
             if state.only(ENTERED) == State::PARENT {
@@ -117,16 +117,29 @@ impl<'a> Walk<'a> {
                     }
                     forks -= 1;
                     let left = node;
-                    while next.is_null() {
+                    loop {
                         // SAFETY: below `top`, which is kept; parents are fixed (I1).
                         match unsafe { node.parent() } {
                             Some(parent) => node = parent,
                             None => return Some(budget),
                         }
                         next = node.sibling();
+                        if !next.is_null() {
+                            break;
+                        }
+                        if budget == 0 {
+                            // To be climbed on from here: as from what has nothing below.
+                            state = State::NONE;
+                            forks += 1;
+                            break;
+                        }
+                        budget -= 1;
                     }
                     if FROM && others != 0 {
                         (from, others) = leave_others(from, others, left, node, top);
+                    }
+                    if next.is_null() {
+                        break 'walk;
                     }
                 }
             }
@@ -186,11 +199,12 @@ fn inherited_by(node: &Node, top: &Node) -> From {
 }
 
 /// A climb from a node in search of an ancestor that is marked through: then so is all below the node. What has been
-/// found out is noted on the way, so that the next one need not climb as far.
+/// found out is noted on the way, from below once more, so that the next one need not climb as far.
 pub(super) struct Climb {
     from: NonNull<Node>,
-    /// The last one looked at; none: there is nothing to be found.
+    /// The last one looked at, or the next one to be noted; none: there is nothing to be found.
     at: Option<NonNull<Node>>,
+    found: Option<NonNull<Node>>,
 }
 
 impl Climb {
@@ -200,6 +214,7 @@ impl Climb {
         Climb {
             from: NonNull::from(node),
             at: inherited.then(|| NonNull::from(node)),
+            found: None,
         }
     }
 
@@ -207,36 +222,34 @@ impl Climb {
         self.at.is_none()
     }
 
-    /// Looks at so many ancestors. True: one is marked through.
+    /// Takes so many steps. True: one is marked through, and that is noted.
     pub(super) fn step(&mut self, budget: usize) -> bool {
         for _ in 0..budget {
-            // SAFETY: the caller keeps the node (I5).
-            let above = self.at.and_then(|at| unsafe { at.as_ref().parent() });
-            let Some(above) = above else {
-                self.at = None;
+            // SAFETY: the caller keeps the node, and so what is above it (I5).
+            let Some(at) = self.at.map(|at| unsafe { &*at.as_ptr() }) else {
                 return false;
             };
-            let state = above.word.load();
-            if state.has_any(State::MARKED) {
-                self.note(above);
+            if self.found == self.at {
                 return true;
             }
-            let inherited = state.has_any(State::INHERITED);
-            self.at = inherited.then(|| NonNull::from(above));
+            // SAFETY: as above.
+            let above = unsafe { at.parent() };
+            self.at = above.map(NonNull::from);
+            if self.found.is_some() {
+                at.word.set_marked();
+                continue;
+            }
+            let state = above.map_or(State::NONE, |above| above.word.load());
+            if state.has_any(State::MARKED) {
+                (self.found, self.at) = (self.at, Some(self.from));
+            } else if !state.has_any(State::INHERITED) {
+                self.at = None;
+            }
         }
         false
     }
-
-    fn note(&self, end: &Node) {
-        // SAFETY: as above; `end` is on the way.
-        let mut node = unsafe { self.from.as_ref() };
-        while !ptr::eq(node, end) {
-            node.word.set_marked();
-            // SAFETY: as above.
-            match unsafe { node.parent() } {
-                Some(parent) => node = parent,
-                None => return,
-            }
-        }
-    }
 }
+
+#[cfg(all(test, not(any(cancel_tree_loom, cancel_tree_by_hand))))]
+#[path = "walk_tests.rs"]
+mod tests;

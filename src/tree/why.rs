@@ -45,19 +45,12 @@ pub(super) fn own_cause(node: &Node, state: State) -> Cause {
 
 /// The node whose own cancel has cancelled this one.
 pub(super) fn origin(node: &Node) -> Option<&Node> {
-    origin_within(node, usize::MAX)
-}
-
-/// The same, if it is so many steps above at most.
-pub(super) fn origin_within(node: &Node, steps: usize) -> Option<&Node> {
-    let mut left = steps;
     let mut state = node.word.load();
     if !state.is_cancelled() {
         return None;
     }
     let mut node = node;
     while !state.has_any(State::OWN) {
-        left = left.checked_sub(1)?;
         // SAFETY: the caller holds the node it asks about (I5). A node without an own cancel
         // was marked from above, so a cancelled parent exists, and its state is visible.
         node = unsafe { node.parent() }?;

@@ -326,6 +326,28 @@ fn deadline_of_many_vs_cancel_below() {
     });
 }
 
+/// The way back from the end of a chain is in steps too. Somebody in the chain cancels meanwhile; what comes after it inherits
+/// from the deadline.
+#[test]
+fn deadline_of_a_chain_and_a_token_beside_it_vs_cancel_in_the_chain() {
+    model(Some(1), || {
+        let probe = Probe::new();
+        let service = Service::new();
+        let ctx = timed(&background(), 1);
+        let beside = ctx.child_token();
+        let (parent, canceller) = cancellable(&ctx);
+        let child = parent.child_token().child_token().child_token();
+        let mut waiting = Box::pin(beside.clone().cancelled_owned());
+        assert!(!poll(&mut waiting, &probe.waker()));
+        let timer = turn(service, 1);
+        canceller.cancel();
+        assert!(child.is_cancelled());
+        drop(timer.join().unwrap());
+        assert_eq!(beside.cause().unwrap().kind(), ContextError::DeadlineExceeded);
+        assert_eq!(probe.woken(), 1);
+    });
+}
+
 // ----- callbacks --------------------------------------------------------------------------------
 
 #[test]

@@ -1,10 +1,11 @@
-//! The thread that keeps the time of a server's end. It runs no user code but `when_stuck`, at the very end: what is told is told by workers.
+//! The thread that keeps the time of a server's end. It runs no user code but at the very end, `when_stuck` and the waker of `run`: what is told is told by workers.
 
 use super::report::signal_in;
 use super::{Bounds, Phase, ServerFuture, ServerReport, Shared, Shutdown, WhenStuck};
 use crate::context::{CancelGuard, Canceller, Context};
 use crate::group::Group;
 use crate::integrations::signals::Signal;
+use crate::sync::Panics;
 use crate::tree::Cause;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -162,11 +163,16 @@ impl Conductor {
             true => Duration::ZERO,
             false => bounds.dropped,
         });
+        let mut panics = Panics::default();
         if limit.block_on(shared.taken.cancelled()).is_err() {
             if let Some(when_stuck) = when_stuck {
-                (when_stuck.into_inner())(report);
+                panics.catch(|| (when_stuck.into_inner())(report));
             }
         }
+        // By this thread, for there may have been none for a worker. Nothing comes after this that its waker could hold up.
+        panics.catch(|| shared.drop_now.cancel());
+        panics.catch(|| shared.ended.cancel());
+        panics.resume();
     }
 }
 

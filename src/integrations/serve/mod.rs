@@ -434,11 +434,18 @@ where
     let mut future = Box::pin(future);
     let mut drop_now = pin!(drop_now.cancelled());
     let end = poll_fn(|cx| {
-        // AssertUnwindSafe: as above.
-        let poll = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        // What it returns is user code too: dropped in here, or made an error. AssertUnwindSafe: as above.
+        let poll = catch_unwind(AssertUnwindSafe(|| {
+            future.as_mut().poll(cx).map(|end| match end {
+                Ok(output) => {
+                    drop(output);
+                    ServerFuture::Ended
+                }
+                Err(error) => ServerFuture::Failed(Cause::new(error)),
+            })
+        }));
         Poll::Ready(match poll {
-            Ok(Poll::Ready(Ok(_))) => ServerFuture::Ended,
-            Ok(Poll::Ready(Err(error))) => ServerFuture::Failed(Cause::new(error)),
+            Ok(Poll::Ready(end)) => end,
             Err(payload) => of_panic(payload),
             Ok(Poll::Pending) => match drop_now.as_mut().poll(cx) {
                 Poll::Ready(()) => ServerFuture::Dropped,

@@ -1,6 +1,6 @@
 //! How a server has ended.
 
-use crate::group::{shown, Report};
+use crate::group::{one_line, shown, Report};
 use crate::integrations::signals::Signal;
 use crate::sync::Panics;
 use crate::tree::Cause;
@@ -61,7 +61,8 @@ pub enum ServerFuture {
     Failed(Cause),
     /// It had to be dropped: connections did not end.
     Dropped,
-    /// It was not polled when it should have been dropped: the executor is stuck. Or it was never run, or given [no time](super::Serve::dropped).
+    /// It was not polled when it should have been dropped: the executor is stuck. Or it was never run, or given [no time](super::Serve::dropped);
+    /// or no thread could be started that tells it.
     Stuck,
 }
 
@@ -69,7 +70,9 @@ impl fmt::Display for ServerFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ServerFuture::Ended => f.write_str("the server ended by itself"),
-            ServerFuture::Failed(cause) => write!(f, "the server failed: {}", shown(cause)),
+            ServerFuture::Failed(cause) => {
+                write!(f, "the server failed: {}", one_line(&shown(cause)))
+            }
             ServerFuture::Dropped => f.write_str("the server was dropped"),
             ServerFuture::Stuck => {
                 f.write_str("the server is stuck: its executor does not poll it")
@@ -128,6 +131,7 @@ pub(super) fn signal_in(cause: &Cause) -> Option<Signal> {
 impl fmt::Display for ServerReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cause = shown(&self.cause);
+        let cause = one_line(&cause);
         write!(f, "{cause}: ended in {:.1?} (", self.took)?;
         for (i, (phase, took)) in self.phases.iter().enumerate() {
             let comma = if i == 0 { "" } else { ", " };

@@ -38,6 +38,7 @@ pin_project! {
     impl<B> PinnedDrop for ContextBody<B> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
+            let mut panics = Panics::default();
             // As it is to end if it is dropped.
             if let Some(ending) = this.lifetime.as_ref().map(Lifetime::ending) {
                 // Since our own look, by another thread: whoever was told so has all of it.
@@ -45,11 +46,12 @@ pin_project! {
                     Ending::ClientGone if *this.has_said_end.get_mut() => Ending::Completed,
                     ending => ending,
                 };
-                end(this.lifetime, this.member, ending);
+                panics.catch(|| _ = end(this.lifetime, this.member, ending));
             }
             if this.inner.is_some() {
-                step(this.lifetime, this.member, || this.inner.set(None));
+                panics.catch(|| step(this.lifetime, this.member, || this.inner.set(None)));
             }
+            panics.resume();
         }
     }
 }
@@ -162,6 +164,17 @@ fn left_over<B: Body>(body: &B, left: Option<u64>) -> LeftOver {
     }
 }
 
+/// Gives the place up, if there is one, and the body before that.
+fn leave(member: &mut Option<Member>, drop_it: impl FnOnce()) {
+    if let Some(member) = member.as_ref() {
+        let mut panics = Panics::default();
+        panics.catch(|| member.step(drop_it));
+        // Said there, for the frame is to go out.
+        member.note_panics(panics);
+    }
+    give_up(member);
+}
+
 impl<B> Body for ContextBody<B>
 where
     B: Body<Error: Into<BoxError>>,
@@ -207,15 +220,10 @@ where
                         || this.lifetime.is_some() && *left == Some(0);
                     end(this.lifetime, this.member, Ending::Completed);
                     // It gives its place back here: what holds this may wait until the client makes room for the frame.
-                    if let Some(member) = this.member.as_ref() {
-                        let mut panics = Panics::default();
-                        if is_through {
-                            panics.catch(|| member.step(|| this.inner.set(None)));
-                        }
-                        // Said there, for the frame is to go out.
-                        member.note_panics(panics);
+                    match is_through {
+                        true => leave(this.member, || this.inner.set(None)),
+                        false => give_up(this.member),
                     }
-                    give_up(this.member);
                 }
                 // A body that always has a next frame would have no end.
                 if is_last || !is_past {
@@ -224,6 +232,7 @@ where
             }
             Poll::Ready(Some(Err(error))) if !is_past => {
                 end(this.lifetime, this.member, Ending::Failed);
+                leave(this.member, || this.inner.set(None));
                 return Poll::Ready(Some(Err(error.into())));
             }
             Poll::Ready(None) => {

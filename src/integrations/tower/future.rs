@@ -6,6 +6,7 @@ use super::headers::Protocol;
 use super::lifetime::{end, give_up, step, Ending, Lifetime};
 use super::ContextBody;
 use crate::group::Member;
+use crate::sync::Panics;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
@@ -35,8 +36,10 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if this.future.is_some() {
-                end(this.lifetime, this.member, Ending::ClientGone);
-                step(this.lifetime, this.member, || this.future.set(None));
+                let mut panics = Panics::default();
+                panics.catch(|| _ = end(this.lifetime, this.member, Ending::ClientGone));
+                panics.catch(|| step(this.lifetime, this.member, || this.future.set(None)));
+                panics.resume();
             }
         }
     }
@@ -122,6 +125,7 @@ where
             }
             Poll::Ready(Err(error)) => {
                 end(this.lifetime, this.member, Ending::Failed);
+                give_up(this.member);
                 Poll::Ready(Err(error))
             }
             Poll::Pending => {

@@ -17,7 +17,8 @@ use tower_layer::Layer;
 ///
 /// The context is a child of the server's. It is done when the body of the response has ended or is dropped, when the deadline passes, and when
 /// the server's is done; see [the module](super) for the causes, and for what is answered at the deadline. If the request has one already, as from
-/// another layer around this one, it is a child of that too, and has its values.
+/// another layer around this one, it is a child of that too, and has its values; its [shields](Context::shield) have the grace of both, and end with
+/// that which is over first.
 ///
 /// The handler is dropped at the deadline and when the client goes, as axum and hyper do; what it has started is told by the context.
 ///

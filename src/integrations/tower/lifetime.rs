@@ -183,11 +183,6 @@ impl Lifetime {
         }
         panics
     }
-
-    /// Ends the request. If what is called then panics, the group says so, and the answer goes on. Without one the panic goes on.
-    pub(super) fn end(&mut self, member: &Option<Member>, ending: Ending) {
-        say(self.finish(ending), member);
-    }
 }
 
 impl Drop for Lifetime {
@@ -196,7 +191,8 @@ impl Drop for Lifetime {
     }
 }
 
-/// Ends the request, if that is still to be done. The answer is what it speaks.
+/// Ends the request, if that is still to be done. If what is called then panics, the group says so, and the answer goes on. Without one the panic
+/// goes on. The answer is what it speaks.
 pub(super) fn end(
     lifetime: &mut Option<Lifetime>,
     member: &Option<Member>,

@@ -4,7 +4,7 @@ use super::answer::Answer;
 use super::body::ToCome;
 use super::headers::Protocol;
 use super::layer::ContextLayer;
-use super::lifetime::{end, step, Ending, Lifetime};
+use super::lifetime::{end, give_up, step, Ending, Lifetime};
 use super::settings::Settings;
 use super::shared::HandlerGuard;
 use super::slot::{slot, Receiver};
@@ -169,13 +169,13 @@ where
             Ok(above) => above,
             Err(answer) => return SpawnedFuture::answer(answer, protocol),
         };
-        let (Some(mut lifetime), Some(member)) = (lifetime, member) else {
+        let (Some(at), Some(member)) = (&lifetime, member) else {
             unreachable!("it has begun, and a layer that spawns has a group");
         };
         let shared = &layer.settings.shared;
         let (ctx, ends) = match layer.mode {
             Mode::Cooperative { grace } => {
-                let ctx = lifetime.context().with_grace(grace);
+                let ctx = at.context().with_grace(grace);
                 let over = ctx.shield().done_owned();
                 (ctx, (Some(over), None))
             }
@@ -197,7 +197,9 @@ where
                 if let Some(guard) = &ends.1 {
                     guard.failed(&member);
                 }
-                lifetime.end(&Some(member), Ending::Failed);
+                let mut member = Some(member);
+                end(&mut lifetime, &member, Ending::Failed);
+                give_up(&mut member);
                 return SpawnedFuture::answer(Answer::Failed, protocol);
             }
         };
@@ -205,7 +207,7 @@ where
         let running = Running::new(future, ends, sender, member);
         (layer.run)(Box::pin(running));
         SpawnedFuture {
-            lifetime: Some(lifetime),
+            lifetime,
             receiver: Some(receiver),
             answer: None,
         }
@@ -245,12 +247,13 @@ impl<R, E> SpawnedFuture<R, E> {
     /// Ends the request, with an answer in the place of the handler's.
     fn end(
         &mut self,
-        member: &Option<Member>,
+        mut member: Option<Member>,
         ending: Ending,
         answer: Answer,
     ) -> Response<ContextBody<R>> {
-        let protocol = end(&mut self.lifetime, member, ending);
+        let protocol = end(&mut self.lifetime, &member, ending);
         self.receiver = None;
+        give_up(&mut member);
         ContextBody::without(answer.response(protocol))
     }
 }
@@ -281,26 +284,28 @@ impl<R: http_body::Body, E> Future for SpawnedFuture<R, E> {
                         let to_come = step(&mut lifetime, &member, || ToCome::of(&response));
                         ContextBody::around(&mut lifetime, &mut member, response, to_come)
                     }
-                    (Some(Err(error)), lifetime) => {
-                        if let Some(mut lifetime) = lifetime {
+                    (Some(Err(error)), mut lifetime) => {
+                        let mut member = Some(member);
+                        if let Some(lifetime) = &mut lifetime {
                             lifetime.take_over(guard);
-                            lifetime.end(&Some(member), Ending::Failed);
                         }
+                        end(&mut lifetime, &member, Ending::Failed);
+                        give_up(&mut member);
                         return Poll::Ready(Err(error));
                     }
                     (_, lifetime) => {
                         self.lifetime = lifetime;
-                        self.end(&Some(member), Ending::Failed, Answer::Failed)
+                        self.end(Some(member), Ending::Failed, Answer::Failed)
                     }
                 }
             }
             // It was dropped by what runs it, or its grace is over.
-            Poll::Ready(None) => self.end(&None, Ending::Failed, Answer::Unavailable),
+            Poll::Ready(None) => self.end(None, Ending::Failed, Answer::Unavailable),
             Poll::Pending => {
                 if !self.lifetime.as_mut().is_some_and(|at| at.poll_past(cx)) {
                     return Poll::Pending;
                 }
-                self.end(&None, Ending::Deadline, Answer::Expired)
+                self.end(None, Ending::Deadline, Answer::Expired)
             }
         }))
     }
