@@ -1050,6 +1050,32 @@ fn it_is_linear_to_wait_for_many_deadlines() {
     assert_eq!(all.iter().filter(|ctx| ctx.is_done()).count(), 3600);
 }
 
+/// Their places are looked at once, however many deadlines are set after that.
+#[test]
+fn it_is_linear_to_wait_for_deadlines_beside_many_cancelled_ones_that_are_held() {
+    const MANY: usize = 30_000;
+    const FEW: usize = 1000;
+    let (clock, ctx) = under();
+    let start = Instant::now();
+    let cancelled: Vec<_> = (0..MANY).map(|_| ctx.with_timeout(HOUR).0).collect();
+    let took = start.elapsed();
+    let mut waits = pin!(clock.wait_for_deadlines(FEW));
+    assert!(!is_ready(&mut waits));
+    let start = Instant::now();
+    let all: Vec<_> = (1..FEW).map(|_| after(&ctx, HOUR)).collect();
+    assert!(
+        start.elapsed() < 5 * took,
+        "{:?}, {took:?}",
+        start.elapsed()
+    );
+    assert!(!is_ready(&mut waits));
+    let last = after(&ctx, HOUR);
+    assert!(is_ready(&mut waits));
+    assert_eq!(clock.deadlines(), FEW);
+    drop((cancelled, all, last));
+    assert_eq!(clock.deadlines(), 0);
+}
+
 #[test]
 fn it_stands_still_at_its_end() {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);

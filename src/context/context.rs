@@ -55,9 +55,10 @@ use std::time::{Duration, Instant};
 /// That a parent of [another crate](Self::below) is done is noticed there by threads that block below it; see [`DoneSignal`](crate::DoneSignal).
 /// The memory of deadlines is not all given back there.
 ///
-/// Deadlines of one moment are noticed in the order in which they are, as far as the timer keeps up: where a thousand and more
-/// pass within a quarter of a millisecond, a later one above may be first, and give its cause. Of very many of one moment
-/// the first are woken after a millisecond, or when 16,384 are marked, though others are not marked yet.
+/// Deadlines are noticed in their order as far as the timer keeps up: where more than some 250 pass within an eighth of a
+/// millisecond, or sixteen when its thread comes late by some milliseconds, a later one above may be first, and give its cause;
+/// beside no others, where a thread sleeps until the later one itself. Of very many of one moment the first are woken after a
+/// millisecond, or when 16,384 are marked, though others are not marked yet.
 ///
 /// # Memory ordering
 ///

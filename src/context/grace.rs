@@ -44,7 +44,7 @@ impl Context {
     /// is over, so are the inner ones.
     ///
     /// The grace counts from the cancel or the deadline of this context or one above, and is shared by everything
-    /// below. A cancel by a guard further below does not start it, so add the grace where the cancel comes from: to
+    /// below. Its clock is started when tasks are woken: behind the wakers of those that waited there before. A cancel by a guard further below does not start it, so add the grace where the cancel comes from: to
     /// the context of the server, or of the request. A [`Group`](crate::Group) that was made under a grace is over at once when a
     /// task of it fails, or when it is cancelled itself: shields in it are done then too, also those of a grace that was made
     /// inside the group. The end of a group that was made under none is a cancel like any other: a grace that was made inside it

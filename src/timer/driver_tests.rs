@@ -307,6 +307,23 @@ fn a_step_is_bounded_by_what_is_due() {
     assert!(turns.iter().all(|marked| *marked <= DUE));
 }
 
+/// So a later one may be marked before some of an earlier moment.
+#[test]
+fn a_step_is_shared_among_the_moments_that_are_due() {
+    for (ticks, each) in [(1, 512), (2, 256), (32, 16)] {
+        let mut stage = Stage::new();
+        let deadlines = (0..ticks as usize * 2 * DUE).map(|number| number / (2 * DUE));
+        stage.put(deadlines.map(|tick| (moment_of(SOON + tick as Tick), 1)));
+        stage.go_on_to(SOON - 1);
+        stage.now = SOON + ticks - 1;
+        let mut marked = vec![0; ticks as usize];
+        for number in stage.turn().whose() {
+            marked[number / (2 * DUE)] += 1;
+        }
+        assert_eq!(marked, vec![each; ticks as usize]);
+    }
+}
+
 #[test]
 fn a_step_is_bounded_by_what_has_come() {
     let mut stage = Stage::new();

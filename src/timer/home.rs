@@ -4,7 +4,7 @@ use crate::sync::{AcqRel, Acquire, AtomicPtr, AtomicUsize, Relaxed, Release, SMA
 use alloc::boxed::Box;
 use core::ptr;
 
-/// So many entries each of the two lists has at most. 1,024 cover a server's requests of one thread; with what they are a
+/// So many entries each of the two lists has at most, while the timer frees others. 1,024 cover a server's requests of one thread; with what they are a
 /// part of (160 bytes each) they take 160 KiB.
 pub(super) const ROOM: usize = if SMALL { 1 } else { 1024 };
 
@@ -34,10 +34,10 @@ impl Home {
         })
     }
 
-    /// Another thread gives an entry back; `link` makes the new one's successor. False: there is no room, or nobody.
-    pub(super) fn push(&self, entry: *mut (), link: impl Fn(*mut ())) -> bool {
+    /// Another thread gives an entry back; `link` makes the new one's successor. False: there are so many, or there is nobody.
+    pub(super) fn push(&self, entry: *mut (), room: usize, link: impl Fn(*mut ())) -> bool {
         // Relaxed, both: a number that only bounds. It is raised first, so it is never less than nothing.
-        if self.waiting.load(Relaxed) >= ROOM {
+        if self.waiting.load(Relaxed) >= room {
             return false;
         }
         self.waiting.fetch_add(1, Relaxed);

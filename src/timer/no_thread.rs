@@ -10,7 +10,9 @@ use core::cell::RefCell;
 pub(super) mod thread {
     pub(crate) fn start() {}
 
-    pub(crate) fn wake() {}
+    pub(crate) fn wake() -> bool {
+        true
+    }
 
     pub(in crate::timer) fn begin() {}
 
@@ -93,8 +95,8 @@ pub(super) mod thread {
         }
     }
 
-    pub(crate) fn wake() {
-        SERVICE.wake();
+    pub(crate) fn wake() -> bool {
+        SERVICE.wake()
     }
 
     /// What a thread that is started does first, with what it is known by.
@@ -133,11 +135,15 @@ pub(super) mod pressure {
     #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
     pub(crate) fn begin() {}
 
-    pub(crate) fn pushed(_: fn()) {}
+    pub(crate) fn pushed(_: fn() -> bool) {}
 
     pub(crate) fn taken_in(_: usize) {}
 
     pub(crate) fn is_in_parent() -> bool {
+        false
+    }
+
+    pub(crate) fn is_much() -> bool {
         false
     }
 }

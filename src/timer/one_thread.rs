@@ -116,13 +116,11 @@ impl<T: Sleeper> OneThread<T> {
         Some(&known.thread)
     }
 
-    /// Ends the thread's sleep.
-    pub fn wake(&self) {
+    /// Ends the thread's sleep. False: it is not there.
+    pub fn wake(&self) -> bool {
         // Set before the thread's first look into the lists. Whoever finds nothing here pushed
         // before that look.
-        if let Some(thread) = self.known() {
-            thread.wake();
-        }
+        self.known().inspect(|thread| thread.wake()).is_some()
     }
 }
 

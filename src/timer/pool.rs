@@ -4,11 +4,12 @@
 //!
 //! The thread's own list is nobody else's. What others give back is pushed to a second list, which the thread takes
 //! whole when its own is empty. A pool whose thread has ended is closed: what comes then is abandoned, and so is what a
-//! list has no room for.
+//! list has no room for. While the timer's thread is missing nobody could free what is abandoned, so there is room for all: it is
+//! used again, and goes as it is used when there is a thread.
 
 use super::entry::{Abandoned, Entry, Table};
 use super::home::{Home, CLOSED, ROOM};
-use super::service;
+use super::{service, thread};
 use crate::sync::{local, Relaxed};
 use alloc::boxed::Box;
 use core::cell::Cell;
@@ -63,10 +64,14 @@ impl Pool {
         })
     }
 
-    /// False: not from here, or no room.
+    fn is_at(&self, home: *const Home) -> bool {
+        ptr::eq(home, self.home.get())
+    }
+
+    /// False: not from here, or there are so many.
     #[inline]
-    fn put(&self, entry: NonNull<Entry>, home: *const Home) -> bool {
-        let here = ptr::eq(home, self.home.get()) && self.len.get() < ROOM;
+    fn put(&self, entry: NonNull<Entry>, home: *const Home, room: usize) -> bool {
+        let here = self.is_at(home) && self.len.get() < room;
         if here {
             // SAFETY: the caller's. Relaxed: this thread's.
             unsafe { entry.as_ref() }
@@ -131,7 +136,7 @@ pub(crate) fn take(
 pub(crate) unsafe fn put(entry: NonNull<Entry>) {
     // SAFETY: the caller's promise.
     let home = unsafe { entry.as_ref() }.home;
-    if home.is_null() || !matches!(POOL.try_with(|pool| pool.put(entry, home)), Ok(true)) {
+    if home.is_null() || !matches!(POOL.try_with(|pool| pool.put(entry, home, ROOM)), Ok(true)) {
         // SAFETY: as above.
         unsafe { put_elsewhere(entry, home) };
     }
@@ -141,14 +146,22 @@ pub(crate) unsafe fn put(entry: NonNull<Entry>) {
 /// As for `put`.
 #[cold]
 unsafe fn put_elsewhere(entry: NonNull<Entry>, home: *const Home) {
-    let is_here = POOL.try_with(|pool| ptr::eq(pool.home.get(), home));
-    // SAFETY: the entry is counted there, so it stays until the push is through.
-    let home = unsafe { home.as_ref() }.filter(|_| !matches!(is_here, Ok(true)));
     let link = |head| {
         // SAFETY: the caller's, until the push is through. Relaxed: published by the push.
         unsafe { entry.as_ref() }.owner.store(head, Relaxed);
     };
-    if !home.is_some_and(|home| home.push(entry.as_ptr().cast(), link)) {
+    // SAFETY: the entry is counted there, so it stays until the push is through.
+    let is_kept = unsafe { home.as_ref() }.is_some_and(|home| {
+        let room = if thread::is_missing() {
+            usize::MAX
+        } else {
+            ROOM
+        };
+        let here = POOL.try_with(|pool| pool.is_at(home).then(|| pool.put(entry, home, room)));
+        let here = here.ok().flatten();
+        here.unwrap_or_else(|| home.push(entry.as_ptr().cast(), room, link))
+    });
+    if !is_kept {
         // SAFETY: the caller's promise.
         unsafe { abandon(entry) };
     }
@@ -161,6 +174,8 @@ unsafe fn abandon(entry: NonNull<Entry>) {
     match unsafe { entry.as_ref() }.abandon() {
         // SAFETY: the timer does not know it.
         Abandoned::ToFree => unsafe { Entry::free(entry) },
+        // SAFETY: nobody goes along the lists that it is in.
+        _ if service::is_in_vain() => unsafe { Entry::free(entry) },
         Abandoned::ToPush => service::push_abandoned(entry),
         Abandoned::InInbox => {}
     }

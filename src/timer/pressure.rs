@@ -45,8 +45,7 @@ impl Pressure {
     /// One more.
     fn add(&self) -> Option<Pause> {
         let before = self.pending.fetch_add(1, Relaxed);
-        // Less than nothing is much, as a number without a sign: then nobody has to pay.
-        if !(MANY..usize::MAX / 2).contains(&before) {
+        if !is_many(before) {
             None
         } else if before < TOO_MANY {
             (before % YIELD == 0).then_some(Pause::Yield)
@@ -55,12 +54,11 @@ impl Pressure {
         }
     }
 
-    fn pushed(&self, wake: impl FnOnce()) {
+    fn pushed(&self, wake: impl FnOnce() -> bool) {
         let Some(pause) = self.add() else { return };
-        if self.is_in_parent() {
+        if self.is_in_parent() || !wake() {
             return;
         }
-        wake();
         match pause {
             Pause::Yield => thread::yield_now(),
             Pause::Sleep => thread::sleep(MOMENT),
@@ -88,6 +86,11 @@ impl Pressure {
     }
 }
 
+fn is_many(pending: usize) -> bool {
+    // Less than nothing is very much, as a number without a sign: then nobody has to pay.
+    (MANY..usize::MAX / 2).contains(&pending)
+}
+
 /// Whether the timer's thread is another process's, of which this one was made by `fork`: then it can be had neither now
 /// nor later. Asks the system.
 pub(crate) fn is_in_parent() -> bool {
@@ -99,8 +102,13 @@ pub(super) fn begin() {
     PRESSURE.begin();
 }
 
-/// One more. `wake` is called before a pause.
-pub(super) fn pushed(wake: impl FnOnce()) {
+/// Whether so much waits in the inbox that some who push have to pay.
+pub(super) fn is_much() -> bool {
+    is_many(PRESSURE.pending.load(Relaxed))
+}
+
+/// One more. `wake` is called before a pause, and says whether there is somebody: if not, there is none.
+pub(super) fn pushed(wake: impl FnOnce() -> bool) {
     PRESSURE.pushed(wake);
 }
 
@@ -170,7 +178,10 @@ mod tests {
         let wakes = Cell::new(0);
         let push = || {
             let begin = Instant::now();
-            pressure.pushed(|| wakes.set(wakes.get() + 1));
+            pressure.pushed(|| {
+                wakes.set(wakes.get() + 1);
+                true
+            });
             begin.elapsed()
         };
         assert!(push() >= Duration::from_micros(50));
@@ -180,12 +191,27 @@ mod tests {
         assert_eq!(wakes.get(), 1);
     }
 
+    #[test]
+    fn nobody_pays_where_there_is_no_thread() {
+        let pressure = with(65_536);
+        let begin = Instant::now();
+        for _ in 0..10_000 {
+            pressure.pushed(|| false);
+        }
+        assert!(begin.elapsed() < 10_000 * Duration::from_micros(50));
+    }
+
     #[cfg(unix)]
     #[test]
     fn nobody_pays_in_a_child() {
         let pressure = with(65_536);
         let wakes = Cell::new(0);
-        let push = || pressure.pushed(|| wakes.set(wakes.get() + 1));
+        let push = || {
+            pressure.pushed(|| {
+                wakes.set(wakes.get() + 1);
+                true
+            });
+        };
         assert!(!pressure.is_in_parent());
         push();
         pressure.begin();

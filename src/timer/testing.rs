@@ -262,9 +262,19 @@ impl State {
         Fired(fired)
     }
 
-    fn count(&self) -> usize {
-        let needed = |(key, registered): &(&Key, &Registered)| registered.due(key.0).is_some();
-        self.alarms.iter().filter(needed).count()
+    /// What is not needed any more is taken out, so that it is counted once.
+    fn count(&mut self) -> usize {
+        self.alarms.retain(|key, registered| {
+            let is_needed = registered.due(key.0).is_some();
+            if !is_needed {
+                // SAFETY: registered, and the lock is ours.
+                let alarm = unsafe { registered.alarm.as_ref() };
+                // SAFETY: under the lock.
+                alarm.key.with_mut(|key| unsafe { *key = None });
+            }
+            is_needed
+        });
+        self.alarms.len()
     }
 
     /// Takes out those that have waited for as many deadlines as there are now.

@@ -41,8 +41,8 @@ pub(super) fn start() {
     SERVICE.start(spawn);
 }
 
-pub(super) fn wake() {
-    SERVICE.wake();
+pub(super) fn wake() -> bool {
+    SERVICE.wake()
 }
 
 fn spawn() -> Option<Thread> {

@@ -8,8 +8,7 @@ use cancel_tree_loom::{
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Wake, Waker};
+use std::task::Waker;
 
 type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
 
