@@ -48,7 +48,7 @@ use std::time::{Duration, Instant};
 /// # What happens when it is advanced
 ///
 /// The time goes from one deadline to the next, up to where it is to be. At each instant, what is due is marked, in the order in which
-/// the deadlines were set or moved (an idle timeout that was touched has its place by when the clock comes to where it was before);
+/// the deadlines were set or moved (of an idle timeout that was touched, when the clock has noticed that);
 /// then tasks and threads are woken; then callbacks run ([`on_cancel`](Context::on_cancel)): as at every cancel, but all on the
 /// thread that advances, and before the time goes on. `advance` returns when that is done. Callbacks of
 /// [`after_func`](Context::after_func) run on a worker thread, as usual, and are not waited for; nor is what has been woken.

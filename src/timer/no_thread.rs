@@ -14,6 +14,10 @@ pub(super) mod thread {
         true
     }
 
+    pub(crate) fn is_there() -> bool {
+        true
+    }
+
     pub(in crate::timer) fn begin() {}
 
     pub(in crate::timer) fn park() {
@@ -97,6 +101,10 @@ pub(super) mod thread {
 
     pub(crate) fn wake() -> bool {
         SERVICE.wake()
+    }
+
+    pub(crate) fn is_there() -> bool {
+        SERVICE.is_there()
     }
 
     /// What a thread that is started does first, with what it is known by.

@@ -116,6 +116,11 @@ impl<T: Sleeper> OneThread<T> {
         Some(&known.thread)
     }
 
+    /// The same as `is_running`, and what the thread has done before that is seen.
+    pub fn is_there(&self) -> bool {
+        self.known().is_some()
+    }
+
     /// Ends the thread's sleep. False: it is not there.
     pub fn wake(&self) -> bool {
         // Set before the thread's first look into the lists. Whoever finds nothing here pushed

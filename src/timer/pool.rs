@@ -174,7 +174,7 @@ unsafe fn abandon(entry: NonNull<Entry>) {
     match unsafe { entry.as_ref() }.abandon() {
         // SAFETY: the timer does not know it.
         Abandoned::ToFree => unsafe { Entry::free(entry) },
-        // SAFETY: nobody goes along the lists that it is in.
+        // SAFETY: nobody goes along the lists that it is in, nor frees it: they are a copy of another process's, whose thread does.
         _ if service::is_in_vain() => unsafe { Entry::free(entry) },
         Abandoned::ToPush => service::push_abandoned(entry),
         Abandoned::InInbox => {}

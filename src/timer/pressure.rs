@@ -56,7 +56,11 @@ impl Pressure {
 
     fn pushed(&self, wake: impl FnOnce() -> bool) {
         let Some(pause) = self.add() else { return };
-        if self.is_in_parent() || !wake() {
+        if self.is_in_parent() {
+            // Nobody will take it in. So the number does not grow for ever.
+            return self.taken_in(1);
+        }
+        if !wake() {
             return;
         }
         match pause {

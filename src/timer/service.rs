@@ -115,8 +115,8 @@ fn wake_before(deadline: Moment) {
 /// Whether nobody goes along the timer's lists in this process, neither now nor later: the thread is another process's. Asked of
 /// the system only where much has been pushed, as if for nothing.
 pub(super) fn is_in_vain() -> bool {
-    // In this order: a thread that is there, which `wake` has acquired, has noted whose it is before.
-    pressure::is_much() && thread::wake() && pressure::is_in_parent()
+    // In this order: a thread that is there, which has been acquired, has noted before whose it is.
+    pressure::is_much() && thread::is_there() && pressure::is_in_parent()
 }
 
 /// Gives an entry back that was abandoned, for the timer to free. That can wait until it is awake.

@@ -45,6 +45,10 @@ pub(super) fn wake() -> bool {
     SERVICE.wake()
 }
 
+pub(super) fn is_there() -> bool {
+    SERVICE.is_there()
+}
+
 fn spawn() -> Option<Thread> {
     // With a stack of the usual size: some systems take the program's thread-locals out of it.
     let thread = thread::Builder::new().name("cancel-tree".into());
