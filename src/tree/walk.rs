@@ -69,9 +69,9 @@ impl<'a> Walk<'a> {
         unsafe { self.top.as_ref() }
     }
 
-    /// Visits at most so many nodes, those included that it comes by on its way back. The visitor answers with the node's state: where MARKED is in it, what is below is
-    /// passed over. The answer is what is left of the budget when the walk is through. `FROM`: the visitor is told
-    /// from where the nodes inherit.
+    /// Visits at most so many nodes; those that it comes by on its way back count too. The visitor answers with the node's
+    /// state: where MARKED is in it, what is below is passed over. The answer is what is left of the budget when the walk
+    /// is through. `FROM`: the visitor is told from where the nodes inherit.
     #[inline(always)]
     pub(super) fn step<const FROM: bool>(
         &mut self,
@@ -85,7 +85,7 @@ impl<'a> Walk<'a> {
         let mut from = self.from;
         let mut others = self.others;
         let mut forks = self.forks;
-        'walk: while budget != 0 {
+        while budget != 0 {
             budget -= 1;
             let mut next = ptr::null_mut();
             if state.only(ENTERED) == State::PARENT {
@@ -139,7 +139,7 @@ impl<'a> Walk<'a> {
                         (from, others) = leave_others(from, others, left, node, top);
                     }
                     if next.is_null() {
-                        break 'walk;
+                        break;
                     }
                 }
             }
