@@ -381,6 +381,43 @@ fn a_callback_and_a_destructor_that_panic_in_one_drop() {
     };
     let body = Box::pin(response.into_body());
     assert!(catch_unwind(AssertUnwindSafe(|| drop(body))).is_err());
+
+    // And the answer of a handler that is a task, which nobody has taken.
+    let group = Group::new(&Context::background());
+    let mode = Mode::Cooperative { grace: LONG };
+    let layer = layer.spawned(&group, mode, run_at_once);
+    let mut service = layer.layer(By(|request| {
+        let body = Fails(Some(bad(&request)));
+        ready(Ok::<_, Infallible>(Response::new(body)))
+    }));
+    let call = service.call(Request::new(()));
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(call))).is_err());
+    assert!(group.is_empty());
+}
+
+/// What has failed is not asked again, in a group or without one; its destructor keeps no error back.
+#[test]
+fn a_body_that_fails_is_gone() {
+    let group = Group::new(&Context::background());
+    let alone = ContextLayer::new(&Context::background());
+    for layer in [alone.clone(), alone.in_group(&group)] {
+        let fails = By(|_| {
+            let body = Fails(Some(PanicsInDrop));
+            ready(Ok::<_, Infallible>(Response::new(body)))
+        });
+        let mut call = Box::pin(layer.layer(fails).call(Request::new(())));
+        let Poll::Ready(Ok(response)) = poll(call.as_mut()) else {
+            panic!("it is ready");
+        };
+        let mut body = Box::pin(response.into_body());
+        let mut cx = task::Context::from_waker(Waker::noop());
+        let Poll::Ready(Some(Err(error))) = body.as_mut().poll_frame(&mut cx) else {
+            panic!("it fails");
+        };
+        assert_eq!(error.to_string(), "the body fails");
+        let next = body.as_mut().poll_frame(&mut cx);
+        assert!(matches!(next, Poll::Ready(None)) && body.is_end_stream());
+    }
 }
 
 /// A call that waits, under one layer more if there is one.
