@@ -490,9 +490,15 @@ fn shields_under_two_layers_are_the_inner_ones() {
 /// Where what both are below has a grace, shields end with that which is over first.
 #[test]
 fn shields_under_two_graces_end_with_either() {
-    for (outer, is_the_client) in [(Duration::from_millis(1), true), (LONG, false)] {
+    let short = Duration::from_millis(1);
+    for (outer, server, is_the_client) in [
+        (short, LONG, true),
+        (2 * LONG, LONG, true),
+        (LONG, 2 * LONG, false),
+    ] {
+        let shorter = outer.min(server);
         let (root, stop) = Context::background().with_cancel();
-        let server = root.with_grace(2 * LONG);
+        let server = root.with_grace(server);
         let group = Group::new(&server);
         let tasks = Group::new(&Context::background());
         let (say, told) = mpsc::channel();
@@ -514,15 +520,24 @@ fn shields_under_two_graces_end_with_either() {
         let ctx = told.recv().unwrap();
         let shield = ctx.shield();
         assert!(!shield.is_done());
-        if is_the_client {
-            drop(call);
+        // Where neither begins, the shorter one bounds it.
+        let (below, guard) = ctx.with_cancel();
+        guard.cancel();
+        assert!(below
+            .shield()
+            .remaining()
+            .is_none_or(|left| left <= shorter));
+        match is_the_client {
+            true => drop(call),
+            false => _ = stop.cancel(),
+        }
+        if outer == short {
             assert!(shield.child_token().blocking_wait_timeout(LONG));
             assert!(shield.cause().unwrap().find::<GraceOver>().is_some());
         } else {
-            // Its own grace begins as that of the server does not: it has the shorter one.
-            stop.cancel();
-            assert!(!shield.is_done());
-            assert!(ctx.shield().remaining().unwrap() <= LONG);
+            // One has begun, the longer one: all share it, also those from now on.
+            assert!(!shield.is_done() && shield.remaining().unwrap() > LONG);
+            assert_eq!(ctx.shield().deadline(), shield.deadline());
             group.cancel();
             assert!(shield.is_done());
         }
