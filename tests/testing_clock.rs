@@ -903,14 +903,30 @@ fn stages_share_its_time() {
     }
     drop(members);
 
-    // Without a deadline there is no share: each has a second after the cancel.
+    // Whoever comes late to the end of its part has less after the cancel.
     let group = Group::new(&root);
     let member = group.enter().unwrap();
-    let (limit, over) = root.with_cancel();
-    over.cancel();
-    let reports = clock.block_on(Group::shutdown_stages(&[&group], &limit));
-    assert_eq!(reports[0].took, SECOND);
+    let limit = after(&root, 5 * SECOND);
+    let stages = [&group];
+    let mut shutdown = pin!(Group::shutdown_stages(&stages, &limit));
+    let mut cx = task::Context::from_waker(task::Waker::noop());
+    assert!(shutdown.as_mut().poll(&mut cx).is_pending());
+    for (by, is_done) in [(4800, false), (100, false), (100, true)] {
+        clock.advance(Duration::from_millis(by));
+        assert_eq!(shutdown.as_mut().poll(&mut cx).is_ready(), is_done);
+        assert!(group.context().is_done());
+    }
     drop(member);
+
+    // Without a deadline there is no share: each has a second after the cancel. And no more if a deadline is far.
+    for (limit, over) in [root.with_cancel(), root.with_timeout(HOUR)] {
+        let group = Group::new(&root);
+        let member = group.enter().unwrap();
+        over.cancel();
+        let reports = clock.block_on(Group::shutdown_stages(&[&group], &limit));
+        assert_eq!(reports[0].took, SECOND);
+        drop(member);
+    }
 }
 
 #[test]

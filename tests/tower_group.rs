@@ -381,6 +381,43 @@ fn a_callback_and_a_destructor_that_panic_in_one_drop() {
     };
     let body = Box::pin(response.into_body());
     assert!(catch_unwind(AssertUnwindSafe(|| drop(body))).is_err());
+
+    // And the answer of a handler that is a task, which nobody has taken.
+    let group = Group::new(&Context::background());
+    let mode = Mode::Cooperative { grace: LONG };
+    let layer = layer.spawned(&group, mode, run_at_once);
+    let mut service = layer.layer(By(|request| {
+        let body = Fails(Some(bad(&request)));
+        ready(Ok::<_, Infallible>(Response::new(body)))
+    }));
+    let call = service.call(Request::new(()));
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(call))).is_err());
+    assert!(group.is_empty());
+}
+
+/// What has failed is not asked again, in a group or without one; its destructor keeps no error back.
+#[test]
+fn a_body_that_fails_is_gone() {
+    let group = Group::new(&Context::background());
+    let alone = ContextLayer::new(&Context::background());
+    for layer in [alone.clone(), alone.in_group(&group)] {
+        let fails = By(|_| {
+            let body = Fails(Some(PanicsInDrop));
+            ready(Ok::<_, Infallible>(Response::new(body)))
+        });
+        let mut call = Box::pin(layer.layer(fails).call(Request::new(())));
+        let Poll::Ready(Ok(response)) = poll(call.as_mut()) else {
+            panic!("it is ready");
+        };
+        let mut body = Box::pin(response.into_body());
+        let mut cx = task::Context::from_waker(Waker::noop());
+        let Poll::Ready(Some(Err(error))) = body.as_mut().poll_frame(&mut cx) else {
+            panic!("it fails");
+        };
+        assert_eq!(error.to_string(), "the body fails");
+        let next = body.as_mut().poll_frame(&mut cx);
+        assert!(matches!(next, Poll::Ready(None)) && body.is_end_stream());
+    }
 }
 
 /// A call that waits, under one layer more if there is one.
@@ -453,9 +490,15 @@ fn shields_under_two_layers_are_the_inner_ones() {
 /// Where what both are below has a grace, shields end with that which is over first.
 #[test]
 fn shields_under_two_graces_end_with_either() {
-    for (outer, is_the_client) in [(Duration::from_millis(1), true), (LONG, false)] {
+    let short = Duration::from_millis(1);
+    for (outer, server, is_the_client) in [
+        (short, LONG, true),
+        (2 * LONG, LONG, true),
+        (LONG, 2 * LONG, false),
+    ] {
+        let shorter = outer.min(server);
         let (root, stop) = Context::background().with_cancel();
-        let server = root.with_grace(2 * LONG);
+        let server = root.with_grace(server);
         let group = Group::new(&server);
         let tasks = Group::new(&Context::background());
         let (say, told) = mpsc::channel();
@@ -477,15 +520,24 @@ fn shields_under_two_graces_end_with_either() {
         let ctx = told.recv().unwrap();
         let shield = ctx.shield();
         assert!(!shield.is_done());
-        if is_the_client {
-            drop(call);
+        // Where neither begins, the shorter one bounds it.
+        let (below, guard) = ctx.with_cancel();
+        guard.cancel();
+        assert!(below
+            .shield()
+            .remaining()
+            .is_none_or(|left| left <= shorter));
+        match is_the_client {
+            true => drop(call),
+            false => _ = stop.cancel(),
+        }
+        if outer == short {
             assert!(shield.child_token().blocking_wait_timeout(LONG));
             assert!(shield.cause().unwrap().find::<GraceOver>().is_some());
         } else {
-            // Its own grace begins as that of the server does not: it has the shorter one.
-            stop.cancel();
-            assert!(!shield.is_done());
-            assert!(ctx.shield().remaining().unwrap() <= LONG);
+            // One has begun, the longer one: all share it, also those from now on.
+            assert!(!shield.is_done() && shield.remaining().unwrap() > LONG);
+            assert_eq!(ctx.shield().deadline(), shield.deadline());
             group.cancel();
             assert!(shield.is_done());
         }

@@ -23,7 +23,10 @@ struct Under(Option<Grace>);
 #[derive(Clone)]
 struct Grace {
     hard: Handle,
+    /// What bounds a shield where nothing has begun.
     period: Duration,
+    /// Under two graces, that of the longer one: what has begun may be that.
+    longest: Duration,
     is_shielded: bool,
 }
 
@@ -105,6 +108,7 @@ impl Context {
                 Grace {
                     hard,
                     period: grace,
+                    longest: grace,
                     is_shielded: self.is_shielded(),
                 },
                 self.chain,
@@ -170,7 +174,7 @@ impl Context {
             let end = grace.hard.deadline(&clock).0;
             // After that look: what has begun by then ends by the latter.
             let now = clock.map_or_else(Instant::now, |clock| clock.now_marked());
-            let latest = now.checked_add(grace.period);
+            let latest = now.checked_add(grace.longest);
             end.is_some_and(|end| latest.is_none_or(|latest| end <= latest))
         };
         match self.why_ended() {
@@ -230,21 +234,22 @@ impl Context {
             let (inner, outer) = (&inner.hard, &outer.hard);
             inner.address() == outer.address() || inner.is_below(outer)
         };
-        let (hard, period) = match self.grace() {
+        let mut under = match self.grace() {
             Some(own) if is_within(own, grace) => return self,
             Some(own) if !is_within(grace, own) => {
                 let both = [(0, &own.hard), (1, &grace.hard)].into_iter();
-                (Handle::any_of(both), own.period.min(grace.period))
+                Grace {
+                    hard: Handle::any_of(both),
+                    period: own.period.min(grace.period),
+                    longest: own.longest.max(grace.longest),
+                    is_shielded: grace.is_shielded,
+                }
             }
-            _ => (grace.hard.clone(), grace.period),
+            _ => grace.clone(),
         };
-        let grace = Grace {
-            hard,
-            period,
-            is_shielded: self.is_shielded() || grace.is_shielded,
-        };
+        under.is_shielded |= self.is_shielded();
         Context {
-            values: self.values_under(grace, self.chain),
+            values: self.values_under(under, self.chain),
             chain: Chain::new(Step::Grace),
             ..self
         }

@@ -292,11 +292,18 @@ impl Group {
     ///
     /// As there.
     pub async fn shutdown_with(&self, limit: &Context, grace: Duration) -> Report {
+        self.shut(limit, grace, None).await
+    }
+
+    /// What comes after the cancel has the grace, but not beyond `end`, by the clock of `limit`.
+    async fn shut(&self, limit: &Context, grace: Duration, end: Option<Instant>) -> Report {
         let since = self.since(limit.clock().or_else(|| self.context().clock()));
         let body = self.spawner.body();
         body.saying_panics(|| self.close());
         if !until(self.gone(), limit).await {
             body.saying_panics(|| _ = self.cancel_with(cause_of(limit)));
+            let left = end.map(|end| end.saturating_duration_since(limit.now()));
+            let grace = left.map_or(grace, |left| grace.min(left));
             let (bound, _guard) = since.timed.with_timeout(grace);
             until(self.gone(), &bound).await;
         }
@@ -361,7 +368,11 @@ impl Group {
     /// Shuts groups down one after the other, each within an equal share of the time that is left until `limit`'s deadline. The last
     /// quarter of a share, a second at most, is for what ends after the cancel. So by the deadline all have ended or are named in their reports,
     /// but for callbacks that block (see [`shutdown`](Self::shutdown)): whoever is killed then has seen them. Where no time is left, each
-    /// is cancelled in its turn all the same, but not waited for: a report names what has not ended at once.
+    /// is cancelled in its turn all the same, but not waited for: a report names what has not ended at once. That holds too where the end of a share
+    /// is noticed late, or a callback has used it up.
+    ///
+    /// The cause of such a cancel is a bare [`ContextError::DeadlineExceeded`](crate::ContextError::DeadlineExceeded), also where the deadline
+    /// of `limit` has a cause of its own; if `limit` is done already, it is that of `limit`.
     ///
     /// Without a deadline, each may take until `limit` is done, and a second after the cancel.
     ///
@@ -372,10 +383,14 @@ impl Group {
         let mut reports = Vec::with_capacity(stages.len());
         for (i, stage) in stages.iter().enumerate() {
             let left = u32::try_from(stages.len() - i).unwrap_or(u32::MAX);
-            let share = limit.remaining().map_or(Duration::MAX, |all| all / left);
-            let grace = GRACE.min(share / 4);
-            let (part, _guard) = limit.with_timeout(share - grace);
-            reports.push(stage.shutdown_with(&part, grace).await);
+            let now = limit.now();
+            let share = limit.remaining().map(|all| all / left);
+            // From here on, however late it is noticed that the part before the cancel is over.
+            let end = share.map(|share| now + share);
+            let grace = share.map_or(GRACE, |share| GRACE.min(share / 4));
+            let wait = share.map_or(Duration::MAX, |share| share - grace);
+            let (part, _guard) = limit.with_timeout_from(now, wait);
+            reports.push(stage.shut(&part, grace, end).await);
         }
         reports
     }

@@ -164,13 +164,19 @@ fn left_over<B: Body>(body: &B, left: Option<u64>) -> LeftOver {
     }
 }
 
-/// Gives the place up, if there is one, and the body before that.
+/// Gives the place up, if there is one, and the body before that. If that panics, the frame is to go out all the same: the group says so, and
+/// without one nobody.
 fn leave(member: &mut Option<Member>, drop_it: impl FnOnce()) {
-    if let Some(member) = member.as_ref() {
-        let mut panics = Panics::default();
-        panics.catch(|| member.step(drop_it));
-        // Said there, for the frame is to go out.
-        member.note_panics(panics);
+    let mut panics = Panics::default();
+    match member.as_ref() {
+        Some(member) => {
+            panics.catch(|| member.step(drop_it));
+            member.note_panics(panics);
+        }
+        None => {
+            panics.catch(drop_it);
+            panics.swallow();
+        }
     }
     give_up(member);
 }
@@ -220,7 +226,7 @@ where
                         || this.lifetime.is_some() && *left == Some(0);
                     end(this.lifetime, this.member, Ending::Completed);
                     // It gives its place back here: what holds this may wait until the client makes room for the frame.
-                    match is_through {
+                    match is_through && this.member.is_some() {
                         true => leave(this.member, || this.inner.set(None)),
                         false => give_up(this.member),
                     }
@@ -232,6 +238,7 @@ where
             }
             Poll::Ready(Some(Err(error))) if !is_past => {
                 end(this.lifetime, this.member, Ending::Failed);
+                // Its context has ended: it is not asked again.
                 leave(this.member, || this.inner.set(None));
                 return Poll::Ready(Some(Err(error.into())));
             }

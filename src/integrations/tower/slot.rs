@@ -1,6 +1,6 @@
 //! From a handler that is a task of its own to what waits for its answer. Either may be the first to go.
 
-use crate::sync::{Acquire, Arc, AtomicPtr, OneWaiter, Relaxed, Release};
+use crate::sync::{Acquire, Arc, AtomicPtr, OfUser, OneWaiter, Relaxed, Release};
 use alloc::boxed::Box;
 use core::marker::PhantomData;
 use core::ptr;
@@ -111,8 +111,8 @@ impl<T> Receiver<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        // User code: the answer that nobody wants, and the waker.
-        let unwanted = self.0.take();
+        // User code: the answer that nobody wants, and the waker. Each goes, whatever has panicked before it.
+        let unwanted = self.0.take().map(OfUser::new);
         drop(self.0.waiter.take());
         drop(unwanted);
     }
