@@ -58,7 +58,8 @@ impl Pressure {
         let Some(pause) = self.add() else { return };
         if self.is_in_parent() {
             // Nobody will take it in. So the number does not grow for ever.
-            return self.taken_in(1);
+            self.taken_in(1);
+            return;
         }
         if !wake() {
             return;
