@@ -343,7 +343,10 @@ fn deadline_of_a_chain_and_a_token_beside_it_vs_cancel_in_the_chain() {
         canceller.cancel();
         assert!(child.is_cancelled());
         drop(timer.join().unwrap());
-        assert_eq!(beside.cause().unwrap().kind(), ContextError::DeadlineExceeded);
+        assert_eq!(
+            beside.cause().unwrap().kind(),
+            ContextError::DeadlineExceeded
+        );
         assert_eq!(probe.woken(), 1);
     });
 }
