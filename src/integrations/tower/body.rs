@@ -257,8 +257,7 @@ where
             Poll::Ready(Some(Err(_))) | Poll::Pending => {}
         }
         let protocol = end(this.lifetime, this.member, Ending::Deadline);
-        step(this.lifetime, this.member, || this.inner.set(None));
-        give_up(this.member);
+        leave(this.member, || this.inner.set(None));
         Poll::Ready(Some(Answer::Expired.last_frame(protocol, DeadlineReached)))
     }
 
