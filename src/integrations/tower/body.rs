@@ -257,7 +257,8 @@ where
             Poll::Ready(Some(Err(_))) | Poll::Pending => {}
         }
         let protocol = end(this.lifetime, this.member, Ending::Deadline);
-        leave(this.member, || this.inner.set(None));
+        step(this.lifetime, this.member, || this.inner.set(None));
+        give_up(this.member);
         Poll::Ready(Some(Answer::Expired.last_frame(protocol, DeadlineReached)))
     }
 
