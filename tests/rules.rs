@@ -2250,13 +2250,15 @@ fn told_callbacks_in_a_chain_cancel_again() {
     cancel_again_in_a_chain(|token, f| drop(token.on_cancel_with(move |_| f())));
 }
 
+/// The first one has the slot; the second one, whose waker cancels, is met with what is below.
+fn waits_second(token: &CancellationToken, f: Cancels) -> [impl Sized; 2] {
+    let first = wait_with(token, Waker::noop());
+    [first, wait_with(token, &on_wake(f))]
+}
+
 #[test]
 fn wakers_in_a_chain_cancel_again() {
-    cancel_again_in_a_chain(|token, f| {
-        // The first one has the slot; the second one is met with what is below.
-        let first = wait_with(token, Waker::noop());
-        [first, wait_with(token, &on_wake(f))]
-    });
+    cancel_again_in_a_chain(waits_second);
 }
 
 /// The same of one token's many children: each cancels the next one, or the one before.
@@ -2289,10 +2291,7 @@ fn callbacks_in_a_row_cancel_again() {
 
 #[test]
 fn wakers_in_a_row_cancel_again() {
-    cancel_again_in_a_row(|token, f| {
-        let first = wait_with(token, Waker::noop());
-        [first, wait_with(token, &on_wake(f))]
-    });
+    cancel_again_in_a_row(waits_second);
 }
 
 /// None of them climbs to what was cancelled.

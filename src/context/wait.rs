@@ -37,8 +37,7 @@ impl Context {
     ///
     /// # Panics
     ///
-    /// Only where the timer's thread could not be started, and in the child of a `fork`: with what a waker or a callback panics with that
-    /// is called here, at a deadline. See [`is_cancelled`](crate::CancellationToken::is_cancelled).
+    /// As [`blocking_wait`](Self::blocking_wait).
     pub fn blocking_wait_timeout(&self, duration: Duration) -> Option<ContextError> {
         if let Some(error) = self.err() {
             return Some(error);
@@ -110,8 +109,7 @@ impl Context {
     ///
     /// # Panics
     ///
-    /// Only where the timer's thread could not be started, and in the child of a `fork`: with what a waker or a callback panics with that
-    /// is called here, at a deadline. See [`is_cancelled`](crate::CancellationToken::is_cancelled).
+    /// As [`blocking_wait`](Self::blocking_wait).
     pub fn blocking_wait_deadline(&self, deadline: Instant) -> Option<ContextError> {
         if let Some(error) = self.err() {
             return Some(error);
@@ -136,8 +134,7 @@ impl Context {
     ///
     /// # Panics
     ///
-    /// Only where the timer's thread could not be started, and in the child of a `fork`: with what a waker or a callback panics with that
-    /// is called here, at a deadline. See [`is_cancelled`](crate::CancellationToken::is_cancelled).
+    /// As [`blocking_wait`](Self::blocking_wait).
     pub fn blocking_sleep(&self, duration: Duration) -> Result<(), ContextError> {
         self.blocking_wait_timeout(duration).map_or(Ok(()), Err)
     }

@@ -55,8 +55,7 @@ impl CancellationToken {
     ///
     /// # Panics
     ///
-    /// Only where the timer's thread could not be started, and in the child of a `fork`: with what a waker or a callback panics with that
-    /// is called here, at a deadline. See [`is_cancelled`](crate::CancellationToken::is_cancelled).
+    /// As [`blocking_wait`](Self::blocking_wait).
     pub fn blocking_wait_timeout(&self, duration: Duration) -> bool {
         if self.is_cancelled() {
             return true;
@@ -80,8 +79,7 @@ impl CancellationToken {
     ///
     /// # Panics
     ///
-    /// Only where the timer's thread could not be started, and in the child of a `fork`: with what a waker or a callback panics with that
-    /// is called here, at a deadline. See [`is_cancelled`](crate::CancellationToken::is_cancelled).
+    /// As [`blocking_wait`](Self::blocking_wait).
     pub fn blocking_wait_deadline(&self, deadline: Instant) -> bool {
         match self.handle().clock() {
             None => self.wait_until(Some(deadline)),
