@@ -655,6 +655,83 @@ fn a_cancel_of_the_shielded_counts() {
 }
 
 #[test]
+fn what_is_made_below_a_bounded_shield_is_within_its_bound() {
+    let (server, shutdown) = Context::background().with_cancel();
+    let server = server.with_grace(ms(100));
+    let (request, _request) = server.with_timeout(ms(5));
+    comes(&request);
+    let shield = request.shield();
+    let bound = shield.deadline();
+    assert!(bound.is_some());
+    let (below, guard) = shield.with_cancel();
+    guard.cancel();
+    let group = cancel_tree::Group::new(&shield);
+    let grace = shield.with_grace(LONG);
+    let shields = [
+        shield.shield(),
+        shield.shield().shield(),
+        below.shield(),
+        group.context().shield(),
+        grace.shield(),
+    ];
+    for (i, shield) in shields.iter().enumerate() {
+        assert!(!shield.is_done() && shield.is_shielded(), "{i}");
+        assert_eq!(shield.deadline(), bound, "{i}");
+    }
+    // Another one of the request's has a while of its own.
+    assert!(request.shield().deadline() > bound);
+    for shield in shields.iter().chain([&shield]) {
+        comes(shield);
+        let cause = shield.cause().unwrap();
+        assert!(cause.downcast_ref::<cancel_tree::GraceOver>().is_some());
+    }
+    assert!(grace.shield().is_done() && !server.is_done());
+    drop(shutdown);
+}
+
+#[test]
+fn an_any_of_is_under_the_graces_of_all() {
+    let (server, shutdown) = Context::background().with_cancel();
+    let server = server.with_grace(LONG);
+    let (plain, _plain) = Context::background().with_cancel();
+    let brief = plain.with_grace(ms(5));
+    let never = Context::background();
+    let all = [
+        Context::any_of([&plain, &server]),
+        Context::any_of([&server, &plain]),
+        Context::any_of([&never, &server]),
+        Context::any_of([&server, &server.with_value(1)]),
+        Context::any_of([&plain, &server.with_grace(LONG), &server]),
+    ];
+    let with_brief = Context::any_of([&server, &brief, &plain]);
+    let early = with_brief.shield();
+    shutdown.cancel();
+    for (i, ctx) in all.iter().enumerate() {
+        let shield = ctx.shield();
+        assert!(ctx.is_done() && !shield.is_done(), "{i}");
+        assert!(shield.remaining().is_some_and(|left| left <= LONG), "{i}");
+    }
+    // What has begun is the longer one; the other has not.
+    for shield in [&early, &with_brief.shield()] {
+        assert!(!shield.is_done() && shield.remaining().is_some());
+    }
+}
+
+#[test]
+fn an_any_of_ends_with_the_first_of_its_graces() {
+    let (server, _shutdown) = Context::background().with_cancel();
+    let (other, end) = Context::background().with_cancel();
+    let either = Context::any_of([&server.with_grace(LONG), &other.with_grace(ms(5))]);
+    let shields = [either.shield(), either.with_value(1).shield()];
+    end.cancel();
+    let late = either.shield();
+    for shield in shields.iter().chain([&late]) {
+        comes(shield);
+    }
+    assert!(!server.is_done());
+}
+
+#[test]
 fn a_shield_has_the_values() {
     let (server, shutdown) = Context::background().with_cancel();
     let ctx = server.with_value("outer").with_grace(LONG).with_value(7);

@@ -437,6 +437,9 @@ impl Context {
     /// earliest of theirs. **Its values are the first one's; those of the others are not found**: put the one with the
     /// values that matter first. A context of no sources is never done.
     ///
+    /// [Graces](Self::with_grace) hold together: shields have time to clean up if any of the sources is under a grace, and end when the
+    /// first of these is over, whichever source it was that is done.
+    ///
     /// ```
     /// # use cancel_tree::Context;
     /// let (request, _request_guard) = Context::background().with_cancel();
@@ -481,6 +484,7 @@ impl Context {
             }),
         };
         ctx.under(&clock)
+            .with_graces_of(contexts.get(1..).unwrap_or_default())
     }
 
     /// Creates a token below this context, for code that takes a [`CancellationToken`].

@@ -13,6 +13,7 @@ use super::limit::Limit;
 use super::values::Values;
 use super::{CancelGuard, Context};
 use crate::tree::{Cause, ContextError, Handle, Moving};
+use alloc::vec::Vec;
 use core::error::Error;
 use core::fmt;
 use std::time::{Duration, Instant};
@@ -28,6 +29,12 @@ struct Grace {
     /// Under two graces, that of the longer one: what has begun may be that.
     longest: Duration,
     is_shielded: bool,
+}
+
+impl Grace {
+    fn is_as(&self, other: &Grace, is_shielded: bool) -> bool {
+        self.hard.address() == other.hard.address() && self.is_shielded == is_shielded
+    }
 }
 
 /// The cause of the hard cancel. Where the soft one was the end of another grace, that one's first: they do not pile up.
@@ -126,7 +133,7 @@ impl Context {
     ///
     /// If the context was cancelled by a guard below the grace, which has not begun, the shield has as long as the
     /// grace would be, from this call; also while a cancel from above is still on its way. If a grace further out has begun and leaves
-    /// less, it has that.
+    /// less, it has that. What is made below such a shield, its own shields too, is within its bound.
     ///
     /// A callback whose registration was dropped stays on a shield as long as there is a context under the grace, or a token below a
     /// shield; once the grace has begun, until it is over.
@@ -188,7 +195,19 @@ impl Context {
                 };
                 let (bounded, guard) = shield.with_deadline_cause(end, over(first));
                 guard.detach();
-                bounded
+                // What is made below it, its shields too, is within that bound.
+                let Some(hard) = bounded.token.as_ref().map(|token| token.handle().clone()) else {
+                    return bounded;
+                };
+                let under = Grace {
+                    hard,
+                    is_shielded: true,
+                    ..grace.clone()
+                };
+                Context {
+                    values: self.values_under(under, self.chain),
+                    ..bounded
+                }
             }
             _ => shield,
         }
@@ -224,30 +243,40 @@ impl Context {
         self.values.with(Under(Some(grace)), chain)
     }
 
-    /// For one that is done when the other is, too: under the other's grace as well as its own. Shields end with the first.
-    #[allow(dead_code)] // It depends on the features who needs it.
-    pub(crate) fn with_grace_of(self, other: &Context) -> Context {
-        let Some(grace) = other.grace() else {
-            return self;
-        };
-        let is_within = |inner: &Grace, outer: &Grace| {
-            let (inner, outer) = (&inner.hard, &outer.hard);
-            inner.address() == outer.address() || inner.is_below(outer)
-        };
-        let mut under = match self.grace() {
-            Some(own) if is_within(own, grace) => return self,
-            Some(own) if !is_within(grace, own) => {
-                let both = [(0, &own.hard), (1, &grace.hard)].into_iter();
-                Grace {
-                    hard: Handle::any_of(both),
-                    period: own.period.min(grace.period),
-                    longest: own.longest.max(grace.longest),
-                    is_shielded: grace.is_shielded,
-                }
+    /// For one that is done when any of the others is, too: under their graces as well as its own. Shields end with the first of
+    /// these that is over.
+    pub(super) fn with_graces_of(self, others: &[&Context]) -> Context {
+        let own = self.grace();
+        let others = others.iter().filter_map(|other| other.grace());
+        let mut graces: Vec<&Grace> = own.into_iter().chain(others).collect();
+        let is_shielded = graces.iter().any(|grace| grace.is_shielded);
+        graces.sort_by_key(|grace| grace.hard.address());
+        graces.dedup_by_key(|grace| grace.hard.address());
+        if let [one, other] = graces[..] {
+            // What is within another one ends with it.
+            if one.hard.is_below(&other.hard) {
+                graces.pop();
+            } else if other.hard.is_below(&one.hard) {
+                graces.remove(0);
             }
-            _ => grace.clone(),
+        }
+        let (hard, first) = match graces[..] {
+            [] => return self,
+            [one] if own.is_some_and(|own| own.is_as(one, is_shielded)) => return self,
+            [one] => (one.hard.clone(), one),
+            [first, ..] => {
+                let hards = graces.iter().map(|grace| &grace.hard);
+                (Handle::any_of(hards.enumerate()), first)
+            }
         };
-        under.is_shielded |= self.is_shielded();
+        let periods = graces.iter().map(|grace| grace.period);
+        let longest = graces.iter().map(|grace| grace.longest);
+        let under = Grace {
+            hard,
+            period: periods.fold(first.period, Duration::min),
+            longest: longest.fold(first.longest, Duration::max),
+            is_shielded,
+        };
         Context {
             values: self.values_under(under, self.chain),
             chain: Chain::new(Step::Grace),

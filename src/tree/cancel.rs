@@ -270,10 +270,7 @@ impl Cancel {
                 Phase::Marked | Phase::Over => return true,
                 _ if left == 0 => return false,
                 Phase::Walking => left = self.walk_on(left),
-                Phase::Following => {
-                    left -= 1;
-                    self.follow_one();
-                }
+                Phase::Following => left = self.follow_one(left).saturating_sub(1),
                 Phase::Sealing => {
                     left -= 1;
                     self.seal_one();
@@ -321,24 +318,26 @@ impl Cancel {
         self.phase = Phase::Following;
     }
 
-    /// Cancels the target of the next edge.
-    fn follow_one(&mut self) {
+    /// Cancels the target of the next edge. The answer is what is left of the budget.
+    fn follow_one(&mut self, mut left: usize) -> usize {
         let Some((part, target, origin)) = self.fired.next() else {
             self.end_marking();
-            return;
+            return left;
         };
-        self.part = part;
         // SAFETY: the edge is in our hands, and keeps it.
         let target: &'static Node = unsafe { &*target };
         let mut state = target.word.load();
         let mut won = false;
         if !state.is_cancelled() {
             // Only now: a cancel that helps mostly has no use for it, and it may be far above.
-            // SAFETY: both above the edge's source, which is held.
-            let cause = unsafe {
-                let origin = &*self.fired.origin_of(&*origin);
-                own_cause(origin, origin.word.load())
+            // SAFETY: above the edge's source, which is held.
+            let Some((origin, rest)) = self.fired.origin_of(unsafe { &*origin }, left) else {
+                return 0;
             };
+            left = rest;
+            // SAFETY: as above.
+            let origin = unsafe { &*origin };
+            let cause = own_cause(origin, origin.word.load());
             let edge = match part {
                 Part::Taken(edge) => edge,
                 Part::Joined(i) => self.fired.joined(i),
@@ -348,6 +347,8 @@ impl Cancel {
             let outcome = cancel_target(unsafe { &*edge }, target, cause);
             (state, won) = (outcome.state, outcome.won);
         }
+        self.fired.advance();
+        self.part = part;
         let mut below = Below::NOTHING;
         if won {
             below.add_waiters(state);
@@ -357,13 +358,14 @@ impl Cancel {
                 Noted::First | Noted::Gone => {
                     self.walk = Walk::new(target, state);
                     self.enter(state, won);
-                    return;
+                    return left;
                 }
                 Noted::Before => {}
                 Noted::Unknown => below.add_unsure(),
             }
         }
         self.leave_part(below);
+        left
     }
 
     /// All is cancelled: from now on that may be said.

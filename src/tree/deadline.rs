@@ -19,6 +19,7 @@ use crate::timer::testing::{Alarm, Clock};
 use crate::timer::trigger::Trigger;
 use crate::timer::{self, pool};
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::any::Any;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -302,18 +303,36 @@ impl Handle {
     /// later than that.
     #[cold]
     pub(crate) fn expire(&self, passed: Moment) {
+        // What has been moved on meanwhile, or is left to the timer.
+        let mut without = Vec::new();
+        while let Some((due, node)) = self.first_due(passed, &without) {
+            if self.expire_above(node, due, passed) {
+                return;
+            }
+            without.push(ptr::from_ref(node));
+        }
+    }
+
+    /// What has the earliest deadline, of the token and all above, if that has passed.
+    fn first_due(&self, passed: Moment, without: &[*const Node]) -> Option<(Moment, &Node)> {
         let mut first: Option<(Moment, &Node)> = None;
         self.each_above(|node| {
             let extension = node.link.extension();
             let due = extension.and_then(|extension| extension.timing.due(passed));
             if let Some(due) = due.filter(|due| first.is_none_or(|(other, _)| *due < other)) {
-                first = Some((due, node));
+                if !without.contains(&ptr::from_ref(node)) {
+                    first = Some((due, node));
+                }
             }
             true
         });
-        let Some((due, node)) = first else { return };
+        first
+    }
+
+    /// Cancels the token, or one above it, whose deadline has passed. False: it has not, or the timer is to say whether it has.
+    fn expire_above(&self, node: &Node, due: Moment, passed: Moment) -> bool {
         let Some(timing) = node.link.extension().map(|extension| &extension.timing) else {
-            return;
+            return false;
         };
         let mut moves = None;
         if let Some(moving) = timing.moving() {
@@ -330,7 +349,7 @@ impl Handle {
                 }
                 if !seen.is_armed() || seen.deadline() > passed {
                     // It has been moved, or is through, or the timer is to say whether it has been touched.
-                    return;
+                    return false;
                 }
                 if timing.entry.begin(seen) {
                     timing.note_due(due);
@@ -352,6 +371,7 @@ impl Handle {
             }
             panics.resume();
         }
+        true
     }
 
     /// Cancels the token, or one above it, because its deadline has passed, and has a worker wake tasks and threads and run

@@ -6,7 +6,7 @@ mod forked;
 use super::Timing;
 use crate::{Context, ContextError};
 use forked::status_of;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PERIOD: Duration = Duration::from_millis(20);
 
@@ -52,4 +52,16 @@ fn an_idle_timeout_that_had_passed_before_a_fork_shows_that_deadline() {
         }
     };
     assert_eq!(status_of(child), 0);
+}
+
+/// Whether an idle timeout has passed is the timer's to say, which is at it; another one that has passed below is not held up by that.
+#[test]
+fn what_is_left_to_the_timer_hides_no_other() {
+    let (outer, _outer) = Context::background().with_idle_timeout(PERIOD);
+    let (inner, guard) = outer.with_movable_deadline(Instant::now() + 100 * PERIOD);
+    let timing = take(&outer);
+    std::thread::sleep(PERIOD + PERIOD / 4);
+    guard.set(Instant::now());
+    assert!(inner.is_done() && !outer.is_done());
+    assert!(!timing.entry.trigger().finish());
 }

@@ -2,10 +2,11 @@
 
 use super::below::Below;
 use super::edge::Edge;
-use super::why::origin_of;
+use super::node_map::NodeMap;
+use super::origins::Origins;
 use super::word::State;
 use super::{Handle, Node};
-use crate::sync::{Acquire, Panics, Relaxed, Release, SMALL};
+use crate::sync::{Acquire, Panics, Relaxed, Release};
 use alloc::vec::Vec;
 use core::ptr::{self, NonNull};
 
@@ -64,9 +65,9 @@ pub(super) struct FiredEdges {
     /// this cancel has given it back, as the last.
     me: usize,
     /// Those that another cancel has noted. A handle of each, too.
-    others: Others,
-    /// The walk's top that was asked for last, and whose own cancel it inherits.
-    origin: (*const Node, *const Node),
+    others: NodeMap<()>,
+    /// Where the causes of the edges' sources are.
+    origins: Origins,
     incomplete: bool,
 }
 
@@ -86,8 +87,8 @@ impl FiredEdges {
             next_joined: 0,
             noted: ptr::null(),
             me: 0,
-            others: Others::new(),
-            origin: (ptr::null(), ptr::null()),
+            others: NodeMap::new(),
+            origins: Origins::new(),
             incomplete: false,
         }
     }
@@ -97,7 +98,7 @@ impl FiredEdges {
         self.first.is_null()
             && self.joined.is_empty()
             && self.noted.is_null()
-            && self.others.len == 0
+            && self.others.is_empty()
     }
 
     /// There was no memory to keep all that it met.
@@ -142,16 +143,14 @@ impl FiredEdges {
         }
     }
 
-    /// The node with the cause of `inheriting`, which may be that one.
-    pub(super) fn origin_of(&mut self, inheriting: &Node) -> *const Node {
-        // Nothing to look for, and what was found for another one is kept.
-        if inheriting.word.load().has_any(State::OWN) {
-            return inheriting;
-        }
-        if !ptr::eq(self.origin.0, inheriting) {
-            self.origin = (inheriting, origin_of(inheriting));
-        }
-        self.origin.1
+    /// The node with the cause of one that inherits, which may be that one, and what is left of the budget. None: it is used up
+    /// before it is found.
+    pub(super) fn origin_of(
+        &mut self,
+        inheriting: &Node,
+        budget: usize,
+    ) -> Option<(*const Node, usize)> {
+        self.origins.find(inheriting, budget)
     }
 
     fn take(&mut self, edge: *const Edge, origin: *const Node) {
@@ -171,17 +170,24 @@ impl FiredEdges {
     }
 
     /// The next target to be cancelled, and the node with the cause.
-    pub(super) fn next(&mut self) -> Option<(Part, *const Node, *const Node)> {
+    pub(super) fn next(&self) -> Option<(Part, *const Node, *const Node)> {
         // SAFETY: in the queue, so in our hands until `finish`.
         if let Some(edge) = unsafe { self.next.as_ref() } {
-            self.next = edge.next.get();
-            return Some((Part::Taken(edge), edge.target, edge.origin.get()));
+            return Some((Part::Taken(self.next), edge.target, edge.origin.get()));
         }
         let joined = self.joined.get(self.next_joined)?;
-        self.next_joined += 1;
         // SAFETY: joined, so in our hands until `finish`.
         let target = unsafe { (*joined.edge).target };
-        Some((Part::Joined(self.next_joined - 1), target, joined.origin))
+        Some((Part::Joined(self.next_joined), target, joined.origin))
+    }
+
+    /// On to the one after that.
+    pub(super) fn advance(&mut self) {
+        // SAFETY: as above.
+        match unsafe { self.next.as_ref() } {
+            Some(edge) => self.next = edge.next.get(),
+            None => self.next_joined += 1,
+        }
     }
 
     pub(super) fn joined(&self, i: usize) -> *const Edge {
@@ -206,6 +212,7 @@ impl FiredEdges {
     /// The next target, when all have been cancelled.
     pub(super) fn next_part(&mut self) -> Option<(*const Node, Below)> {
         let (part, target, _) = self.next()?;
+        self.advance();
         let below = match part {
             // SAFETY: as above.
             Part::Taken(edge) => unsafe { &*edge }.below.get(),
@@ -254,7 +261,7 @@ impl FiredEdges {
                 }
                 Err(_) => {}
             }
-            match self.others.insert(node) {
+            match self.others.insert(node, ()) {
                 Some(true) => return Noted::First,
                 Some(false) => {
                     node.word.return_handles(1);
@@ -289,12 +296,10 @@ impl FiredEdges {
             panics.catch(|| drop(handle));
         }
         // One by one: a panic that nobody catches here leaves the rest to the next call.
-        self.others.len = 0;
-        while let Some(node) = self.others.table.pop() {
-            if let Some(node) = NonNull::new(node.cast_mut()) {
-                // Our handle.
-                panics.catch(|| drop(Handle(node)));
-            }
+        while let Some(node) = self.others.pop() {
+            // SAFETY: our handle.
+            let node = unsafe { NonNull::new_unchecked(node.cast_mut()) };
+            panics.catch(|| drop(Handle(node)));
         }
         while !self.first.is_null() {
             let edge = self.first;
@@ -307,64 +312,6 @@ impl FiredEdges {
         while let Some(joined) = self.joined.pop() {
             // SAFETY: the same.
             panics.catch(|| unsafe { Edge::leave(joined.edge) });
-        }
-    }
-}
-
-/// A set of nodes: a table of a power of two, at most half full.
-struct Others {
-    table: Vec<*const Node>,
-    len: usize,
-}
-
-impl Others {
-    const fn new() -> Others {
-        Others {
-            table: Vec::new(),
-            len: 0,
-        }
-    }
-
-    /// Whether it is new there. None: no memory.
-    fn insert(&mut self, node: *const Node) -> Option<bool> {
-        if self.len * 2 >= self.table.len() {
-            self.grow()?;
-        }
-        let place = Others::find(&self.table, node);
-        let is_new = self.table[place].is_null();
-        self.table[place] = node;
-        self.len += usize::from(is_new);
-        Some(is_new)
-    }
-
-    fn grow(&mut self) -> Option<()> {
-        let len = (self.table.len() * 2).max(8);
-        let mut table = Vec::new();
-        table.try_reserve_exact(len).ok()?;
-        table.resize(len, ptr::null());
-        for node in self.table.drain(..).filter(|node| !node.is_null()) {
-            let place = Others::find(&table, node);
-            table[place] = node;
-        }
-        self.table = table;
-        Some(())
-    }
-
-    /// Where the node is, or is to be.
-    fn find(table: &[*const Node], node: *const Node) -> usize {
-        // Nodes are aligned to 16 at least, and often lie side by side.
-        // Models want the same order each time.
-        let mut place = if SMALL {
-            0
-        } else {
-            (node.addr() >> 4).wrapping_mul(0x9E37_79B9_u32 as usize) >> 12
-        };
-        loop {
-            place %= table.len();
-            if table[place].is_null() || table[place] == node {
-                return place;
-            }
-            place += 1;
         }
     }
 }

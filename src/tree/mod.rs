@@ -53,6 +53,8 @@ mod moves;
 #[cfg(feature = "std")]
 mod moving;
 mod node;
+mod node_map;
+mod origins;
 mod own;
 mod reclaim;
 mod room;

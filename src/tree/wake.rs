@@ -1,6 +1,7 @@
 //! The second half of a cancel: waking tasks and threads, and then running callbacks. All is marked.
 
 use super::below::Below;
+use super::origins::Origins;
 use super::wake_list::WakeList;
 use super::walk::Walk;
 use super::word::State;
@@ -117,10 +118,18 @@ fn look_at_other<'a>(
     if state.has_any(State::MARKED) {
         return;
     }
+    let mut origins = Origins::new();
     Walk::new(top, state).step::<true>(usize::MAX, |node, from| {
         let state = node.word.load();
         let own = state.has_any(State::OWN);
-        look(node, state, if own { node } else { from.origin });
+        let mut origin = if own { node } else { from.origin };
+        if state.has_any(State::WAITER) {
+            // SAFETY: below `top`, which is kept and has an own cancel, or that one.
+            if let Some((found, _)) = origins.find(unsafe { &*origin }, usize::MAX) {
+                origin = found;
+            }
+        }
+        look(node, state, origin);
         if own {
             state
         } else {

@@ -6,8 +6,8 @@ use crate::sync::Acquire;
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
-/// From where a node below inherits: its parent's kind, and the ancestor whose own cancel that was; null: to be looked
-/// for above the walk's top.
+/// From where a node below inherits: its parent's kind, and the ancestor whose own cancel that was, or one that inherits it as well;
+/// null: to be looked for above the walk's top.
 #[derive(Clone, Copy)]
 pub(super) struct From {
     pub(super) kind: State,
@@ -156,46 +156,31 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// From where the siblings of `node` inherit, after a climb to it from `left`; `from` is what `left` inherits. As many steps
-/// as were climbed, but where one other cancel is below another one: then as many more as these are apart. Each that is half
-/// way is one that a thread is in the middle of, or a large one of the timer's, which has several at a time.
+/// From where the siblings of `node` inherit, after a climb to it from `left`, which was below so many others' own cancels. As many
+/// steps as were climbed: where they are below another one of these, it is left open which that is, for it may be far above.
 #[cold]
 fn leave_others(from: From, others: usize, left: &Node, node: &Node, top: &Node) -> (From, usize) {
-    let (mut from, mut others) = (from, others);
+    let mut still = others;
     let mut at = left;
-    loop {
-        if ptr::eq(at, from.origin) {
-            others -= 1;
-            if others == 0 {
-                return (From::of_top(top, top.word.load()), 0);
-            }
-            from = inherited_by(at, top);
-        }
-        if ptr::eq(at, node) {
-            return (from, others);
-        }
+    while !ptr::eq(at, node) {
         // SAFETY: below `top`, which is kept; parents are fixed (I1).
         at = unsafe { at.parent() }.unwrap_or(node);
+        // Entered, so it was counted, if it had one then; what is marked gets none.
+        still -= usize::from(at.word.load().has_any(State::OWN));
     }
-}
-
-/// From where a node inherits that is below another cancel, and that below `top`.
-fn inherited_by(node: &Node, top: &Node) -> From {
-    let mut origin = node;
-    loop {
-        // SAFETY: as above.
-        origin = unsafe { origin.parent() }.unwrap_or(top);
-        let state = origin.word.load();
-        if ptr::eq(origin, top) {
-            return From::of_top(top, state);
-        }
-        if state.has_any(State::OWN) {
-            return From {
-                kind: state.only(State::DEADLINE),
-                origin,
-            };
-        }
+    if still == others {
+        return (from, others);
     }
+    if still == 0 {
+        return (From::of_top(top, top.word.load()), 0);
+    }
+    // SAFETY: as above.
+    let parent = unsafe { node.parent() }.unwrap_or(top);
+    let from = From {
+        kind: parent.word.load().only(State::DEADLINE),
+        origin: parent,
+    };
+    (from, still)
 }
 
 /// A climb from a node in search of an ancestor that is marked through: then so is all below the node. What has been

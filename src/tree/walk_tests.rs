@@ -2,11 +2,13 @@
 
 use super::Walk;
 use crate::tree::cause::{Cause, ContextError};
+use crate::tree::why::origin_of;
 use crate::tree::word::State;
 use crate::tree::{Handle, Node};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ptr;
+use std::time::Instant;
 
 /// A chain of so many below the root, which is visited before its two siblings. In it others' cancels are half way, one below the
 /// other: every tenth.
@@ -35,7 +37,9 @@ fn visits(root: &Node, budget: usize) -> (Vec<(*const Node, bool, *const Node)>,
     let mut walk = Walk::new(root, root.word.load());
     let mut visit = |node: &Node, from: super::From| {
         let by_deadline = from.kind.has_any(State::DEADLINE);
-        seen.push((ptr::from_ref(node), by_deadline, from.origin));
+        // SAFETY: the root is cancelled, so it is a node of the tree.
+        let origin = origin_of(unsafe { &*from.origin });
+        seen.push((ptr::from_ref(node), by_deadline, origin));
         node.word.load().without(State::MARKED)
     };
     while walk.step::<true>(budget, &mut visit).is_none() {
@@ -68,4 +72,39 @@ fn the_way_back_from_the_end_of_a_chain_is_in_steps_too() {
     let all = tree(N);
     let (_, steps) = visits(all[0].node(), 100);
     assert!((2 * N / 100..2 * N / 100 + 3).contains(&steps), "{steps}");
+}
+
+/// One below the other: a chain, and at its end many that are half way.
+#[test]
+fn who_leaves_others_does_not_look_for_what_is_far_above() {
+    const N: usize = 10_000;
+    let walk = |others: bool| {
+        let root = Handle::root();
+        let mut chain = vec![root.child()];
+        for i in 0..N {
+            chain.push(chain[i].child());
+        }
+        let ends: Vec<_> = (0..N).map(|_| chain[N].child()).collect();
+        let below: Vec<_> = ends.iter().map(Handle::child).collect();
+        if others {
+            for end in ends.iter().chain([&chain[0]]) {
+                end.cancel();
+            }
+        }
+        root.cancel();
+        let times = (0..3).map(|_| {
+            let start = Instant::now();
+            let mut walk = Walk::new(root.node(), root.node().word.load());
+            let rest = walk.step::<true>(usize::MAX, |node, _| {
+                node.word.load().without(State::MARKED)
+            });
+            assert!(rest.is_some());
+            start.elapsed()
+        });
+        let shortest = times.min().unwrap();
+        drop(below);
+        shortest
+    };
+    let (without, with) = (walk(false), walk(true));
+    assert!(with < 20 * without, "{with:?}, without others {without:?}");
 }

@@ -168,7 +168,7 @@ impl Settings {
         match above {
             None => self.ctx.clone(),
             Some(above) if are_done_by_one(&above, &self.ctx) => above,
-            Some(above) => both(&above.without_cancel(), &self.ctx),
+            Some(above) => Context::any_of([&above.without_cancel(), &self.ctx]),
         }
     }
 }
@@ -178,16 +178,11 @@ fn are_done_by_one(one: &Context, other: &Context) -> bool {
     one.token() == other.token()
 }
 
-/// A context with the values of the first, which is done when either is. Its shields have the grace of both.
-fn both(ctx: &Context, other: &Context) -> Context {
-    Context::any_of([ctx, other]).with_grace_of(other)
-}
-
-/// The same, or one of the two where that says as much.
+/// A context with the values of the first, which is done when either is, or one of the two where that says as much.
 #[cold]
 pub(super) fn below_both(ctx: &Context, other: &Context) -> Context {
     match other.can_be_done() && !are_done_by_one(other, ctx) {
-        true => both(ctx, other),
+        true => Context::any_of([ctx, other]),
         false => ctx.clone(),
     }
 }
