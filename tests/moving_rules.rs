@@ -665,7 +665,7 @@ fn what_is_made_below_a_bounded_shield_is_within_its_bound() {
     assert!(bound.is_some());
     let (below, guard) = shield.with_cancel();
     guard.cancel();
-    let group = cancel_tree::Group::new(&shield);
+    let group = Group::new(&shield);
     let grace = shield.with_grace(LONG);
     let shields = [
         shield.shield(),
@@ -683,7 +683,7 @@ fn what_is_made_below_a_bounded_shield_is_within_its_bound() {
     for shield in shields.iter().chain([&shield]) {
         comes(shield);
         let cause = shield.cause().unwrap();
-        assert!(cause.downcast_ref::<cancel_tree::GraceOver>().is_some());
+        assert!(cause.downcast_ref::<GraceOver>().is_some());
     }
     assert!(grace.shield().is_done() && !server.is_done());
     drop(shutdown);
