@@ -91,7 +91,8 @@ valgrind() {
     # Without `theirs`, and without those that count what is done in a time, or see by a limit that a cost is linear.
     local timed=(--skip a_branch_of_select)
     local test
-    for test in many_callbacks_cancel_the_root_again \
+    for test in cancel_again \
+        many_callbacks_cancel_the_root_again \
         many_callbacks_in_a_chain_are_told_the_cause \
         nested_guards_go_while_the_cancel_above_stands_still \
         any_of_tokens_in_each_other \
