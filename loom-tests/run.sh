@@ -9,7 +9,7 @@ set -eu
 cd "$(dirname "$0")"
 
 # Raised with every model that is added: a file that is not compiled in must not go unnoticed.
-EXPECTED=529
+EXPECTED=530
 
 export RUSTFLAGS="${RUSTFLAGS:-} --cfg cancel_tree_loom --cfg crossbeam_loom"
 

@@ -2,7 +2,7 @@
 //! the loop sleeping, or looking for ever.
 
 use cancel_tree::{Canceller, Context, Service};
-use cancel_tree_loom::{at_once, model, reached, spawn, ContextError, Runs};
+use cancel_tree_loom::{at_once, model, poll, reached, spawn, ContextError, Probe, Runs};
 
 /// With a callback for a worker.
 fn cancellable(callback: impl FnOnce() + Send + 'static) -> Canceller {
@@ -85,5 +85,24 @@ fn push_of_a_deadline_vs_sleep_until_it_has_passed() {
         let (ctx, below) = setter.join().unwrap();
         assert_eq!(ctx.err(), Some(ContextError::DeadlineExceeded));
         below.iter().for_each(reached);
+    });
+}
+
+/// A worker calls at a deadline whose context is dropped meanwhile.
+#[test]
+fn worker_at_a_deadline_vs_drop_of_the_context() {
+    model(Some(1), || {
+        let runs = Runs::default();
+        let mut service = Service::with_workers([true]);
+        let ctx = at_once(|| {
+            let (ctx, guard) = Context::background().with_deadline(Service::soon());
+            guard.detach();
+            drop(ctx.on_cancel(runs.callback()));
+            ctx
+        });
+        service.run_until_so_much_comes(2);
+        drop(ctx);
+        at_once(|| drop(service));
+        assert_eq!(runs.count(), 1);
     });
 }
