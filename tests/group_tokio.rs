@@ -1,11 +1,12 @@
 //! Groups on tokio.
 
-use cancel_tree::{Cause, Context, ContextError, Group, Panicked};
+use cancel_tree::{CancellationToken, Cause, Context, ContextError, Group, Panicked};
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::task::unconstrained;
 
 fn group() -> Group {
     Group::new(&Context::background())
@@ -375,4 +376,42 @@ fn blocking_work_of_a_runtime_that_goes_is_in_the_report() {
         report.stuck.is_empty() && report.cause.is_none(),
         "{report}"
     );
+}
+
+/// As the docs of `run_until_cancelled` say: in the poll in which a task uses up its budget, what is ready does not show.
+#[tokio::test]
+async fn what_a_used_up_budget_hides_is_found_without_constraint() {
+    async fn race(is_constrained: bool) -> [bool; 2] {
+        let token = CancellationToken::new();
+        let (ctx, guard) = Context::background().with_cancel();
+        let (sender, mut messages) = tokio::sync::mpsc::unbounded_channel();
+        let (first, second) = (oneshot::channel(), oneshot::channel());
+        let busy = async { while messages.recv().await.is_some() {} };
+        let own = token.clone();
+        let race = async move {
+            match is_constrained {
+                true => {
+                    let all = tokio::join!(biased; busy, own.run_until_cancelled(first.1), ctx.run(second.1));
+                    [all.1.is_some(), all.2.is_ok()]
+                }
+                false => {
+                    let (first, second) = (unconstrained(first.1), unconstrained(second.1));
+                    let all =
+                        tokio::join!(biased; busy, own.run_until_cancelled(first), ctx.run(second));
+                    [all.1.is_some(), all.2.is_ok()]
+                }
+            }
+        };
+        let outside = async {
+            (0..1000).for_each(|i| sender.send(i).unwrap());
+            drop(sender);
+            assert!(first.0.send(()).is_ok() && second.0.send(()).is_ok());
+            token.cancel();
+            guard.cancel();
+        };
+        // The first poll is before all of that.
+        tokio::join!(biased; race, outside).0
+    }
+    assert_eq!(tokio::spawn(race(false)).await.unwrap(), [true; 2]);
+    assert_eq!(tokio::spawn(race(true)).await.unwrap(), [false; 2]);
 }

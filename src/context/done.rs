@@ -59,7 +59,8 @@ impl Context {
 
     /// Runs a future until it is ready or the context is done. If both are, the future goes first, also if it became
     /// ready after it was polled: when the context is found done, it is polled once more. A context that is done at
-    /// the first poll does not poll it.
+    /// the first poll does not poll it. What tokio's budget holds back is not ready: see
+    /// [`CancellationToken::run_until_cancelled`](crate::CancellationToken::run_until_cancelled).
     ///
     /// It drops the future, which is not the task: a task goes on when its `JoinHandle` is dropped, so `ctx.run(tokio::spawn(work))` returns,
     /// and `work` is not stopped. Write `tokio::spawn(async move { ctx.run(work).await })`.

@@ -62,7 +62,8 @@ pub trait FutureExt: Future {
     ///
     /// A token that is cancelled at the call gives `None` without polling the future, which is
     /// dropped there; after that, of a future that is ready and a cancel, the future goes first, also if it became ready
-    /// after it was polled: when the token is found cancelled, it is polled once more.
+    /// after it was polled: when the token is found cancelled, it is polled once more. What tokio's budget holds back is not ready:
+    /// see [`CancellationToken::run_until_cancelled`].
     ///
     /// ```
     /// # futures::executor::block_on(async {

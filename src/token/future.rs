@@ -45,7 +45,8 @@ impl CancellationToken {
     ///
     /// A token that is cancelled already gives `None` without polling the future; after that, of
     /// a future that is ready and a cancel, the future goes first, also if it became ready after it was polled: when the
-    /// token is found cancelled, it is polled once more.
+    /// token is found cancelled, it is polled once more. (A future of tokio's says that it is not ready when its task has used up
+    /// its budget, whatever it has: `tokio::task::unconstrained` around it keeps that from being lost.)
     ///
     /// # Cancel safety
     ///
