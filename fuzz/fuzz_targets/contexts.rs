@@ -626,10 +626,19 @@ impl World {
             let deadlines = sources.iter().map(|source| self.deadline_of(source));
             Limit::Fixed(deadlines.fold(None, earlier))
         };
-        let shown = sources
+        let mut shown = sources
             .first()
             .map_or(Shown::new("any_of"), |first| first.shown.then("any_of"));
+        let (under, is_new) = self.graces_of(&sources);
+        if is_new {
+            shown = shown.anew(Some("with_grace"));
+        }
         self.push(sources.first(), Some(fact), limit, shown, ctx);
+        let made = self.contexts.last_mut().unwrap();
+        made.under = under;
+        if let Some(under) = under {
+            made.keeps.extend(self.oracle.graces_above(under.hard));
+        }
     }
 
     fn any_of_tokens(&mut self, Few(how_many, which): Few, anchored: bool) {

@@ -138,10 +138,32 @@ enum Handle {
 }
 
 /// The grace that a context is under.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Under {
     hard: usize,
     is_long: bool,
+    /// The other hard ones that end this one.
+    above: Vec<usize>,
+}
+
+impl Under {
+    /// Within that one, if there is one.
+    fn within(hard: usize, is_long: bool, outer: Option<Under>) -> Under {
+        let above = outer.map(|outer| outer.all().collect());
+        Under {
+            hard,
+            is_long,
+            above: above.unwrap_or_default(),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = usize> + '_ {
+        self.above.iter().copied().chain([self.hard])
+    }
+
+    fn is_within(&self, other: &Under) -> bool {
+        self.all().any(|hard| hard == other.hard)
+    }
 }
 
 /// A handle of a fact.
@@ -167,7 +189,12 @@ impl Clone for Held {
             Handle::Idle(ctx, guard) => Handle::Idle(ctx.clone(), guard.clone()),
             Handle::Plain(ctx) => Handle::Plain(ctx.clone()),
         };
-        Held { handle, ..*self }
+        let under = self.under.clone();
+        Held {
+            handle,
+            under,
+            ..*self
+        }
     }
 }
 
@@ -336,7 +363,7 @@ impl Thread {
         let mut parents: Vec<usize> = first.iter().map(|first| first.fact).collect();
         let mut loses_callbacks = first.as_ref().is_some_and(|first| first.loses_callbacks);
         let mut own_deadline = None;
-        let mut under = first.as_ref().and_then(|first| first.under);
+        let mut under = first.as_ref().and_then(|first| first.under.clone());
         let mut asks = first.as_ref().is_some_and(|first| first.asks);
         // What is said of the new fact besides.
         let mut what_else: Option<Box<dyn Fn(usize) -> Event>> = None;
@@ -381,6 +408,7 @@ impl Thread {
                     guard.detach();
                     (below, right)
                 });
+                under = self.under_both(span, under, other.under);
                 (span, Handle::Cancellable(ctx, right))
             }
             Make::Foreign => {
@@ -426,7 +454,7 @@ impl Thread {
                     },
                 );
                 parents.push(hard);
-                under = Some(Under { hard, is_long });
+                under = Some(Under::within(hard, is_long, under));
                 (asks, loses_callbacks) = (true, true);
                 what_else = Some(Box::new(move |soft| Event::Grace {
                     hard,
@@ -438,7 +466,7 @@ impl Thread {
             Make::Shield(_) => {
                 let (of, ctx) = (parent.unwrap().fact, parent.unwrap().ctx());
                 let (span, ctx) = Span::of(|| ctx.shield());
-                if let Some(under) = under {
+                if let Some(under) = &under {
                     parents = vec![under.hard];
                     if !under.is_long {
                         what_else = Some(Box::new(move |fact| Event::Shield { fact, of }));
@@ -449,6 +477,10 @@ impl Thread {
         };
         // The parents' numbers are smaller: they were there before.
         let fact = self.fact();
+        if let (Make::Shield(_), Some(outer)) = (what, under.clone()) {
+            // If it has a bound of its own, all that is made below is within that; else nobody but the outer one ends it.
+            under = Some(Under::within(fact, outer.is_long, Some(outer)));
+        }
         if let Some(what_else) = what_else {
             self.history.note(span, what_else(fact));
         }
@@ -467,6 +499,39 @@ impl Thread {
             under,
             asks,
         });
+    }
+
+    /// What an `any_of` is under.
+    fn under_both(
+        &mut self,
+        span: Span,
+        one: Option<Under>,
+        other: Option<Under>,
+    ) -> Option<Under> {
+        let (one, other) = match (one, other) {
+            (Some(one), Some(other)) => (one, other),
+            (one, other) => return one.or(other),
+        };
+        if one.is_within(&other) {
+            return Some(one);
+        }
+        if other.is_within(&one) {
+            return Some(other);
+        }
+        let hard = self.fact();
+        self.history.note(
+            span,
+            Event::Made {
+                fact: hard,
+                parents: vec![one.hard, other.hard],
+                deadline: None,
+            },
+        );
+        Some(Under {
+            hard,
+            is_long: one.is_long && other.is_long,
+            above: one.all().chain(other.all()).collect(),
+        })
     }
 
     /// Moves the deadline of one of those that can be moved.

@@ -33,7 +33,7 @@ pub enum Event {
         soft: usize,
         is_long: bool,
     },
-    /// A shield of this context, which may have been done already, by itself.
+    /// A shield of this context under a grace that is not long. If that one was done already, by itself, it is done at once.
     Shield { fact: usize, of: usize },
     /// Whether it was the first one, as it says.
     Cancel {
@@ -349,21 +349,30 @@ impl<'a> Check<'a> {
         let mut graces: Vec<_> = self
             .events
             .iter()
-            .filter_map(|(span, event)| match event {
+            .filter_map(|(span, event)| match *event {
                 Event::Grace {
                     hard,
                     soft,
-                    is_long,
-                } => Some((*hard, *soft, *is_long, *span)),
+                    is_long: false,
+                } => Some((hard, *span, Ok(soft))),
+                Event::Shield { fact, of } => Some((fact, *span, Err(of))),
                 _ => None,
             })
             .collect();
         // Those around first.
         graces.sort_by_key(|grace| grace.0);
-        for (hard, soft, is_long, span) in graces {
-            if is_long {
-                continue;
-            }
+        let hards: Vec<_> = graces
+            .iter()
+            .filter_map(|&(hard, _, soft)| Some((hard, soft.ok()?)))
+            .collect();
+        for (hard, span, soft) in graces {
+            let soft = match soft {
+                Ok(soft) => soft,
+                Err(of) => {
+                    self.add_shield(hard, span, of, &hards);
+                    continue;
+                }
+            };
             let begins = self
                 .attempts(soft)
                 .filter(|begin| !self.above[hard][begin.fact]);
@@ -390,16 +399,27 @@ impl<'a> Check<'a> {
             }
             self.attempts.append(&mut ends);
         }
-        // A shield of what had been cancelled by itself has time of its own.
-        for (span, event) in self.events {
-            if let &Event::Shield { fact, of } = event {
-                let begins = self
-                    .attempts(of)
-                    .filter(|begin| begin.span.begin < span.end);
-                let mut ends: Vec<Attempt> = begins.map(|begin| begin.ends(fact)).collect();
-                self.attempts.append(&mut ends);
-            }
-        }
+    }
+
+    /// A shield of what had been cancelled by itself has time of its own: none, here. Of the graces their hard and soft ones.
+    fn add_shield(&mut self, fact: usize, span: Span, of: usize, graces: &[(usize, usize)]) {
+        let has_begun = |soft| self.attempts(soft).any(|begin| begin.span.begin < span.end);
+        let mut above = graces.iter().filter(|(hard, _)| self.above[fact][*hard]);
+        let certain = self.was_done(of, span) && !above.any(|(_, soft)| has_begun(*soft));
+        let begins = self
+            .attempts(of)
+            .filter(|begin| begin.span.begin < span.end);
+        let mut ends: Vec<Attempt> = begins
+            .map(|begin| match certain {
+                true => Attempt {
+                    span,
+                    certain,
+                    ..begin.ends(fact)
+                },
+                false => begin.ends(fact),
+            })
+            .collect();
+        self.attempts.append(&mut ends);
     }
 
     /// Those that concern the fact.

@@ -152,6 +152,16 @@ impl Oracle {
         self.facts.len() - 1
     }
 
+    /// The same, but nobody knows which of them comes first.
+    pub fn add_in_any_order(&mut self, parents: Vec<usize>) -> usize {
+        let causes: BTreeSet<u32> = parents.iter().flat_map(|&p| self.verdict(p)).collect();
+        let fact = self.add(parents);
+        if let Some(verdict) = &mut self.facts[fact].verdict {
+            *verdict = causes.into_iter().map(|cause| (cause, false)).collect();
+        }
+        fact
+    }
+
     /// Cancelled by that one too, whose deadlines are not its own.
     pub fn add_beside(&mut self, above: usize, beside: usize) -> usize {
         let fact = self.add(vec![above, beside]);
@@ -275,6 +285,12 @@ impl Oracle {
         self.graces.len() - 1
     }
 
+    /// Which of them end the fact, all of them.
+    pub fn graces_above(&self, fact: usize) -> impl Iterator<Item = usize> + '_ {
+        let ends = move |grace: &usize| self.is_below(fact, self.graces[*grace].hard);
+        (0..self.graces.len()).filter(ends)
+    }
+
     /// Which of them somebody has a context under.
     pub fn set_held(&mut self, is_held: impl Fn(usize) -> bool) {
         for (i, grace) in self.graces.iter_mut().enumerate() {
@@ -334,6 +350,11 @@ impl Oracle {
             (Some(_), Some(possible)) if possible.iter().any(seen) => possible.retain(seen),
             (cause, verdict) => panic!("{cause:?}, {is_own:?} was seen of {fact}, not {verdict:?}"),
         }
+    }
+
+    /// Or the same.
+    pub fn is_below(&self, fact: usize, top: usize) -> bool {
+        self.below(top).contains(&fact)
     }
 
     /// The fact and all below it.

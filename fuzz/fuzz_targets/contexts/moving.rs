@@ -40,8 +40,10 @@ impl Period {
 #[derive(Clone, Copy)]
 pub struct Under {
     pub hard: usize,
-    pub soft: usize,
+    /// None: without end.
     pub period: Option<Duration>,
+    /// Under several, that of the longest.
+    pub longest: Option<Duration>,
     pub is_shielded: bool,
 }
 
@@ -201,8 +203,8 @@ impl World {
         made.keeps.push(grace);
         made.under = Some(Under {
             hard,
-            soft,
             period,
+            longest: period,
             is_shielded: from.under.is_some_and(|under| under.is_shielded),
         });
     }
@@ -225,18 +227,22 @@ impl World {
             false => Limit::Asked,
         };
         let mut shown = from.shown.anew(Some("shield"));
-        let mut made = shield;
+        // What is made below is within its bound, if it has one.
+        let (mut made, mut hard) = (shield, under.hard);
         // The end that is known may be that of a grace further out, and then later than that of this one would be.
         let is_in_time = |end: Span| {
-            let latest = under.period.and_then(|period| before.checked_add(period));
+            let latest = under
+                .longest
+                .and_then(|longest| before.checked_add(longest));
             latest.is_none_or(|latest| end.1 <= latest)
         };
-        let has_begun = self.oracle.is_cancelled(under.soft) || of_hard.is_some_and(is_in_time);
+        let has_begun = of_hard.is_some_and(is_in_time);
         let is_done = self.oracle.is_cancelled(fact);
         let period = under.period.filter(|_| is_done && !has_begun);
         if let Some(period) = period.filter(|_| !self.oracle.is_cancelled(shield)) {
             // Cancelled by itself: as long as the grace would be, from now.
             made = self.fact(vec![shield]);
+            hard = made;
             let because = self.oracle.verdict(fact).map(over).collect::<Vec<_>>();
             shown = shown.then("with_deadline");
             let own = (before + period, after + period);
@@ -250,8 +256,47 @@ impl World {
         self.push(Some(&from), Some(made), limit, shown, ctx);
         let made: &mut Ctx = self.contexts.last_mut().unwrap();
         made.under = Some(Under {
+            hard,
             is_shielded: true,
             ..under
         });
+    }
+
+    /// What an `any_of` of these is under; and whether that is not what the first one is under.
+    pub(super) fn graces_of(&mut self, sources: &[Ctx]) -> (Option<Under>, bool) {
+        let own = sources.first().and_then(|first| first.under);
+        let mut graces: Vec<Under> = sources.iter().filter_map(|source| source.under).collect();
+        let is_shielded = graces.iter().any(|grace| grace.is_shielded);
+        graces.sort_by_key(|grace| grace.hard);
+        graces.dedup_by_key(|grace| grace.hard);
+        if let [outer, inner] = graces[..] {
+            // What is above is older.
+            if self.oracle.is_below(inner.hard, outer.hard) {
+                graces.remove(0);
+            }
+        }
+        let hard = match graces[..] {
+            [] => return (None, false),
+            [one] => one.hard,
+            _ => {
+                let hards = graces.iter().map(|grace| grace.hard).collect();
+                // A callback that is left on a shield waits for one of them.
+                self.loses_callbacks.push(true);
+                self.oracle.add_in_any_order(hards)
+            }
+        };
+        let periods = graces.iter().filter_map(|grace| grace.period);
+        let longest = graces.iter().map(|grace| grace.longest);
+        let under = Under {
+            hard,
+            period: periods.min(),
+            // None: one has no end.
+            longest: longest
+                .collect::<Option<Vec<_>>>()
+                .and_then(|all| all.into_iter().max()),
+            is_shielded,
+        };
+        let is_own = |own: Under| own.hard == hard && own.is_shielded == is_shielded;
+        (Some(under), !own.is_some_and(is_own))
     }
 }
