@@ -1084,3 +1084,34 @@ fn who_has_room_is_woken_before_those_who_join() {
         assert!(poll(starts).is_ready());
     }
 }
+
+/// What has panicked in its destructor was dropped all the same: the report counts it as forced, and has the panic beside that.
+#[test]
+fn a_future_whose_destructor_panics_is_forced() {
+    struct Fails;
+    impl Drop for Fails {
+        fn drop(&mut self) {
+            panic!("the destructor");
+        }
+    }
+    for is_polled in [false, true] {
+        let group = group();
+        let fails = Fails;
+        let task = group.track(async move {
+            let _fails = fails;
+            pending::<()>().await;
+        });
+        let mut task = Box::pin(task.unwrap());
+        if is_polled {
+            assert!(poll(task.as_mut()).is_pending());
+        }
+        let (limit, _guard) = later();
+        let mut shutdown = Box::pin(group.shutdown(&limit));
+        assert!(poll(shutdown.as_mut()).is_pending());
+        drop(task);
+        let report = block_on(shutdown);
+        assert_eq!((report.cancelled, report.forced), (0, 1), "{report}");
+        let cause = report.cause.unwrap();
+        assert!(cause.find::<Panicked>().is_some(), "{cause}");
+    }
+}

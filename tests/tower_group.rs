@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use cancel_tree::integrations::tower::{
-    ContextBody, ContextLayer, DeadlineReached, HandlerTask, Mode,
+    ContextBody, ContextLayer, DeadlineReached, HandlerTask, Mode, SpawnedLayer,
 };
 use cancel_tree::{Context, GraceOver, Group};
+use futures::executor::block_on;
 use http::header::CONTENT_LENGTH;
 use http::{Request, Response, StatusCode, Version};
 use http_body::{Body, Frame};
@@ -644,5 +645,147 @@ mod page {
         });
         assert_eq!(HELD_UP.load(Relaxed), 0);
         drop(names);
+    }
+}
+
+/// A body whose destructor panics.
+struct FailsLast(#[allow(dead_code)] PanicsInDrop);
+
+impl Body for FailsLast {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+}
+
+/// Handlers that are run when the test says so.
+#[derive(Clone, Default)]
+struct ByHand(Arc<Mutex<Vec<HandlerTask>>>);
+
+impl ByHand {
+    fn layer(&self, group: &Group, mode: Mode) -> SpawnedLayer {
+        let tasks = self.0.clone();
+        let layer = ContextLayer::new(group.context());
+        layer.spawned(group, mode, move |task| tasks.lock().unwrap().push(task))
+    }
+
+    fn take(&self) -> HandlerTask {
+        self.0.lock().unwrap().pop().unwrap()
+    }
+}
+
+const MODES: [Mode; 2] = [Mode::Detached, Mode::Cooperative { grace: LONG }];
+
+fn said(cause: Option<cancel_tree::Cause>) -> String {
+    cause.map_or("nothing".into(), |cause| cause.to_string())
+}
+
+/// An answer that nobody wants, whose destructor panics: the group says so, whoever of the two goes first.
+#[test]
+fn an_unwanted_answer_that_panics_is_said_by_the_group() {
+    for mode in MODES {
+        for is_answered_first in [false, true] {
+            let group = Group::new(&Context::background());
+            let by_hand = ByHand::default();
+            let handler =
+                By(|_| ready(Ok::<_, Infallible>(Response::new(FailsLast(PanicsInDrop)))));
+            let mut call = Box::pin(
+                by_hand
+                    .layer(&group, mode)
+                    .layer(handler)
+                    .call(Request::new(())),
+            );
+            assert!(poll(call.as_mut()).is_pending());
+            let mut task = by_hand.take();
+            if is_answered_first {
+                assert!(poll(task.as_mut()).is_ready());
+                drop(call);
+            } else {
+                drop(call);
+                assert!(poll(task.as_mut()).is_ready());
+            }
+            let report = block_on(group.shutdown(&Context::background()));
+            assert_eq!(report.done, 0, "{report}");
+            let said = said(report.cause);
+            assert!(said.contains("the destructor"), "{mode:?}: {said}");
+        }
+    }
+}
+
+/// A handler that is dropped is forced, also if its destructor panics.
+#[test]
+fn a_handler_whose_destructor_panics_is_forced() {
+    for mode in MODES {
+        let group = Group::new(&Context::background());
+        let by_hand = ByHand::default();
+        let handler = By(|_| {
+            let fails = PanicsInDrop;
+            async move {
+                let _fails = fails;
+                pending::<Result<Response<Parts>, Infallible>>().await
+            }
+        });
+        let layer = by_hand.layer(&group, mode);
+        let mut call = Box::pin(layer.layer(handler).call(Request::new(())));
+        assert!(poll(call.as_mut()).is_pending());
+        let mut task = by_hand.take();
+        assert!(poll(task.as_mut()).is_pending());
+        let limit = Context::background();
+        let mut shutdown = Box::pin(group.shutdown(&limit));
+        assert!(poll(shutdown.as_mut()).is_pending());
+        drop(task);
+        let report = block_on(shutdown);
+        assert_eq!((report.cancelled, report.forced), (0, 1), "{report}");
+        let said = said(report.cause);
+        assert!(said.contains("the destructor"), "{mode:?}: {said}");
+        assert_eq!(status(call.as_mut()), StatusCode::SERVICE_UNAVAILABLE);
+    }
+}
+
+/// The waker of the connection's task panics where the handler is dropped, or has its answer: that takes nothing away from the group, nor from what
+/// runs the handler.
+#[test]
+fn a_waker_of_a_connection_that_panics_is_not_the_handlers() {
+    let bad = Waker::from(Arc::new(Panics));
+    for (mode, is_dropped) in MODES.into_iter().zip([true, false]) {
+        let group = Group::new(&Context::background());
+        let by_hand = ByHand::default();
+        let is_ready = Arc::new(AtomicUsize::new(0));
+        let answers = is_ready.clone();
+        let handler = By(move |_| {
+            let answers = answers.clone();
+            std::future::poll_fn(move |_| match answers.load(Relaxed) {
+                0 => Poll::Pending,
+                _ => Poll::Ready(Ok::<_, Infallible>(Response::new(Parts::of(0, true)))),
+            })
+        });
+        let layer = by_hand.layer(&group, mode);
+        let mut call = Box::pin(layer.layer(handler).call(Request::new(())));
+        let waits = &mut task::Context::from_waker(&bad);
+        assert!(call.as_mut().poll(waits).is_pending());
+        let mut task = by_hand.take();
+        assert!(poll(task.as_mut()).is_pending());
+        let limit = Context::background();
+        let mut shutdown = Box::pin(group.shutdown(&limit));
+        if is_dropped {
+            // It finds the waker that panics there.
+            assert!(poll(shutdown.as_mut()).is_pending());
+            drop(task);
+            let report = block_on(shutdown);
+            assert_eq!((report.cancelled, report.forced), (0, 1), "{report}");
+            let said = said(report.cause);
+            assert!(said.contains("the waker of a stranger"), "{said}");
+            assert_eq!(status(call.as_mut()), StatusCode::SERVICE_UNAVAILABLE);
+        } else {
+            is_ready.store(1, Relaxed);
+            assert!(poll(task.as_mut()).is_ready());
+            assert_eq!(status(call.as_mut()), StatusCode::OK);
+            assert!(block_on(shutdown).is_clean());
+        }
     }
 }

@@ -574,6 +574,13 @@ impl Context {
         !matches!(self.limit, Limit::Never)
     }
 
+    /// Whether the deadline may become an earlier one than it is.
+    #[cfg(feature = "tower")]
+    pub(crate) fn may_be_sooner(&self) -> bool {
+        let token = self.token().filter(|_| self.limit == Limit::Asked);
+        token.is_some_and(|token| token.handle().may_be_sooner())
+    }
+
     /// The same context, and what is derived from it, under that clock. Its own deadline stays what it is.
     pub(crate) fn under(self, clock: &Option<Clock>) -> Context {
         if Clock::is_same(&self.clock(), clock) {

@@ -214,9 +214,9 @@ impl<F: Future<Output: Outcome>> Future for Tracked<F> {
         if let Some(member) = member.take() {
             if let Some(payload) = panicked {
                 // An answer beside it, whose future's drop has panicked, goes last: its own drop is user code.
-                member.settle_failed(Err(payload));
+                member.settle_failed(Err(payload), End::Done);
             } else if let Poll::Ready(Err(cause)) = answer {
-                member.settle_failed(Ok(cause));
+                member.settle_failed(Ok(cause), End::Done);
             }
         }
         Poll::Ready(())
@@ -234,7 +234,7 @@ impl<F> Drop for Tracked<F> {
         let dropped = catch_unwind(drop);
         match dropped {
             Ok(()) => member.end(End::Dropped),
-            Err(payload) => member.settle(Err(payload)),
+            Err(payload) => member.settle_failed(Err(payload), End::Dropped),
         }
     }
 }
@@ -272,7 +272,7 @@ impl<F> Drop for Job<F> {
             // AssertUnwindSafe: nothing of it is left.
             match catch_unwind(AssertUnwindSafe(|| drop(f))) {
                 Ok(()) => member.end(self.end),
-                Err(payload) => member.settle(Err(payload)),
+                Err(payload) => member.settle_failed(Err(payload), self.end),
             }
         }
     }
@@ -342,19 +342,19 @@ impl Member {
     fn settle(self, result: Result<Result<(), Cause>, Box<dyn Any + Send>>) {
         match result {
             Ok(Ok(())) => self.end(End::Done),
-            Ok(Err(cause)) => self.settle_failed(Ok(cause)),
-            Err(payload) => self.settle_failed(Err(payload)),
+            Ok(Err(cause)) => self.settle_failed(Ok(cause), End::Done),
+            Err(payload) => self.settle_failed(Err(payload), End::Done),
         }
     }
 
     #[cold]
-    fn settle_failed(self, what: Result<Cause, Box<dyn Any + Send>>) {
+    fn settle_failed(self, what: Result<Cause, Box<dyn Any + Send>>, end: End) {
         let mut panics = Panics::default();
         match what {
             Ok(cause) => self.body().fail(cause, self.place(), &mut panics),
             Err(payload) => self.body().panicked(payload, self.place(), &mut panics),
         }
-        self.end_with(End::Done, &mut panics);
+        self.end_with(end, &mut panics);
         panics.resume();
     }
 
@@ -393,6 +393,31 @@ mod tests {
 
     fn body() -> NonNull<Body> {
         Body::allocate(&Context::background(), None, None)
+    }
+
+    /// Work that is dropped unrun, and whose destructor panics, ends as it would without that.
+    #[test]
+    fn a_job_whose_destructor_panics_ends_as_one_that_is_dropped() {
+        struct Fails;
+        impl Drop for Fails {
+            fn drop(&mut self) {
+                panic!("the destructor");
+            }
+        }
+        for (end, many) in [(End::Dropped, 1), (End::Refused, 0)] {
+            let group = crate::Group::new(&Context::background());
+            let member = group.enter().unwrap();
+            let limit = Context::background();
+            let mut shutdown = Box::pin(group.shutdown(&limit));
+            let waits = &mut task::Context::from_waker(task::Waker::noop());
+            assert!(shutdown.as_mut().poll(waits).is_pending());
+            drop(Job::new(member, Fails, end));
+            let Poll::Ready(report) = shutdown.as_mut().poll(waits) else {
+                panic!("it is over");
+            };
+            assert_eq!((report.cancelled, report.forced), (0, many), "{report}");
+            assert!(report.cause.is_some(), "{report}");
+        }
     }
 
     /// As where stacks are switched: the first one goes first.

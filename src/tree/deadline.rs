@@ -459,6 +459,20 @@ impl Handle {
         (earliest, moves)
     }
 
+    /// Whether one of these deadlines can become an earlier one: whoever moves it sets it to what they like. (An idle timeout only
+    /// becomes later.)
+    #[cfg(feature = "tower")]
+    pub(crate) fn may_be_sooner(&self) -> bool {
+        let mut found = false;
+        self.each_above(|node| {
+            let timing = node.link.extension().map(|extension| &extension.timing);
+            let moving = timing.and_then(Timing::moving);
+            found = moving.is_some_and(|moving| !moving.is_idle());
+            !found
+        });
+        found
+    }
+
     /// An extension for a new token, which is under that clock.
     #[inline]
     pub(super) fn put_extension_by(&self, clock: Option<Clock>) -> NonNull<Extension> {

@@ -11,8 +11,12 @@ use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::Pin;
 use core::task;
+use core::time::Duration;
 use http::{HeaderMap, Method, Request, Version};
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+
+/// After so long a deadline that moves is asked again, once a cancel from above has come: so late may a sooner one be noticed.
+const AGAIN: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Ending {
@@ -96,26 +100,29 @@ impl Lifetime {
         }
         // Only to be woken. A cancel from above tells the handler, and drops nothing, also where it was another's deadline: as
         // that of a group's `shutdown`.
-        if Pin::new(&mut self.done).poll(cx).is_ready() && !self.is_past() {
-            self.wait_on(cx);
-        }
+        while Pin::new(&mut self.done).poll(cx).is_ready() && !self.is_past() && self.wait_on() {}
         self.is_past()
     }
 
     /// The context is done, for it was cancelled from above, and wakes no task any more. Its deadline still holds for what goes on: from here on
-    /// another context has it, with nothing above. One that moves is asked again when that one is done.
+    /// another context has it, with nothing above. One that moves is asked again when that one is done; and every while, if it may come sooner.
     #[cold]
-    fn wait_on(&mut self, cx: &mut task::Context<'_>) {
+    fn wait_on(&mut self) -> bool {
         let asked = self
             .asked
             .get_or_insert_with(|| self.done.context().clone());
-        let (Some(deadline), Some(guards)) = (asked.deadline(), &mut self.guards) else {
-            return;
+        let again = match asked.may_be_sooner() {
+            true => asked.now().checked_add(AGAIN),
+            false => None,
         };
-        let (ctx, guard) = asked.without_cancel().with_deadline(deadline);
+        let until = asked.deadline().into_iter().chain(again).min();
+        let (Some(until), Some(guards)) = (until, &mut self.guards) else {
+            return false;
+        };
+        let (ctx, guard) = asked.without_cancel().with_deadline(until);
         guards.request = guard;
         self.done = ctx.done_owned();
-        let _ = Pin::new(&mut self.done).poll(cx);
+        true
     }
 
     /// The response has this head, and its body is to come. Trailers say that it was cut off where it is gRPC's, not where only the request was said to be.

@@ -35,6 +35,19 @@ impl Member {
         panics.resume();
     }
 
+    /// Drops something of the task's. If that panics, the group says so, and goes on.
+    pub(super) fn drop_inside(&self, drop_it: impl FnOnce()) {
+        let mut panics = Panics::default();
+        panics.catch(|| self.step(drop_it));
+        if let Some(payload) = panics.into_payload() {
+            self.note_panic(&*payload);
+            // User code too.
+            let mut later = Panics::default();
+            later.catch(|| drop(payload));
+            later.swallow();
+        }
+    }
+
     /// What was called at the end of its context has panicked: the same.
     pub(super) fn note_panics(&self, of_others: Panics) {
         self.body().note_panics(of_others);

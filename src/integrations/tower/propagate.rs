@@ -8,6 +8,7 @@ use crate::context::{Context, DoneOwned};
 use crate::tree::{Cause, ContextError};
 use core::fmt;
 use core::future::Future;
+use core::mem;
 use core::pin::Pin;
 use core::task::{self, Poll};
 use core::time::Duration;
@@ -23,6 +24,8 @@ use tower_service::Service;
 /// The context is the one in the request's extensions; a request without one goes as it is. The time that is left, less a
 /// [reserve](Self::reserve), is rounded up and written into the header, unless an earlier one is there. If no time is left, nothing is sent. Headers
 /// that [`ContextLayer::carry`](super::ContextLayer::carry) has kept go along, where the request has none of the name.
+///
+/// A call whose context is done before its first poll is not polled either, as by [`Context::run`].
 ///
 /// When the context is done, the call and the response's body end with its [`Cause`] as the error; if this is gRPC, with `grpc-status` 4 or 1. A
 /// response, or the last frame of its body, that is ready then is not lost.
@@ -169,6 +172,7 @@ where
         CallFuture {
             future: unsent.is_none().then(|| self.inner.call(request)),
             unsent,
+            has_begun: false,
             call: ctx.map(|ctx| Call {
                 done: ctx.done_owned(),
                 told,
@@ -247,6 +251,7 @@ pin_project! {
         #[pin]
         future: Option<F>,
         unsent: Option<Cause>,
+        has_begun: bool,
         call: Option<Call>,
     }
 }
@@ -261,6 +266,10 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        if !mem::replace(this.has_begun, true) && this.unsent.is_none() {
+            // Time may have passed since the call: nothing is sent in vain.
+            *this.unsent = this.call.as_ref().and_then(Call::done);
+        }
         let cause = match (this.unsent.take(), this.future.as_mut().as_pin_mut()) {
             (Some(cause), _) => cause,
             (None, None) => panic!("polled after it was ready"),

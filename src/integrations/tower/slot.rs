@@ -48,7 +48,7 @@ pub(super) fn slot<T>() -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
-    /// Nothing comes back: what is not wanted any more is dropped here.
+    /// Nothing comes back: what is not wanted any more is dropped here. That is user code, and so is the waker of what waits.
     pub(super) fn send(mut self, value: T) {
         let Some(slot) = self.0.take() else {
             return;

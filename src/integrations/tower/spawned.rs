@@ -270,22 +270,18 @@ impl<R: http_body::Body, E> Future for SpawnedFuture<R, E> {
         };
         Poll::Ready(Ok(match receiver.poll(cx) {
             // Also if the deadline has passed meanwhile: what is ready is not replaced.
-            Poll::Ready(Some(outcome)) => {
-                let Outcome {
-                    guard,
-                    result,
-                    member,
-                } = outcome;
+            Poll::Ready(Some(mut outcome)) => {
+                let mut member = outcome.member.take();
+                let (guard, result) = (outcome.guard.take(), outcome.result.take());
                 self.receiver = None;
                 match (result, self.lifetime.take()) {
                     (Some(Ok(response)), Some(mut lifetime)) => {
                         lifetime.take_over(guard);
-                        let (mut lifetime, mut member) = (Some(lifetime), Some(member));
+                        let mut lifetime = Some(lifetime);
                         let to_come = step(&mut lifetime, &member, || ToCome::of(&response));
                         ContextBody::around(&mut lifetime, &mut member, response, to_come)
                     }
                     (Some(Err(error)), mut lifetime) => {
-                        let mut member = Some(member);
                         if let Some(lifetime) = &mut lifetime {
                             lifetime.take_over(guard);
                         }
@@ -295,7 +291,7 @@ impl<R: http_body::Body, E> Future for SpawnedFuture<R, E> {
                     }
                     (_, lifetime) => {
                         self.lifetime = lifetime;
-                        self.end(Some(member), Ending::Failed, Answer::Failed)
+                        self.end(member, Ending::Failed, Answer::Failed)
                     }
                 }
             }

@@ -4,6 +4,7 @@ use super::shared::HandlerGuard;
 use super::slot::Sender;
 use crate::context::DoneOwned;
 use crate::group::{End, Member};
+use crate::sync::Panics;
 use alloc::boxed::Box;
 use core::future::Future;
 use core::pin::Pin;
@@ -19,14 +20,26 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 /// Dropping it drops the handler; what waits for its answer gets a 503, or gRPC's 14.
 pub type HandlerTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// How a handler that is a task went. In the order in which it is to be dropped.
+/// How a handler that is a task went. Whoever wants it takes it out, the place first.
 pub(super) struct Outcome<R, E> {
     /// Of the handler's context, if that is not the request's.
     pub(super) guard: Option<HandlerGuard>,
     /// None: it has panicked.
     pub(super) result: Option<Result<Response<R>, E>>,
-    /// The place in the group goes on with the response.
-    pub(super) member: Member,
+    /// The place in the group goes on with the response. None: taken out.
+    pub(super) member: Option<Member>,
+}
+
+impl<R, E> Drop for Outcome<R, E> {
+    /// Nobody has wanted it.
+    fn drop(&mut self) {
+        if let Some(member) = self.member.take() {
+            // The handler is told before its answer is dropped.
+            self.guard = None;
+            member.drop_inside(|| self.result = None);
+            member.end_quietly();
+        }
+    }
 }
 
 /// What a handler's task hands on when it is through.
@@ -64,13 +77,12 @@ impl<R, E> Parts<R, E> {
         if let Some(guard) = &self.guard {
             guard.failed(&self.member);
         }
-        // AssertUnwindSafe: nothing of it is left.
-        let dropped = catch_unwind(AssertUnwindSafe(|| self.member.step(drop_it)));
-        drop(self.sender);
-        match dropped {
-            Ok(()) => self.member.end(End::Dropped),
-            Err(payload) => self.member.note_panic(&*payload),
-        }
+        self.member.drop_inside(drop_it);
+        // The waker of what waits is user code.
+        let mut panics = Panics::default();
+        panics.catch(|| drop(self.sender));
+        self.member.note_panics(panics);
+        self.member.end(End::Dropped);
     }
 }
 
@@ -141,11 +153,15 @@ where
                 guard.failed(&member);
             }
         }
-        sender.send(Outcome {
+        let outcome = Outcome {
             guard,
             result,
-            member,
-        });
+            member: Some(member),
+        };
+        // The waker of what waits is user code. The place is gone with the answer, and nobody is left to say it.
+        let mut panics = Panics::default();
+        panics.catch(|| sender.send(outcome));
+        panics.swallow();
         Poll::Ready(())
     }
 }

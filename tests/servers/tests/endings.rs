@@ -926,6 +926,56 @@ async fn an_idle_timeout_goes_on_after_a_cancel_from_above() {
     .await;
 }
 
+/// One that is moved by its guard too, and one that was taken away when the cancel came: the head and the body end when it has come to be.
+#[tokio::test]
+async fn a_deadline_that_moves_still_moves_after_a_cancel_from_above() {
+    type Next = Option<Result<Frame<Bytes>, Infallible>>;
+    type Nothing = StreamBody<Stream<fn(&mut task::Context<'_>) -> Poll<Next>>>;
+    let is_timeout = |status: StatusCode| status == StatusCode::GATEWAY_TIMEOUT;
+    for is_taken_away in [false, true] {
+        let long = Instant::now() + Duration::from_secs(3600);
+        let (server, deadline) = Context::background().with_movable_deadline(long);
+        let group = Group::new(&server);
+        let layer = ContextLayer::new(group.context()).in_group(&group);
+        let never = service_fn(|_: Request<Body>| pending::<Result<Response<Body>, Infallible>>());
+        let grace = Duration::from_secs(3600);
+        let heads = [
+            layer.layer(never).boxed_clone(),
+            layer
+                .clone()
+                .cooperative(&group, grace)
+                .layer(never)
+                .boxed_clone(),
+            layer.clone().detached(&group).layer(never).boxed_clone(),
+        ];
+        let mut heads = heads.map(|service| Box::pin(service.oneshot(request())));
+        let body: Nothing = StreamBody::new(Stream(|_| Poll::Pending));
+        let (response, _ctx) = answered(&layer, request(), Response::new(body)).await;
+        let mut body = response.into_body();
+        if is_taken_away {
+            assert!(deadline.take_away());
+        }
+        let all = async {
+            for head in &mut heads {
+                assert!(is_pending(head.as_mut()));
+            }
+            // They find the cancel, and wait on.
+            let heads = heads.map(tokio::spawn);
+            let body = tokio::spawn(async move { body.frame().await.unwrap() });
+            tokio::task::yield_now().await;
+            group.cancel();
+            tokio::time::sleep(millis(50)).await;
+            assert!(deadline.set(Instant::now() + millis(50)));
+            for head in heads {
+                assert!(is_timeout(head.await.unwrap().unwrap().status()));
+            }
+            let error = body.await.unwrap().unwrap_err();
+            assert!(error.downcast_ref::<DeadlineReached>().is_some());
+        };
+        soon(all).await;
+    }
+}
+
 /// A panic in `call` is a handler that failed, in each mode.
 #[tokio::test]
 async fn a_panic_in_call_is_no_client_that_has_gone() {

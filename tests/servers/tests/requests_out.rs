@@ -13,8 +13,10 @@ use servers::{before, in_time, millis, Stream};
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tower::{service_fn, BoxError, Layer, ServiceExt};
+use tower::{service_fn, BoxError, Layer, Service, ServiceExt};
 
 fn under(ctx: &Context) -> Request<Body> {
     let mut request = Request::new(Body::empty());
@@ -443,4 +445,51 @@ async fn without_a_context_it_is_as_if_there_were_no_layer() {
         }));
     let answer = client.oneshot(Request::new(Body::empty())).await.unwrap();
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "x");
+}
+
+/// Nor is what is done by the time of its first poll: as with `Context::run`. By the clock too, whoever else has noticed.
+#[tokio::test]
+async fn nothing_is_sent_once_the_context_is_done() {
+    let polled = Arc::new(AtomicUsize::new(0));
+    let client = PropagateLayer::new(DeadlineHeader::GRPC).layer(service_fn({
+        let polled = polled.clone();
+        move |_: Request<Body>| {
+            let polled = polled.clone();
+            async move {
+                polled.fetch_add(1, SeqCst);
+                Ok::<_, BoxError>(Response::new(Body::empty()))
+            }
+        }
+    }));
+    let call = |request| {
+        let mut client = client.clone();
+        async move {
+            client.ready().await.unwrap();
+            client.call(request)
+        }
+    };
+    let long = Duration::from_secs(3600);
+    for (limit, error, status) in [
+        (long, ContextError::Cancelled, "1"),
+        (millis(20), ContextError::DeadlineExceeded, "4"),
+    ] {
+        let (ctx, guard) = Context::background().with_timeout(limit);
+        let http = call(under(&ctx)).await;
+        let grpc = call(grpc_under(&ctx)).await;
+        if error == ContextError::Cancelled {
+            guard.cancel();
+        } else {
+            while !ctx.remaining().unwrap().is_zero() {
+                std::thread::sleep(millis(1));
+            }
+        }
+        assert_eq!(kind(&http.await.unwrap_err()), Some(error));
+        let answer = grpc.await.unwrap();
+        assert_eq!(answer.headers()["grpc-status"], status);
+    }
+    assert_eq!(polled.load(SeqCst), 0);
+    // One that is polled in time goes on.
+    let (ctx, _guard) = Context::background().with_timeout(long);
+    call(under(&ctx)).await.await.unwrap();
+    assert_eq!(polled.load(SeqCst), 1);
 }
