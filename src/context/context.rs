@@ -575,7 +575,7 @@ impl Context {
     }
 
     /// Whether the deadline may become an earlier one than it is.
-    #[cfg(feature = "tower")]
+    #[allow(dead_code)] // It depends on the features who needs it.
     pub(crate) fn may_be_sooner(&self) -> bool {
         let token = self.token().filter(|_| self.limit == Limit::Asked);
         token.is_some_and(|token| token.handle().may_be_sooner())

@@ -461,7 +461,7 @@ impl Handle {
 
     /// Whether one of these deadlines can become an earlier one: whoever moves it sets it to what they like. (An idle timeout only
     /// becomes later.)
-    #[cfg(feature = "tower")]
+    #[allow(dead_code)] // It depends on the features who needs it.
     pub(crate) fn may_be_sooner(&self) -> bool {
         let mut found = false;
         self.each_above(|node| {

@@ -34,9 +34,11 @@ impl<R, E> Drop for Outcome<R, E> {
     /// Nobody has wanted it.
     fn drop(&mut self) {
         if let Some(member) = self.member.take() {
-            // The handler is told before its answer is dropped.
-            self.guard = None;
+            // The handler is told before its answer is dropped. Who else is told by that may panic.
+            let mut panics = Panics::default();
+            panics.catch(|| self.guard = None);
             member.drop_inside(|| self.result = None);
+            member.note_panics(panics);
             member.end_quietly();
         }
     }
