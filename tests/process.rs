@@ -356,6 +356,43 @@ fn what_the_child_itself_has_written_is_read_without_any_delay() {
     assert!((0..100).any(is_alone));
 }
 
+/// All of it, also if it is as much as a pipe can hold, and the end of it as well.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_pipe_that_the_child_has_made_larger_and_filled() {
+    const SIZE: usize = 1 << 20;
+    let is_alone = |_| {
+        let mut command = Command::new("head");
+        command.args(["-c", &SIZE.to_string(), "/dev/zero"]);
+        command.stdout(Stdio::piped());
+        // SAFETY: a system call, to which no memory is passed.
+        unsafe {
+            command.pre_exec(|| match libc::fcntl(1, libc::F_SETPIPE_SZ, SIZE) {
+                -1 => Err(std::io::Error::last_os_error()),
+                _ => Ok(()),
+            });
+        }
+        let supervised = Supervised::new(command).pipe_delay(Duration::ZERO);
+        let running = supervised.spawn(&Context::background()).unwrap();
+        wait_for_the_end(running.id());
+        let ended = running.blocking_wait().unwrap();
+        assert_eq!(ended.stdout.len(), SIZE);
+        !ended.pipes_held
+    };
+    // As above.
+    assert!((0..100).any(is_alone));
+}
+
+/// It stays as it is: nobody reaps it here.
+fn wait_for_the_end(child: u32) {
+    // SAFETY: zeros are a value of it, and it is there to be written.
+    let waited = unsafe {
+        let mut info = std::mem::zeroed();
+        libc::waitid(libc::P_PID, child, &mut info, libc::WEXITED | libc::WNOWAIT)
+    };
+    assert_eq!(waited, 0);
+}
+
 /// A grandchild of the group, when the child ends by itself: it goes on.
 #[test]
 fn a_daemon_that_holds_the_pipes_is_not_waited_for() {
@@ -380,12 +417,7 @@ fn a_daemon_that_holds_the_pipes_is_not_waited_for() {
     let running = supervised.spawn(&ctx).unwrap();
     let child = running.id();
     let canceller = thread::spawn(move || {
-        // SAFETY: zeros are a value of it, and it is there to be written; the child stays as it is.
-        let waited = unsafe {
-            let mut info = std::mem::zeroed();
-            libc::waitid(libc::P_PID, child, &mut info, libc::WEXITED | libc::WNOWAIT)
-        };
-        assert_eq!(waited, 0);
+        wait_for_the_end(child);
         guard.cancel();
     });
     let (ended, took) = timed(|| running.blocking_wait());

@@ -208,6 +208,70 @@ fn handlers_of_others_go_on() {
     set(Signal::HUP, was.sa_sigaction);
 }
 
+/// Calls nobody.
+extern "C" fn other<const N: usize>(_: i32) {
+    BELOW.fetch_add(N, SeqCst);
+}
+
+/// Ours has stayed below one that is on top no more: whether the one that is there instead calls it is not known.
+#[test]
+fn a_handler_in_the_place_of_the_one_above() {
+    let _alone = alone();
+    let was = set(Signal::HUP, below as *const () as usize);
+    let signals = Signals::new().also(Signal::HUP).end_at(0);
+    let guard = install(signals.clone());
+    let ours = set(Signal::HUP, other::<1> as *const () as usize);
+    drop(guard);
+    // One that calls nobody, and one that calls ours.
+    NEXT.store(ours.sa_sigaction, SeqCst);
+    for other in [below as *const () as usize, above as *const () as usize] {
+        set(Signal::HUP, other);
+        for _ in 0..10 {
+            let guard = install(signals.clone());
+            let before = BELOW.load(SeqCst);
+            raise(Signal::HUP);
+            soon(guard.context());
+            assert_eq!(BELOW.load(SeqCst), before + 1);
+            assert!(!guard.forced().is_done(), "it is counted twice");
+            raise(Signal::HUP);
+            soon(guard.forced());
+            drop(guard);
+            assert_eq!(action(Signal::HUP).sa_sigaction, other);
+        }
+    }
+    // When the others go, all is as it was: also while there is a guard.
+    let guard = install(signals.clone());
+    set(Signal::HUP, ours.sa_sigaction);
+    raise(Signal::HUP);
+    soon(guard.context());
+    drop(guard);
+    assert_eq!(
+        action(Signal::HUP).sa_sigaction,
+        below as *const () as usize
+    );
+
+    // Four times one above the other, and no more than that.
+    let mut others = [other::<1>, other::<2>, other::<3>, other::<4>, other::<5>]
+        .map(|other: extern "C" fn(i32)| other as *const () as usize)
+        .into_iter();
+    let mut next = others.next().unwrap();
+    let error = loop {
+        match signals.clone().install(&Context::background()) {
+            Ok(guard) => {
+                set(Signal::HUP, next);
+                drop(guard);
+                next = others.next().expect("an error");
+                set(Signal::HUP, next);
+            }
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((others.next(), error.kind()), (None, io::ErrorKind::Other));
+    set(Signal::HUP, libc::SIG_DFL);
+    drop(install(signals));
+    set(Signal::HUP, was.sa_sigaction);
+}
+
 /// One that is to be called once (`SA_RESETHAND`) is, and leaves the system's default.
 #[test]
 fn a_handler_that_was_to_be_called_once_is() {

@@ -536,13 +536,6 @@ impl Context {
         self.token.as_ref()
     }
 
-    /// Whether it is done, asked by nobody who was told to stop: that is not noted as a look.
-    #[cfg(feature = "inspect")]
-    pub(crate) fn is_cancelled_by_now(&self) -> bool {
-        let token = self.token();
-        token.is_some_and(CancellationToken::is_cancelled)
-    }
-
     /// Whether it is known to be done: asked where no look at the clock may follow, and nothing be called.
     #[inline]
     pub(crate) fn is_marked(&self) -> bool {

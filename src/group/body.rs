@@ -493,7 +493,7 @@ impl Body {
     /// The tasks that are there.
     pub(super) fn running(&self, panics: &mut Panics) -> alloc::vec::Vec<TaskInfo> {
         #[cfg(feature = "inspect")]
-        let is_done = self.ctx.is_cancelled_by_now();
+        let is_done = self.ctx.is_marked();
         #[cfg(not(feature = "inspect"))]
         let is_done = false;
         self.places.read(panics, count_off_at, |from, label| {
@@ -548,7 +548,7 @@ impl Body {
     /// Since when the group is done, for a task; none if it is not, as where a context of the task's own was, or if it was when it was made.
     #[cfg(feature = "inspect")]
     fn done_since(&self) -> Option<Instant> {
-        let is_done = self.ctx.is_cancelled_by_now();
+        let is_done = self.ctx.is_marked();
         is_done.then(|| self.record.note.since()).flatten()
     }
 
@@ -576,7 +576,7 @@ impl Body {
         panics: &mut Panics,
         mut read: impl FnMut(super::places::Number, &'static Location<'static>, Option<&Label>, bool),
     ) {
-        let is_done = self.ctx.is_cancelled_by_now();
+        let is_done = self.ctx.is_marked();
         self.places
             .each(panics, count_off_at, |number, from, label| {
                 read(number, from, label, is_done);

@@ -217,7 +217,8 @@ impl Probe {
         }
     }
 
-    /// Whether it was told to stop. `is_done`: whether the group was, which says so if nothing else does.
+    /// Whether it was told to stop. `is_done`: whether the group was, which says so if nothing else does. Without a look at the clock, after
+    /// which callbacks of others may be called here.
     #[inline]
     pub(super) fn is_told(&self, is_done: bool) -> bool {
         // Acquire: pairs with `is_told_by`.
@@ -225,10 +226,10 @@ impl Probe {
         if !own.is_null() {
             // SAFETY: a handle that goes with this, and stays where it is.
             let own = ManuallyDrop::new(unsafe { CancellationToken::from_raw(own) });
-            return own.is_cancelled();
+            return own.handle().is_cancelled();
         }
         let group = self.group.as_ref();
-        group.map_or(is_done, CancellationToken::is_cancelled)
+        group.map_or(is_done, |group| group.handle().is_cancelled())
     }
 
     /// By the thread that runs the task, once.

@@ -73,7 +73,7 @@ impl Record {
             since: Instant::now(),
             outer,
             name: above.name_number(),
-            is_born_done: ctx.is_cancelled_by_now(),
+            is_born_done: ctx.is_marked(),
             note: Note::of(ctx.token(), about),
         }
     }

@@ -379,7 +379,7 @@ impl Member {
         }
         let probe = self.probe();
         if let Some(probe) = probe {
-            if probe.begin(self.body().ctx.is_cancelled_by_now()) {
+            if probe.begin(self.body().ctx.is_marked()) {
                 self.body().tell_first_poll(self.place());
             }
         }

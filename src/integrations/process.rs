@@ -310,6 +310,10 @@ impl Running {
 
     /// Parks the calling thread until the child has ended, or the context has ended it.
     ///
+    /// Where the timer's thread could not be started, this thread notices a deadline itself, and calls the callbacks at that end before it sends the
+    /// first signal: one that blocks holds that up, and one that panics ends the wait, and the group with it. (See
+    /// [`is_cancelled`](crate::CancellationToken::is_cancelled).)
+    ///
     /// # Errors
     ///
     /// The child was reaped elsewhere in the process; it may not be killed, and goes on after the grace (`EPERM`), with nobody to reap it, and what it has written is
@@ -330,8 +334,8 @@ impl Running {
             if ended.is_none() && self.has_ended()? {
                 ended = Some(now);
                 // What it has written is there, however short the delay for what others write.
-                stdout.read()?;
-                stderr.read()?;
+                stdout.read_all()?;
+                stderr.read_all()?;
             }
             if ended.is_some() && stdout.is_closed() && stderr.is_closed() {
                 break;
@@ -533,6 +537,23 @@ fn poll(fds: [Option<RawFd>; 4], until: Option<Instant>) -> io::Result<[bool; 4]
     }
 }
 
+/// How much is read of a pipe between two looks at the context.
+const AT_ONCE: usize = 1 << 20;
+
+/// How much a pipe can hold.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn holds(pipe: RawFd) -> usize {
+    // SAFETY: no memory is passed.
+    let size = unsafe { libc::fcntl(pipe, libc::F_GETPIPE_SZ) };
+    usize::try_from(size).unwrap_or(AT_ONCE)
+}
+
+/// No more than this, on other systems.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn holds(_: RawFd) -> usize {
+    AT_ONCE
+}
+
 /// What is read of a pipe, without ever waiting for it.
 struct Pipe<R> {
     /// None: closed, or never there.
@@ -566,11 +587,19 @@ impl<R: Read + AsRawFd> Pipe<R> {
 
     /// What is there, up to a bound: a child that never stops writing does not keep the context from being looked at.
     fn read(&mut self) -> io::Result<()> {
+        self.read_up_to(AT_ONCE)
+    }
+
+    /// All that is there, and the end of it, which is found by one more look.
+    fn read_all(&mut self) -> io::Result<()> {
+        self.read_up_to(self.fd().map_or(0, holds).saturating_add(1))
+    }
+
+    fn read_up_to(&mut self, bound: usize) -> io::Result<()> {
         let Some(from) = &mut self.from else {
             return Ok(());
         };
-        const AT_ONCE: usize = 1 << 20;
-        let mut left = AT_ONCE;
+        let mut left = bound;
         let mut buffer = [0; 16 << 10];
         while left > 0 {
             match from.read(&mut buffer) {

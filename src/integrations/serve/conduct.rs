@@ -6,7 +6,9 @@ use crate::context::{CancelGuard, Canceller, Context};
 use crate::group::Group;
 use crate::integrations::signals::Signal;
 use crate::sync::Panics;
-use crate::tree::Cause;
+use crate::timer;
+use crate::token::StopOnDrop;
+use crate::tree::{Cause, ContextError};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::future::{poll_fn, Future};
@@ -22,11 +24,59 @@ pub(super) struct Conductor {
     pub(super) cancel: Canceller,
     pub(super) close: CancelGuard,
     /// Done when the end begins.
-    pub(super) begin: Context,
+    pub(super) begin: Watched,
     /// Done when nobody is to be waited for before the cancel.
-    pub(super) force: Context,
+    pub(super) force: Watched,
     pub(super) bounds: Bounds,
     pub(super) when_stuck: Option<WhenStuck>,
+}
+
+/// Contexts of users, of which the first counts. A thread that waits for these themselves calls their callbacks where there is no timer to
+/// do it, and one of them may block, or panic: so this thread waits for a context of its own, which has nothing above.
+pub(super) struct Watched {
+    theirs: Context,
+    told: Context,
+    _registration: StopOnDrop,
+}
+
+impl Watched {
+    pub(super) fn new(theirs: &[Context]) -> Watched {
+        let theirs = Context::any_of(theirs);
+        let (told, tell) = Context::background().with_cancel();
+        let registration = theirs.on_wake(move || _ = tell.cancel());
+        Watched {
+            theirs,
+            told,
+            _registration: registration.stop_on_drop(),
+        }
+    }
+
+    /// The cause of a context that is cancelled; or of a deadline that has passed, which nobody notices where there is no timer.
+    fn cause(&self) -> Option<Cause> {
+        let cause = self.theirs.marked_cause();
+        cause.or_else(|| {
+            self.has_passed()
+                .then(|| ContextError::DeadlineExceeded.into())
+        })
+    }
+
+    fn has_passed(&self) -> bool {
+        let is_past = |deadline| deadline <= Instant::now();
+        timer::is_missing() && self.theirs.waited_deadline().is_some_and(is_past)
+    }
+
+    /// None: one of them is done, or the bound.
+    fn block_on<F: Future>(&self, bound: &Context, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        // Without the timer it is polled every so often.
+        let future = poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if self.has_passed() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        let limit = Context::any_of([bound, &self.told]);
+        limit.block_on(future).ok().flatten()
+    }
 }
 
 /// What runs on a worker, once this is cancelled: the wakers and callbacks of others may block.
@@ -93,7 +143,8 @@ impl Conductor {
             move |_| shared.ended.cancel()
         });
 
-        let has_ended = begin.block_on(shared.gone.cancelled()).is_ok();
+        let gone = begin.block_on(&Context::background(), shared.gone.cancelled());
+        let has_ended = gone.is_some();
         let timed = Context::background().under(&group.context().clock());
         let mut clock = Clock {
             begun: timed.now(),
@@ -105,35 +156,33 @@ impl Conductor {
             _ => "the server ended by itself".into(),
         };
         let is_patient = !bounds.lame_duck.is_zero() && signal_in(&cause) != Some(Signal::INT);
-        if !has_ended && is_patient && !force.is_done() {
+        if !has_ended && is_patient && force.cause().is_none() {
             clock.begin(&shared, Phase::LameDuck);
             let (bound, _guard) = timed.with_timeout(bounds.lame_duck);
-            let limit = Context::any_of([&bound, &force]);
-            let _ = limit.block_on(shared.gone.cancelled());
+            let _ = force.block_on(&bound, shared.gone.cancelled());
         }
 
         clock.begin(&shared, Phase::Graceful);
         let since = group.since(group.context().clock());
         close.cancel_with(cause.clone());
         let (bound, guard) = timed.with_timeout(bounds.graceful);
-        let limit = Context::any_of([&bound, &force]);
-        let mut are_gone = wait(&limit, &shared, &group);
+        let mut are_gone = wait(&bound, Some(&force), &shared, &group);
         group.close();
         // Who has begun between that moment and the close has what is left of the time.
-        are_gone = are_gone && wait(&limit, &shared, &group);
+        are_gone = are_gone && wait(&bound, Some(&force), &shared, &group);
         drop(guard);
         if !are_gone {
             clock.begin(&shared, Phase::Cancelled);
             cancel.cancel();
             let (limit, _guard) = timed.with_timeout(bounds.cancelled);
-            are_gone = wait(&limit, &shared, &group);
+            are_gone = wait(&limit, None, &shared, &group);
         }
         if !are_gone {
             clock.begin(&shared, Phase::Dropped);
             drop_now.cancel();
             end_shields.cancel();
             let (limit, _guard) = timed.with_timeout(bounds.dropped);
-            wait(&limit, &shared, &group);
+            wait(&limit, None, &shared, &group);
         }
 
         let now = timed.now();
@@ -177,7 +226,7 @@ impl Conductor {
 }
 
 /// Until the server's future has ended and no task is there after that. Also with a limit that is done, it looks once, so that what is there counts.
-fn wait(limit: &Context, shared: &Shared, group: &Group) -> bool {
+fn wait(limit: &Context, force: Option<&Watched>, shared: &Shared, group: &Group) -> bool {
     let mut both = pin!(async {
         {
             // Those that are here are counted from now on.
@@ -193,5 +242,9 @@ fn wait(limit: &Context, shared: &Shared, group: &Group) -> bool {
     });
     let once = Context::background();
     let first = once.block_on(poll_fn(|cx| Poll::Ready(both.as_mut().poll(cx).is_ready())));
-    first == Ok(true) || limit.block_on(both).is_ok()
+    first == Ok(true)
+        || match force {
+            Some(force) => force.block_on(limit, both).is_some(),
+            None => limit.block_on(both).is_ok(),
+        }
 }

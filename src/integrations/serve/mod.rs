@@ -66,7 +66,7 @@ use crate::tree::Cause;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use conduct::Conductor;
+use conduct::{Conductor, Watched};
 use core::any::Any;
 use core::error::Error;
 use core::fmt;
@@ -213,8 +213,8 @@ impl Serve {
             group,
             cancel: cancel.canceller(),
             close,
-            begin: Context::any_of(&end_with),
-            force: Context::any_of(&force_with),
+            begin: Watched::new(&end_with),
+            force: Watched::new(&force_with),
             bounds: self.bounds,
             when_stuck: self.when_stuck,
         };

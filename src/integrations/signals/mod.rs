@@ -53,8 +53,8 @@
 //!
 //! # Windows
 //!
-//! Ctrl-C and Ctrl-Break are [`Signal::INT`]; the console's close, the log-off and the system's shutdown are [`Signal::TERM`], after which Windows
-//! ends the process by itself within some seconds. It calls handlers one after the other until one has handled the event: those that were there before
+//! Ctrl-C and Ctrl-Break are [`Signal::INT`]; the console's close and the system's shutdown are [`Signal::TERM`], after which Windows
+//! ends the process by itself within some seconds. A log-off, of which services alone are told, is left to the others. It calls handlers one after the other until one has handled the event: those that were there before
 //! are not called. This part is compiled by CI where the target is there, and not run.
 
 use crate::context::{CancelGuard, Canceller, Context};
@@ -204,13 +204,14 @@ impl Signals {
     /// The first call in a process starts a thread, which stays, and takes two descriptors.
     ///
     /// If another handler was on top when a guard before was dropped, and still is, nothing is installed anew, for ours is below that one. If it does not call
-    /// the former one, its signal never comes here.
+    /// the former one, its signal never comes here. If yet another one is there by now, ours is installed on top of that as well; a signal that
+    /// comes both ways counts once.
     ///
     /// # Errors
     ///
     /// [`io::ErrorKind::ResourceBusy`] if there is a [`SignalGuard`] in this process already: there is one count of signals.
     /// [`io::ErrorKind::Unsupported`] in the child of a `fork` whose parent had this crate's timer thread, which the child lacks: nothing could be told. Other errors mean that there is
-    /// no thread or no descriptor left.
+    /// no thread or no descriptor left, or that ours has stayed below four others of one signal, one above the other.
     pub fn install(self, ctx: &Context) -> io::Result<SignalGuard> {
         can_be_told()?;
         let which = self.which.iter().map(|signal| signal.0);

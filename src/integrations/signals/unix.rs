@@ -6,7 +6,7 @@ use alloc::boxed::Box;
 use core::ffi::{c_int, c_void};
 use core::mem::{self, MaybeUninit};
 use core::ptr;
-use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 use libc::{sigaction, siginfo_t};
 use std::io::{self, Read};
 use std::os::fd::IntoRawFd;
@@ -21,17 +21,32 @@ static PIPE: AtomicI32 = AtomicI32::new(-1);
 /// Whose pipe and dispatcher that are: the child of a `fork` has neither. 0: nobody's.
 static PROCESS: AtomicI32 = AtomicI32::new(0);
 
-/// What there was before for each [`Signal`], by number; null if our handler was never there. Never freed, if it is not [`DEFAULT`]: a
-/// handler may be using it. (The same is not kept twice, unless it is one that is called once: that is kept each time it is
-/// found again after its call.)
-static BEFORE: [AtomicPtr<sigaction>; 16] = [const { AtomicPtr::new(ptr::null_mut()) }; 16];
+/// Our handler is one function for each level: one that has stayed below others may be called by them, so one that is installed above
+/// these is another. Each calls what there was before it, and one of them counts the signal: so there is no circle, and nothing counts twice.
+struct Level {
+    /// What there was before for each [`Signal`], by number; null if this handler was never there. Never freed, if it is not [`DEFAULT`]: a
+    /// handler may be using it. (The same is not kept twice, unless it is one that is called once: that is kept each time it is
+    /// found again after its call.)
+    before: [AtomicPtr<sigaction>; 16],
+    /// By number: which handler was on top when the guard was dropped, so that this one has stayed below it. 0: it has not.
+    stayed: [AtomicUsize; 16],
+}
+
+const LEVELS: usize = 4;
+
+static LEVEL: [Level; LEVELS] = [const {
+    Level {
+        before: [const { AtomicPtr::new(ptr::null_mut()) }; 16],
+        stayed: [const { AtomicUsize::new(0) }; 16],
+    }
+}; LEVELS];
+
+/// Which one counts, by the signal's number.
+static COUNTS: [AtomicUsize; 16] = [const { AtomicUsize::new(0) }; 16];
 
 /// What a handler leaves that is called once: what the system does by default.
 // SAFETY: all zero is a value of it.
 static DEFAULT: sigaction = unsafe { mem::zeroed() };
-
-/// As bits, by number: another handler was on top when the guard was dropped, so ours has stayed below it.
-static STAYED: AtomicU32 = AtomicU32::new(0);
 
 fn process() -> i32 {
     // SAFETY: no memory is passed.
@@ -86,16 +101,27 @@ pub(super) fn wake() {
     unsafe { libc::write(pipe, [1_u8].as_ptr().cast(), 1) };
 }
 
-fn before(signal: Signal) -> &'static AtomicPtr<sigaction> {
-    &BEFORE[signal.0 as usize & 15]
+fn before(level: usize, number: c_int) -> &'static AtomicPtr<sigaction> {
+    &LEVEL[level].before[number as usize & 15]
 }
 
-fn bit(signal: Signal) -> u32 {
-    1 << signal.0
+fn stayed(level: usize, number: c_int) -> &'static AtomicUsize {
+    &LEVEL[level].stayed[number as usize & 15]
 }
 
-fn ours() -> usize {
-    handler as *const () as usize
+fn counts(number: c_int) -> &'static AtomicUsize {
+    &COUNTS[number as usize & 15]
+}
+
+fn ours(level: usize) -> usize {
+    let all: [extern "C" fn(_, _, _); LEVELS] =
+        [handler::<0>, handler::<1>, handler::<2>, handler::<3>];
+    all[level] as *const () as usize
+}
+
+/// Which one of ours that is, if it is one.
+fn level_of(action: &sigaction) -> Option<usize> {
+    (0..LEVELS).find(|&level| ours(level) == action.sa_sigaction)
 }
 
 /// What is there now.
@@ -144,33 +170,59 @@ fn flags(action: &sigaction) -> c_int {
 }
 
 /// Notes what there was before.
-fn note(signal: Signal, was: sigaction) {
+fn note(level: usize, number: c_int, was: sigaction) {
+    let before = before(level, number);
     // Relaxed: one caller at a time, which has the epoch.
-    let noted = before(signal).load(Ordering::Relaxed);
+    let noted = before.load(Ordering::Relaxed);
     // SAFETY: of the Box below, which is never freed, or `DEFAULT`.
     let is_same = unsafe { noted.as_ref() }.is_some_and(|noted| {
         noted.sa_sigaction == was.sa_sigaction && noted.sa_flags == was.sa_flags
     });
     if !is_same {
         // Release: pairs with the handler.
-        before(signal).store(Box::into_raw(Box::new(was)), Ordering::Release);
+        before.store(Box::into_raw(Box::new(was)), Ordering::Release);
     }
+}
+
+/// All that was above that one of ours is gone.
+fn forget(level: usize, number: c_int) {
+    // Relaxed: as in `note`.
+    (level..LEVELS).for_each(|level| stayed(level, number).store(0, Ordering::Relaxed));
 }
 
 /// The caller has the epoch.
 pub(super) fn install(signal: Signal) -> io::Result<()> {
     let number = signal.number();
     let was = current(number)?;
-    // Relaxed, as in `note`. Where ours has stayed, the one on top calls it: if ours called that one, there were no end to it.
-    let has_stayed = STAYED.fetch_and(!bit(signal), Ordering::Relaxed) & bit(signal) != 0;
-    if was.sa_sigaction == ours() || (has_stayed && is_function(&was)) {
+    // Relaxed, here and below: as in `note`.
+    let is_below_it =
+        |&level: &usize| stayed(level, number).load(Ordering::Relaxed) == was.sa_sigaction;
+    let there = match is_function(&was) {
+        // The one on top calls ours, or never will.
+        true => level_of(&was).or_else(|| (0..LEVELS).find(is_below_it)),
+        false => None,
+    };
+    match there {
+        Some(level) => forget(level, number),
+        None if !is_function(&was) => forget(0, number),
+        None => {}
+    }
+    let is_free = |&level: &usize| stayed(level, number).load(Ordering::Relaxed) == 0;
+    let Some(level) = there.or_else(|| (0..LEVELS).find(is_free)) else {
+        return Err(io::Error::other(
+            "too many handlers have come above former ones of this crate",
+        ));
+    };
+    // Release: pairs with the handler.
+    counts(number).store(level, Ordering::Release);
+    if there.is_some() {
         return Ok(());
     }
     // First, so that the handler always finds it.
-    note(signal, was);
+    note(level, number, was);
     // SAFETY: all zero is a value of it.
     let mut new: sigaction = unsafe { mem::zeroed() };
-    new.sa_sigaction = ours();
+    new.sa_sigaction = ours(level);
     new.sa_mask = was.sa_mask;
     let new_flags = if is_function(&was) {
         // As that one wants to be called.
@@ -182,7 +234,7 @@ pub(super) fn install(signal: Signal) -> io::Result<()> {
     let replaced = exchange(number, Some(&new))?;
     if replaced.sa_sigaction != was.sa_sigaction {
         // Another one came in between.
-        note(signal, replaced);
+        note(level, number, replaced);
     }
     Ok(())
 }
@@ -190,35 +242,42 @@ pub(super) fn install(signal: Signal) -> io::Result<()> {
 /// Puts back what was there before. If another handler was installed on top, ours stays below it, and only calls the one before.
 pub(super) fn undo(signal: Signal) {
     let number = signal.number();
-    // Relaxed: as in `note`; or `DEFAULT`, which was always there.
+    let now = current(number).ok();
+    // Relaxed, here and below: as in `note`. Others that have gone may have put another one of ours on top than was there.
+    let level = now.as_ref().and_then(level_of);
+    let level = level.unwrap_or_else(|| counts(number).load(Ordering::Relaxed));
+    // Or `DEFAULT`, which was always there.
     // SAFETY: of `note`'s Box, which is never freed, or `DEFAULT`.
-    let noted = || unsafe { before(signal).load(Ordering::Relaxed).as_ref() };
+    let noted = || unsafe { before(level, number).load(Ordering::Relaxed).as_ref() };
     let was = noted();
-    let is_restored = was.is_some_and(|was| restore(number, ours(), was));
+    let is_restored = was.is_some_and(|was| restore(number, ours(level), was));
     if is_restored {
+        forget(level, number);
         // Called meanwhile by ours, one that is called once is not to be there any more: see `take`.
         if let (Some(was), Some(now)) = (was, noted()) {
             if !ptr::eq(was, now) {
                 restore(number, was.sa_sigaction, now);
             }
         }
-    } else {
-        // Relaxed: as in `note`.
-        STAYED.fetch_or(bit(signal), Ordering::Relaxed);
+    } else if let Ok(now) = current(number) {
+        stayed(level, number).store(now.sa_sigaction, Ordering::Relaxed);
     }
 }
 
 /// All that it does is async-signal-safe (POSIX, 2.4.3): atomics that are lock-free, `getpid`, `write`, `_exit`, `sigaction`, `raise`. It takes no
 /// lock, allocates nothing, touches no thread-local but `errno`, and does not panic.
-extern "C" fn handler(number: c_int, info: *mut siginfo_t, data: *mut c_void) {
+extern "C" fn handler<const LEVEL: usize>(number: c_int, info: *mut siginfo_t, data: *mut c_void) {
     // SAFETY: the pointer is this thread's own.
     let saved = unsafe { *errno() };
-    if let Some(noted) = take(number) {
+    if let Some(noted) = take(LEVEL, number) {
         if is_function(noted) {
             call(noted, number, info, data);
         }
+        // Acquire: from `install`. Or others have gone, and have put this one on top again.
+        let counts = counts(number).load(Ordering::Acquire) == LEVEL
+            || current(number).is_ok_and(|now| now.sa_sigaction == ours(LEVEL));
         // Acquire: from `start`. In the child of a `fork` the word is a copy, and nobody reads it.
-        let received = match PROCESS.load(Ordering::Acquire) == process() {
+        let received = match counts && PROCESS.load(Ordering::Acquire) == process() {
             true => receive(Signal(number as u8)),
             false => Received::Inactive,
         };
@@ -226,7 +285,7 @@ extern "C" fn handler(number: c_int, info: *mut siginfo_t, data: *mut c_void) {
             Received::Counted => {}
             // SAFETY: it ends the process, and runs nothing of it.
             Received::Ends => unsafe { libc::_exit(128 + number) },
-            Received::Inactive => default(number, noted),
+            Received::Inactive => default(LEVEL, number, noted),
         }
     }
     // SAFETY: as above.
@@ -235,8 +294,8 @@ extern "C" fn handler(number: c_int, info: *mut siginfo_t, data: *mut c_void) {
 
 /// What there was before, for a signal that has come. One that is called once leaves the default, as the system would have it, before it is called:
 /// it may raise its signal again. Each turn but the last is another thread's that has taken it, or noted another.
-fn take(number: c_int) -> Option<&'static sigaction> {
-    let before = &BEFORE[number as usize & 15];
+fn take(level: usize, number: c_int) -> Option<&'static sigaction> {
+    let before = before(level, number);
     // Acquire: from `note`.
     let mut noted = before.load(Ordering::Acquire);
     loop {
@@ -274,12 +333,12 @@ fn call(noted: &sigaction, number: c_int, info: *mut siginfo_t, data: *mut c_voi
 
 /// Nobody is here for the signal (it has come while the guard was dropped, or in the child of a `fork`, or the guard has not asked for it): what the system would have done, if
 /// there is no handler but ours, or none any more. One that is above ours knows better.
-fn default(number: c_int, noted: &sigaction) {
+fn default(level: usize, number: c_int, noted: &sigaction) {
     if noted.sa_sigaction != libc::SIG_DFL {
         return;
     }
     let is_default = |now: sigaction| now.sa_sigaction == libc::SIG_DFL;
-    if restore(number, ours(), noted) || current(number).is_ok_and(is_default) {
+    if restore(number, ours(level), noted) || current(number).is_ok_and(is_default) {
         // SAFETY: no memory is passed. The signal is blocked until the handler has returned.
         unsafe { libc::raise(number) };
     }

@@ -18,9 +18,12 @@ extern "system" {
 
 const CTRL_C: u32 = 0;
 const CTRL_BREAK: u32 = 1;
+const CTRL_CLOSE: u32 = 2;
+const CTRL_SHUTDOWN: u32 = 6;
 
 static DISPATCHER: OnceLock<Thread> = OnceLock::new();
 static IS_WOKEN: AtomicBool = AtomicBool::new(false);
+static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
 /// Which signals are caught, as bits.
 static CAUGHT: AtomicUsize = AtomicUsize::new(0);
 
@@ -55,33 +58,33 @@ pub(super) fn wake() {
     }
 }
 
+/// One caller at a time, which has the epoch.
 pub(super) fn install(signal: Signal) -> io::Result<()> {
-    // Relaxed: the handler that reads it is installed after this, or is there already and may come before.
-    if CAUGHT.fetch_or(1 << signal.0, Ordering::Relaxed) == 0 {
+    // Relaxed, both, here and below: the handler comes before or after, and nothing goes with it.
+    if !IS_INSTALLED.load(Ordering::Relaxed) {
+        // For good: to take it out is to wait until it has returned, which it never does once the console is closed.
         // SAFETY: no memory is passed; the handler is a function.
         if unsafe { SetConsoleCtrlHandler(Some(handler), 1) } == 0 {
-            let error = io::Error::last_os_error();
-            CAUGHT.fetch_and(!(1 << signal.0), Ordering::Relaxed);
-            return Err(error);
+            return Err(io::Error::last_os_error());
         }
+        IS_INSTALLED.store(true, Ordering::Relaxed);
     }
+    CAUGHT.fetch_or(1 << signal.0, Ordering::Relaxed);
     Ok(())
 }
 
 pub(super) fn undo(signal: Signal) {
-    let bit = 1 << signal.0;
     // Relaxed: as in `install`.
-    if CAUGHT.fetch_and(!bit, Ordering::Relaxed) == bit {
-        // SAFETY: as in `install`.
-        unsafe { SetConsoleCtrlHandler(Some(handler), 0) };
-    }
+    CAUGHT.fetch_and(!(1 << signal.0), Ordering::Relaxed);
 }
 
 /// Returns 1 if the event is handled; after 0 the system asks the next handler, the last of which ends the process.
 extern "system" fn handler(event: u32) -> i32 {
     let signal = match event {
         CTRL_C | CTRL_BREAK => Signal::INT,
-        _ => Signal::TERM,
+        CTRL_CLOSE | CTRL_SHUTDOWN => Signal::TERM,
+        // A log-off, of whatever user: services alone are told of it, and it does not end them.
+        _ => return 0,
     };
     // Relaxed: as in `install`.
     if CAUGHT.load(Ordering::Relaxed) & 1 << signal.0 == 0 {
