@@ -9,7 +9,7 @@ set -eu
 cd "$(dirname "$0")"
 
 # Raised with every model that is added: a file that is not compiled in must not go unnoticed.
-EXPECTED=530
+EXPECTED=536
 
 export RUSTFLAGS="${RUSTFLAGS:-} --cfg cancel_tree_loom --cfg crossbeam_loom"
 

@@ -12,6 +12,8 @@ pub(super) struct Label {
     pub(super) since: Instant,
     #[cfg(feature = "inspect")]
     pub(super) probe: super::probe::Kept,
+    #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+    _leak: crate::sync::Track<()>,
 }
 
 #[cfg(feature = "inspect")]
@@ -45,6 +47,8 @@ impl Label {
                 since,
                 #[cfg(feature = "inspect")]
                 probe: shared.keep(),
+                #[cfg(any(cancel_tree_loom, cancel_tree_shuttle))]
+                _leak: crate::sync::Track::new(()),
             })
         })
     }

@@ -581,10 +581,10 @@ impl Place {
             if !seen.has(State::TAKEN) || seen.0 & State::READERS == State::READERS {
                 return None;
             }
-            // Acquire: pairs with the end of the task before, so nothing older is read here.
+            // Relaxed: what `seen` was found by has acquired the end of the task before, so nothing older is read here.
             match self
                 .word
-                .compare_exchange(seen.0, seen.0 + State::READER, Acquire, Acquire)
+                .compare_exchange(seen.0, seen.0 + State::READER, Relaxed, Acquire)
             {
                 Ok(_) => break,
                 Err(now) => seen = State(now),

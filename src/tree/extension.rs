@@ -482,24 +482,19 @@ impl Link {
 
     #[inline]
     pub(super) fn extension(&self) -> Option<&Extension> {
-        // Acquire: pairs with the CAS of `extend`.
-        let value = self.0.load(Acquire);
-        if value.addr() & TAGS == EXTENSION {
-            // SAFETY: an extension stays until the last owner takes it (`take`), and
-            // whoever is here holds the node or climbs from below it (I5).
-            Some(unsafe { &*value.map_addr(|a| a & !TAGS).cast() })
-        } else {
-            None
-        }
+        // SAFETY: an extension stays until the last owner takes it (`take`), and
+        // whoever is here holds the node or climbs from below it (I5).
+        self.extension_raw().map(|raw| unsafe { raw.as_ref() })
     }
 
     /// The same, as a pointer that may be used for all of it, by whoever frees it too.
-    #[cfg(feature = "std")]
+    #[inline]
     pub(super) fn extension_raw(&self) -> Option<NonNull<Extension>> {
-        // Acquire: as in `extension`.
+        // Acquire: pairs with the CAS of `extend`.
         let value = self.0.load(Acquire);
         let raw = value.map_addr(|a| a & !TAGS).cast();
-        NonNull::new(raw).filter(|_| value.addr() & TAGS == EXTENSION)
+        // SAFETY: what has the tag points to an extension.
+        (value.addr() & TAGS == EXTENSION).then(|| unsafe { NonNull::new_unchecked(raw) })
     }
 
     /// Gives the node an extension, if `link` is still null. True: it is the node's now. False: it is gone.
@@ -521,8 +516,9 @@ impl Link {
     /// The same, also if there is a cause, which then moves into the extension. False: there is one already, or somebody
     /// has come in between.
     pub(super) fn extend_around(&self, extension: NonNull<Extension>) -> bool {
-        // Acquire: pairs with `place_cause`, so that the step below hands on what that has published.
-        let found = self.0.load(Acquire);
+        // Relaxed: nothing is read there, and what `place_cause` has published the step below hands on: its RMW goes on with
+        // that one's release sequence.
+        let found = self.0.load(Relaxed);
         if found.addr() & TAGS == EXTENSION {
             // SAFETY: the caller's, and not published.
             unsafe { Extension::free(extension) };

@@ -379,22 +379,24 @@ impl Word {
 
     /// The edges of an `any_of` token are about to be armed.
     pub(crate) fn set_target(&self) {
-        // Release: pairs with the load in `pin_target`; the extension is in `link`.
-        self.0.fetch_or(State::TARGET.0, Release);
+        // Relaxed: see `pin_target`.
+        self.0.fetch_or(State::TARGET.0, Relaxed);
     }
 
-    /// A canceller that passes an `any_of` token has a handle of it. False: its edges are gone, or going.
+    /// A canceller that passes an `any_of` token has a handle of it. It has seen that there is something below. False: the
+    /// edges are gone, or going.
     pub(crate) fn pin_target(&self) -> bool {
-        let mut seen = self.load();
+        // Relaxed, here and below: who made what is below had the token from its maker, and has announced it after `set_target`.
+        // What the caller has seen of that (PARENT) has acquired the extension in `link`, and this word with TARGET.
+        let mut seen = self.peek();
         while seen.has_any(State::TARGET) {
             if seen.handles() >= MAX_HANDLES {
                 abort_on_overflow();
             }
-            // Relaxed: the load has acquired what `set_target` published, and the last owner learns that somebody
-            // is there, and no more.
+            // The last owner learns that somebody is there, and no more.
             match self
                 .0
-                .compare_exchange_weak(seen.0, seen.0 + ONE, Relaxed, Acquire)
+                .compare_exchange_weak(seen.0, seen.0 + ONE, Relaxed, Relaxed)
             {
                 Ok(_) => return true,
                 Err(now) => seen = State(now),
@@ -405,15 +407,14 @@ impl Word {
 
     /// The last owner of an `any_of` token ends the passing of cancellers. False: one has a handle.
     pub(crate) fn end_target(&self) -> bool {
-        // Acquire: pairs with the release of a canceller that has passed.
-        let mut seen = self.load();
+        let mut seen = self.peek();
         while seen.handles() == 1 {
-            // Acquire, also on success: a canceller that has come and gone since the load leaves the same value.
+            // Acquire: pairs with the release of a canceller that has passed. Nothing is read on failure.
             match self.0.compare_exchange_weak(
                 seen.0,
                 seen.without(State::TARGET).0,
                 Acquire,
-                Acquire,
+                Relaxed,
             ) {
                 Ok(_) => return true,
                 Err(now) => seen = State(now),

@@ -622,6 +622,56 @@ fn joiner_vs_joiner() {
     });
 }
 
+/// Two joiners do not sit down on one free seat.
+#[test]
+fn joiner_vs_joiner_and_one_free_seat() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = Arc::new(group());
+        let member = group.enter().unwrap();
+        assert!(look(pin!(group.wait_idle())).is_none());
+        let sit_down = move |group: Arc<Group>| {
+            let probe = Probe::new();
+            let mut wait = Box::pin(async move { group.wait_idle().await });
+            assert!(!poll(&mut wait, &probe.waker()));
+            (wait, probe)
+        };
+        let other = group.clone();
+        let thread = spawn(move || at_once(|| sit_down(other)));
+        let (mine, probe) = sit_down(group);
+        let (theirs, other) = thread.join().unwrap();
+        drop(member);
+        for (wait, probe) in [(mine, probe), (theirs, other)] {
+            assert!(probe.woken() > 0, "a joiner that sleeps for ever");
+            drop(wait);
+        }
+    });
+}
+
+/// A look for a free seat goes on where the last one has ended: at a seat that others have just made.
+#[test]
+fn joiner_vs_seats_just_made() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = Arc::new(group());
+        let _member = group.enter().unwrap();
+        let sit_down = |group: Arc<Group>| {
+            let mut wait = Box::pin(async move { group.wait_idle().await });
+            assert!(look(wait.as_mut()).is_none());
+            wait
+        };
+        // The first look of all marks the task, and who finds that has seen what was made before.
+        let _first = sit_down(group.clone());
+        let other = group.clone();
+        let thread = spawn(move || drop(sit_down(other)));
+        at_once(|| {
+            let _second = sit_down(group.clone());
+            drop(sit_down(group.clone()));
+            // Two that end there: one finds the seat that was left, and the last one nothing.
+            let _rest = [(); 3].map(|()| sit_down(group.clone()));
+        });
+        thread.join().unwrap();
+    });
+}
+
 // ----- places ---------------------------------------------------------------------------------
 
 /// Who comes upon a place that was just made sees it as it was made, whoever has led there: its maker, who took it
@@ -736,6 +786,25 @@ fn growth_vs_spawn() {
     });
 }
 
+/// Who makes shards while another one closes: nobody comes in by these.
+#[test]
+fn growth_vs_close() {
+    model_in_all_orders(UNBOUNDED, || {
+        let group = Arc::new(group());
+        let first = group.enter().unwrap();
+        let other = group.clone();
+        let thread = spawn(move || {
+            at_once(|| drop(first));
+            pause();
+            at_once(|| other.close());
+        });
+        set_thread_number(1);
+        let _mine = group.enter();
+        thread.join().unwrap();
+        assert!(group.enter().is_err());
+    });
+}
+
 /// A task that goes leaves a hint to a place that was just made. Who follows it sees the place as it was made.
 #[test]
 fn end_vs_place_just_made() {
@@ -810,6 +879,19 @@ fn reader_vs_begin_of_a_named_task() {
             assert_eq!(task.name.as_deref(), Some("a"));
         }
         let _named = thread.join().unwrap();
+    });
+}
+
+/// A name that comes and goes while its place is read goes with the reader, who has not seen it.
+#[test]
+fn reader_vs_begin_and_end_of_a_named_task() {
+    model_in_all_orders(Some(2), || {
+        let group = Arc::new(group());
+        drop(group.enter().unwrap());
+        let other = group.clone();
+        let thread = spawn(move || other.running().len());
+        drop(group.named("a").enter().unwrap());
+        assert!(thread.join().unwrap() <= 1);
     });
 }
 
@@ -1013,6 +1095,30 @@ fn data_vs_wait_for_room() {
             drop(next);
         }
         thread.join().unwrap();
+    });
+}
+
+/// Who hands out the permit that a task has given back hands on what the task did.
+#[test]
+fn data_vs_wait_for_room_vs_a_limit() {
+    model_in_all_orders(Some(2), || {
+        let data = Data::new();
+        let (group, end) = group_for_one(&data);
+        let spawner = group.spawner();
+        let wait = async move { spawner.enter_when(&Context::background()).await.ok() };
+        let mut wait = Box::pin(wait);
+        assert!(look(wait.as_mut()).is_none());
+        let task = spawn(move || at_once(end));
+        let next = spawn(move || {
+            let next = look(wait.as_mut());
+            if next.is_some() {
+                data.read();
+            }
+            (wait, next)
+        });
+        group.set_limit(1);
+        task.join().unwrap();
+        next.join().unwrap();
     });
 }
 

@@ -160,6 +160,27 @@ fn record_claim_vs_claim() {
     });
 }
 
+/// Two that find nothing free make records at once, and neither's is lost.
+#[test]
+fn record_pushed_vs_record_pushed() {
+    model_in_all_orders(USUAL, || {
+        let (records, gone) = (Arc::new(Registry::new()), Arc::new(AtomicUsize::new(0)));
+        let (others, counted) = (records.clone(), gone.clone());
+        let maker = spawn(move || {
+            let key = others.claim();
+            others.put(&key, thing(&counted));
+            key
+        });
+        let key = records.claim();
+        records.put(&key, thing(&gone));
+        let other = maker.join().unwrap();
+        assert_eq!(read(&records), 2);
+        drop(records.end(key));
+        drop(records.end(other));
+        assert_eq!(gone.load(Relaxed), 2);
+    });
+}
+
 /// What a hint leads to was made by another thread.
 #[test]
 fn record_claimed_by_the_hint_of_another_thread() {
