@@ -2,7 +2,7 @@
 //! the loop sleeping, or looking for ever.
 
 use cancel_tree::{Canceller, Context, Service};
-use cancel_tree_loom::{at_once, model, poll, reached, spawn, ContextError, Probe, Runs};
+use cancel_tree_loom::{at_once, model, reached, spawn, ContextError, Runs};
 
 /// With a callback for a worker.
 fn cancellable(callback: impl FnOnce() + Send + 'static) -> Canceller {

@@ -1118,7 +1118,7 @@ fn data_vs_wait_for_room_vs_a_limit() {
         });
         group.set_limit(1);
         task.join().unwrap();
-        next.join().unwrap();
+        drop(next.join().unwrap());
     });
 }
 
