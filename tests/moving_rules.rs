@@ -717,6 +717,24 @@ fn an_any_of_is_under_the_graces_of_all() {
     }
 }
 
+/// Each over the one before.
+#[test]
+fn a_row_of_any_of_under_graces_is_linear() {
+    let (above, _guard) = Context::background().with_cancel();
+    let time = |n: usize| {
+        let start = Instant::now();
+        let mut all = above.with_grace(LONG);
+        for _ in 0..n {
+            all = Context::any_of([&all, &above.with_grace(LONG)]);
+        }
+        start.elapsed()
+    };
+    time(100);
+    let short = (0..5).map(|_| time(200)).min().unwrap();
+    let long = (0..3).map(|_| time(3200)).min().unwrap();
+    assert!(long < 16 * 6 * short, "{short:?}, {long:?}");
+}
+
 #[test]
 fn an_any_of_ends_with_the_first_of_its_graces() {
     let (server, _shutdown) = Context::background().with_cancel();

@@ -450,7 +450,8 @@ impl Context {
     /// assert!(!request.is_done());
     /// ```
     ///
-    /// Cost: that of [`CancellationToken::any_of`] and an allocation. No task and no thread stands behind it.
+    /// Cost: that of [`CancellationToken::any_of`] and an allocation; where the sources are under more than one grace, of two such tokens
+    /// and what a value costs. No task and no thread stands behind it.
     #[doc(alias("merge", "select"))]
     pub fn any_of<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> Context {
         let contexts: Vec<&Context> = contexts.into_iter().collect();

@@ -31,6 +31,9 @@ struct Grace {
     is_shielded: bool,
 }
 
+/// So many steps up it is asked whether one grace is within another.
+const NEAR: usize = 64;
+
 impl Grace {
     fn is_as(&self, other: &Grace, is_shielded: bool) -> bool {
         self.hard.address() == other.hard.address() && self.is_shielded == is_shielded
@@ -253,10 +256,11 @@ impl Context {
         graces.sort_by_key(|grace| grace.hard.address());
         graces.dedup_by_key(|grace| grace.hard.address());
         if let [one, other] = graces[..] {
-            // What is within another one ends with it.
-            if one.hard.is_below(&other.hard) {
+            // What is within another one ends with it. That is for those that are near: in a long row, each over the one before, every look
+            // would go over all of them, and both together say the same.
+            if one.hard.is_below_within(NEAR, &other.hard) {
                 graces.pop();
-            } else if other.hard.is_below(&one.hard) {
+            } else if other.hard.is_below_within(NEAR, &one.hard) {
                 graces.remove(0);
             }
         }

@@ -95,6 +95,19 @@ impl Handle {
         found && !ptr::eq(own, other)
     }
 
+    /// The same for what is near: after so many steps the answer is no.
+    #[cfg(feature = "std")]
+    pub(crate) fn is_below_within(&self, steps: usize, other: &Handle) -> bool {
+        let (own, other) = (self.node(), other.node());
+        let (mut found, mut left) = (false, steps);
+        self.each_above(|node| {
+            found |= ptr::eq(node, other);
+            left = left.saturating_sub(1);
+            !found && left != 0
+        });
+        found && !ptr::eq(own, other)
+    }
+
     /// Visits the token and all above it, as long as the visitor says so.
     pub(super) fn each_above<'a>(&'a self, mut visit: impl FnMut(&'a Node) -> bool) {
         // An `any_of` token has more than one way up. From there on what has been looked at is noted, for another way may lead to
