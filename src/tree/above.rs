@@ -86,17 +86,10 @@ impl Handle {
 
     /// On any of the ways up. The token itself is not below itself.
     pub(crate) fn is_below(&self, other: &Handle) -> bool {
-        let (own, other) = (self.node(), other.node());
-        let mut found = false;
-        self.each_above(|node| {
-            found |= ptr::eq(node, other);
-            !found
-        });
-        found && !ptr::eq(own, other)
+        self.is_below_within(usize::MAX, other)
     }
 
     /// The same for what is near: after so many steps the answer is no.
-    #[cfg(feature = "std")]
     pub(crate) fn is_below_within(&self, steps: usize, other: &Handle) -> bool {
         let (own, other) = (self.node(), other.node());
         let (mut found, mut left) = (false, steps);
