@@ -29,6 +29,14 @@ fn later() -> (Context, cancel_tree::CancelGuard) {
     Context::background().with_timeout(Duration::from_secs(60))
 }
 
+struct PanicsInDrop;
+
+impl Drop for PanicsInDrop {
+    fn drop(&mut self) {
+        panic!("the destructor");
+    }
+}
+
 /// An error type of a user's.
 #[derive(Debug)]
 struct Broken(&'static str);
@@ -379,18 +387,12 @@ fn a_panic_of_a_tracked_future_does_not_reach_who_polls_it() {
 
 #[test]
 fn a_panic_of_a_tasks_drop_is_a_panic_of_the_task() {
-    struct Bad;
-    impl Drop for Bad {
-        fn drop(&mut self) {
-            panic!("drop");
-        }
-    }
     let group = group();
-    let bad = Bad;
-    drop(group.track(async move { drop(bad) }).unwrap());
+    let fails = PanicsInDrop;
+    drop(group.track(async move { drop(fails) }).unwrap());
     assert!(group.context().is_done());
     let raised = catch_unwind(AssertUnwindSafe(|| group.join_blocking())).unwrap_err();
-    assert_eq!(*raised.downcast_ref::<&str>().unwrap(), "drop");
+    assert_eq!(*raised.downcast_ref::<&str>().unwrap(), "the destructor");
 }
 
 #[test]
@@ -1088,15 +1090,9 @@ fn who_has_room_is_woken_before_those_who_join() {
 /// What has panicked in its destructor was dropped all the same: the report counts it as forced, and has the panic beside that.
 #[test]
 fn a_future_whose_destructor_panics_is_forced() {
-    struct Fails;
-    impl Drop for Fails {
-        fn drop(&mut self) {
-            panic!("the destructor");
-        }
-    }
     for is_polled in [false, true] {
         let group = group();
-        let fails = Fails;
+        let fails = PanicsInDrop;
         let task = group.track(async move {
             let _fails = fails;
             pending::<()>().await;

@@ -717,6 +717,49 @@ fn an_any_of_is_under_the_graces_of_all() {
     }
 }
 
+#[test]
+fn a_shield_of_an_any_of_has_the_shortest_time() {
+    let (server, _shutdown) = Context::background().with_cancel();
+    let long = server.with_grace(LONG);
+    let brief = server.with_grace(ms(50));
+    // No clock has begun for it, but there is a bound.
+    let (request, guard) = long.with_cancel();
+    guard.cancel();
+    let bounded = request.shield();
+    let sources: [&[&Context]; 5] = [
+        &[&long, &brief],
+        &[&brief.with_grace(LONG), &brief],
+        &[&brief, &brief.with_grace(LONG)],
+        &[&bounded, &brief],
+        &[&brief, &bounded],
+    ];
+    for (i, sources) in sources.iter().enumerate() {
+        let (either, guard) = Context::any_of(sources.iter().copied()).with_cancel();
+        guard.cancel();
+        let left = either.shield().remaining();
+        assert!(left.is_some_and(|left| left <= ms(50)), "{i}: {left:?}");
+    }
+}
+
+#[test]
+fn an_any_of_of_what_is_over_says_when_that_was() {
+    let (server, shutdown) = Context::background().with_cancel();
+    let over = server.with_grace(ms(1));
+    shutdown.cancel();
+    comes(&over.shield());
+    let end = over.shield().deadline();
+    assert!(end.is_some());
+    let other = Context::background().with_cancel().0.with_grace(LONG);
+    for either in [
+        Context::any_of([&over, &other]),
+        Context::any_of([&other, &over]),
+    ] {
+        let shield = either.shield();
+        assert!(shield.is_done());
+        assert_eq!(shield.deadline(), end);
+    }
+}
+
 /// Each over the one before.
 #[test]
 fn a_row_of_any_of_under_graces_is_linear() {

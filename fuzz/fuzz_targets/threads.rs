@@ -512,11 +512,12 @@ impl Thread {
             (Some(one), Some(other)) => (one, other),
             (one, other) => return one.or(other),
         };
+        let is_long = one.is_long && other.is_long;
         if one.is_within(&other) {
-            return Some(one);
+            return Some(Under { is_long, ..one });
         }
         if other.is_within(&one) {
-            return Some(other);
+            return Some(Under { is_long, ..other });
         }
         let hard = self.fact();
         self.history.note(
@@ -529,7 +530,7 @@ impl Thread {
         );
         Some(Under {
             hard,
-            is_long: one.is_long && other.is_long,
+            is_long,
             above: one.all().chain(other.all()).collect(),
         })
     }

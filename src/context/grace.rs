@@ -26,7 +26,8 @@ struct Grace {
     hard: Handle,
     /// What bounds a shield where nothing has begun.
     period: Duration,
-    /// Under two graces, that of the longer one: what has begun may be that.
+    /// What has begun ends within that. Under several graces it may be the one that takes longest; below a bounded shield there is
+    /// none that could begin.
     longest: Duration,
     is_shielded: bool,
 }
@@ -35,8 +36,12 @@ struct Grace {
 const NEAR: usize = 64;
 
 impl Grace {
-    fn is_as(&self, other: &Grace, is_shielded: bool) -> bool {
-        self.hard.address() == other.hard.address() && self.is_shielded == is_shielded
+    fn is_as(&self, other: &Grace) -> bool {
+        let what = |grace: &Grace| {
+            let times = (grace.period, grace.longest);
+            (grace.hard.address(), times, grace.is_shielded)
+        };
+        what(self) == what(other)
     }
 }
 
@@ -204,8 +209,9 @@ impl Context {
                 };
                 let under = Grace {
                     hard,
+                    period: grace.period,
+                    longest: Duration::ZERO,
                     is_shielded: true,
-                    ..grace.clone()
                 };
                 Context {
                     values: self.values_under(under, self.chain),
@@ -252,7 +258,18 @@ impl Context {
         let own = self.grace();
         let others = others.iter().filter_map(|other| other.grace());
         let mut graces: Vec<&Grace> = own.into_iter().chain(others).collect();
+        let Some(&first) = graces.first() else {
+            return self;
+        };
         let is_shielded = graces.iter().any(|grace| grace.is_shielded);
+        let periods = graces.iter().map(|grace| grace.period);
+        let period = periods.fold(first.period, Duration::min);
+        let longest = graces.iter().map(|grace| grace.longest);
+        let longest = longest.fold(first.longest, Duration::max);
+        if let Some(&over) = graces.iter().find(|grace| grace.hard.is_cancelled()) {
+            // Shields are done, and say when this one was over.
+            graces = [over].into();
+        }
         graces.sort_by_key(|grace| grace.hard.address());
         graces.dedup_by_key(|grace| grace.hard.address());
         if let [one, other] = graces[..] {
@@ -264,23 +281,18 @@ impl Context {
                 graces.remove(0);
             }
         }
-        let (hard, first) = match graces[..] {
-            [] => return self,
-            [one] if own.is_some_and(|own| own.is_as(one, is_shielded)) => return self,
-            [one] => (one.hard.clone(), one),
-            [first, ..] => {
-                let hards = graces.iter().map(|grace| &grace.hard);
-                (Handle::any_of(hards.enumerate()), first)
-            }
-        };
-        let periods = graces.iter().map(|grace| grace.period);
-        let longest = graces.iter().map(|grace| grace.longest);
         let under = Grace {
-            hard,
-            period: periods.fold(first.period, Duration::min),
-            longest: longest.fold(first.longest, Duration::max),
+            hard: match graces[..] {
+                [one] => one.hard.clone(),
+                _ => Handle::any_of(graces.iter().map(|grace| &grace.hard).enumerate()),
+            },
+            period,
+            longest,
             is_shielded,
         };
+        if own.is_some_and(|own| own.is_as(&under)) {
+            return self;
+        }
         Context {
             values: self.values_under(under, self.chain),
             chain: Chain::new(Step::Grace),

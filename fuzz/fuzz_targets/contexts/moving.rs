@@ -42,7 +42,7 @@ pub struct Under {
     pub hard: usize,
     /// None: without end.
     pub period: Option<Duration>,
-    /// Under several, that of the longest.
+    /// Under several, that of the longest; below a bounded shield none.
     pub longest: Option<Duration>,
     pub is_shielded: bool,
 }
@@ -229,6 +229,7 @@ impl World {
         let mut shown = from.shown.anew(Some("shield"));
         // What is made below is within its bound, if it has one.
         let (mut made, mut hard) = (shield, under.hard);
+        let mut longest = under.longest;
         // The end that is known may be that of a grace further out, and then later than that of this one would be.
         let is_in_time = |end: Span| {
             let latest = under
@@ -242,7 +243,7 @@ impl World {
         if let Some(period) = period.filter(|_| !self.oracle.is_cancelled(shield)) {
             // Cancelled by itself: as long as the grace would be, from now.
             made = self.fact(vec![shield]);
-            hard = made;
+            (hard, longest) = (made, Some(Duration::ZERO));
             let because = self.oracle.verdict(fact).map(over).collect::<Vec<_>>();
             shown = shown.then("with_deadline");
             let own = (before + period, after + period);
@@ -257,6 +258,7 @@ impl World {
         let made: &mut Ctx = self.contexts.last_mut().unwrap();
         made.under = Some(Under {
             hard,
+            longest,
             is_shielded: true,
             ..under
         });
@@ -267,6 +269,17 @@ impl World {
         let own = sources.first().and_then(|first| first.under);
         let mut graces: Vec<Under> = sources.iter().filter_map(|source| source.under).collect();
         let is_shielded = graces.iter().any(|grace| grace.is_shielded);
+        let periods = graces.iter().filter_map(|grace| grace.period);
+        let period = periods.min();
+        let longest = graces.iter().map(|grace| grace.longest);
+        // None: one has no end.
+        let longest = longest
+            .collect::<Option<Vec<_>>>()
+            .and_then(|all| all.into_iter().max());
+        let over = |grace: &&Under| self.oracle.is_cancelled(grace.hard);
+        if let Some(&over) = graces.iter().find(over) {
+            graces = vec![over];
+        }
         graces.sort_by_key(|grace| grace.hard);
         graces.dedup_by_key(|grace| grace.hard);
         if let [outer, inner] = graces[..] {
@@ -285,18 +298,14 @@ impl World {
                 self.oracle.add_in_any_order(hards)
             }
         };
-        let periods = graces.iter().filter_map(|grace| grace.period);
-        let longest = graces.iter().map(|grace| grace.longest);
         let under = Under {
             hard,
-            period: periods.min(),
-            // None: one has no end.
-            longest: longest
-                .collect::<Option<Vec<_>>>()
-                .and_then(|all| all.into_iter().max()),
+            period,
+            longest,
             is_shielded,
         };
-        let is_own = |own: Under| own.hard == hard && own.is_shielded == is_shielded;
+        let what = |under: Under| (under.hard, under.period, under.longest, under.is_shielded);
+        let is_own = |own: Under| what(own) == what(under);
         (Some(under), !own.is_some_and(is_own))
     }
 }

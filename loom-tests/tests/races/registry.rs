@@ -1,9 +1,10 @@
 //! Records of what has a name: who reads against who makes and ends.
 
-use cancel_tree::Registry;
+use cancel_tree::{Key, Registry};
 use cancel_tree_loom::{model_in_all_orders, spawn, Data, USUAL};
 use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom::sync::Arc;
+use loom::thread::JoinHandle;
 
 /// What a record stands for: readers find it written and not yet gone, and it goes once.
 struct Thing {
@@ -30,6 +31,17 @@ fn thing(gone: &Arc<AtomicUsize>) -> Box<Thing> {
     let gone = gone.clone();
     let used = Arc::new(Data::new());
     Box::new(Thing { data, used, gone })
+}
+
+fn made(records: &Records, gone: &Arc<AtomicUsize>) -> Key<Thing> {
+    let key = records.claim();
+    records.put(&key, thing(gone));
+    key
+}
+
+fn spawn_maker(records: &Records, gone: &Arc<AtomicUsize>) -> JoinHandle<Key<Thing>> {
+    let (records, gone) = (records.clone(), gone.clone());
+    spawn(move || made(&records, &gone))
 }
 
 fn read(records: &Records) -> usize {
@@ -64,8 +76,7 @@ fn record_read_vs_end() {
 fn record_end_vs_two_readers() {
     model_in_all_orders(Some(2), || {
         let (records, gone) = (Arc::new(Registry::new()), Arc::new(AtomicUsize::new(0)));
-        let key = records.claim();
-        records.put(&key, thing(&gone));
+        let key = made(&records, &gone);
         let (a, b) = (records.clone(), records.clone());
         let first = spawn(move || read(&a));
         let second = spawn(move || read(&b));
@@ -83,8 +94,7 @@ fn record_claim_vs_read() {
         let (records, gone) = (Arc::new(Registry::new()), Arc::new(AtomicUsize::new(0)));
         let others = records.clone();
         let reader = spawn(move || read(&others));
-        let key = records.claim();
-        records.put(&key, thing(&gone));
+        let key = made(&records, &gone);
         assert!(reader.join().unwrap() <= 1);
         assert_eq!(read(&records), 1);
         drop(records.end(key));
@@ -97,8 +107,7 @@ fn record_claim_vs_read() {
 fn record_ends_and_is_claimed_vs_read() {
     model_in_all_orders(Some(2), || {
         let (records, gone) = (Arc::new(Registry::new()), Arc::new(AtomicUsize::new(0)));
-        let key = records.claim();
-        records.put(&key, thing(&gone));
+        let key = made(&records, &gone);
         let others = records.clone();
         let reader = spawn(move || read(&others));
         drop(records.end(key));
@@ -117,14 +126,8 @@ fn record_ends_and_is_claimed_vs_read() {
 fn record_pushed_vs_walk() {
     model_in_all_orders(USUAL, || {
         let (records, gone) = (Arc::new(Registry::new()), Arc::new(AtomicUsize::new(0)));
-        let key = records.claim();
-        records.put(&key, thing(&gone));
-        let (others, counted) = (records.clone(), gone.clone());
-        let maker = spawn(move || {
-            let key = others.claim();
-            others.put(&key, thing(&counted));
-            key
-        });
+        let key = made(&records, &gone);
+        let maker = spawn_maker(&records, &gone);
         let mut met = Vec::new();
         records.each(|number, _| met.push(number));
         assert!(met.iter().filter(|n| n.record == 1).count() == 1);
@@ -137,6 +140,17 @@ fn record_pushed_vs_walk() {
     });
 }
 
+/// Both have a record, and both are met.
+fn make_beside_another(records: &Records, gone: &Arc<AtomicUsize>) {
+    let maker = spawn_maker(records, gone);
+    let key = made(records, gone);
+    let other = maker.join().unwrap();
+    assert_eq!(read(records), 2);
+    drop(records.end(key));
+    drop(records.end(other));
+    assert_eq!(gone.load(Relaxed), 2);
+}
+
 /// Two that claim at once have a record each.
 #[test]
 fn record_claim_vs_claim() {
@@ -144,19 +158,7 @@ fn record_claim_vs_claim() {
         let (records, gone) = (Arc::new(Registry::new()), Arc::new(AtomicUsize::new(0)));
         let free = records.claim();
         drop(records.end(free));
-        let (others, counted) = (records.clone(), gone.clone());
-        let maker = spawn(move || {
-            let key = others.claim();
-            others.put(&key, thing(&counted));
-            key
-        });
-        let key = records.claim();
-        records.put(&key, thing(&gone));
-        let other = maker.join().unwrap();
-        assert_eq!(read(&records), 2);
-        drop(records.end(key));
-        drop(records.end(other));
-        assert_eq!(gone.load(Relaxed), 2);
+        make_beside_another(&records, &gone);
     });
 }
 
@@ -165,19 +167,7 @@ fn record_claim_vs_claim() {
 fn record_pushed_vs_record_pushed() {
     model_in_all_orders(USUAL, || {
         let (records, gone) = (Arc::new(Registry::new()), Arc::new(AtomicUsize::new(0)));
-        let (others, counted) = (records.clone(), gone.clone());
-        let maker = spawn(move || {
-            let key = others.claim();
-            others.put(&key, thing(&counted));
-            key
-        });
-        let key = records.claim();
-        records.put(&key, thing(&gone));
-        let other = maker.join().unwrap();
-        assert_eq!(read(&records), 2);
-        drop(records.end(key));
-        drop(records.end(other));
-        assert_eq!(gone.load(Relaxed), 2);
+        make_beside_another(&records, &gone);
     });
 }
 
