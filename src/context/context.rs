@@ -6,7 +6,7 @@ use super::origin::Origin;
 use super::values::Values;
 use super::{CancelGuard, DoneSignal, ForeignContext};
 use crate::timer;
-use crate::timer::clock;
+use crate::timer::clock::{self, Moment};
 use crate::timer::testing::Clock;
 use crate::token::CancellationToken;
 use crate::tree::Handle;
@@ -56,8 +56,8 @@ use std::time::{Duration, Instant};
 /// The memory of deadlines is not all given back there.
 ///
 /// Deadlines are noticed in their order as far as the timer keeps up: where more than some 250 pass within an eighth of a
-/// millisecond, or sixteen when its thread comes late by some milliseconds, a later one above may be first, and give its cause;
-/// beside no others, where a thread sleeps until the later one itself. Of very many of one moment the first are woken after a
+/// millisecond, or sixteen when its thread comes late by some milliseconds, a later one above may be first, and give its cause.
+/// Of very many of one moment the first are woken after a
 /// millisecond, or when 16,384 are marked, though others are not marked yet.
 ///
 /// # Memory ordering
@@ -654,7 +654,7 @@ impl Context {
     #[cold]
     fn expire_unseen(&self, token: &Handle) -> bool {
         let deadline = self.waited_deadline();
-        deadline.is_some_and(|deadline| expire_if_past(token, deadline))
+        deadline.is_some_and(|deadline| expire_if_past(token, deadline, Handle::expire))
     }
 
     /// The deadline, for a thread that sleeps until then: of a clock of tests there is none, for that wakes what waits.
@@ -884,9 +884,9 @@ pub(super) fn now(clock: &Option<Clock>) -> Instant {
     }
 }
 
-/// What a waiter does that finds the deadline passed before the timer does.
+/// What is done by `how` about a deadline of the token, or one above, if it has passed.
 #[cold]
-pub(super) fn expire_if_past(token: &Handle, deadline: Instant) -> bool {
+pub(super) fn expire_if_past(token: &Handle, deadline: Instant, how: fn(&Handle, Moment)) -> bool {
     timer::look();
     let mut now = Instant::now();
     if now < deadline {
@@ -897,7 +897,7 @@ pub(super) fn expire_if_past(token: &Handle, deadline: Instant) -> bool {
     while clock::at_or_before(now) < at {
         now = Instant::now();
     }
-    token.expire(clock::at_or_before(now));
+    how(token, clock::at_or_before(now));
     token.is_cancelled()
 }
 

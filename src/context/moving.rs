@@ -7,7 +7,7 @@ use super::{CancelGuard, Context};
 use crate::sync::Arc;
 use crate::timer::clock;
 use crate::timer::testing::Clock;
-use crate::tree::{Cause, ContextError, Moving};
+use crate::tree::{Cause, ContextError, Handle, Moving};
 use core::error::Error;
 use core::fmt;
 use core::ops::Deref;
@@ -117,7 +117,7 @@ impl DeadlineGuard {
         let in_time = self.guard.handle().move_deadline(|_| Some(nanos));
         // A clock of tests has noticed that itself.
         if in_time && self.clock.is_none() {
-            expire_if_past(self.guard.handle(), deadline);
+            expire_if_past(self.guard.handle(), deadline, Handle::expire);
         }
         in_time
     }

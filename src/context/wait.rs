@@ -5,20 +5,20 @@ use super::limit::Limit;
 use super::Context;
 use crate::timer;
 use crate::token::wait as park;
-use crate::token::CancellationToken;
-use crate::tree::ContextError;
+use crate::tree::{ContextError, Handle};
 use std::time::{Duration, Instant};
 
-/// How long a thread sleeps that has found a deadline passed which somebody else is at.
-const A_LITTLE: Duration = Duration::from_millis(1);
+/// How long a thread sleeps that has found a deadline passed which the timer is to act on.
+pub(super) const A_LITTLE: Duration = Duration::from_millis(1);
 
 /// # Waiting as a thread
 impl Context {
     /// Parks the calling thread until the context is done. A context that never is, as
     /// [`background`](Self::background), is waited for until the end of the process.
     ///
-    /// A thread that waits here does not need the timer: it sleeps until the deadline by itself. One that is set during the wait, or moved to
-    /// an earlier moment, the timer notices; in a child process made by `fork`, where there is none, the thread itself, 10 ms late at most.
+    /// A thread that waits here does not need the timer: it sleeps until the deadline by itself, and acts on it if the timer, which is to do
+    /// that within an eighth of a millisecond, has not after a whole one. One that is set during the wait, or moved to an earlier moment,
+    /// the timer notices; in a child process made by `fork`, where there is none, the thread itself, 10 ms late at most.
     ///
     /// # Panics
     ///
@@ -55,45 +55,26 @@ impl Context {
             park::until(limit, |_| false);
             return None;
         };
-        if self.limit == Limit::Asked {
-            return self.wait_for_what_moves(token, limit);
-        }
-        let deadline = self.deadline();
-        let until = [limit, deadline].into_iter().flatten().min();
-        if !park::until_cancelled(token, until) && until == deadline {
-            let expired = until.is_some_and(|deadline| expire_if_past(token.handle(), deadline));
-            if !expired {
-                // The timer was faster, and is about to say so.
-                park::until_cancelled(token, limit);
-            }
-        }
-        self.err()
-    }
-
-    /// The same, where the deadline may be another one when it has come.
-    #[cold]
-    fn wait_for_what_moves(
-        &self,
-        token: &CancellationToken,
-        limit: Option<Instant>,
-    ) -> Option<ContextError> {
         let mut soon = None;
         loop {
-            let deadline = self.deadline().map(|deadline| Some(deadline).max(soon));
-            let all = [limit, deadline.flatten(), self.next_look()];
-            let until = all.into_iter().flatten().min();
-            if park::until_cancelled(token, until) {
+            // It may have been moved meanwhile.
+            let deadline = self.deadline();
+            // By a deadline that is not later the context is done then, if only a moment later.
+            let limit = limit.filter(|limit| deadline.is_none_or(|deadline| *limit < deadline));
+            let look = deadline.and_then(|deadline| Some(deadline).max(soon));
+            let until = [limit, look, self.next_look()];
+            if park::until_cancelled(token, until.into_iter().flatten().min()) {
                 return self.err();
             }
-            let deadline = self.deadline();
-            if deadline.is_some_and(|deadline| expire_if_past(token.handle(), deadline)) {
+            let expire = |at| expire_if_past(token.handle(), at, Handle::expire_asleep);
+            if self.deadline().is_some_and(expire) {
                 return self.err();
             }
             let now = Instant::now();
             if limit.is_some_and(|limit| limit <= now) {
                 return self.err();
             }
-            // A deadline that has passed has just been moved, or somebody else is about to act on it.
+            // What has passed is left to the timer.
             soon = Some(now + A_LITTLE);
         }
     }

@@ -27,6 +27,9 @@ use std::time::Instant;
 
 static IS_ANY_BELOW_FOREIGN: AtomicBool = AtomicBool::new(false);
 
+/// How late the timer may be before a thread that waits acts on a deadline itself: 0.96 ms, which is less than it sleeps meanwhile.
+const PATIENCE: Moment = 15_000;
+
 /// What the timer does about the deadline of a node.
 static TABLE: Table = Table {
     mark,
@@ -303,10 +306,24 @@ impl Handle {
     /// later than that.
     #[cold]
     pub(crate) fn expire(&self, passed: Moment) {
-        // What has been moved on meanwhile, or is left to the timer.
+        self.expire_unless(passed, |_| false);
+    }
+
+    /// The same, by a thread that has slept until then. If it stood still in the middle of that, others would wait for it; and the timer
+    /// knows what else has passed, above. So it is left to the timer, as long as that is not late.
+    #[cold]
+    pub(crate) fn expire_asleep(&self, passed: Moment) {
+        let is_timer_there = timer::is_running() && !timer::is_in_parent();
+        self.expire_unless(passed, |due| {
+            is_timer_there && passed < due.saturating_add(PATIENCE)
+        });
+    }
+
+    fn expire_unless(&self, passed: Moment, is_left: impl Fn(Moment) -> bool) {
+        // What has been moved on meanwhile, or the timer is at.
         let mut without = Vec::new();
         while let Some((due, node)) = self.first_due(passed, &without) {
-            if self.expire_above(node, due, passed) {
+            if is_left(due) || self.expire_above(node, due, passed) {
                 return;
             }
             without.push(ptr::from_ref(node));
