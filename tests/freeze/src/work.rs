@@ -2,14 +2,15 @@
 //! empties or fills.
 
 use crate::cold::{waited_by_the_library, Clock};
+use std::any::Any;
 use std::ptr;
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::AcqRel;
 use std::task::{Context, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The kinds of operation, in whose names lateness is reported.
-pub const KINDS: [&str; 12] = [
+pub const KINDS: [&str; 13] = [
     "create and drop",
     "clone and drop",
     "cancel",
@@ -22,6 +23,7 @@ pub const KINDS: [&str; 12] = [
     "tasks of a group",
     "touch",
     "move a deadline",
+    "wait until a deadline",
 ];
 pub const CREATE: usize = 0;
 pub const CLONE: usize = 1;
@@ -35,6 +37,7 @@ pub const HANDED: usize = 8;
 pub const GROUP: usize = 9;
 pub const TOUCH: usize = 10;
 pub const MOVE: usize = 11;
+pub const WAIT: usize = 12;
 
 /// Where one thread leaves something for another.
 pub struct Mailbox<T>(AtomicPtr<T>);
@@ -82,6 +85,8 @@ pub struct Ours {
     root: cancel_tree::CancellationToken,
     tokens: [Mailbox<cancel_tree::CancellationToken>; PLACES],
     contexts: [Mailbox<(cancel_tree::Context, cancel_tree::CancelGuard)>; PLACES],
+    /// Whose deadline some wait for below, and others by themselves.
+    short: [Mailbox<cancel_tree::Context>; PLACES],
     garbage: [Mailbox<Vec<cancel_tree::CancellationToken>>; PLACES],
     group: cancel_tree::Group,
     members: [Mailbox<cancel_tree::Member>; PLACES],
@@ -105,6 +110,22 @@ impl Ours {
     }
 }
 
+/// With a deadline of any kind; and what keeps it.
+fn short_lived(dice: &mut Dice) -> (cancel_tree::Context, Duration, Box<dyn Any>) {
+    let timeout = Duration::from_micros(200 + dice.roll(1_500));
+    let background = cancel_tree::Context::background();
+    let (context, guard): (_, Box<dyn Any>) = match dice.roll(3) {
+        0 => boxed(background.with_timeout(timeout)),
+        1 => boxed(background.with_movable_deadline(Instant::now() + timeout)),
+        _ => boxed(background.with_idle_timeout(timeout)),
+    };
+    (context, timeout, guard)
+}
+
+fn boxed<G: 'static>(pair: (cancel_tree::Context, G)) -> (cancel_tree::Context, Box<dyn Any>) {
+    (pair.0, Box::new(pair.1))
+}
+
 fn poll_once<F: std::future::Future + Unpin>(future: &mut F) {
     let _ = std::pin::Pin::new(future).poll(&mut Context::from_waker(Waker::noop()));
 }
@@ -112,6 +133,7 @@ fn poll_once<F: std::future::Future + Unpin>(future: &mut F) {
 impl Tree for Ours {
     const KINDS: &'static [usize] = &[
         CREATE, CLONE, CANCEL, PARK, POLL, DEADLINE, TOLD, CALLBACK, HANDED, GROUP, TOUCH, MOVE,
+        WAIT,
     ];
 
     fn new() -> Ours {
@@ -120,6 +142,7 @@ impl Tree for Ours {
             root: cancel_tree::CancellationToken::new(),
             tokens: [const { Mailbox::new() }; PLACES],
             contexts: [const { Mailbox::new() }; PLACES],
+            short: [const { Mailbox::new() }; PLACES],
             garbage: [const { Mailbox::new() }; PLACES],
             group: cancel_tree::Group::new(&background),
             members: [const { Mailbox::new() }; PLACES],
@@ -183,12 +206,13 @@ impl Tree for Ours {
                 }
             }
             TOLD => {
-                // Nobody but the timer knows the deadline: a token below waits without one. That the scheduler
-                // lets its threads wait is not counted.
+                // A token below waits without a deadline: for the timer, and beside whoever waits for the context. That the
+                // scheduler lets the library's threads wait is not counted.
                 let waited = waited_by_the_library();
                 let start = clock.start();
-                let timeout = Duration::from_micros(200 + dice.roll(1_500));
-                let (context, _guard) = cancel_tree::Context::background().with_timeout(timeout);
+                let (context, timeout, _guard) = short_lived(dice);
+                let place = &self.short[dice.roll(PLACES as u64) as usize];
+                drop(place.swap(Some(context.clone())));
                 let below = context.child_token();
                 let told = below.blocking_wait_timeout(Duration::from_secs(20));
                 let late = clock
@@ -249,6 +273,26 @@ impl Tree for Ours {
                 assert!(guard.set_timeout(timeout) && guard.extend(LONG));
                 assert!(dice.roll(4) != 0 || guard.take_away());
                 assert!(!self.moving.0.is_done());
+            }
+            WAIT => {
+                let waited = waited_by_the_library();
+                let start = clock.start();
+                let place = &self.short[dice.roll(PLACES as u64) as usize];
+                let (context, _guard) = match place.swap(None) {
+                    Some(context) => (context, None),
+                    None => {
+                        let (context, _, guard) = short_lived(dice);
+                        (context, Some(guard))
+                    }
+                };
+                let left = context.remaining().unwrap_or_default();
+                let error = context.blocking_wait_timeout(Duration::from_secs(20));
+                assert!(error.is_some(), "a deadline that nobody has noticed");
+                let late = clock
+                    .micros_since(start)
+                    .saturating_sub(left.as_micros() as u64);
+                let waited = waited_by_the_library().saturating_sub(waited) / 1_000;
+                return late.saturating_sub(waited);
             }
             _ => {
                 let place = &self.garbage[dice.roll(PLACES as u64) as usize];
