@@ -12,7 +12,7 @@ use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use core::task::{self, Poll};
 use http::header::{HeaderValue, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -91,10 +91,7 @@ impl<B: Body> ContextBody<B> {
             let status = response.status();
             let is_upgraded =
                 status == StatusCode::SWITCHING_PROTOCOLS || at.is_connect && status.is_success();
-            let has_none = at.is_head
-                || status.is_informational()
-                || status == StatusCode::NO_CONTENT
-                || status == StatusCode::NOT_MODIFIED;
+            let has_none = at.is_head || has_no_body(status);
             at.ends_by_length &= is_by_length || has_none;
             if is_upgraded && at.is_upgrade() {
                 at.hand_over(member.take());
@@ -121,6 +118,61 @@ impl<B: Body> ContextBody<B> {
 /// What a header says.
 pub(super) fn length(said: Option<&HeaderValue>) -> Option<u64> {
     super::grpc_timeout::number(said?.as_bytes(), 19)
+}
+
+fn take_off<D: Buf>(left: &mut u64, frame: &Frame<D>) {
+    if let Some(data) = frame.data_ref() {
+        *left = left.saturating_sub(data.remaining() as u64);
+    }
+}
+
+/// Whatever `content-length` says.
+pub(super) fn has_no_body(status: StatusCode) -> bool {
+    status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+}
+
+/// What tells the end of a body that comes in from a cut: over HTTP/2, hyper's says `None` for a reset with NO_ERROR, too.
+#[derive(Default)]
+pub(super) enum EndsBy {
+    /// Its `None`: over HTTP/1, where a cut is always an error, or since its trailers have come.
+    #[default]
+    None,
+    /// That so much more has come, as `content-length` says.
+    Length(u64),
+    /// What it says itself: `is_end_stream`.
+    Itself,
+    /// gRPC's trailers, in which the status is.
+    Trailers,
+}
+
+impl EndsBy {
+    pub(super) fn of(version: Version, head: &HeaderMap) -> EndsBy {
+        match length(head.get(CONTENT_LENGTH)) {
+            _ if version != Version::HTTP_2 => EndsBy::None,
+            Some(left) => EndsBy::Length(left),
+            None => EndsBy::Itself,
+        }
+    }
+
+    pub(super) fn note<D: Buf>(&mut self, frame: &Frame<D>) {
+        if frame.is_trailers() {
+            *self = EndsBy::None;
+        } else if let EndsBy::Length(left) = self {
+            take_off(left, frame);
+        }
+    }
+
+    /// Of a body that has said `None`.
+    pub(super) fn is_whole<B: Body>(&self, body: &B) -> bool {
+        match self {
+            EndsBy::None => true,
+            EndsBy::Length(left) => *left == 0,
+            EndsBy::Itself => body.is_end_stream(),
+            EndsBy::Trailers => false,
+        }
+    }
 }
 
 /// What a response says of its body at the beginning.
@@ -200,8 +252,8 @@ where
         let left = this.left;
         let next = step(this.lifetime, this.member, || {
             inner.as_mut().poll_frame(cx).map_ok(|frame| {
-                if let (Some(left), Some(data)) = (left.as_mut(), frame.data_ref()) {
-                    *left = left.saturating_sub(data.remaining() as u64);
+                if let Some(left) = left.as_mut() {
+                    take_off(left, &frame);
                 }
                 let left_over = match frame.is_trailers() {
                     true => LeftOver::Nothing,

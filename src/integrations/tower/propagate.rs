@@ -1,7 +1,7 @@
 //! The other direction: calls to other servers, under a context.
 
 use super::answer::{Answer, EXPIRED, GRPC_STATUS};
-use super::body;
+use super::body::{self, EndsBy};
 use super::headers::{Carried, DeadlineHeader, Protocol};
 use super::BoxError;
 use crate::context::{Context, DoneOwned};
@@ -12,7 +12,7 @@ use core::mem;
 use core::pin::Pin;
 use core::task::{self, Poll};
 use core::time::Duration;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::time::Instant;
@@ -32,7 +32,10 @@ use tower_service::Service;
 /// (What is not sent does not come to the service within, and what that has reserved in `poll_ready` stays reserved until the next call, or until the
 /// service is dropped: put what reserves, as tower's `ConcurrencyLimit` and `Buffer` do, further out.)
 /// What comes back as an error, a reset, a 504 with `x-deadline-expired` or a CANCELLED after our own deadline, or after that which was
-/// sent, *is* that deadline: the clock decides, not which side noticed it first.
+/// sent, *is* that deadline: the clock decides, not which side noticed it first. So is the end of a body that is not whole: over HTTP/2 a reset with
+/// NO_ERROR, as Envoy's own timeout sends it, looks like an end. Whether it is whole is told as by [`UploadLayer`](super::UploadLayer), so put this layer next
+/// to the client: a layer further in that decompresses, or that has a timeout for bodies, may not answer [`is_end_stream`](Body::is_end_stream), and what ends
+/// after the deadline without a `content-length` is taken for a cut then. A gRPC stream is whole with its status.
 ///
 /// # Examples
 ///
@@ -161,6 +164,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> CallFuture<S::Future> {
         let protocol = Protocol::of(&request);
+        let is_head = request.method() == Method::HEAD;
         let ctx = request.extensions().get::<Context>().cloned();
         let (told, unsent) = match &ctx {
             Some(ctx) => match self.layer.write(ctx, request.headers_mut()) {
@@ -177,6 +181,7 @@ where
                 done: ctx.done_owned(),
                 told,
                 protocol,
+                is_head,
             }),
         }
     }
@@ -188,9 +193,20 @@ struct Call {
     /// When the other end is to give up, and whoever has read the header on the way: earlier than the context, by the reserve.
     told: Option<Instant>,
     protocol: Protocol,
+    is_head: bool,
 }
 
 impl Call {
+    fn ends_by<R>(&self, response: &Response<R>) -> EndsBy {
+        let head = response.headers();
+        match self.protocol {
+            Protocol::Grpc if head.contains_key(GRPC_STATUS) => EndsBy::None,
+            Protocol::Grpc => EndsBy::Trailers,
+            _ if self.is_head || body::has_no_body(response.status()) => EndsBy::None,
+            _ => EndsBy::of(response.version(), head),
+        }
+    }
+
     /// Why the context is done, if it is.
     fn done(&self) -> Option<Cause> {
         match self.done.context().is_done() {
@@ -303,8 +319,10 @@ where
                         (Err(_), Some(past)) => return Poll::Ready(ended(call.as_ref(), past)),
                         (Err(error), None) => return Poll::Ready(Err(error.into())),
                     };
+                    let ends_by = call.as_ref().map(|call| call.ends_by(&response));
                     return Poll::Ready(Ok(response.map(|inner| CallBody {
                         inner: Some(inner),
+                        ends_by: ends_by.unwrap_or_default(),
                         call,
                     })));
                 }
@@ -323,6 +341,7 @@ fn ended<R>(call: Option<&Call>, cause: Cause) -> Result<Response<CallBody<R>>, 
             let response = answer(&cause).response(protocol);
             Ok(response.map(|()| CallBody {
                 inner: None,
+                ends_by: EndsBy::default(),
                 call: None,
             }))
         }
@@ -336,6 +355,7 @@ pin_project! {
         // None: it has ended, or there is none.
         #[pin]
         inner: Option<B>,
+        ends_by: EndsBy,
         call: Option<Call>,
     }
 }
@@ -359,6 +379,7 @@ where
         match inner.as_mut().poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => match frame.into_trailers() {
                 Ok(mut trailers) => {
+                    *this.ends_by = EndsBy::None;
                     let over = this.call.as_ref().and_then(Call::over);
                     if over.is_some() && is_cancelled(&trailers) {
                         // In its place: there is an end to what a map can take in.
@@ -370,13 +391,17 @@ where
                 }
                 // A body that always has a next frame would have no end.
                 Err(frame) if cause.is_none() || inner.is_end_stream() => {
+                    this.ends_by.note(&frame);
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 Err(_) => {}
             },
             Poll::Ready(None) => {
-                this.inner.set(None);
-                return Poll::Ready(None);
+                cause = cause.or_else(|| this.call.as_ref().and_then(Call::over));
+                if cause.is_none() || this.ends_by.is_whole(&*inner) {
+                    this.inner.set(None);
+                    return Poll::Ready(None);
+                }
             }
             Poll::Ready(Some(Err(error))) => {
                 cause = cause.or_else(|| this.call.as_ref().and_then(Call::over));

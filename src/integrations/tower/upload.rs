@@ -1,14 +1,13 @@
 //! Bodies of requests that are cut off.
 
-use super::{body, BoxError};
+use super::body::{self, EndsBy};
+use super::BoxError;
 use alloc::boxed::Box;
-use bytes::Buf;
 use core::error::Error;
 use core::fmt;
 use core::pin::Pin;
 use core::task::{self, Poll};
-use http::header::CONTENT_LENGTH;
-use http::{Request, Version};
+use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
@@ -60,12 +59,10 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> S::Future {
-        let left = body::length(request.headers().get(CONTENT_LENGTH));
-        let is_http2 = request.version() == Version::HTTP_2;
+        let ends_by = EndsBy::of(request.version(), request.headers());
         self.inner.call(request.map(|body| UploadBody {
             inner: Some(body),
-            left,
-            is_known: !is_http2,
+            ends_by,
         }))
     }
 }
@@ -76,10 +73,7 @@ pin_project! {
         // None: it has ended.
         #[pin]
         inner: Option<B>,
-        // How much is missing of what `content-length` says.
-        left: Option<u64>,
-        // Its `None` is an end: over HTTP/1, where a cut is always an error, or since its trailers have come.
-        is_known: bool,
+        ends_by: EndsBy,
     }
 }
 
@@ -129,20 +123,12 @@ where
         let error: BoxError = match inner.as_mut().poll_frame(cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Some(Ok(frame))) => {
-                if let (Some(left), Some(data)) = (this.left.as_mut(), frame.data_ref()) {
-                    *left = left.saturating_sub(data.remaining() as u64);
-                }
-                *this.is_known |= frame.is_trailers();
+                this.ends_by.note(&frame);
                 return Poll::Ready(Some(Ok(frame)));
             }
             Poll::Ready(Some(Err(error))) => error.into(),
             Poll::Ready(None) => {
-                let is_whole = match *this.left {
-                    _ if *this.is_known => true,
-                    Some(left) => left == 0,
-                    None => inner.is_end_stream(),
-                };
-                if is_whole {
+                if this.ends_by.is_whole(&*inner) {
                     this.inner.set(None);
                     return Poll::Ready(None);
                 }
@@ -175,8 +161,7 @@ impl<B: Default> Default for UploadBody<B> {
     fn default() -> UploadBody<B> {
         UploadBody {
             inner: Some(B::default()),
-            left: None,
-            is_known: true,
+            ends_by: EndsBy::default(),
         }
     }
 }

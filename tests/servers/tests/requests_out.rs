@@ -1,22 +1,30 @@
 //! `PropagateLayer`: what is sent, and what comes back.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{
-    header, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode,
+    header, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
 };
 use cancel_tree::integrations::tower::{
     grpc_timeout, ContextLayer, DeadlineHeader, PropagateLayer,
 };
-use cancel_tree::{Cause, Context, ContextError};
-use http_body_util::BodyExt;
-use servers::{before, in_time, millis, Stream};
+use cancel_tree::{Cause, Context, ContextError, TestClock};
+use h2::Reason;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use servers::{before, in_time, millis, soon, Stream};
 use std::convert::Infallible;
-use std::future::pending;
+use std::future::{pending, ready};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tower::{service_fn, BoxError, Layer, Service, ServiceExt};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 fn under(ctx: &Context) -> Request<Body> {
     let mut request = Request::new(Body::empty());
@@ -339,7 +347,6 @@ async fn a_request_that_is_full_of_headers() {
 /// However the context ends, a body that always has a next frame ends with it; and what is the last one is not lost.
 #[tokio::test]
 async fn a_body_ends_with_the_context_unless_it_has_its_last_frame() {
-    use hyper::body::{Bytes, Frame};
     use std::task::Poll;
 
     for grpc in [false, true] {
@@ -350,7 +357,7 @@ async fn a_body_ends_with_the_context_unless_it_has_its_last_frame() {
                         let always = Stream(|_: &mut std::task::Context<'_>| {
                             Poll::Ready(Some(Ok::<_, Infallible>(Frame::data(Bytes::from("x")))))
                         });
-                        Ok::<_, BoxError>(Response::new(http_body_util::StreamBody::new(always)))
+                        Ok::<_, BoxError>(Response::new(StreamBody::new(always)))
                     },
                 ));
                 let (ctx, guard) = Context::background().with_timeout(match by_deadline {
@@ -399,6 +406,164 @@ async fn a_body_ends_with_the_context_unless_it_has_its_last_frame() {
     guard.cancel();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body, "whole");
+}
+
+/// Frames that a body has, one after the other, and then its end; it does not say before that it has come.
+fn frames(frames: impl IntoIterator<Item = Frame<Bytes>>) -> Body {
+    let frames: Vec<_> = frames.into_iter().map(Ok::<_, Infallible>).collect();
+    Body::new(StreamBody::new(tokio_stream::iter(frames)))
+}
+
+/// What ends without an error may have been cut off: over HTTP/2 hyper takes a reset with NO_ERROR for an end. Past the deadline, ours
+/// or what was sent, it is that; unless all has come.
+#[tokio::test]
+async fn an_end_past_the_deadline_is_one_if_all_has_come() {
+    const SECOND: Duration = Duration::from_secs(1);
+    const EXCEEDED: Option<ContextError> = Some(ContextError::DeadlineExceeded);
+    let half = || Frame::data(Bytes::from("half"));
+    let trailers = || {
+        let status = HeaderValue::from_static("0");
+        Frame::trailers(HeaderMap::from_iter([(GRPC_STATUS, status)]))
+    };
+    let with = |name: HeaderName, value: &'static str, body| {
+        let mut response = Response::new(body);
+        *response.version_mut() = Version::HTTP_2;
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().insert(name, value);
+        response
+    };
+    let plain = |body| with(header::SERVER, "another one", body);
+    let length = |value, body| with(header::CONTENT_LENGTH, value, body);
+    // Before all of it; past what was sent, which is less by the reserve; past ours; and after a cancel.
+    for (past, end) in [
+        (9, None),
+        (10, EXCEEDED),
+        (20, EXCEEDED),
+        (0, Some(ContextError::Cancelled)),
+    ] {
+        let mut unmodified = length("4", frames([]));
+        *unmodified.status_mut() = StatusCode::NOT_MODIFIED;
+        let cases = [
+            // How many frames there are before the end, and whether they are all.
+            (Method::GET, plain(frames([half()])), 1, false),
+            (Method::GET, plain(frames([half(), trailers()])), 2, true),
+            (Method::GET, plain(Body::from("says so")), 1, true),
+            (Method::GET, length("5", frames([half()])), 1, false),
+            (Method::GET, length("4", frames([half()])), 1, true),
+            // Over HTTP/1.
+            (Method::GET, Response::new(frames([half()])), 1, true),
+            (Method::HEAD, length("4", frames([])), 0, true),
+            (Method::GET, unmodified, 0, true),
+            // gRPC.
+            (Method::POST, plain(frames([half()])), 1, false),
+            (Method::POST, plain(frames([half(), trailers()])), 2, true),
+            (Method::POST, plain(Body::from("says so")), 1, false),
+            (Method::POST, length("4", frames([half()])), 1, false),
+            (Method::POST, Response::new(frames([half()])), 1, false),
+            (Method::POST, with(GRPC_STATUS, "5", frames([])), 0, true),
+        ];
+        for (case, (method, response, many, is_whole)) in cases.into_iter().enumerate() {
+            let clock = TestClock::new();
+            let ctx = Context::background().with_clock(&clock);
+            let (ctx, guard) = ctx.with_timeout(20 * SECOND);
+            let is_grpc = method == Method::POST;
+            let mut request = if is_grpc {
+                grpc_under(&ctx)
+            } else {
+                under(&ctx)
+            };
+            *request.method_mut() = method;
+            let mut response = Some(response);
+            let client = service_fn(move |_: Request<Body>| {
+                ready(Ok::<_, BoxError>(response.take().unwrap()))
+            });
+            let layer = PropagateLayer::new(DeadlineHeader::GRPC).reserve(10 * SECOND);
+            let answer = layer.layer(client).oneshot(request).await.unwrap();
+            let mut body = answer.into_body();
+            for _ in 0..many {
+                body.frame().await.unwrap().unwrap();
+            }
+            if end == Some(ContextError::Cancelled) {
+                guard.cancel();
+            }
+            clock.advance(past * SECOND);
+            let last = body.frame().await;
+            let said = match last {
+                None => None,
+                Some(Err(error)) if !is_grpc => kind(&error),
+                Some(frame) => match frame.unwrap().into_trailers().unwrap() {
+                    trailers if trailers[GRPC_STATUS] == "4" => EXCEEDED,
+                    trailers if trailers[GRPC_STATUS] == "1" => Some(ContextError::Cancelled),
+                    trailers => panic!("{trailers:?}"),
+                },
+            };
+            let expected = end.filter(|_| !is_whole);
+            assert_eq!(said, expected, "case {case} at {past} seconds");
+            assert!(body.frame().await.is_none());
+        }
+    }
+}
+
+/// What a server does, after half of its answer, with a stream whose time is over: h2's and hyper's own.
+#[tokio::test]
+async fn a_reset_that_is_no_error_is_our_deadline() {
+    const SECOND: Duration = Duration::from_secs(1);
+    for reset in [Some(Reason::NO_ERROR), Some(Reason::CANCEL), None] {
+        for is_grpc in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let to = listener.local_addr().unwrap();
+            let over = Arc::new(Notify::new());
+            let is_over = over.clone();
+            tokio::spawn(async move {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                let (_request, mut respond) = connection.accept().await.unwrap().unwrap();
+                let mut answer = respond.send_response(Response::new(()), false).unwrap();
+                answer.send_data("half".into(), false).unwrap();
+                tokio::spawn(async move {
+                    is_over.notified().await;
+                    match reset {
+                        Some(reason) => answer.send_reset(reason),
+                        None => answer.send_data("other".into(), true).unwrap(),
+                    }
+                });
+                while connection.accept().await.is_some() {}
+            });
+            let stream = TokioIo::new(TcpStream::connect(to).await.unwrap());
+            let (mut send, connection) = http2::handshake(TokioExecutor::new(), stream)
+                .await
+                .unwrap();
+            tokio::spawn(connection);
+            let client = service_fn(move |request: Request<Body>| send.send_request(request));
+            let clock = TestClock::new();
+            let ctx = Context::background().with_clock(&clock);
+            let (ctx, _guard) = ctx.with_timeout(20 * SECOND);
+            let mut request = if is_grpc {
+                grpc_under(&ctx)
+            } else {
+                under(&ctx)
+            };
+            *request.uri_mut() = format!("http://{to}/").parse().unwrap();
+            let layer = PropagateLayer::new(DeadlineHeader::GRPC).reserve(10 * SECOND);
+            let answer = layer.layer(client).oneshot(request);
+            let mut body = soon(answer).await.unwrap().into_body();
+            soon(body.frame()).await.unwrap().unwrap();
+            clock.advance(10 * SECOND);
+            over.notify_one();
+            let rest = soon(body.collect()).await;
+            match (reset, is_grpc) {
+                (None, false) => assert_eq!(rest.unwrap().to_bytes(), "other"),
+                (Some(_), false) => {
+                    assert_eq!(
+                        kind(&rest.unwrap_err()),
+                        Some(ContextError::DeadlineExceeded)
+                    );
+                }
+                // Without its trailers it was no end.
+                (_, true) => assert_eq!(rest.unwrap().trailers().unwrap()[GRPC_STATUS], "4"),
+            }
+        }
+    }
 }
 
 /// Three hops: the time only shrinks, and the reserve of each is kept.
