@@ -6,7 +6,7 @@ use cancel_tree::integrations::tower::{
 };
 use cancel_tree::{Context, GraceOver, Group};
 use futures::executor::block_on;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Request, Response, StatusCode, Version};
 use http_body::{Body, Frame};
 use std::any::Any;
@@ -550,6 +550,46 @@ fn in_time<R>(attempt: impl Fn(Duration) -> Option<R>) -> R {
     (0..10)
         .find_map(|n| attempt(Duration::from_millis(20 << n)))
         .expect("no attempt was in time")
+}
+
+/// The deadline and the grace are over before anybody looks, and the handler's task is the first that does: it was the deadline.
+#[test]
+fn a_grace_that_is_over_with_the_deadline_is_answered_as_the_deadline() {
+    let group = Group::new(&Context::background());
+    let limit = Duration::from_millis(50);
+    let grace = Duration::from_millis(1);
+    for is_grpc in [false, true] {
+        let task = Arc::new(Mutex::new(None));
+        let to_run = task.clone();
+        let layer = ContextLayer::new(&Context::background()).max(limit);
+        let counted = layer.clone();
+        let mode = Mode::Cooperative { grace };
+        let layer = layer.spawned(&group.spawner(), mode, move |handler| {
+            *to_run.lock().unwrap() = Some(handler);
+        });
+        let mut request = Request::post("/");
+        if is_grpc {
+            request = request.header(CONTENT_TYPE, "application/grpc");
+        }
+        let handler = By(|_| pending::<Result<Response<Parts>, Infallible>>());
+        let call = layer.layer(handler).call(request.body(()).unwrap());
+        let mut task = task.lock().unwrap().take().unwrap();
+        std::thread::sleep(3 * limit);
+        while poll(task.as_mut()).is_pending() {
+            std::thread::sleep(grace);
+        }
+        let Poll::Ready(Ok(response)) = poll(pin!(call)) else {
+            panic!("it is ready");
+        };
+        if is_grpc {
+            assert_eq!(response.headers()["grpc-status"], "4");
+        } else {
+            assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+            assert!(response.headers().contains_key("x-deadline-expired"));
+        }
+        let counts = counted.counts();
+        assert_eq!((counts.cut_by_deadline, counts.failed), (1, 0));
+    }
 }
 
 /// Over HTTP/1 nobody asks for more than `content-length` says: the body is gone before its place is another one's.

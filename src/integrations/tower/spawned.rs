@@ -66,7 +66,7 @@ impl ContextLayer {
     /// `shutdown` waits for it, and names it in the [`Report`](crate::Report) if it is stuck.
     ///
     /// A handler that panics is answered with 500, or gRPC's 13. The group says so, in the report and by `join`, and goes on. One that is
-    /// dropped by its runtime, or when the grace is over, is answered with 503, or gRPC's 14 (if what it has left to be called at
+    /// dropped before its deadline, by its runtime or when the grace is over, is answered with 503, or gRPC's 14 (if what it has left to be called at
     /// the end does not panic).
     ///
     /// A handler that outlives its stream is not bounded by it, either: over HTTP/2, a client that opens streams and resets each at once starts handlers without end.
@@ -295,8 +295,11 @@ impl<R: http_body::Body, E> Future for SpawnedFuture<R, E> {
                     }
                 }
             }
-            // It was dropped by what runs it, or its grace is over.
-            Poll::Ready(None) => self.end(None, Ending::Failed, Answer::Unavailable),
+            // It was dropped by what runs it, or its grace is over: by the deadline's, if both are found here at once.
+            Poll::Ready(None) => match &self.lifetime {
+                Some(at) if at.is_past() => self.end(None, Ending::Deadline, Answer::Expired),
+                _ => self.end(None, Ending::Failed, Answer::Unavailable),
+            },
             Poll::Pending => {
                 if !self.lifetime.as_mut().is_some_and(|at| at.poll_past(cx)) {
                     return Poll::Pending;

@@ -17,7 +17,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 ///
 /// # Cancel safety
 ///
-/// Dropping it drops the handler; what waits for its answer gets a 503, or gRPC's 14.
+/// Dropping it drops the handler; what waits for its answer before the deadline gets a 503, or gRPC's 14.
 pub type HandlerTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// How a handler that is a task went. Whoever wants it takes it out, the place first.
