@@ -5,7 +5,7 @@ use cancel_tree::integrations::serve::{
     Phase, Serve, Server, ServerFuture, ServerHandle, ServerReport, Shutdown,
 };
 use cancel_tree::integrations::signals::Signal;
-use cancel_tree::{Cause, Context, ContextError, Panicked};
+use cancel_tree::{Cause, Context, ContextError, Group, Panicked};
 use futures::executor::block_on;
 use std::future::{pending, poll_fn, Future};
 use std::io;
@@ -718,4 +718,127 @@ fn a_shield_has_the_grace_of_the_servers_context() {
             );
         }
     }
+}
+
+/// A handler may have a grace of its own. Its shields end with the server as well, whether the server's context has a grace or none.
+#[test]
+fn a_grace_of_a_handlers_own_is_over_when_the_server_is_dropped() {
+    let root = Context::background();
+    let graced = root.with_grace(LONG);
+    for ctx in [&root, &graced] {
+        for is_dropped in [true, false] {
+            let serve = Serve::new(ctx).lame_duck(Duration::ZERO);
+            let serve = serve.graceful(millis(20)).dropped(LONG);
+            let serve = serve.cancelled(if is_dropped { millis(20) } else { LONG });
+            let server = serve.start().unwrap();
+            let handle = server.handle();
+            let (say, hear) = mpsc::channel();
+            let (go, wait) = mpsc::channel();
+            // Of what is none of the server's tasks.
+            let left = handle.requests().context().with_grace(LONG).shield();
+            let saves = handle.requests().named("saves").spawn_thread(move |ctx| {
+                let (other, _guard) = Context::background().with_cancel();
+                let both = Context::any_of([&other, &ctx]).with_grace(LONG).shield();
+                let ctx = ctx.with_grace(LONG);
+                let before = ctx.shield();
+                ctx.blocking_wait();
+                let after = ctx.shield();
+                let shields = [before, after, both];
+                let cause = |shield: &Context| shield.cause();
+                say.send(shields.each_ref().map(cause)).unwrap();
+                if is_dropped {
+                    _ = shields.each_ref().map(Context::blocking_wait);
+                } else {
+                    wait.recv().unwrap();
+                }
+                say.send(shields.each_ref().map(cause)).unwrap();
+            });
+            saves.unwrap();
+            let future = polite(&server);
+            let running = run(server, future);
+            handle.end(Signal::TERM);
+            let at_first = hear.recv_timeout(SOON).unwrap();
+            if !is_dropped {
+                assert!(at_first.iter().all(Option::is_none) && !left.is_done());
+                go.send(()).unwrap();
+            }
+            for cause in hear.recv_timeout(SOON).unwrap() {
+                assert_eq!(cause.is_some(), is_dropped);
+                assert!(cause.is_none_or(|cause| cause.find::<Shutdown>().is_some()));
+            }
+            let report = running.join().unwrap();
+            assert!(report.tasks.stuck.is_empty(), "{report}");
+            assert_eq!(report.exit_code(), 0, "{report}");
+            assert_eq!(phases(&report).contains(&Phase::Dropped), is_dropped);
+            // None outlives the server.
+            left.blocking_wait_timeout(SOON);
+            assert!(left.cause().unwrap().find::<Shutdown>().is_some());
+        }
+    }
+}
+
+/// Without a grace there is no time after the cancel: such a shield is done when its context is.
+#[test]
+fn a_shield_without_a_grace_is_a_plain_child_under_a_server() {
+    let server = serve().graceful(millis(20)).start().unwrap();
+    let handle = server.handle();
+    let (say, hear) = mpsc::channel();
+    let saves = handle.requests().spawn_thread(move |ctx| {
+        let (other, _guard) = Context::background().with_cancel();
+        let both = [
+            Context::any_of([&ctx, &other]).shield(),
+            Context::any_of([&other, &ctx]).shield(),
+        ];
+        let (below, _guard_below) = ctx.with_cancel();
+        let shields = [&ctx.shield(), &below.shield(), &both[0], &both[1]];
+        assert!(!shields
+            .iter()
+            .any(|shield| shield.is_done() || shield.is_shielded()));
+        ctx.blocking_wait();
+        let are_done = shields.map(Context::is_done);
+        say.send((are_done, ctx.shield().cause())).unwrap();
+    });
+    saves.unwrap();
+    // The own end of a group that was made under no grace is a cancel like any other: it begins the graces inside.
+    let group = Group::new(handle.requests().context());
+    let ctx = group.context().with_grace(LONG);
+    group.cancel();
+    assert!(ctx.is_done() && !ctx.shield().is_done());
+    let future = polite(&server);
+    let running = run(server, future);
+    handle.end(Signal::TERM);
+    let (are_done, cause) = hear.recv_timeout(SOON).unwrap();
+    assert_eq!(are_done, [true; 4]);
+    assert!(cause.unwrap().find::<Shutdown>().is_some());
+    let report = running.join().unwrap();
+    assert_eq!(phases(&report), [Phase::Graceful, Phase::Cancelled]);
+    assert_eq!(report.exit_code(), 0, "{report}");
+}
+
+#[test]
+fn a_limit_bounds_how_many_requests_there_are() {
+    let server = serve().limit(2).start().unwrap();
+    let handle = server.handle();
+    let requests = handle.requests();
+    let first = requests.enter().unwrap();
+    let _second = requests.spawn_thread(|ctx| _ = ctx.blocking_wait());
+    assert!(requests.enter().unwrap_err().is_full());
+    drop(first);
+    let _third = requests.enter().unwrap();
+    assert!(requests.enter().unwrap_err().is_full());
+
+    // More room lets in who waits.
+    let ctx = Context::background();
+    let mut fourth = pin!(requests.enter_when(&ctx));
+    block_on(poll_fn(|cx| {
+        assert!(fourth.as_mut().poll(cx).is_pending());
+        Poll::Ready(())
+    }));
+    handle.set_limit(3);
+    let Poll::Ready(_fourth) = block_on(poll_fn(|cx| Poll::Ready(fourth.as_mut().poll(cx)))) else {
+        panic!("there is room");
+    };
+    assert!(requests.enter().unwrap_err().is_full());
+    handle.set_limit(usize::MAX);
+    assert!(requests.enter().is_ok());
 }

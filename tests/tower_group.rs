@@ -829,3 +829,65 @@ fn a_waker_of_a_connection_that_panics_is_not_the_handlers() {
         }
     }
 }
+
+/// A handler that takes its grace is dropped with the server, whether the server's context has a grace or none.
+#[cfg(all(any(unix, windows), feature = "serve"))]
+#[test]
+fn a_cooperative_handler_ends_with_the_server() {
+    use cancel_tree::integrations::serve::{Phase, Serve};
+    let root = Context::background();
+    let graced = root.with_grace(LONG);
+    for ctx in [&root, &graced] {
+        let zero = Duration::ZERO;
+        let serve = Serve::new(ctx).lame_duck(zero).graceful(zero);
+        let serve = serve.cancelled(Duration::from_millis(20));
+        let serve = serve.dropped(Duration::from_secs(30));
+        let server = serve.start().unwrap();
+        let handle = server.handle();
+        let mode = Mode::Cooperative { grace: LONG };
+        let run = |task| drop(std::thread::spawn(|| block_on(task)));
+        let layer = ContextLayer::new(ctx).spawned(handle.requests(), mode, run);
+        let gone = Gone::default();
+        let of_handler = gone.clone();
+        let never = By(move |_| {
+            let body = Parts {
+                gone: of_handler.clone(),
+                ..Parts::of(0, true)
+            };
+            async move {
+                pending::<()>().await;
+                Ok::<_, Infallible>(Response::new(body))
+            }
+        });
+        let call = layer.layer(never).call(Request::new(()));
+        handle.end("enough");
+        let report = block_on(server.run(pending::<Result<(), Infallible>>()));
+        assert_eq!(report.phases.last().unwrap().0, Phase::Dropped, "{report}");
+        assert_eq!(
+            (report.tasks.forced, report.tasks.stuck.len()),
+            (1, 0),
+            "{report}"
+        );
+        assert_eq!(gone.many(), 1);
+        assert_eq!(status(pin!(call)), StatusCode::SERVICE_UNAVAILABLE);
+    }
+}
+
+#[cfg(all(any(unix, windows), feature = "serve"))]
+#[test]
+fn what_is_too_much_for_a_server_is_answered_with_503() {
+    use cancel_tree::integrations::serve::Serve;
+    let ctx = Context::background();
+    let server = Serve::new(&ctx).limit(1).start().unwrap();
+    let handle = server.handle();
+    let layer = ContextLayer::new(&ctx).in_group(handle.requests());
+    let mut first = call(&layer, None);
+    assert!(poll(first.as_mut()).is_pending());
+    assert_eq!(
+        status(call(&layer, None).as_mut()),
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    drop(first);
+    let answer = Some(Response::new(Parts::of(0, true)));
+    assert_eq!(status(call(&layer, answer).as_mut()), StatusCode::OK);
+}

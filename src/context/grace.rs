@@ -24,8 +24,8 @@ struct Under(Option<Grace>);
 #[derive(Clone)]
 struct Grace {
     hard: Handle,
-    /// What bounds a shield where nothing has begun.
-    period: Duration,
+    /// What bounds a shield where nothing has begun. None: it grants no time, and a shield is a plain child; it only ends the graces below.
+    period: Option<Duration>,
     /// What has begun ends within that. Under several graces it may be the one that takes longest; below a bounded shield there is
     /// none that could begin.
     longest: Duration,
@@ -122,7 +122,7 @@ impl Context {
             values: self.values_under(
                 Grace {
                     hard,
-                    period: grace,
+                    period: Some(grace),
                     longest: grace,
                     is_shielded: self.is_shielded(),
                 },
@@ -161,7 +161,8 @@ impl Context {
     /// ```
     #[doc(alias("NonCancellable", "CancelScope"))]
     pub fn shield(&self) -> Context {
-        let Some(grace) = self.grace().filter(|_| self.token.is_some()) else {
+        let grace = self.grace().filter(|_| self.token.is_some());
+        let Some((grace, period)) = grace.and_then(|grace| Some((grace, grace.period?))) else {
             return self.child();
         };
         let token = grace.hard.child();
@@ -198,7 +199,7 @@ impl Context {
                     .clock()
                     .map_or_else(|| self.now(), |clock| clock.now_marked());
                 // A grace that ends beyond the clock never does.
-                let Some(end) = now.checked_add(grace.period) else {
+                let Some(end) = now.checked_add(period) else {
                     return shield;
                 };
                 let (bounded, guard) = shield.with_deadline_cause(end, over(first));
@@ -258,14 +259,12 @@ impl Context {
         let own = self.grace();
         let others = others.iter().filter_map(|other| other.grace());
         let mut graces: Vec<&Grace> = own.into_iter().chain(others).collect();
-        let Some(&first) = graces.first() else {
+        if graces.is_empty() {
             return self;
-        };
+        }
         let is_shielded = graces.iter().any(|grace| grace.is_shielded);
-        let periods = graces.iter().map(|grace| grace.period);
-        let period = periods.fold(first.period, Duration::min);
-        let longest = graces.iter().map(|grace| grace.longest);
-        let longest = longest.fold(first.longest, Duration::max);
+        let period = graces.iter().filter_map(|grace| grace.period).min();
+        let longest = graces.iter().map(|grace| grace.longest).max();
         if let Some(&over) = graces.iter().find(|grace| grace.hard.is_cancelled()) {
             // Shields are done, and say when this one was over.
             graces = [over].into();
@@ -287,7 +286,7 @@ impl Context {
                 _ => Handle::any_of(graces.iter().map(|grace| &grace.hard).enumerate()),
             },
             period,
-            longest,
+            longest: longest.unwrap_or_default(),
             is_shielded,
         };
         if own.is_some_and(|own| own.is_as(&under)) {
@@ -314,7 +313,8 @@ impl Context {
 
     /// For a group: a context below this one, and the right to cancel it, shields and all.
     pub(crate) fn with_hard_cancel(&self) -> (Context, CancelGuard) {
-        let Some((grace, above)) = self.grace().zip(self.token.as_ref()) else {
+        let grace = self.grace().filter(|grace| grace.period.is_some());
+        let Some((grace, above)) = grace.zip(self.token.as_ref()) else {
             return self.with_cancel();
         };
         let (hard, guard) = grace.hard.child_pair();
@@ -334,6 +334,35 @@ impl Context {
                 self.chain,
             ),
             chain: Chain::new(Step::Cancel),
+        };
+        (ctx, CancelGuard::new(guard.into()))
+    }
+
+    /// For a server: this context, and the right to end the shields below it, those of graces that are made below too. It grants no grace: a shield
+    /// without one is a plain child here, too, and a group's own end is no other.
+    #[allow(dead_code)] // It depends on the features who needs it.
+    pub(crate) fn with_end_of_graces(&self) -> (Context, CancelGuard) {
+        let (under, guard) = match self.grace() {
+            Some(outer) => {
+                let (hard, guard) = outer.hard.child_pair();
+                let outer = outer.clone();
+                (Grace { hard, ..outer }, guard)
+            }
+            None => {
+                let (hard, guard) = Handle::root_pair();
+                let under = Grace {
+                    hard,
+                    period: None,
+                    longest: Duration::ZERO,
+                    is_shielded: false,
+                };
+                (under, guard)
+            }
+        };
+        let ctx = Context {
+            values: self.values_under(under, self.chain),
+            chain: Chain::none(),
+            ..self.clone()
         };
         (ctx, CancelGuard::new(guard.into()))
     }

@@ -139,9 +139,7 @@ impl Group {
     /// Changes the limit while tasks run. A higher one lets waiting tasks in; a lower one lets none in until enough have
     /// gone. `usize::MAX` means no limit; tasks that are started without one are never counted, also if a limit is set later.
     pub fn set_limit(&self, tasks: usize) {
-        let mut panics = Panics::default();
-        self.spawner.body().limit.set(tasks).wake(&mut panics);
-        panics.resume();
+        self.spawner.set_limit_of_group(tasks);
     }
 }
 

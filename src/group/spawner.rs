@@ -108,6 +108,13 @@ impl Spawner {
         self.body().is_idle()
     }
 
+    /// For those who may: a spawner alone has no say in that.
+    pub(crate) fn set_limit_of_group(&self, tasks: usize) {
+        let mut panics = Panics::default();
+        self.body().limit.set(tasks).wake(&mut panics);
+        panics.resume();
+    }
+
     /// What was called at the end of something has panicked: the group says so, and goes on.
     pub(crate) fn note_panics(&self, of_others: Panics) {
         self.body().note_panics(of_others);

@@ -2,7 +2,7 @@
 
 use super::report::signal_in;
 use super::{Bounds, Phase, ServerFuture, ServerReport, Shared, Shutdown, WhenStuck};
-use crate::context::{CancelGuard, Canceller, Context};
+use crate::context::{CancelGuard, Canceller, CauseOnDrop, Context};
 use crate::group::Group;
 use crate::integrations::signals::Signal;
 use crate::sync::Panics;
@@ -19,9 +19,11 @@ use std::time::Instant;
 
 pub(super) struct Conductor {
     pub(super) shared: Arc<Shared>,
-    pub(super) group: Arc<Group>,
+    pub(super) group: Group,
     /// Cancels what is above the group, and so leaves shields their grace.
     pub(super) cancel: Canceller,
+    /// Ends the shields, too; when the server has ended, at the latest.
+    pub(super) end_graces: CauseOnDrop,
     pub(super) close: CancelGuard,
     /// Done when the end begins.
     pub(super) begin: Watched,
@@ -121,6 +123,7 @@ impl Conductor {
             shared,
             group,
             cancel,
+            end_graces,
             close,
             begin,
             force,
@@ -133,11 +136,7 @@ impl Conductor {
             let shared = shared.clone();
             move |_| shared.drop_now.cancel()
         });
-        // Shields and all.
-        let end_shields = later({
-            let group = group.clone();
-            move |_| _ = group.cancel_with(Shutdown)
-        });
+        let end_graces = later(move |_| drop(end_graces));
         let end = later({
             let shared = shared.clone();
             move |_| shared.ended.cancel()
@@ -180,7 +179,7 @@ impl Conductor {
         if !are_gone {
             clock.begin(&shared, Phase::Dropped);
             drop_now.cancel();
-            end_shields.cancel();
+            end_graces.cancel();
             let (limit, _guard) = timed.with_timeout(bounds.dropped);
             wait(&limit, None, &shared, &group);
         }

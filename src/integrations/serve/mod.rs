@@ -33,8 +33,8 @@
 //! | `Serving` | requests are served | a signal, or another of [`end_with`](Serve::end_with); the server's future ends | none |
 //! | `LameDuck` | not [ready](ServerHandle::is_ready) any more, so that no new clients are sent here; all requests that come are served. Not after a SIGINT | the server's future has ended | 5 s |
 //! | `Graceful` | [`graceful`](Server::graceful) says so to the server, [`closing`](ServerHandle::closing) to routes without an end of their own | the future has ended and all tasks are gone | 15 s |
-//! | `Cancelled` | nothing new is taken; the requests' contexts are cancelled, with [`Shutdown`] as the cause, but not yet their [shields](Context::shield), if the context of [`Serve::new`] has a grace | the same | 5 s |
-//! | `Dropped` | the server's future is dropped; shields are cancelled | the same | 1 s |
+//! | `Cancelled` | nothing new is taken; the requests' contexts are cancelled, with [`Shutdown`] as the cause, but not yet their [shields](Context::shield), if these have a grace: that of the context of [`Serve::new`], or one of their own | the same | 5 s |
+//! | `Dropped` | the server's future is dropped; all shields are cancelled | the same | 1 s |
 //! | `Ended` | [`run`](Server::run) returns the [report](ServerReport) | | |
 //!
 //! That makes 26 s, of the 30 that Kubernetes gives. The second signal skips to `Cancelled`, and the third [ends the process](super::signals). A thread of its own
@@ -97,6 +97,7 @@ pub struct Serve {
     end_with: Vec<Context>,
     force_with: Vec<Context>,
     bounds: Bounds,
+    limit: usize,
     when_stuck: Option<WhenStuck>,
 }
 
@@ -110,7 +111,8 @@ impl core::panic::RefUnwindSafe for Serve {}
 impl Serve {
     /// Prepares the end of a server whose requests are below `ctx`. If that is done, so are they, and the server ends; so do not pass the context that a signal cancels, which goes to
     /// [`signals`](Self::signals) or [`end_with`](Self::end_with). If it has a [grace](Context::with_grace), a request that is cancelled has that for its
-    /// [shield](Context::shield), but not longer than until `Dropped`.
+    /// [shield](Context::shield), but not longer than until `Dropped`. If it has none, such a shield is a plain child, done at `Cancelled`. A grace that is
+    /// made for a request, or by its handler, is over at `Dropped`, too, in either case.
     pub fn new(ctx: &Context) -> Serve {
         Serve {
             ctx: ctx.clone(),
@@ -122,6 +124,7 @@ impl Serve {
                 cancelled: Duration::from_secs(5),
                 dropped: Duration::from_secs(1),
             },
+            limit: usize::MAX,
             when_stuck: None,
         }
     }
@@ -170,6 +173,32 @@ impl Serve {
         self
     }
 
+    /// Allows at most `tasks` tasks at once in the group of [`requests`](ServerHandle::requests), as [`Group::limit`] does: against clients that start
+    /// handlers without end. By default there is no limit. It can be changed by [`set_limit`](ServerHandle::set_limit).
+    ///
+    /// What is too much is refused ([`Full`](crate::Full)): the layers of [`tower`](crate::integrations::tower) answer with 503, or gRPC's 8. What calls the group itself
+    /// has its work back, or waits for room by the methods `…_when`. All tasks of that group count, also a connection that was tracked there.
+    ///
+    /// ```
+    /// use cancel_tree::integrations::serve::Serve;
+    /// use cancel_tree::Context;
+    ///
+    /// let server = Serve::new(&Context::background()).limit(1000).start()?;
+    /// // `ContextLayer::new(&ctx).in_group(handle.requests())`, or as here, without a layer:
+    /// let handle = server.handle();
+    /// let requests: Vec<_> = (0..1000).map(|_| handle.requests().enter().unwrap()).collect();
+    /// assert!(handle.requests().enter().unwrap_err().is_full());
+    /// drop(requests);
+    /// assert!(handle.requests().enter().is_ok());
+    /// # std::io::Result::Ok(())
+    /// ```
+    ///
+    /// Cost: 2 RMWs more for each task, on a word that all share.
+    pub fn limit(mut self, tasks: usize) -> Serve {
+        self.limit = tasks;
+        self
+    }
+
     /// Sets what is called, on a thread of this crate, when all bounds are over and the executor has not taken the report: to say so, and to end the process. By
     /// default nothing is done.
     pub fn when_stuck(mut self, f: impl FnOnce(ServerReport) + Send + 'static) -> Serve {
@@ -186,7 +215,8 @@ impl Serve {
         can_be_told()?;
         // An error of one task is not the end of the others.
         let (serving, cancel) = self.ctx.with_cancel();
-        let group = Arc::new(Group::new(&serving).keep_going());
+        let (serving, end_graces) = serving.with_end_of_graces();
+        let group = Group::new(&serving).keep_going().limit(self.limit);
         let (closing, close) = Context::background().with_cancel();
         let (ending, end) = Context::background().with_cancel();
         let (forced, force) = Context::background().with_cancel();
@@ -212,6 +242,7 @@ impl Serve {
             shared: shared.clone(),
             group,
             cancel: cancel.canceller(),
+            end_graces: end_graces.cause_on_drop(Shutdown),
             close,
             begin: Watched::new(&end_with),
             force: Watched::new(&force_with),
@@ -236,6 +267,7 @@ impl fmt::Debug for Serve {
         f.debug_struct("Serve")
             .field("ctx", &self.ctx)
             .field("bounds", &self.bounds)
+            .field("limit", &self.limit)
             .finish_non_exhaustive()
     }
 }
@@ -317,10 +349,15 @@ impl ServerHandle {
     }
 
     /// Returns the group whose tasks the requests are: for [`ContextLayer::in_group`](crate::integrations::tower::ContextLayer::in_group) and for what they leave behind. Errors of
-    /// its tasks cancel nothing. A panic of a task that was spawned in it does, and ends the server.
+    /// its tasks cancel nothing. A panic of a task that was spawned in it does, and ends the server. How many there may be at once is set by [`Serve::limit`].
     #[must_use]
     pub fn requests(&self) -> &Spawner {
         &self.0.requests
+    }
+
+    /// Changes the [limit](Serve::limit) while the server runs, as [`Group::set_limit`](crate::Group::set_limit) does. `usize::MAX` means no limit.
+    pub fn set_limit(&self, tasks: usize) {
+        self.0.requests.set_limit_of_group(tasks);
     }
 
     /// Begins the end, with this cause. Returns `true` if this call was the first of `end`; the end may have begun all the same, by a signal or by itself.

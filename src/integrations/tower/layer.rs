@@ -64,7 +64,7 @@ impl ContextLayer {
     /// (RESOURCE_EXHAUSTED).
     ///
     /// A client that does not read keeps its place: a body that has more to come is not asked for it then, and nothing drops it but the end of its
-    /// connection (or of its stream), though its context is done at the deadline. So a [`limit`](crate::Group::limit) needs a server that closes such connections.
+    /// connection (or of its stream), though its context is done at the deadline. So a [`limit`](crate::Group::limit) (a server's group: `Serve::limit`) needs a server that closes such connections.
     #[track_caller]
     pub fn in_group(mut self, group: &Spawner) -> ContextLayer {
         self.settings.ctx = below_both(group.context(), &self.settings.ctx);

@@ -70,7 +70,7 @@ impl ContextLayer {
     /// the end does not panic).
     ///
     /// A handler that outlives its stream is not bounded by it, either: over HTTP/2, a client that opens streams and resets each at once starts handlers without end.
-    /// Give the group a [`limit`](crate::Group::limit): what is too much is answered with 503, or gRPC's 8.
+    /// Give the group a [`limit`](crate::Group::limit) (a server's group: `Serve::limit`): what is too much is answered with 503, or gRPC's 8.
     ///
     /// By route: in axum, `.route_layer(layer)` on those routes that need it.
     ///
