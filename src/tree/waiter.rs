@@ -119,7 +119,7 @@ impl Waiter {
             }
         };
         match refused {
-            Refused::Cancelled => true,
+            Refused::Cancelled => refuse(waker),
             Refused::Taken => self.enter_beside(token, waker),
         }
     }

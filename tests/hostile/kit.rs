@@ -335,6 +335,28 @@ pub fn on_last_drop(act: Act) -> Waker {
     .waker()
 }
 
+/// A waker that cancels the token when it is cloned, and whose clones are hostile when they are dropped.
+pub fn cancelled_by_its_clone(token: CancellationToken, act: Act) -> Waker {
+    struct Cancels(CancellationToken, Act);
+    const TABLE: &RawWakerVTable = &RawWakerVTable::new(
+        |data| {
+            // SAFETY: `data` is a box's, which stays with the waker that is cloned.
+            let Cancels(token, act) = unsafe { &*data.cast() };
+            token.cancel();
+            let clone = std::mem::ManuallyDrop::new(on_last_drop(act.clone()));
+            RawWaker::new(clone.data(), clone.vtable())
+        },
+        // SAFETY: waking by value uses up the waker and its box.
+        |data| drop(unsafe { Box::from_raw(data.cast::<Cancels>().cast_mut()) }),
+        |_| (),
+        // SAFETY: the same.
+        |data| drop(unsafe { Box::from_raw(data.cast::<Cancels>().cast_mut()) }),
+    );
+    let data = Box::into_raw(Box::new(Cancels(token, act)));
+    // SAFETY: the table keeps the contract: tokens and acts are Send and Sync, and each waker has what its data point to.
+    unsafe { Waker::from_raw(RawWaker::new(data.cast(), TABLE)) }
+}
+
 pub fn poll<F: Future + ?Sized>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
     future.poll(&mut std::task::Context::from_waker(waker))
 }

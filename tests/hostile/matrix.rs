@@ -234,6 +234,18 @@ const ROLES: &[Role] = &[
         },
     },
     Role {
+        name: "waker, first at its token, which its clone has cancelled",
+        panics: Surface,
+        cancels: Some(Name::Own),
+        least: 1,
+        set_up: |world, act| {
+            let own = world.get(Name::Own);
+            let mut future = Box::pin(own.child_token().cancelled_owned());
+            let waker = cancelled_by_its_clone(own, act);
+            Box::new(move || assert!(poll(future.as_mut(), &waker).is_ready()))
+        },
+    },
+    Role {
         name: "waker, given up with its future",
         panics: Surface,
         cancels: None,
