@@ -1426,6 +1426,49 @@ fn when<F: Future<Output = Cause> + Send + 'static>(future: F) -> Context {
     Context::below(When(std::sync::Mutex::new(Some(future))))
 }
 
+/// A context that gives its signal to a function.
+struct Gives<F>(F);
+
+impl<F, T> ForeignContext for Gives<F>
+where
+    F: Fn(DoneSignal) -> T + Send + Sync + 'static,
+    T: Send + 'static,
+{
+    fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+        Box::new((self.0)(signal))
+    }
+}
+
+#[test]
+fn a_callback_left_below_a_foreign_context_goes_with_ours_if_nobody_has_the_signal() {
+    fn left(ctx: Context) -> Arc<()> {
+        let seen = Arc::new(());
+        let captured = seen.clone();
+        drop(ctx.after_func(move || {
+            let _captured = captured;
+            unreachable!("nobody says that it is done");
+        }));
+        assert_eq!(Arc::strong_count(&seen), 2);
+        drop(ctx);
+        seen
+    }
+    let given_up = left(Context::below(Gives(drop::<DoneSignal>)));
+    assert_eq!(Arc::strong_count(&given_up), 1);
+    // What has no waker of it is never woken.
+    let forgotten = left(Context::below(Gives(|signal: DoneSignal| {
+        signal.when_woken(std::future::pending::<()>())
+    })));
+    assert_eq!(Arc::strong_count(&forgotten), 1);
+    // Somebody has it still.
+    let (say, hear) = mpsc::channel();
+    let ctx = Context::below(Gives(move |signal| say.send(signal).unwrap()));
+    let (f, ear) = bell();
+    drop(ctx.after_func(f));
+    drop(ctx);
+    hear.recv().unwrap().cancel();
+    assert!(hears(&ear));
+}
+
 /// The plainest event: wakers in a mutex, woken and dropped with the mutex held.
 #[derive(Clone, Default)]
 struct Flag(Arc<std::sync::Mutex<(bool, Vec<Waker>)>>);

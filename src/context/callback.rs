@@ -11,7 +11,7 @@ impl Context {
     ///
     /// The returned [`Registration`] can unregister `f`. Dropping it leaves `f` registered, also after the
     /// last handle of this context is gone: with a deadline it runs at that; without one it stays for as long as
-    /// something above can be cancelled, and is then dropped without running.
+    /// something above can be cancelled, and is then dropped without running. (Below another crate's context: see [`below`](Self::below).)
     ///
     /// ```
     /// # use cancel_tree::Context;

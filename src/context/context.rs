@@ -108,6 +108,10 @@ impl Context {
     ///
     /// No task and no thread stands behind it. When the context and all below it are gone, the
     /// foreign one is told so.
+    ///
+    /// A callback whose [`Registration`](crate::Registration) is dropped counts as something below: as long as the foreign context has the
+    /// [`DoneSignal`](crate::DoneSignal) when the last handle goes, it keeps all this until the foreign one is done, also if that never happens,
+    /// or gives the signal up later. [`stop_on_drop`](crate::Registration::stop_on_drop) leaves nothing.
     pub fn below(parent: impl ForeignContext) -> Context {
         let parent: Arc<dyn ForeignContext> = Arc::new(parent);
         let deadline = parent.deadline();

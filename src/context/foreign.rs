@@ -94,7 +94,7 @@ use std::time::Instant;
 pub trait ForeignContext: Send + Sync + 'static {
     /// Arranges that `signal` is used when this context is done, or at once if it is done already. The return value is kept for as
     /// long as our context or something below it is there, and then dropped: unregister in its `Drop`. The signal does not
-    /// keep anything alive.
+    /// keep anything alive but callbacks that were left there (see [`Context::below`]). One that will never be done drops it.
     fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send>;
 
     /// Returns when this context will be done at the latest. Ours is done then with

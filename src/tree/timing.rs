@@ -46,6 +46,14 @@ pub(super) struct Foreign {
     pub(super) _subscription: Box<dyn Any + Send>,
 }
 
+impl Foreign {
+    /// The signal may still be used: it has not been, and somebody has it. Who fires has it too, and only who has it makes
+    /// another one of it; so once there is none there never is.
+    fn can_cancel(&self) -> bool {
+        self.signal.trigger.is_live() && Arc::strong_count(&self.signal) > 1
+    }
+}
+
 /// A token that is not above the node, and starts its deadline.
 pub(super) struct Starter {
     pub(super) signal: Arc<Target>,
@@ -190,7 +198,7 @@ impl Timing {
 
     /// A trigger that may still fire.
     pub(super) fn can_cancel(&self) -> bool {
-        self.entry.trigger().is_live() || self.foreign().is_some_and(|f| f.signal.trigger.is_live())
+        self.entry.trigger().is_live() || self.foreign().is_some_and(Foreign::can_cancel)
     }
 
     /// A trigger that may still fire, or start the deadline: to be settled.
