@@ -18,7 +18,8 @@ impl Context {
     ///
     /// A thread that waits here does not need the timer: it sleeps until the deadline by itself, and acts on it if the timer, which is to do
     /// that within an eighth of a millisecond, has not after a whole one. One that is set during the wait, or moved to an earlier moment,
-    /// the timer notices; in a child process made by `fork`, where there is none, the thread itself, 10 ms late at most.
+    /// the timer notices, which is started for that before the thread sleeps; in a child process made by `fork`, where there is none, the
+    /// thread itself, 10 ms late at most.
     ///
     /// # Panics
     ///

@@ -6,7 +6,8 @@
 //! to workers: so no user code, however slow, delays a deadline. In a forked child, which has no such threads, those that wait do
 //! the workers' part (`alone.rs`).
 //!
-//! It is started by the first deadline or `after_func` callback that needs it and stays. Others talk to it by
+//! It is started by the first deadline or `after_func` callback that needs it, or by a thread that is to sleep where a deadline may come
+//! (`token/wait.rs`), and stays. Others talk to it by
 //! pushing to one of two lists and, if it would sleep too long, by an unpark. Its answer to the question
 //! "did I miss something?" is an RMW on the same list before it sleeps: of a push and that RMW, the
 //! later one sees the earlier. So either the push is found, or the pusher reads until when
@@ -56,8 +57,9 @@ pub(crate) use pressure::is_in_parent;
 pub(crate) use service::{arm, move_to, run_on_worker, Pushers};
 
 /// Whether deadlines are being watched. They are not if the thread could not be started: then
-/// contexts look at the clock themselves. `is_missing`: somebody needs it. `look`: then it is tried again.
-pub(crate) use thread::{is_missing, is_running, look};
+/// contexts look at the clock themselves. `is_missing`: somebody needs it. `look`: then it is tried again. `start`: somebody may come to
+/// need it.
+pub(crate) use thread::{is_missing, is_running, look, start};
 
 /// The service as a model has it: turned by hand. In models the clock stands still, until they turn the wheel
 /// themselves.

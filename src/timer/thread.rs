@@ -37,7 +37,7 @@ pub(crate) fn look() {
 }
 
 #[inline]
-pub(super) fn start() {
+pub(crate) fn start() {
     SERVICE.start(spawn);
 }
 

@@ -149,6 +149,14 @@ pub(crate) fn until_cancelled_by(token: &Handle, clock: Clock, deadline: Option<
 /// How long a thread sleeps at most while the timer's thread is needed and could not be started, or is another process's.
 pub(crate) const SLICE: Duration = Duration::from_millis(10);
 
+/// Has the timer's thread started where what is above may need it while the caller sleeps: when it cannot be had then, nobody wakes
+/// the caller to try again. If it cannot be had now, it is missing from now on.
+fn see_to_timer(token: Option<&Handle>) {
+    if !timer::is_running() && token.is_some_and(Handle::may_need_timer) {
+        timer::start();
+    }
+}
+
 /// Whether it is for those who wait for this to do what workers would have done: in a forked child, below what tells it by them.
 fn is_left_alone(token: Option<&Handle>) -> bool {
     token.is_some_and(|token| {
@@ -175,8 +183,12 @@ pub(crate) fn until_done(
         let mut is_done = false;
         let is_over = until(first, |waker| {
             is_done = done(waker);
-            // Not before it is to sleep, for that asks the system. Then it begins anew.
-            is_done || is_alone.is_none() && *is_alone.insert(is_left_alone(token))
+            // Not before it is to sleep, for that asks the system, or starts a thread. Then it begins anew, if it has to look now and then.
+            is_done
+                || is_alone.is_none() && {
+                    see_to_timer(token);
+                    *is_alone.insert(is_left_alone(token)) || slice.is_none() && timer::is_missing()
+                }
         });
         if is_done {
             if looks {

@@ -490,6 +490,24 @@ impl Handle {
         found
     }
 
+    /// Whether the timer's threads may come to be needed for what is above, though nobody has needed them: by a deadline that is set,
+    /// or becomes an earlier one, or by a parent of another kind.
+    #[cold]
+    pub(crate) fn may_need_timer(&self) -> bool {
+        let mut found = false;
+        self.each_above(|node| {
+            let timing = node.link.extension().map(|extension| &extension.timing);
+            found = timing.is_some_and(|timing| {
+                let moving = timing.moving();
+                // A clock of tests needs no thread.
+                timing.foreign().is_some()
+                    || moving.is_some_and(|m| !m.is_idle() && m.clock.is_none())
+            });
+            !found
+        });
+        found
+    }
+
     /// An extension for a new token, which is under that clock.
     #[inline]
     pub(super) fn put_extension_by(&self, clock: Option<Clock>) -> NonNull<Extension> {
