@@ -113,10 +113,13 @@ fn play(play: Play, at_first: AtFirst) {
     let (go, may_go) = mpsc::channel();
     let (say, over) = mpsc::channel();
     let waiter = thread::spawn(move || {
+        say.send(()).unwrap();
         may_go.recv().unwrap();
         wait();
         say.send(()).unwrap();
     });
+    // A thread that is about to begin needs memory.
+    over.recv().unwrap();
     // Room for what is small; none for a thread's stack.
     let limited = || Limited::to(256 << 10);
     let from_the_first = matches!(at_first, AtFirst::No).then(limited);

@@ -298,6 +298,8 @@ fn detached_callback_of_a_dropped_context_vs_signal() {
         drop(ctx.on_cancel(runs.callback()));
         let thread = spawn(move || drop(ctx));
         signal.cancel();
+        // Nobody has it any more, perhaps before the last owner asks.
+        drop(signal);
         thread.join().unwrap();
         assert_eq!(runs.count(), 1);
         assert_eq!(dropped.load(Ordering::Relaxed), 1);
