@@ -6,7 +6,7 @@ mod address_space;
 mod own_threads;
 
 use address_space::Limited;
-use cancel_tree::{Context, ContextError, DoneSignal, ForeignContext};
+use cancel_tree::{Context, ContextError, DoneSignal, ForeignContext, Group};
 use futures::task::AtomicWaker;
 use std::any::Any;
 use std::future::{pending, poll_fn};
@@ -79,6 +79,29 @@ const PLAYS: &[(&str, Play)] = &[
             Context::any_of([&other, ctx])
         };
         movable_above(below, |ctx| assert_eq!(ctx.blocking_wait(), PASSED))
+    }),
+    ("a movable deadline, the limit of a group's end", || {
+        movable(|limit| {
+            let group = Group::new(&Context::background());
+            let _member = group.enter();
+            let report = group.shutdown_blocking(limit);
+            assert_eq!(report.stuck.len(), 1);
+        })
+    }),
+    ("a movable deadline, room in a group", || {
+        movable(|ctx| {
+            let group = Group::new(&Context::background()).limit(1);
+            let _member = group.enter();
+            assert!(group.enter_when_blocking(ctx).is_err());
+        })
+    }),
+    ("a movable deadline, above a group", || {
+        movable(|ctx| {
+            let group = Group::new(ctx);
+            let task = group.enter().unwrap();
+            drop(group.context().on_cancel(move || drop(task)));
+            let _ = group.join_blocking();
+        })
     }),
     ("a grace", || {
         let (server, shutdown) = Context::background().with_cancel();

@@ -65,7 +65,7 @@ impl Context {
             let deadline = self.waited_deadline();
             let look = deadline.and_then(|deadline| Some(deadline).max(soon));
             let until = look.into_iter().chain(self.next_look()).min();
-            if let Some(outcome) = wait::block_on(token, run.as_mut(), until) {
+            if let Some(outcome) = wait::block_on(&[token], run.as_mut(), until) {
                 return outcome;
             }
             if let (Some(token), Some(deadline)) = (token, self.waited_deadline()) {

@@ -4,7 +4,7 @@ use super::body::{Body, Ends, Look};
 use super::info::TaskInfo;
 use super::report::{Report, Unfinished};
 use super::seats::Seated;
-use super::spawner::{block_on, block_on_until, Spawner};
+use super::spawner::{block_on_until, Spawner};
 use crate::context::Context;
 use crate::sync::{Panics, Relaxed};
 use crate::timer::testing::Clock;
@@ -242,7 +242,7 @@ impl Group {
     ///
     /// As there.
     pub fn join_blocking(&self) -> Result<(), Cause> {
-        block_on(self.join())
+        block_on_until([self.context()], || None, self.join())
     }
 
     /// Like [`join`](Self::join), but waits only until `limit` is done, and then leaves the group as it was; but closed, if it was found
@@ -360,7 +360,7 @@ impl Group {
             false => limit.waited_deadline(),
             true => Some(Instant::now()),
         };
-        block_on_until(next, self.shutdown(limit))
+        block_on_until([limit, self.context()], next, self.shutdown(limit))
     }
 
     /// Shuts groups down one after the other, each within an equal share of the time that is left until `limit`'s deadline. The last

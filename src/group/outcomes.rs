@@ -5,7 +5,7 @@ use super::info::TaskInfo;
 use super::member::Member;
 use super::place::End;
 use super::refused::Refused;
-use super::spawner::{block_on, start_thread, Spawner};
+use super::spawner::{block_on_until, start_thread, Spawner};
 use crate::context::Context;
 use crate::sync::{Acquire, Arc, AtomicPtr, AtomicU64, OneWaiter, Panics, Relaxed, Release};
 use crate::tree::Cause;
@@ -275,7 +275,7 @@ impl<T: Send + 'static> Outcomes<T> {
 
     /// Like [`next`](Self::next), but parks the calling thread.
     pub fn next_blocking(&mut self) -> Option<Result<T, Cause>> {
-        block_on(self.next())
+        block_on_until([], || None, self.next())
     }
 
     /// Returns the first success, or the first error if no task succeeds. A success cancels the group, in a [race](Group::race) at once; [`Group::join`] waits for the

@@ -9,6 +9,7 @@ use super::refused::Refused;
 use super::task::{is_inside, Outcome, Tracked};
 use crate::context::{Context, Done};
 use crate::sync::Panics;
+use crate::token::{wait, CancellationToken};
 use crate::tree::Cause;
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -311,7 +312,7 @@ macro_rules! starting {
             let start = $self.start();
             let own = start.spawner.context();
             let first = || ctx.waited_deadline().into_iter().chain(own.waited_deadline()).min();
-            block_on_until(first, start.when(ctx))
+            block_on_until([ctx, own], first, start.when(ctx))
         }
 
         /// Like [`track`](Self::track), but waits until there is room: see [`enter_when`](Self::enter_when).
@@ -531,14 +532,10 @@ pub(super) fn start_thread<W: Send + 'static>(
     Err((unsafe { Raw(raw).take() }, Cause::new(error)))
 }
 
-/// Parks the calling thread until the future is ready.
-pub(super) fn block_on<F: Future>(future: F) -> F::Output {
-    block_on_until(|| None, future)
-}
-
-/// The same, of a future that is ready after the deadline: it is polled then, also where there is no timer's thread to
-/// wake it.
-pub(super) fn block_on_until<F: Future>(
+/// Parks the calling thread until the future is ready, which one of the contexts may end; and after the deadline, if there is one: it
+/// is polled then, also where there is no timer's thread to wake it.
+pub(super) fn block_on_until<F: Future, const N: usize>(
+    contexts: [&Context; N],
     deadline: impl Fn() -> Option<Instant>,
     future: F,
 ) -> F::Output {
@@ -546,17 +543,10 @@ pub(super) fn block_on_until<F: Future>(
     const AGAIN: Duration = Duration::from_millis(20);
 
     let mut future = core::pin::pin!(future);
-    let mut answer = None;
+    let tokens = contexts.map(|ctx| ctx.token().map(CancellationToken::handle));
     let mut until = deadline();
     loop {
-        crate::sync::park::until(until, |waker| {
-            match future.as_mut().poll(&mut task::Context::from_waker(waker)) {
-                Poll::Ready(output) => answer = Some(output),
-                Poll::Pending => {}
-            }
-            answer.is_some()
-        });
-        if let Some(answer) = answer {
+        if let Some(answer) = wait::block_on(&tokens, future.as_mut(), until) {
             return answer;
         }
         until = deadline().map(|deadline| deadline.max(Instant::now() + AGAIN));

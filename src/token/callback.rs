@@ -409,7 +409,7 @@ impl Registration {
             return true;
         }
         if !self.callback.is_running_here() {
-            super::wait::until_done(None, None, |waker| self.poll_finished(waker));
+            super::wait::until_done(&[], None, |waker| self.poll_finished(waker));
         }
         false
     }

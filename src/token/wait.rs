@@ -106,7 +106,7 @@ impl CancellationToken {
     /// When the future does; nothing is left behind. And as [`blocking_wait`](Self::blocking_wait).
     pub fn block_on<F: Future>(&self, future: F) -> Option<F::Output> {
         let future = pin!(WithCancellationToken::new(future, self));
-        block_on(Some(self.handle()), future, None).flatten()
+        block_on(&[Some(self.handle())], future, None).flatten()
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> bool {
@@ -127,7 +127,7 @@ pub(crate) fn until_cancelled(token: &CancellationToken, deadline: Option<Instan
         }
     }
     let mut seated = Seated(token, Waiter::new());
-    until_done(Some(token.handle()), deadline, |waker| {
+    until_done(&[Some(token.handle())], deadline, |waker| {
         if timer::is_missing() {
             token.handle().expire(clock::at_or_before(Instant::now()));
         }
@@ -151,23 +151,27 @@ pub(crate) const SLICE: Duration = Duration::from_millis(10);
 
 /// Has the timer's thread started where what is above may need it while the caller sleeps: when it cannot be had then, nobody wakes
 /// the caller to try again. If it cannot be had now, it is missing from now on.
-fn see_to_timer(token: Option<&Handle>) {
-    if !timer::is_running() && token.is_some_and(Handle::may_need_timer) {
+fn see_to_timer(tokens: &[Option<&Handle>]) {
+    let may_need_it = || tokens.iter().flatten().any(|token| token.may_need_timer());
+    if !timer::is_running() && may_need_it() {
         timer::start();
     }
 }
 
 /// Whether it is for those who wait for this to do what workers would have done: in a forked child, below what tells it by them.
-fn is_left_alone(token: Option<&Handle>) -> bool {
-    token.is_some_and(|token| {
-        Handle::is_any_below_foreign() && timer::is_in_parent() && token.is_below_foreign()
-    })
+fn is_left_alone(tokens: &[Option<&Handle>]) -> bool {
+    Handle::is_any_below_foreign()
+        && timer::is_in_parent()
+        && tokens
+            .iter()
+            .flatten()
+            .any(|token| token.is_below_foreign())
 }
 
 /// `until`, for what the timer's threads may have a part in: tries to start the thread while it is missing, and does the workers'
-/// part in a forked child, where what the token is below may be done by them.
+/// part in a forked child, where what a token is below that it waits for may be done by them.
 pub(crate) fn until_done(
-    token: Option<&Handle>,
+    tokens: &[Option<&Handle>],
     deadline: Option<Instant>,
     mut done: impl FnMut(&Waker) -> bool,
 ) -> bool {
@@ -186,8 +190,9 @@ pub(crate) fn until_done(
             // Not before it is to sleep, for that asks the system, or starts a thread. Then it begins anew, if it has to look now and then.
             is_done
                 || is_alone.is_none() && {
-                    see_to_timer(token);
-                    *is_alone.insert(is_left_alone(token)) || slice.is_none() && timer::is_missing()
+                    see_to_timer(tokens);
+                    *is_alone.insert(is_left_alone(tokens))
+                        || slice.is_none() && timer::is_missing()
                 }
         });
         if is_done {
@@ -205,12 +210,12 @@ pub(crate) fn until_done(
 
 /// Parks the calling thread until the future is ready, or until the deadline: none then.
 pub(crate) fn block_on<F: Future>(
-    token: Option<&Handle>,
+    tokens: &[Option<&Handle>],
     mut future: Pin<&mut F>,
     deadline: Option<Instant>,
 ) -> Option<F::Output> {
     let mut output = None;
-    until_done(token, deadline, |waker| {
+    until_done(tokens, deadline, |waker| {
         if let Poll::Ready(ready) = future.as_mut().poll(&mut Context::from_waker(waker)) {
             output = Some(ready);
         }
