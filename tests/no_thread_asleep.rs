@@ -6,6 +6,8 @@ mod address_space;
 mod own_threads;
 
 use address_space::Limited;
+#[cfg(feature = "process")]
+use cancel_tree::integrations::process::Supervised;
 use cancel_tree::{Context, ContextError, DoneSignal, ForeignContext, Group};
 use futures::task::AtomicWaker;
 use std::any::Any;
@@ -102,6 +104,24 @@ const PLAYS: &[(&str, Play)] = &[
             drop(group.context().on_cancel(move || drop(task)));
             let _ = group.join_blocking();
         })
+    }),
+    #[cfg(feature = "process")]
+    ("a movable deadline, a child process", || {
+        let (ctx, guard) = Context::background().with_movable_deadline(None);
+        use std::process::Stdio;
+        let mut command = Command::new("sleep");
+        command
+            .arg("60")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let child = Supervised::new(command).spawn(&ctx).unwrap();
+        (
+            Box::new(move || assert!(child.blocking_wait().unwrap().stopped.is_some())),
+            Box::new(move || {
+                assert!(guard.set_timeout(SOON));
+                std::mem::forget(guard);
+            }),
+        )
     }),
     ("a grace", || {
         let (server, shutdown) = Context::background().with_cancel();

@@ -10,8 +10,8 @@ use futures::executor::block_on;
 use std::future::{pending, poll_fn, Future};
 use std::io;
 use std::pin::pin;
-use std::sync::mpsc;
-use std::task::Poll;
+use std::sync::{mpsc, Arc, Mutex};
+use std::task::{self, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -463,7 +463,7 @@ fn callbacks_that_block_hold_nothing_up() {
     let server = serve.start().unwrap();
     let handle = server.handle();
     let (say, hear) = mpsc::channel::<()>();
-    let hear = std::sync::Arc::new(std::sync::Mutex::new(hear));
+    let hear = Arc::new(Mutex::new(hear));
     let block = || {
         let hear = hear.clone();
         move || _ = hear.lock().unwrap().recv()
@@ -841,4 +841,54 @@ fn a_limit_bounds_how_many_requests_there_are() {
     assert!(requests.enter().unwrap_err().is_full());
     handle.set_limit(usize::MAX);
     assert!(requests.enter().is_ok());
+}
+
+/// Who waits for room when the group is closed is told elsewhere.
+#[test]
+fn a_waker_that_waits_for_room_holds_nothing_up() {
+    struct Bad(Mutex<Option<mpsc::Receiver<()>>>);
+    impl Wake for Bad {
+        fn wake(self: Arc<Self>) {
+            match self.0.lock().unwrap().take() {
+                Some(hear) => drop(hear.recv()),
+                None => panic!("the waker"),
+            }
+        }
+    }
+    let (say, hear) = mpsc::channel::<()>();
+    for hear in [Some(hear), None] {
+        let server = serve().limit(1).graceful(millis(20)).start().unwrap();
+        let handle = server.handle();
+        let requests = handle.requests().clone();
+        let ctx = requests.context().clone();
+        let task = requests.spawn_thread(move |_| _ = ctx.blocking_wait());
+        task.unwrap();
+        let ctx = Context::background();
+        let mut waits = Box::pin(requests.enter_when(&ctx));
+        let waker = Waker::from(Arc::new(Bad(Mutex::new(hear))));
+        let mut cx = task::Context::from_waker(&waker);
+        assert!(waits.as_mut().poll(&mut cx).is_pending());
+        let future = polite(&server);
+        let running = run(server, future);
+        handle.end(Signal::TERM);
+        let report = running.join().unwrap();
+        assert_eq!(phases(&report), [Phase::Graceful, Phase::Cancelled]);
+        assert_eq!(report.exit_code(), 0, "{report}");
+    }
+    drop(say);
+}
+
+/// Also where it ends by itself, and nothing else has cancelled the requests' context.
+#[test]
+fn no_shield_is_done_before_its_context() {
+    let server = serve().start().unwrap();
+    let requests = server.handle().requests().context().clone();
+    let left = requests.with_grace(LONG).shield();
+    let (say, hear) = mpsc::channel();
+    let _registration = left.on_cancel(move || say.send(requests.is_done()).unwrap());
+    let future = polite(&server);
+    server.handle().end(Signal::TERM);
+    let report = run(server, future).join().unwrap();
+    assert_eq!(phases(&report), [Phase::Graceful]);
+    assert!(hear.recv_timeout(SOON).unwrap());
 }

@@ -4,7 +4,7 @@ use super::context::{expire_if_past, now};
 use super::limit::Limit;
 use super::Context;
 use crate::timer;
-use crate::token::wait as park;
+use crate::token::{wait as park, CancellationToken};
 use crate::tree::{ContextError, Handle};
 use std::time::{Duration, Instant};
 
@@ -84,6 +84,13 @@ impl Context {
     pub(super) fn next_look(&self) -> Option<Instant> {
         let asks = self.limit == Limit::Asked && timer::is_in_parent();
         asks.then(|| Instant::now() + park::SLICE)
+    }
+
+    /// For a thread that is about to sleep by means of its own until the context is done: by when it has to look again, if what would tell
+    /// it may be missing.
+    #[allow(dead_code)] // It depends on the features who needs it.
+    pub(crate) fn look_again(&self) -> Option<Instant> {
+        park::look_again(self.token.as_ref().map(CancellationToken::handle))
     }
 
     /// Parks the calling thread until the context is done, or until `deadline`. Returns `None` if it is not

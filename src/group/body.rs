@@ -2,7 +2,7 @@
 
 use super::info::{Panicked, TaskInfo};
 use super::label::{Label, Shared};
-use super::limit::{Limit, NoRoom};
+use super::limit::{Answered, Limit, NoRoom};
 use super::place::{Bits, End, Owner, Place};
 use super::places::{Found, Places};
 use super::refused::{Closed, Full};
@@ -466,9 +466,10 @@ impl Body {
         found.living == 0 && self.places.look() == found
     }
 
-    pub(super) fn close(&self, panics: &mut Panics) {
+    /// The answer is whoever waits for room in vain.
+    pub(super) fn close(&self) -> Answered {
         self.places.close();
-        self.limit.close().wake(panics);
+        self.limit.close()
     }
 
     /// Whether it, or a group around it, is.

@@ -190,9 +190,17 @@ impl Group {
 
     /// Closes the group: no new task is started, and the running ones go on.
     pub fn close(&self) {
-        let mut panics = Panics::default();
-        self.spawner.body().close(&mut panics);
-        panics.resume();
+        self.close_and_tell()();
+    }
+
+    /// Closes the group. The answer tells those who wait for room in vain, and may be called elsewhere, for their wakers may block.
+    pub(crate) fn close_and_tell(&self) -> impl FnOnce() + Send + 'static {
+        let in_vain = self.spawner.body().close();
+        move || {
+            let mut panics = Panics::default();
+            in_vain.wake(&mut panics);
+            panics.resume();
+        }
     }
 }
 

@@ -88,6 +88,9 @@ pub(super) struct Wait(Option<Arc<Waiting>>);
 #[must_use = "they sleep on"]
 pub(super) struct Answered(*mut Waiting);
 
+// SAFETY: the list is its own, of counts of what is Send and Sync.
+unsafe impl Send for Answered {}
+
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoRoom {
     Full,

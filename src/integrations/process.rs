@@ -378,6 +378,7 @@ impl Running {
                         .waited_deadline()
                         .map(|deadline| deadline.max(soon)),
                 );
+                at_most(self.ctx.look_again());
             } else if !is_swept {
                 at_most(grace_ends);
             }

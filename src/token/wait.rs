@@ -158,6 +158,14 @@ fn see_to_timer(tokens: &[Option<&Handle>]) {
     }
 }
 
+/// The same, for a thread that sleeps by other means: by when it has to come back.
+#[allow(dead_code)] // It depends on the features who needs it.
+pub(crate) fn look_again(token: Option<&Handle>) -> Option<Instant> {
+    timer::look();
+    see_to_timer(&[token]);
+    timer::is_missing().then(|| Instant::now() + SLICE)
+}
+
 /// Whether it is for those who wait for this to do what workers would have done: in a forked child, below what tells it by them.
 fn is_left_alone(tokens: &[Option<&Handle>]) -> bool {
     Handle::is_any_below_foreign()

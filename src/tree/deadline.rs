@@ -27,6 +27,9 @@ use std::time::Instant;
 
 static IS_ANY_BELOW_FOREIGN: AtomicBool = AtomicBool::new(false);
 
+/// Whether there was ever a token whose deadline can be set later on.
+static IS_ANY_MOVABLE: AtomicBool = AtomicBool::new(false);
+
 /// How late the timer may be before a thread that waits acts on a deadline itself: 0.96 ms, which is less than it sleeps meanwhile.
 const PATIENCE: Moment = 15_000;
 
@@ -494,6 +497,10 @@ impl Handle {
     /// or becomes an earlier one, or by a parent of another kind.
     #[cold]
     pub(crate) fn may_need_timer(&self) -> bool {
+        // Relaxed, as there: mostly there is none, and no climb.
+        if !IS_ANY_MOVABLE.load(Relaxed) && !Handle::is_any_below_foreign() {
+            return false;
+        }
         let mut found = false;
         self.each_above(|node| {
             let timing = node.link.extension().map(|extension| &extension.timing);
@@ -643,6 +650,9 @@ impl Handle {
 
     /// What the timing of a token is whose deadline can be moved, by what is not there yet. The token is new.
     fn put_movable(&self, moving: &Moving) -> &Timing {
+        if !moving.is_idle() && !IS_ANY_MOVABLE.load(Relaxed) {
+            IS_ANY_MOVABLE.store(true, Relaxed);
+        }
         let extension = self.put_extension_by(moving.clock.clone());
         // SAFETY: the token's extension, which it has as long as it is held.
         let timing = unsafe { &extension.as_ref().timing };

@@ -131,12 +131,19 @@ impl Conductor {
             when_stuck,
         } = self;
         let close = later(move |cause| _ = close.cancel_with(cause));
+        let end_graces = later({
+            let cancel = cancel.clone();
+            move |_| {
+                // First: no shield is done before the context that it is of.
+                cancel.cancel_with(Shutdown);
+                drop(end_graces);
+            }
+        });
         let cancel = later(move |_| _ = cancel.cancel_with(Shutdown));
         let drop_now = later({
             let shared = shared.clone();
             move |_| shared.drop_now.cancel()
         });
-        let end_graces = later(move |_| drop(end_graces));
         let end = later({
             let shared = shared.clone();
             move |_| shared.ended.cancel()
@@ -166,7 +173,8 @@ impl Conductor {
         close.cancel_with(cause.clone());
         let (bound, guard) = timed.with_timeout(bounds.graceful);
         let mut are_gone = wait(&bound, Some(&force), &shared, &group);
-        group.close();
+        let tell = group.close_and_tell();
+        later(move |_| tell()).cancel();
         // Who has begun between that moment and the close has what is left of the time.
         are_gone = are_gone && wait(&bound, Some(&force), &shared, &group);
         drop(guard);
@@ -217,6 +225,7 @@ impl Conductor {
                 panics.catch(|| (when_stuck.into_inner())(report));
             }
         }
+        end_graces.cancel();
         // By this thread, for there may have been none for a worker. Nothing comes after this that its waker could hold up.
         panics.catch(|| shared.drop_now.cancel());
         panics.catch(|| shared.ended.cancel());

@@ -112,7 +112,8 @@ impl Serve {
     /// Prepares the end of a server whose requests are below `ctx`. If that is done, so are they, and the server ends; so do not pass the context that a signal cancels, which goes to
     /// [`signals`](Self::signals) or [`end_with`](Self::end_with). If it has a [grace](Context::with_grace), a request that is cancelled has that for its
     /// [shield](Context::shield), but not longer than until `Dropped`. If it has none, such a shield is a plain child, done at `Cancelled`. A grace that is
-    /// made for a request, or by its handler, is over at `Dropped`, too, in either case.
+    /// made for a request, or by its handler, is over at `Dropped`, too, in either case; and when the server has ended, at the latest: what is to have its
+    /// time has to be a task of [`requests`](ServerHandle::requests).
     pub fn new(ctx: &Context) -> Serve {
         Serve {
             ctx: ctx.clone(),

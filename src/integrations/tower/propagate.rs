@@ -35,7 +35,8 @@ use tower_service::Service;
 /// sent, *is* that deadline: the clock decides, not which side noticed it first. So is the end of a body that is not whole: over HTTP/2 a reset with
 /// NO_ERROR, as Envoy's own timeout sends it, looks like an end. Whether it is whole is told as by [`UploadLayer`](super::UploadLayer), so put this layer next
 /// to the client: a layer further in that decompresses, or that has a timeout for bodies, may not answer [`is_end_stream`](Body::is_end_stream), and what ends
-/// after the deadline without a `content-length` is taken for a cut then. A gRPC stream is whole with its status.
+/// after the deadline without a `content-length` is taken for a cut then. A gRPC stream is whole with its status. It needs h2 0.4.17 or later, as is said there: a server may answer before it has read
+/// the request, and reset the stream behind a whole answer.
 ///
 /// # Examples
 ///
