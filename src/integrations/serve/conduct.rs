@@ -229,6 +229,8 @@ impl Conductor {
         // By this thread, for there may have been none for a worker. Nothing comes after this that its waker could hold up.
         panics.catch(|| shared.drop_now.cancel());
         panics.catch(|| shared.ended.cancel());
+        // Its drop cancels it, too, but says less.
+        panics.catch(|| _ = group.cancel_with(Shutdown));
         panics.resume();
     }
 }
