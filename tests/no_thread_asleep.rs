@@ -105,6 +105,24 @@ const PLAYS: &[(&str, Play)] = &[
             let _ = group.join_blocking();
         })
     }),
+    ("a movable deadline, above a group, its outcomes", || {
+        movable(|ctx| {
+            let group = Group::new(ctx);
+            let mut outcomes = group.outcomes::<()>();
+            let task = Box::pin(
+                outcomes
+                    .track(pending::<Result<(), ContextError>>())
+                    .unwrap(),
+            );
+            let task = std::sync::Mutex::new(Some(Box::pin(task)));
+            drop(
+                group
+                    .context()
+                    .on_cancel(move || drop(task.lock().unwrap().take())),
+            );
+            assert!(outcomes.next_blocking().unwrap().is_err());
+        })
+    }),
     #[cfg(feature = "process")]
     ("a movable deadline, a child process", || {
         let (ctx, guard) = Context::background().with_movable_deadline(None);

@@ -885,10 +885,18 @@ fn no_shield_is_done_before_its_context() {
     let requests = server.handle().requests().context().clone();
     let left = requests.with_grace(LONG).shield();
     let (say, hear) = mpsc::channel();
-    let _registration = left.on_cancel(move || say.send(requests.is_done()).unwrap());
+    let is_done = {
+        let requests = requests.clone();
+        move || requests.is_done()
+    };
+    let _registration = left.on_cancel(move || say.send(is_done()).unwrap());
+    // Nor does one that blocks, on the other, hold it up.
+    let (go, blocks) = mpsc::channel::<()>();
+    drop(requests.on_cancel(move || _ = blocks.recv()));
     let future = polite(&server);
     server.handle().end(Signal::TERM);
     let report = run(server, future).join().unwrap();
     assert_eq!(phases(&report), [Phase::Graceful]);
     assert!(hear.recv_timeout(SOON).unwrap());
+    drop(go);
 }

@@ -4,9 +4,10 @@
 #![cfg(all(target_os = "linux", target_pointer_width = "64"))]
 
 mod address_space;
+mod own_threads;
 
 use address_space::Limited;
-use cancel_tree::integrations::serve::{Phase, Serve};
+use cancel_tree::integrations::serve::{Phase, Serve, Server};
 use cancel_tree::Context;
 use std::io;
 use std::sync::mpsc;
@@ -14,6 +15,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_millis(20);
+/// Of a thread, as std has it by default.
+const STACK: u64 = 2 << 20;
 const LATE: Duration = Duration::from_secs(30);
 
 #[test]
@@ -30,6 +33,16 @@ fn a_callback_that_blocks_at_a_deadline_above_holds_up_no_end() {
             thread::park();
         }
     }));
+    // Room for the stack of the server's thread, and for what is small; none for another thread's.
+    let (give, server) = mpsc::channel::<Server>();
+    let runs = thread::spawn(move || {
+        let never = std::future::pending::<io::Result<()>>();
+        let report = futures::executor::block_on(server.recv().unwrap().run(never));
+        say.send(("run".into(), Some(report))).unwrap();
+    });
+    // So that it has the memory that it begins with.
+    thread::sleep(5 * SOON);
+    let limited = Limited::to(STACK + (512 << 10));
     let server = Serve::new(&above)
         .lame_duck(LATE)
         .graceful(SOON)
@@ -39,17 +52,13 @@ fn a_callback_that_blocks_at_a_deadline_above_holds_up_no_end() {
         .start()
         .unwrap();
     let handle = server.handle();
-    thread::spawn(move || {
-        let never = std::future::pending::<io::Result<()>>();
-        let report = futures::executor::block_on(server.run(never));
-        say.send(("run".into(), Some(report))).unwrap();
-    });
+    give.send(server).unwrap();
     while !handle.is_ready() {
         thread::sleep(SOON);
     }
-    // So that all have the memory that they begin with. Room for what is small; none for a thread's stack.
-    thread::sleep(5 * SOON);
-    let limited = Limited::to(1 << 20);
+    assert!(!own_threads::names()
+        .iter()
+        .any(|name| name.contains("timer")));
     let begin = Instant::now();
     guard.set(begin + 5 * SOON);
     handle.end("now");
@@ -65,4 +74,5 @@ fn a_callback_that_blocks_at_a_deadline_above_holds_up_no_end() {
         assert_eq!(phases, [LameDuck, Graceful, Cancelled, Dropped]);
     }
     assert!((5 * SOON..LATE / 2).contains(&took), "{took:?}");
+    runs.join().unwrap();
 }

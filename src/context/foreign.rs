@@ -113,7 +113,7 @@ pub trait ForeignContext: Send + Sync + 'static {
 /// The handle by which a [`ForeignContext`] says that it is done.
 ///
 /// In a child process made by `fork`, which has no worker threads, their part is done by the threads that block on a context or a token
-/// below any foreign parent (`blocking_wait` and its like, `blocking_sleep`, `block_on`), each of which looks every 10 ms: they poll what
+/// below any foreign parent (`blocking_wait` and its like, `blocking_sleep`, `block_on`, and the blocking waits of groups), each of which looks every 10 ms: they poll what
 /// [`when_ready`](Self::when_ready) drives, and after an end wake tasks and run callbacks, one after the other. So a thread must not wait there while it holds a lock that such a
 /// callback takes, and may be back as much later than its limit as they take. Where none of them is there, what
 /// [`when_woken`](Self::when_woken) cancels is cancelled, but nobody is woken; and what `when_ready` drives is not polled.

@@ -28,7 +28,7 @@ pub struct CancelGuard {
 }
 
 impl CancelGuard {
-    pub(super) fn handle(&self) -> &Handle {
+    pub(crate) fn handle(&self) -> &Handle {
         self.token.handle()
     }
 
@@ -158,7 +158,7 @@ pub struct Canceller {
 
 impl Canceller {
     /// What it cancels.
-    #[cfg(feature = "inspect")]
+    #[allow(dead_code)] // It depends on the features who needs it.
     pub(crate) fn handle(&self) -> &Handle {
         self.token.handle()
     }

@@ -275,7 +275,8 @@ impl<T: Send + 'static> Outcomes<T> {
 
     /// Like [`next`](Self::next), but parks the calling thread.
     pub fn next_blocking(&mut self) -> Option<Result<T, Cause>> {
-        block_on_until([], || None, self.next())
+        let ctx = self.spawner().context().clone();
+        block_on_until([&ctx], || None, self.next())
     }
 
     /// Returns the first success, or the first error if no task succeeds. A success cancels the group, in a [race](Group::race) at once; [`Group::join`] waits for the

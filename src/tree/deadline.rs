@@ -397,8 +397,19 @@ impl Handle {
     /// Cancels the token, or one above it, because its deadline has passed, and has a worker wake tasks and threads and run
     /// callbacks: whoever notices the deadline is about to go on, and a callback may take long, or wait for that.
     fn cancel_above_by_worker(&self, node: &Node, moves: Option<NonNull<Node>>) {
+        self.mark_and_hand_on(node, deadline_cause(node), moves);
+    }
+
+    /// Cancels the token, and has a worker do what may run user code. That of the cause, if it is not taken, is none: somebody
+    /// keeps it, or it has none.
+    #[allow(dead_code)] // It depends on the features who needs it.
+    pub(crate) fn cancel_by_worker(&self, cause: Cause) {
+        self.mark_and_hand_on(self.node(), cause, None);
+    }
+
+    fn mark_and_hand_on(&self, node: &Node, cause: Cause, moves: Option<NonNull<Node>>) {
         // SAFETY: the handle keeps the token and what is above (I5), and `Rest` has another one.
-        let mut cancel = unsafe { Cancel::begin(NonNull::from(node), deadline_cause(node)) };
+        let mut cancel = unsafe { Cancel::begin(NonNull::from(node), cause) };
         cancel.mark(usize::MAX);
         if cancel.is_idle() {
             if moves.is_some() {

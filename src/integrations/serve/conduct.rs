@@ -69,6 +69,8 @@ impl Watched {
 
     /// None: one of them is done, or the bound.
     fn block_on<F: Future>(&self, bound: &Context, future: F) -> Option<F::Output> {
+        // If it cannot be had now, that is known from now on.
+        let _ = self.theirs.look_again();
         let mut future = pin!(future);
         // Without the timer it is polled every so often.
         let future = poll_fn(|cx| match future.as_mut().poll(cx) {
@@ -131,15 +133,13 @@ impl Conductor {
             when_stuck,
         } = self;
         let close = later(move |cause| _ = close.cancel_with(cause));
-        let end_graces = later({
-            let cancel = cancel.clone();
-            move |_| {
-                // First: no shield is done before the context that it is of.
-                cancel.cancel_with(Shutdown);
-                drop(end_graces);
-            }
-        });
-        let cancel = later(move |_| _ = cancel.cancel_with(Shutdown));
+        // Marked by this thread, and told by workers.
+        let cancel = || cancel.handle().cancel_by_worker(Shutdown.into());
+        let end_shields = || {
+            // First: no shield is done before the context that it is of.
+            cancel();
+            end_graces.handle().cancel_by_worker(Shutdown.into());
+        };
         let drop_now = later({
             let shared = shared.clone();
             move |_| shared.drop_now.cancel()
@@ -180,14 +180,14 @@ impl Conductor {
         drop(guard);
         if !are_gone {
             clock.begin(&shared, Phase::Cancelled);
-            cancel.cancel();
+            cancel();
             let (limit, _guard) = timed.with_timeout(bounds.cancelled);
             are_gone = wait(&limit, None, &shared, &group);
         }
         if !are_gone {
             clock.begin(&shared, Phase::Dropped);
             drop_now.cancel();
-            end_graces.cancel();
+            end_shields();
             let (limit, _guard) = timed.with_timeout(bounds.dropped);
             wait(&limit, None, &shared, &group);
         }
@@ -225,12 +225,10 @@ impl Conductor {
                 panics.catch(|| (when_stuck.into_inner())(report));
             }
         }
-        end_graces.cancel();
+        end_shields();
         // By this thread, for there may have been none for a worker. Nothing comes after this that its waker could hold up.
         panics.catch(|| shared.drop_now.cancel());
         panics.catch(|| shared.ended.cancel());
-        // Its drop cancels it, too, but says less.
-        panics.catch(|| _ = group.cancel_with(Shutdown));
         panics.resume();
     }
 }
