@@ -900,3 +900,40 @@ fn no_shield_is_done_before_its_context() {
     assert!(hear.recv_timeout(SOON).unwrap());
     drop(go);
 }
+
+/// Also where workers have others' callbacks to call: they wake first.
+#[test]
+fn the_phases_are_told_in_their_order_and_an_executor_in_time() {
+    let attempt = || {
+        let (others, begin) = Context::background().with_cancel();
+        for _ in 0..500 {
+            drop(others.after_func(|| {
+                let begin = Instant::now();
+                while begin.elapsed() < millis(2) {}
+            }));
+        }
+        let (stuck, is_stuck) = mpsc::channel();
+        let server = serve().graceful(Duration::ZERO).dropped(millis(100));
+        let server = server.when_stuck(move |_| stuck.send(()).unwrap());
+        let server = server.start().unwrap();
+        let handle = server.handle();
+        let (say, hear) = mpsc::channel();
+        let request = handle.requests().spawn_thread({
+            let handle = handle.clone();
+            move |ctx| {
+                ctx.blocking_wait();
+                say.send(handle.closing().is_done()).unwrap();
+            }
+        });
+        request.unwrap();
+        begin.cancel();
+        let future = polite(&server);
+        let running = run(server, future);
+        handle.end(Signal::TERM);
+        assert!(hear.recv_timeout(SOON).unwrap(), "cancelled before that");
+        let report = running.join().unwrap();
+        assert_eq!(report.exit_code(), 0, "{report}");
+        is_stuck.recv().is_err()
+    };
+    assert!((0..5).any(|_| attempt()), "it is not stuck");
+}

@@ -248,7 +248,7 @@ impl Group {
     ///
     /// # Panics
     ///
-    /// As there.
+    /// As there; and as [`blocking_wait`](crate::CancellationToken::blocking_wait), as do the other waits of groups that park the thread.
     pub fn join_blocking(&self) -> Result<(), Cause> {
         block_on_until([self.context()], || None, self.join())
     }

@@ -7,7 +7,8 @@ use crate::group::Group;
 use crate::integrations::signals::Signal;
 use crate::sync::Panics;
 use crate::timer;
-use crate::token::StopOnDrop;
+use crate::token::wait::SLICE;
+use crate::token::{CancellationToken, StopOnDrop};
 use crate::tree::{Cause, ContextError};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -15,6 +16,7 @@ use core::future::{poll_fn, Future};
 use core::pin::pin;
 use core::task::Poll;
 use core::time::Duration;
+use std::thread;
 use std::time::Instant;
 
 pub(super) struct Conductor {
@@ -83,13 +85,17 @@ impl Watched {
     }
 }
 
-/// What runs on a worker, once this is cancelled: the wakers and callbacks of others may block.
-fn later(f: impl FnOnce(Cause) + Send + 'static) -> Canceller {
+/// Runs this on a worker, for what it wakes may block: before callbacks that are to be called there.
+fn by_worker(f: impl FnOnce() + Send + 'static) {
     let (ctx, guard) = Context::background().with_cancel();
-    drop(ctx.after_func_with(f));
-    let canceller = guard.canceller();
+    drop(ctx.on_wake(f));
+    cancel_by_worker(&guard, Shutdown);
     guard.detach();
-    canceller
+}
+
+/// Marks at once, so that nobody who blocks stands between two of these, and has a worker tell whoever waits.
+fn cancel_by_worker(guard: &CancelGuard, cause: impl Into<Cause>) {
+    guard.handle().cancel_by_worker(cause.into());
 }
 
 /// How long the executor has to take the report where no time was left for it to drop the server's future.
@@ -132,22 +138,16 @@ impl Conductor {
             bounds,
             when_stuck,
         } = self;
-        let close = later(move |cause| _ = close.cancel_with(cause));
-        // Marked by this thread, and told by workers.
         let cancel = || cancel.handle().cancel_by_worker(Shutdown.into());
         let end_shields = || {
             // First: no shield is done before the context that it is of.
             cancel();
-            end_graces.handle().cancel_by_worker(Shutdown.into());
+            cancel_by_worker(&end_graces, Shutdown);
         };
-        let drop_now = later({
+        let tell = |token: fn(&Shared) -> &CancellationToken| {
             let shared = shared.clone();
-            move |_| shared.drop_now.cancel()
-        });
-        let end = later({
-            let shared = shared.clone();
-            move |_| shared.ended.cancel()
-        });
+            by_worker(move || token(&shared).cancel());
+        };
 
         let gone = begin.block_on(&Context::background(), shared.gone.cancelled());
         let has_ended = gone.is_some();
@@ -170,11 +170,11 @@ impl Conductor {
 
         clock.begin(&shared, Phase::Graceful);
         let since = group.since(group.context().clock());
-        close.cancel_with(cause.clone());
+        // The report keeps the cause.
+        cancel_by_worker(&close, cause.clone());
         let (bound, guard) = timed.with_timeout(bounds.graceful);
         let mut are_gone = wait(&bound, Some(&force), &shared, &group);
-        let tell = group.close_and_tell();
-        later(move |_| tell()).cancel();
+        by_worker(group.close_and_tell());
         // Who has begun between that moment and the close has what is left of the time.
         are_gone = are_gone && wait(&bound, Some(&force), &shared, &group);
         drop(guard);
@@ -186,7 +186,7 @@ impl Conductor {
         }
         if !are_gone {
             clock.begin(&shared, Phase::Dropped);
-            drop_now.cancel();
+            tell(|shared| &shared.drop_now);
             end_shields();
             let (limit, _guard) = timed.with_timeout(bounds.dropped);
             wait(&limit, None, &shared, &group);
@@ -205,12 +205,14 @@ impl Conductor {
         // It is the only one.
         let _ = shared.report.set(report.clone());
         shared.advance(Phase::Ended);
-        end.cancel();
+        tell(|shared| &shared.ended);
         #[cfg(feature = "inspect")]
         {
             // Elsewhere, for it may block.
             let told = report.clone();
-            later(move |_| Group::tell_stuck(&told.tasks)).cancel();
+            let (ctx, guard) = Context::background().with_cancel();
+            drop(ctx.after_func(move || Group::tell_stuck(&told.tasks)));
+            drop(guard);
         }
         let (limit, _guard) = timed.with_timeout(match is_stuck {
             // An executor that was given no time cannot be told from one that is stuck.
@@ -229,6 +231,11 @@ impl Conductor {
         // By this thread, for there may have been none for a worker. Nothing comes after this that its waker could hold up.
         panics.catch(|| shared.drop_now.cancel());
         panics.catch(|| shared.ended.cancel());
+        // Until there is somebody to do the workers' part: nobody else may look.
+        while timer::is_missing() {
+            timer::look();
+            thread::sleep(SLICE);
+        }
         panics.resume();
     }
 }
