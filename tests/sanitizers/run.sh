@@ -57,12 +57,12 @@ address() {
     fi
     local build_std=()
     if has_rust_src; then build_std=(-Zbuild-std); fi
-    # Without three that leave the process less address space than the sanitizer needs for itself.
+    # Without four that leave the process less address space than the sanitizer needs for itself.
     local file name programs=()
     for file in tests/*.rs tests/*/main.rs; do
         name=$(basename "${file/\/main.rs/}" .rs)
         case $name in
-        group_no_thread | no_thread_asleep | no_thread_memory) ;;
+        group_no_thread | no_thread_asleep | no_thread_memory | serve_no_timer) ;;
         *) programs+=(--test "$name") ;;
         esac
     done
