@@ -128,9 +128,6 @@ pub(crate) fn until_cancelled(token: &CancellationToken, deadline: Option<Instan
     }
     let mut seated = Seated(token, Waiter::new());
     until_done(&[Some(token.handle())], deadline, |waker| {
-        if timer::is_missing() {
-            token.handle().expire(clock::at_or_before(Instant::now()));
-        }
         seated.1.poll(token.handle(), waker)
     })
 }
@@ -194,6 +191,11 @@ pub(crate) fn until_done(
         let first = [deadline, slice].into_iter().flatten().min();
         let mut is_done = false;
         let is_over = until(first, |waker| {
+            if timer::is_missing() {
+                // What ends this wait may be woken by what is done then, and by nothing else.
+                let now = clock::at_or_before(Instant::now());
+                tokens.iter().flatten().for_each(|token| token.expire(now));
+            }
             is_done = done(waker);
             // Not before it is to sleep, for that asks the system, or starts a thread. Then it begins anew, if it has to look now and then.
             is_done
@@ -224,11 +226,6 @@ pub(crate) fn block_on<F: Future>(
 ) -> Option<F::Output> {
     let mut output = None;
     until_done(tokens, deadline, |waker| {
-        if timer::is_missing() {
-            // What the future waits for may be woken by what is done then, and by nothing else.
-            let now = clock::at_or_before(Instant::now());
-            tokens.iter().flatten().for_each(|token| token.expire(now));
-        }
         if let Poll::Ready(ready) = future.as_mut().poll(&mut Context::from_waker(waker)) {
             output = Some(ready);
         }
