@@ -1459,6 +1459,31 @@ fn a_callback_left_below_a_foreign_context_goes_with_ours_if_nobody_has_the_sign
         signal.when_woken(std::future::pending::<()>())
     })));
     assert_eq!(Arc::strong_count(&forgotten), 1);
+    // What has panicked is driven no more.
+    let (say_waker, hear_waker) = mpsc::channel();
+    let is_there = Arc::new(());
+    let there = is_there.clone();
+    let ctx = when(async move {
+        let _there = there;
+        let mut polled = false;
+        std::future::poll_fn(|cx| match std::mem::replace(&mut polled, true) {
+            false => {
+                say_waker.send(cx.waker().clone()).unwrap();
+                Poll::<()>::Pending
+            }
+            true => std::panic::resume_unwind(Box::new("on purpose")),
+        })
+        .await;
+        unreachable!("it has panicked")
+    });
+    let waker = hear_waker.recv().unwrap();
+    waker.wake_by_ref();
+    let begin = Instant::now();
+    while Arc::strong_count(&is_there) > 1 && begin.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(Arc::strong_count(&left(ctx)), 1);
+    drop(waker);
     // Somebody has it still.
     let (say, hear) = mpsc::channel();
     let ctx = Context::below(Gives(move |signal| say.send(signal).unwrap()));

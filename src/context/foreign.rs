@@ -158,8 +158,10 @@ impl DoneSignal {
         let drive = Counted::new(Drive {
             job: Job::for_waiters(Drive::run_job),
             state: AtomicU8::new(POLLING),
-            future: UnsafeCell::new(Some(Box::pin(IntoCause(future)))),
-            signal: self.0,
+            waits: UnsafeCell::new(Some(Waiting {
+                signal: self.0,
+                future: Box::pin(IntoCause(future)),
+            })),
         });
         let driven = Driven(drive.clone());
         unless_unwinding(|| Drive::poll(drive));
@@ -261,7 +263,11 @@ const AGAIN: u8 = 3;
 /// Nobody will poll it any more; a thread that is polling it drops it.
 const CLOSED: u8 = 4;
 
-type Waiting = Pin<Box<dyn Future<Output = Cause> + Send>>;
+/// What is driven, and what its output is for: who drives it no more cannot cancel any more.
+struct Waiting {
+    signal: Signal,
+    future: Pin<Box<dyn Future<Output = Cause> + Send>>,
+}
 
 /// A future whose output is a cause. It keeps what it polls: an `async` block drops that first, and if the
 /// drop panics, what the future has said is lost.
@@ -284,11 +290,10 @@ struct Drive {
     job: Job,
     state: AtomicU8,
     /// Belongs to the thread that has made the state POLLING, or CLOSED from IDLE or SCHEDULED.
-    future: UnsafeCell<Option<Waiting>>,
-    signal: Signal,
+    waits: UnsafeCell<Option<Waiting>>,
 }
 
-// SAFETY: `future`, the only field that is not Sync, is touched by one thread at a time, as `state`
+// SAFETY: `waits`, the only field that is not Sync, is touched by one thread at a time, as `state`
 // says. It is Send.
 unsafe impl Sync for Drive {}
 // SAFETY: every field is Send.
@@ -335,17 +340,28 @@ struct Close<'a>(&'a Drive);
 
 impl Drop for Close<'_> {
     fn drop(&mut self) {
-        // Relaxed: whoever finds it leaves the future alone.
-        self.0.state.store(CLOSED, Relaxed);
-        self.0.drop_future();
+        let waits = self.0.close();
+        unless_unwinding(|| drop(waits));
     }
 }
 
 impl Drive {
+    /// Whoever polls takes out what is driven, which is not polled again.
+    fn close(&self) -> Option<Waiting> {
+        // Relaxed: whoever finds it leaves the future alone.
+        self.state.store(CLOSED, Relaxed);
+        self.take()
+    }
+
+    fn take(&self) -> Option<Waiting> {
+        // SAFETY: the caller has it, as `state` says.
+        self.waits.with_mut(|waits| unsafe { (*waits).take() })
+    }
+
     fn drop_future(&self) {
-        // SAFETY: the caller has it, as `state` says. User code runs after it has been taken out.
-        let future = self.future.with_mut(|future| unsafe { (*future).take() });
-        unless_unwinding(|| drop(future));
+        // User code runs after it has been taken out.
+        let waits = self.take();
+        unless_unwinding(|| drop(waits));
     }
 
     /// The caller has made the state SCHEDULED.
@@ -376,19 +392,22 @@ impl Drive {
     fn poll(this: Counted<Drive>) {
         let waker = waker_of(this.clone());
         let close = Close(&this);
-        let poll = this.future.with_mut(|future| {
+        let poll = this.waits.with_mut(|waits| {
             let mut cx = task::Context::from_waker(&waker);
             // SAFETY: POLLING is ours.
-            unsafe { (*future).as_mut() }.map(|future| future.as_mut().poll(&mut cx))
+            unsafe { (*waits).as_mut() }.map(|waits| waits.future.as_mut().poll(&mut cx))
         });
+        mem::forget(close);
         if let Some(Poll::Ready(cause)) = poll {
+            let Some(Waiting { signal, future }) = this.close() else {
+                unreachable!("it has been polled");
+            };
             // What the future says stands, also if its drop panics.
             let mut panics = Panics::default();
-            panics.catch(|| drop(close));
-            panics.catch(|| _ = this.signal.cancel(cause));
+            panics.catch(|| drop(future));
+            panics.catch(|| _ = signal.cancel(cause));
             return panics.resume();
         }
-        mem::forget(close);
         // Release: hands the future on, to the worker's step or to the drop of `Driven`. Failure: nothing is read.
         let Err(now) = this.state.compare_exchange(POLLING, IDLE, Release, Relaxed) else {
             return;
