@@ -9,7 +9,7 @@ set -eu
 cd "$(dirname "$0")"
 
 # Raised with every model that is added: a file that is not compiled in must not go unnoticed.
-EXPECTED=536
+EXPECTED=539
 
 export RUSTFLAGS="${RUSTFLAGS:-} --cfg cancel_tree_loom --cfg crossbeam_loom"
 
@@ -20,7 +20,7 @@ if [ "$count" -lt "$EXPECTED" ] || [ "$ignored" -ne 0 ]; then
     echo "loom-tests: $count models, $ignored of them ignored; expected $EXPECTED and none" >&2
     exit 1
 fi
-if [ $# -gt 0 ] && ! cargo test --release --locked --quiet --test races -- --list "$@" | grep -q ': test$'; then
+if [ $# -gt 0 ] && ! cargo test --release --locked --quiet --test races -- --list "$@" | grep ': test$' >/dev/null; then
     echo "loom-tests: no model has \"$*\" in its name" >&2
     exit 1
 fi

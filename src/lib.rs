@@ -122,6 +122,15 @@ pub fn on_wake(token: &CancellationToken, f: impl FnOnce() + Send + 'static) -> 
     token.on_wake(f)
 }
 
+/// For models: what a thread does that has slept until the context's deadline.
+#[cfg(cancel_tree_loom)]
+#[doc(hidden)]
+pub fn notice(ctx: &Context, now: std::time::Instant) {
+    if let Some(token) = ctx.token() {
+        token.handle().expire(timer::clock::at_or_before(now));
+    }
+}
+
 /// For models: how threads sleep there, and wait.
 #[cfg(cancel_tree_loom)]
 #[doc(hidden)]

@@ -443,12 +443,25 @@ fn a_callback_fires_at_the_deadline_though_all_handles_are_dropped() {
 
 #[test]
 fn never_early_and_not_late() {
-    let mut late = [const { Vec::new() }; 3];
+    // A machine may be busy, but not all the time.
+    let mut attempts = Vec::new();
+    let is_good = |_| {
+        let late = least_late();
+        attempts.push(late);
+        late.iter().all(|late| *late < 5 * MS)
+    };
+    assert!((0..5).any(is_good), "{attempts:?}");
+}
+
+/// The best of some tasks, threads and callbacks. None is early.
+fn least_late() -> [Duration; 3] {
+    let mut least = [Duration::MAX; 3];
     for i in 0..40 {
         let (ctx, _guard) =
             Context::background().with_timeout(Duration::from_micros(1000 + 97 * i));
         let deadline = ctx.deadline().unwrap();
-        match i % 3 {
+        let kind = i as usize % 3;
+        match kind {
             0 => assert_eq!(block_on(ctx.done()), DeadlineExceeded),
             1 => assert_eq!(ctx.blocking_wait(), DeadlineExceeded),
             _ => {
@@ -457,18 +470,10 @@ fn never_early_and_not_late() {
                 assert!(hears(&ear));
             }
         }
-        late[i as usize % 3].push(
-            Instant::now()
-                .checked_duration_since(deadline)
-                .expect("too early"),
-        );
+        let late = Instant::now().checked_duration_since(deadline);
+        least[kind] = least[kind].min(late.expect("too early"));
     }
-    for late in &mut late {
-        late.sort();
-        println!("late: best {:?}, worst {:?}", late[0], late[late.len() - 1]);
-        // A machine may be busy, but not all the time.
-        assert!(late[0] < 250 * MS);
-    }
+    least
 }
 
 #[test]

@@ -15,6 +15,9 @@ thread_local! {
     static STOPS: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
+/// One test at a time: what another one costs or stops would be seen.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// Held by the test while the thread is to be stopped.
 static GATE: Mutex<()> = Mutex::new(());
 
@@ -70,6 +73,7 @@ fn is_told_beside_one_that_is_stopped(ctx: &Context, deadline: Instant, wait: fn
 
 #[test]
 fn whoever_is_stopped_at_a_deadline_holds_up_nobody() {
+    let _alone = ALONE.lock();
     // The timer's threads are there.
     let (first, _guard) = Context::background().with_timeout(Duration::from_millis(1));
     first.child_token().blocking_wait();
@@ -94,6 +98,7 @@ fn whoever_is_stopped_at_a_deadline_holds_up_nobody() {
 /// processors busy, it may be otherwise: seldom.
 #[test]
 fn what_has_passed_before_was_first() {
+    let _alone = ALONE.lock();
     let is_its_own = |n: u64| {
         let sooner = Instant::now() + Duration::from_micros(1500);
         let later = sooner + Duration::from_micros(20 + n % 100);
@@ -110,4 +115,151 @@ fn what_has_passed_before_was_first() {
         many > 180
     };
     assert!((0..5).any(is_good), "{attempts:?}");
+}
+
+/// With what only the system can do to a thread.
+#[cfg(all(target_os = "linux", feature = "signals"))]
+mod by_signals {
+    use super::*;
+    use std::mem;
+    use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+    use std::sync::Arc;
+
+    /// Of all threads so far.
+    fn cpu_time() -> Duration {
+        // SAFETY: plain data, which the call fills in.
+        let used = unsafe {
+            let mut used: libc::rusage = mem::zeroed();
+            assert_eq!(libc::getrusage(libc::RUSAGE_SELF, &mut used), 0);
+            used
+        };
+        let time = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
+        time(used.ru_utime) + time(used.ru_stime)
+    }
+
+    /// What a thread does about a deadline is as much as is above it, however much is below what another one is marking.
+    #[test]
+    fn many_that_wait_do_not_each_pass_what_is_below() {
+        let _alone = ALONE.lock();
+        let cost_with = |waiters: usize| {
+            let deadline = Instant::now() + Duration::from_millis(1500);
+            let (ctx, _guard) = Context::background().with_deadline(deadline);
+            let wait = |_| {
+                let (below, guard) = ctx.with_cancel();
+                thread::spawn(move || {
+                    let _guard = guard;
+                    below.blocking_wait();
+                })
+            };
+            // Made earlier than the others, they are marked later.
+            let waiters: Vec<_> = (0..waiters).map(wait).collect();
+            let token = ctx.child_token();
+            let others: Vec<_> = (0..300_000).map(|_| token.child_token()).collect();
+            thread::sleep(deadline.saturating_duration_since(Instant::now()) - SOON / 2);
+            let before = cpu_time();
+            waiters
+                .into_iter()
+                .for_each(|waiter| waiter.join().unwrap());
+            let cost = cpu_time() - before;
+            drop(others);
+            cost
+        };
+        let (few, many) = (cost_with(1), cost_with(50));
+        assert!(many < 8 * few + SOON, "{few:?}, {many:?}");
+    }
+
+    const STOPPED: Duration = Duration::from_millis(1500);
+
+    extern "C" fn stand_still(_: libc::c_int) {
+        // SAFETY: a signal handler may.
+        unsafe { libc::usleep(STOPPED.as_micros() as libc::useconds_t) };
+    }
+
+    fn stop(thread: libc::pid_t) {
+        // SAFETY: a signal that has a handler, to a thread of this process.
+        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, libc::SIGUSR1) };
+    }
+
+    fn timers_thread() -> libc::pid_t {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let is_it = |path: &std::path::Path| {
+            std::fs::read_to_string(path.join("comm"))
+                .is_ok_and(|name| name.trim() == "cancel-tree")
+        };
+        let mut paths = tasks.map(|task| task.unwrap().path());
+        let path = paths.find(|path| is_it(path)).unwrap();
+        path.file_name().unwrap().to_str().unwrap().parse().unwrap()
+    }
+
+    /// The timer's thread is stopped, and the thread that acts on the deadline in its place as well, in the middle of marking. None: it
+    /// was through before it could be stopped.
+    fn lateness_beside_two_that_are_stopped(ctx: &Context, deadline: Instant) -> Option<Duration> {
+        // The oldest is marked last, the youngest first.
+        let end = ctx.child_token();
+        let (last, _guard) = ctx.with_cancel();
+        let above = ctx.child_token();
+        let between: Vec<_> = (0..200_000).map(|_| above.child_token()).collect();
+        let first: CancellationToken = ctx.child_token();
+        let thread = Arc::new(AtomicI32::new(0));
+        let waiter = {
+            let (ctx, thread) = (ctx.clone(), thread.clone());
+            thread::spawn(move || {
+                // SAFETY: always.
+                thread.store(unsafe { libc::gettid() }, SeqCst);
+                ctx.blocking_wait();
+            })
+        };
+        thread::sleep(deadline.saturating_duration_since(Instant::now()) - SOON / 2);
+        stop(timers_thread());
+        // A token is not asked about the deadline.
+        while !first.is_cancelled() {
+            std::hint::spin_loop();
+        }
+        stop(thread.load(SeqCst));
+        let is_marked = end.is_cancelled();
+        last.blocking_wait();
+        let late = deadline.elapsed();
+        waiter.join().unwrap();
+        drop(between);
+        (!is_marked).then_some(late)
+    }
+
+    #[test]
+    fn whoever_is_stopped_while_it_marks_holds_up_nobody_who_waits() {
+        let _alone = ALONE.lock();
+        // SAFETY: the handler calls what it may.
+        unsafe {
+            libc::signal(
+                libc::SIGUSR1,
+                stand_still as *const () as libc::sighandler_t,
+            )
+        };
+        let long = Duration::from_secs(1);
+        let kinds: [(&str, fn(Duration) -> (Context, Box<dyn std::any::Any>)); 3] = [
+            ("fixed", |long| {
+                let (ctx, guard) = Context::background().with_timeout(long);
+                (ctx, Box::new(guard))
+            }),
+            ("movable", |long| {
+                let deadline = Instant::now() + long;
+                let (ctx, guard) = Context::background().with_movable_deadline(deadline);
+                (ctx, Box::new(guard))
+            }),
+            ("idle", |long| {
+                let (ctx, guard) = Context::background().with_idle_timeout(long);
+                (ctx, Box::new(guard))
+            }),
+        ];
+        for (kind, new) in kinds {
+            let late = (0..5).find_map(|_| {
+                let (ctx, _guard) = new(long);
+                let deadline = ctx.deadline().unwrap();
+                lateness_beside_two_that_are_stopped(&ctx, deadline)
+            });
+            assert!(
+                late.is_some_and(|late| late < STOPPED / 3),
+                "{kind}: {late:?}"
+            );
+        }
+    }
 }

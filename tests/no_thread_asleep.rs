@@ -11,7 +11,7 @@ use cancel_tree::integrations::process::Supervised;
 use cancel_tree::{Context, ContextError, DoneSignal, ForeignContext, Group};
 use futures::task::AtomicWaker;
 use std::any::Any;
-use std::future::{pending, poll_fn};
+use std::future::{pending, poll_fn, Future};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{mpsc, Arc};
@@ -51,16 +51,27 @@ fn movable_above(below: fn(&Context) -> Context, wait: fn(&Context)) -> (Wait, D
 #[derive(Clone, Default)]
 struct Event(Arc<(AtomicBool, AtomicWaker)>);
 
-impl ForeignContext for Event {
-    fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+impl Event {
+    fn set(&self) {
+        self.0 .0.store(true, SeqCst);
+        self.0 .1.wake();
+    }
+
+    fn heard(&self) -> impl Future<Output = ()> + Send + 'static {
         let event = self.clone();
-        signal.when_woken(poll_fn(move |cx| {
+        poll_fn(move |cx| {
             event.0 .1.register(cx.waker());
             match event.0 .0.load(SeqCst) {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
             }
-        }))
+        })
+    }
+}
+
+impl ForeignContext for Event {
+    fn on_done(&self, signal: DoneSignal) -> Box<dyn Any + Send> {
+        signal.when_woken(self.heard())
     }
 }
 
@@ -141,6 +152,24 @@ const PLAYS: &[(&str, Play)] = &[
             }),
         )
     }),
+    (
+        "what the thread itself begins when it has been woken",
+        || {
+            let event = Event::default();
+            let is_set = event.clone();
+            (
+                Box::new(move || {
+                    let ctx = Context::background();
+                    let waits = async {
+                        is_set.heard().await;
+                        ctx.sleep(SOON).await
+                    };
+                    assert_eq!(ctx.block_on(waits), Ok(Ok(())));
+                }),
+                Box::new(move || event.set()),
+            )
+        },
+    ),
     ("a grace", || {
         let (server, shutdown) = Context::background().with_cancel();
         let shield = server.with_grace(SOON).shield();
@@ -154,10 +183,7 @@ const PLAYS: &[(&str, Play)] = &[
         let token = Context::below(event.clone()).child_token();
         (
             Box::new(move || token.blocking_wait()),
-            Box::new(move || {
-                event.0 .0.store(true, SeqCst);
-                event.0 .1.wake();
-            }),
+            Box::new(move || event.set()),
         )
     }),
 ];

@@ -1905,20 +1905,28 @@ fn waiters_against_cancel_on_one_token() {
 
 #[test]
 fn one_future_polled_with_a_new_waker_each_time() {
-    for _ in 0..scaled(200) {
+    for round in 0..scaled(200) {
         let token = CancellationToken::new();
         thread::scope(|scope| {
             scope.spawn(|| {
                 let mut future = pin!(token.cancelled());
-                loop {
+                // The last that was taken is woken, whenever the cancel comes.
+                let mut last = None;
+                for _ in 0..round {
                     let woken = Arc::new(AtomicBool::new(false));
                     let waker = on_wake({
                         let woken = Arc::clone(&woken);
                         move || woken.store(true, SeqCst)
                     });
                     if poll(future.as_mut(), &waker).is_ready() {
-                        break;
+                        return;
                     }
+                    last = Some(woken);
+                }
+                let begin = Instant::now();
+                while last.as_ref().is_some_and(|woken| !woken.load(SeqCst)) {
+                    assert!(begin.elapsed() < Duration::from_secs(10), "not woken");
+                    thread::yield_now();
                 }
             });
             token.cancel();

@@ -197,13 +197,13 @@ pub(crate) fn until_done(
                 tokens.iter().flatten().for_each(|token| token.expire(now));
             }
             is_done = done(waker);
-            // Not before it is to sleep, for that asks the system, or starts a thread. Then it begins anew, if it has to look now and then.
-            is_done
-                || is_alone.is_none() && {
-                    see_to_timer(tokens);
-                    *is_alone.insert(is_left_alone(tokens))
-                        || slice.is_none() && timer::is_missing()
-                }
+            // Not before it is to sleep, for that asks the system, or starts a thread.
+            let is_alone = !is_done && is_alone.is_none() && {
+                see_to_timer(tokens);
+                *is_alone.insert(is_left_alone(tokens))
+            };
+            // It begins anew, if it has to look now and then. What has been polled just now may be what has first needed the timer.
+            is_done || is_alone || slice.is_none() && timer::is_missing()
         });
         if is_done {
             if looks {

@@ -351,6 +351,11 @@ impl Handle {
 
     /// Cancels the token, or one above it, whose deadline has passed. False: it has not, or the timer is to say whether it has.
     fn expire_above(&self, node: &Node, due: Moment, passed: Moment) -> bool {
+        // In the child of a `fork` who has cancelled it may be in the parent.
+        let others_are_at_it = node.word.load().is_cancelled() && !timer::is_in_parent();
+        if others_are_at_it && self.mark_way_from(node) {
+            return true;
+        }
         let Some(timing) = node.link.extension().map(|extension| &extension.timing) else {
             return false;
         };
@@ -359,10 +364,11 @@ impl Handle {
             // Of this step and one that moves it, one is first.
             let mut seen = timing.entry.look();
             loop {
-                if seen.is_firing() && (!moving.is_idle() || timer::is_in_parent()) {
-                    // The timer is at it, and that stands: but the caller is not to go on before it is done. In the child of
+                let has_passed = timing.entry.has_passed();
+                if seen.is_firing() && (has_passed || !moving.is_idle() || timer::is_in_parent()) {
+                    // Somebody is at it, and that stands: but the caller is not to go on before it is done. In the child of
                     // a `fork` nobody else will, nor say when it was due, if that has not been noted.
-                    if !timing.entry.has_passed() {
+                    if !has_passed {
                         timing.note_due(due);
                     }
                     break;
@@ -390,6 +396,32 @@ impl Handle {
                 end_firing(node);
             }
             panics.resume();
+        }
+        true
+    }
+
+    /// Somebody else has cancelled a token above, and is marking what is below, or stands still there. What the caller waits for is this
+    /// token alone, so it marks the way down to it: of many who wait each would pass everything below otherwise. Whoever has made that cancel wakes and
+    /// calls here as well. False: there is no memory to note the way, or it is no way of parents.
+    fn mark_way_from(&self, above: &Node) -> bool {
+        let mut way = Vec::new();
+        let mut at = self.node();
+        while !ptr::eq(at, above) {
+            // SAFETY: held, or above what is held (I5).
+            let Some(parent) = (unsafe { at.parent() }) else {
+                return false;
+            };
+            if way.try_reserve(1).is_err() {
+                return false;
+            }
+            way.push(at);
+            at = parent;
+        }
+        // From above, as a walk does: what is marked has a parent that is cancelled.
+        let mut kind = above.word.load();
+        for node in way.into_iter().rev() {
+            node.word.mark(kind.only(State::DEADLINE));
+            kind = node.word.load();
         }
         true
     }

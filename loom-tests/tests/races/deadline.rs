@@ -1,6 +1,6 @@
 //! Deadlines: the timer, and whoever it meets. `turn` is what the service thread and its workers do.
 
-use cancel_tree::{set_thread_number, Canceller, Context, Service};
+use cancel_tree::{notice, set_thread_number, Canceller, Context, Service};
 use cancel_tree_loom::{
     model, model_in_all_orders, poll, reason_of_context as reason_of, ContextError, Data, Probe,
     Reason, Runs, Token, USUAL,
@@ -348,6 +348,84 @@ fn deadline_of_a_chain_and_a_token_beside_it_vs_cancel_in_the_chain() {
             ContextError::DeadlineExceeded
         );
         assert_eq!(probe.woken(), 1);
+    });
+}
+
+// ----- threads that notice it -------------------------------------------------------------------
+
+/// It marks the way down to what it waits for, in the middle of the timer's marking.
+#[test]
+fn deadline_vs_a_thread_that_notices_it_below() {
+    model(Some(2), || {
+        let probe = Probe::new();
+        let service = Service::new();
+        let above = timed_because(&background(), 1, 1);
+        let (between, canceller) = cancellable(&above);
+        let (ctx, _canceller) = cancellable(&between);
+        let beside = between.child_token();
+        let mut waits = Box::pin(beside.clone().cancelled_owned());
+        assert!(!poll(&mut waits, &probe.waker()));
+        let timer = turn(service, 1);
+        notice(&ctx, Service::at(1));
+        // It goes on as if all above were over.
+        assert_eq!(reason_of(&ctx), 1);
+        assert_eq!(between.err(), DEADLINE);
+        assert!(!canceller.cancel());
+        let mut service = timer.join().unwrap();
+        service.turn(Service::at(1));
+        assert!(beside.is_cancelled());
+        assert_eq!(probe.woken(), 1);
+    });
+}
+
+/// Two of them, of which one is first: what that one begins, a worker brings to its end.
+#[test]
+fn two_threads_that_notice_a_deadline() {
+    model(Some(2), || {
+        let probe = Probe::new();
+        let mut service = Service::new();
+        let above = timed_because(&background(), 1, 1);
+        let (one, _one) = cancellable(&above);
+        let (other, _other) = cancellable(&above);
+        let mut waits = Box::pin(above.child_token().cancelled_owned());
+        assert!(!poll(&mut waits, &probe.waker()));
+        let thread = spawn(move || {
+            notice(&one, Service::at(1));
+            reason_of(&one)
+        });
+        notice(&other, Service::at(1));
+        assert_eq!(reason_of(&other), 1);
+        assert_eq!(thread.join().unwrap(), 1);
+        service.turn(Service::at(1));
+        assert_eq!(probe.woken(), 1);
+    });
+}
+
+/// What it marks is seen by others, from above to below.
+#[test]
+fn cancel_vs_a_thread_that_notices_a_deadline_below_vs_reader() {
+    model(Some(2), || {
+        let service = Service::new();
+        let (above, canceller) = cancellable(&timed(&background(), 1));
+        let (between, _between) = cancellable(&above);
+        let (ctx, _ctx) = cancellable(&between);
+        let reader = {
+            let (between, ctx) = (between.clone(), ctx.clone());
+            spawn(move || {
+                if ctx.err().is_some() {
+                    assert_eq!(between.err(), ctx.err());
+                    let below = between.child_token();
+                    assert_eq!(below.cause().map(|cause| cause.kind()), ctx.err());
+                }
+            })
+        };
+        let thread = spawn(move || canceller.cancel());
+        notice(&ctx, Service::at(1));
+        assert!(ctx.err().is_some());
+        thread.join().unwrap();
+        reader.join().unwrap();
+        assert_eq!(between.err(), ctx.err());
+        drop(service);
     });
 }
 
