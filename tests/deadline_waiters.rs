@@ -235,7 +235,8 @@ mod by_signals {
             )
         };
         let long = Duration::from_secs(1);
-        let kinds: [(&str, fn(Duration) -> (Context, Box<dyn std::any::Any>)); 3] = [
+        type New = fn(Duration) -> (Context, Box<dyn std::any::Any>);
+        let kinds: [(&str, New); 3] = [
             ("fixed", |long| {
                 let (ctx, guard) = Context::background().with_timeout(long);
                 (ctx, Box::new(guard))
