@@ -87,6 +87,6 @@ pub use task::{Outcome, Tracked};
 pub(crate) use {
     info::{one_line, shown},
     place::End,
-    spawner::Start,
+    spawner::{with_work, Start},
     task::Job,
 };

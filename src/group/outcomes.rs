@@ -5,7 +5,7 @@ use super::info::TaskInfo;
 use super::member::Member;
 use super::place::End;
 use super::refused::Refused;
-use super::spawner::{block_on_until, start_thread, Spawner};
+use super::spawner::{block_on_until, start_thread, with_work, Spawner};
 use crate::context::Context;
 use crate::sync::{Acquire, Arc, AtomicPtr, AtomicU64, OneWaiter, Panics, Relaxed, Release};
 use crate::tree::Cause;
@@ -160,10 +160,7 @@ impl<T: Send + 'static> Outcomes<T> {
         F: Future<Output = Result<T, E>>,
         E: Into<Cause>,
     {
-        let member = match self.spawner().enter() {
-            Ok(member) => member,
-            Err(refused) => return Err(refused.map(|()| future)),
-        };
+        let (member, future) = with_work(self.spawner().enter(), future)?;
         Ok(member.track(self.telling(future)))
     }
 
@@ -194,10 +191,7 @@ impl<T: Send + 'static> Outcomes<T> {
         Fut: Future<Output = Result<T, E>>,
         E: Into<Cause>,
     {
-        let member = match self.spawner().enter() {
-            Ok(member) => member,
-            Err(refused) => return Err(refused.map(|()| f)),
-        };
+        let (member, f) = with_work(self.spawner().enter(), f)?;
         // A panic of `f` is the caller's, and there is no outcome then.
         let future = f(member.context());
         Ok(member.track(self.telling(future)))
@@ -215,10 +209,7 @@ impl<T: Send + 'static> Outcomes<T> {
         E: Into<Cause>,
     {
         type Work<T, F> = (Member, Teller<T>, F);
-        let member = match self.spawner().enter() {
-            Ok(member) => member,
-            Err(refused) => return Err(refused.map(|()| f)),
-        };
+        let (member, f) = with_work(self.spawner().enter(), f)?;
         let run = |(member, teller, f): Work<T, F>| {
             member.run(move |ctx| teller.tell(f(ctx).map_err(Into::into)));
         };

@@ -221,10 +221,8 @@ macro_rules! starting {
         where
             F: Future<Output: Outcome>,
         {
-            match $self.start().enter() {
-                Ok(member) => Ok(member.track(future)),
-                Err(refused) => Err(refused.map(|()| future)),
-            }
+            let (member, future) = with_work($self.start().enter(), future)?;
+            Ok(member.track(future))
         }
 
         /// Like [`track`](Self::track), for a future that is given a context of its own, below the group's.
@@ -241,14 +239,10 @@ macro_rules! starting {
         {
             let start = $self.start();
             let above = start.spawner.context();
-            match start.enter() {
-                Ok(member) => {
-                    member.is_future();
-                    let future = f(above.child());
-                    Ok(member.track(future))
-                }
-                Err(refused) => Err(refused.map(|()| f)),
-            }
+            let (member, f) = with_work(start.enter(), f)?;
+            member.is_future();
+            let future = f(above.child());
+            Ok(member.track(future))
         }
 
         /// Starts a thread that is a task of the group. For the group it is gone when `f` has returned and everything that it owned is
@@ -266,17 +260,13 @@ macro_rules! starting {
         {
             let start = $self.start();
             let name = start.name.clone();
-            match start.enter() {
-                Ok(member) => {
-                    member.is_for_thread();
-                    let run = |(member, f): (Member, F)| member.run(f);
-                    start_thread(name, (member, f), run).map_err(|((member, f), cause)| {
-                        member.end(End::Refused);
-                        Refused::new(f, cause)
-                    })
-                }
-                Err(refused) => Err(refused.map(|()| f)),
-            }
+            let (member, f) = with_work(start.enter(), f)?;
+            member.is_for_thread();
+            let run = |(member, f): (Member, F)| member.run(f);
+            start_thread(name, (member, f), run).map_err(|((member, f), cause)| {
+                member.end(End::Refused);
+                Refused::new(f, cause)
+            })
         }
 
         /// Like [`enter`](Self::enter), but waits until there is room under the group's [limit](super::Group::limit), which is given
@@ -335,10 +325,8 @@ macro_rules! starting {
         {
             let when = $self.start().when(ctx);
             async move {
-                match when.await {
-                    Ok(member) => Ok(member.track(future)),
-                    Err(refused) => Err(refused.map(|()| future)),
-                }
+                let (member, future) = with_work(when.await, future)?;
+                Ok(member.track(future))
             }
         }
     };
@@ -410,6 +398,18 @@ impl<'a> Start<'a> {
             Ok(place) => Ok(Member::new(place)),
             Err(cause) => Err(Refused::new((), cause)),
         }
+    }
+}
+
+/// The place together with the work that it was taken for, which comes back where there is none.
+#[inline]
+pub(crate) fn with_work<W>(
+    entered: Result<Member, Refused<()>>,
+    work: W,
+) -> Result<(Member, W), Refused<W>> {
+    match entered {
+        Ok(member) => Ok((member, work)),
+        Err(refused) => Err(refused.map(|()| work)),
     }
 }
 
