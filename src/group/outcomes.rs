@@ -5,7 +5,7 @@ use super::info::TaskInfo;
 use super::member::Member;
 use super::place::End;
 use super::refused::Refused;
-use super::spawner::{block_on_until, start_thread, with_work, Spawner};
+use super::spawner::{block_on_until, spawn_detached, start_thread, with_work, Spawner};
 use crate::context::Context;
 use crate::sync::{Acquire, Arc, AtomicPtr, AtomicU64, OneWaiter, Panics, Relaxed, Release};
 use crate::tree::Cause;
@@ -213,7 +213,7 @@ impl<T: Send + 'static> Outcomes<T> {
         let run = |(member, teller, f): Work<T, F>| {
             member.run(move |ctx| teller.tell(f(ctx).map_err(Into::into)));
         };
-        start_thread(None, (member, self.teller(), f), run).map_err(
+        start_thread(None, (member, self.teller(), f), run, spawn_detached).map_err(
             |((member, teller, f), cause)| {
                 self.call_off(teller);
                 member.end(End::Refused);

@@ -258,15 +258,7 @@ macro_rules! starting {
             F: FnOnce(Context) -> R + Send + 'static,
             R: Outcome,
         {
-            let start = $self.start();
-            let name = start.name.clone();
-            let (member, f) = with_work(start.enter(), f)?;
-            member.is_for_thread();
-            let run = |(member, f): (Member, F)| member.run(f);
-            start_thread(name, (member, f), run).map_err(|((member, f), cause)| {
-                member.end(End::Refused);
-                Refused::new(f, cause)
-            })
+            $self.start().spawn_thread(f, spawn_detached)
         }
 
         /// Like [`enter`](Self::enter), but waits until there is room under the group's [limit](super::Group::limit), which is given
@@ -382,6 +374,26 @@ impl<'a> Start<'a> {
         }
     }
 
+    /// Starts a thread, by `spawn`, that is a task.
+    pub(super) fn spawn_thread<'s, F, R>(
+        self,
+        f: F,
+        spawn: impl FnOnce(thread::Builder, Main<'s>) -> io::Result<()>,
+    ) -> Result<(), Refused<F>>
+    where
+        F: FnOnce(Context) -> R + Send + 's,
+        R: Outcome,
+    {
+        let name = self.name.clone();
+        let (member, f) = with_work(self.enter(), f)?;
+        member.is_for_thread();
+        let run = |(member, f): (Member, F)| member.run(f);
+        start_thread(name, (member, f), run, spawn).map_err(|((member, f), cause)| {
+            member.end(End::Refused);
+            Refused::new(f, cause)
+        })
+    }
+
     #[inline(never)]
     fn enter_slowly(self) -> Result<Member, Refused<()>> {
         match self.spawner.body().take_permit() {
@@ -491,11 +503,21 @@ impl Drop for When<'_, '_> {
     }
 }
 
-/// A thread for `work`; which comes back if there is none to be had. (std drops what it was given then.)
-pub(super) fn start_thread<W: Send + 'static>(
+/// What a thread runs.
+pub(super) type Main<'s> = Box<dyn FnOnce() + Send + 's>;
+
+/// A thread that outlives its caller.
+pub(super) fn spawn_detached(builder: thread::Builder, main: Main<'static>) -> io::Result<()> {
+    builder.spawn(main).map(drop)
+}
+
+/// A thread for `work`; which comes back if there is none to be had. (std drops what it was given then.) `spawn` is one of std's
+/// ways to start it: after an error, `main` was not run.
+pub(super) fn start_thread<'s, W: Send + 's>(
     name: Option<Cow<'static, str>>,
     work: W,
     run: fn(W),
+    spawn: impl FnOnce(thread::Builder, Main<'s>) -> io::Result<()>,
 ) -> Result<(), (W, Cause)> {
     struct Raw<W>(NonNull<W>);
     // SAFETY: it is the only pointer to what it points to, once the thread is there, and that is Send.
@@ -517,14 +539,14 @@ pub(super) fn start_thread<W: Send + 'static>(
     if let Some(name) = name.filter(|name| !name.contains('\0')) {
         builder = builder.name(String::from(name));
     }
-    let run = move || {
+    let main = Box::new(move || {
         // SAFETY: this thread runs once.
         run(unsafe { work.take() });
-    };
+    });
     // Up to Rust 1.86 it panics in a thread whose own thread-locals are gone, before there is another one. All that it had
     // is taken back.
-    let error = match Panicked::caught("std", || builder.spawn(run)) {
-        Ok(Ok(_)) => return Ok(()),
+    let error = match Panicked::caught("std", || spawn(builder, main)) {
+        Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => error,
         Err(text) => io::Error::other(text),
     };

@@ -78,7 +78,7 @@ fn run_blocking<W: Send + 'static>(
 ) -> Result<(), (W, Cause)> {
     let lent = Arc::new(Lent {
         is_taken: AtomicBool::new(false),
-        job: UnsafeCell::new(Some(Job::new(member, work, End::Dropped))),
+        job: UnsafeCell::new(Some(Job::new(member, work))),
     });
     let runs = lent.clone();
     let run = move || _ = runs.take().map(run);
