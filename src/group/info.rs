@@ -69,7 +69,7 @@ impl fmt::Display for TaskInfo {
 }
 
 /// The cause of a group that ended because one of its tasks panicked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Panicked {
     /// What the panic said, if it was a text.

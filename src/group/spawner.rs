@@ -178,6 +178,15 @@ impl fmt::Debug for Spawner {
     }
 }
 
+impl fmt::Debug for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Named")
+            .field("spawner", self.spawner)
+            .field("name", &self.name)
+            .finish()
+    }
+}
+
 /// The same methods for tasks with and without a name.
 macro_rules! starting {
     ($self:ident: $by:ty, $simple:ty, [$($own:lifetime)?], $lifetime:lifetime) => {
