@@ -1,6 +1,6 @@
 //! Typed outcomes, one by one, as they come.
 
-use super::group::{cause_of, Group};
+use super::group::{cause_of, until, Group};
 use super::info::TaskInfo;
 use super::member::Member;
 use super::place::End;
@@ -13,7 +13,6 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use core::future::{poll_fn, Future};
-use core::pin::pin;
 use core::ptr;
 use core::task::{self, Poll};
 
@@ -304,19 +303,15 @@ impl<T: Send + 'static> Outcomes<T> {
     pub async fn join_until(&mut self, limit: &Context) -> Partial<T> {
         let mut outcomes = Vec::new();
         loop {
-            let mut done = pin!(limit.done());
-            let next = poll_fn(|cx| match self.poll_next(cx) {
-                Poll::Ready(next) => Poll::Ready(Ok(next)),
-                Poll::Pending => done.as_mut().poll(cx).map(|_| Err(())),
-            });
+            let next = until(self.next(), limit).await;
             let (mut missing, mut cause) = (Vec::new(), None);
-            match next.await {
-                Ok(Some(outcome)) => {
+            match next {
+                Some(Some(outcome)) => {
                     outcomes.push(outcome);
                     continue;
                 }
-                Ok(None) => {}
-                Err(()) => {
+                Some(None) => {}
+                None => {
                     let are_there = self.spawner().body().running_quietly();
                     // What has come meanwhile: of a task that was not found, the outcome is here.
                     while let Some(outcome) = self.take() {
