@@ -1764,7 +1764,7 @@ fn a_guard_can_be_told_which_cause_its_drop_gives() {
     // Given back, it does not say so any more; nor does it keep the cause.
     let kept = Arc::new(Failed);
     let (ctx, guard) = Context::background().with_cancel();
-    let guard = guard.cause_on_drop(Cause::new(kept.clone())).disarm();
+    let guard = guard.cause_on_drop(Cause::new(kept.clone())).into_guard();
     assert_eq!(Arc::strong_count(&kept), 1);
     assert!(!ctx.is_done());
     drop(guard);

@@ -1,13 +1,10 @@
 //! Waiting for other people's futures as a thread.
 
-use super::context::expire_if_past;
-use super::wait::A_LITTLE;
 use super::{done, Context};
 use crate::token::{wait, CancellationToken};
-use crate::tree::{ContextError, Handle};
+use crate::tree::ContextError;
 use core::future::Future;
 use core::pin::pin;
-use std::time::Instant;
 
 /// # Waiting as a thread, for a future
 impl Context {
@@ -59,20 +56,12 @@ impl Context {
     /// look, and those of `park`. A thread allocates at its first wait only, and for a wait within a wait.
     pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output, ContextError> {
         let mut run = pin!(done::run(self, future));
-        let mut soon = None;
         let token = self.token.as_ref().map(CancellationToken::handle);
         loop {
-            let deadline = self.waited_deadline();
-            let look = deadline.and_then(|deadline| Some(deadline).max(soon));
-            let until = look.into_iter().chain(self.next_look()).min();
-            if let Some(outcome) = wait::block_on(&[token], run.as_mut(), until) {
+            let sleep = |until| wait::block_on(&[token], run.as_mut(), until);
+            if let Some(outcome) = self.sleeping(None, sleep) {
                 return outcome;
             }
-            if let (Some(token), Some(deadline)) = (token, self.waited_deadline()) {
-                expire_if_past(token, deadline, Handle::expire_asleep);
-            }
-            // What has passed is left to the timer, if the context is not done.
-            soon = Some(Instant::now() + A_LITTLE);
         }
     }
 }

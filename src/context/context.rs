@@ -249,16 +249,24 @@ impl Context {
     /// A context below this one that nobody can cancel by itself.
     #[inline]
     pub(crate) fn child(&self) -> Context {
-        let token = self.token().map(CancellationToken::child_token);
+        let (token, limit) = self.plain_child();
         Context {
-            limit: match &token {
-                Some(token) => self.limit_below(token.handle()),
-                None => self.limit,
-            },
             token,
             values: self.values.clone(),
+            limit,
             chain: self.chain.then(Step::Cancel),
         }
+    }
+
+    /// The token below, if there is one above, and its limit.
+    #[inline]
+    fn plain_child(&self) -> (Option<CancellationToken>, Limit) {
+        let token = self.token().map(CancellationToken::child_token);
+        let limit = match &token {
+            Some(token) => self.limit_below(token.handle()),
+            None => self.limit,
+        };
+        (token, limit)
     }
 
     fn at(
@@ -392,7 +400,7 @@ impl Context {
         }
         #[cfg(feature = "inspect")]
         {
-            let token = self.token().map(CancellationToken::child_token);
+            let (token, limit) = self.plain_child();
             let at = core::panic::Location::caller();
             let deadline = self.fixed_deadline();
             let above = self.name_number();
@@ -411,10 +419,7 @@ impl Context {
                 record = record.with_own(own.id(), origin);
             }
             Context {
-                limit: match &token {
-                    Some(token) => self.limit_below(token.handle()),
-                    None => self.limit,
-                },
+                limit,
                 token,
                 values: self.values.with_name(record, self.chain),
                 chain: Chain::none(),
@@ -512,6 +517,7 @@ impl Context {
     pub(super) fn child_pair(&self) -> (Handle, Handle) {
         match &self.token {
             Some(token) => token.handle().child_pair(),
+            // Apart: to look for a clock where there can be none costs a dozen instructions all the same.
             #[cfg(not(feature = "testing"))]
             None => Handle::root_pair(),
             #[cfg(feature = "testing")]

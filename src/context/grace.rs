@@ -377,6 +377,7 @@ pub struct GraceOver {
 
 impl GraceOver {
     /// Returns the cause of the soft cancel. If that was the end of another grace, it is the cause of that one's.
+    #[must_use]
     pub fn first(&self) -> &Cause {
         &self.first
     }

@@ -122,8 +122,8 @@ pub struct CauseOnDrop {
 }
 
 impl CauseOnDrop {
-    /// Gives the guard back, without the cause.
-    pub fn disarm(mut self) -> CancelGuard {
+    /// Returns the plain guard, without the cause: it still cancels.
+    pub fn into_guard(mut self) -> CancelGuard {
         // User code, with the guard still there to cancel should it panic.
         drop(self.cause.take());
         let this = ManuallyDrop::new(self);

@@ -9,7 +9,7 @@ use crate::tree::{ContextError, Handle};
 use std::time::{Duration, Instant};
 
 /// How long a thread sleeps that has found a deadline passed which the timer is to act on.
-pub(super) const A_LITTLE: Duration = Duration::from_millis(1);
+const A_LITTLE: Duration = Duration::from_millis(1);
 
 /// # Waiting as a thread
 impl Context {
@@ -56,34 +56,44 @@ impl Context {
             park::until(limit, |_| false);
             return None;
         };
+        self.sleeping(limit, |until| {
+            park::until_cancelled(token, until).then_some(())
+        });
+        self.err()
+    }
+
+    /// Sleeps by `sleep`, which is told by when to come back, until that has an answer, or until the limit: none then. Deadlines that pass
+    /// meanwhile are acted on, if the timer does not.
+    pub(super) fn sleeping<R>(
+        &self,
+        limit: Option<Instant>,
+        mut sleep: impl FnMut(Option<Instant>) -> Option<R>,
+    ) -> Option<R> {
+        let token = self.token.as_ref().map(CancellationToken::handle);
         let mut soon = None;
         loop {
             // It may have been moved meanwhile.
-            let deadline = self.deadline();
+            let deadline = self.waited_deadline();
             // By a deadline that is not later the context is done then, if only a moment later.
             let limit = limit.filter(|limit| deadline.is_none_or(|deadline| *limit < deadline));
             let look = deadline.and_then(|deadline| Some(deadline).max(soon));
-            let until = [limit, look, self.next_look()];
-            if park::until_cancelled(token, until.into_iter().flatten().min()) {
-                return self.err();
+            // Where it may be moved, and nobody will say so.
+            let asks = self.limit == Limit::Asked && timer::is_in_parent();
+            let again = asks.then(|| Instant::now() + park::SLICE);
+            let until = [limit, look, again];
+            if let Some(answer) = sleep(until.into_iter().flatten().min()) {
+                return Some(answer);
             }
-            let expire = |at| expire_if_past(token.handle(), at, Handle::expire_asleep);
-            if self.deadline().is_some_and(expire) {
-                return self.err();
+            if let (Some(token), Some(deadline)) = (token, self.waited_deadline()) {
+                expire_if_past(token, deadline, Handle::expire_asleep);
             }
             let now = Instant::now();
             if limit.is_some_and(|limit| limit <= now) {
-                return self.err();
+                return None;
             }
-            // What has passed is left to the timer.
+            // What has passed is left to the timer, if the context is not done.
             soon = Some(now + A_LITTLE);
         }
-    }
-
-    /// When a thread that waits here has to look at the deadline again: where it may be moved, and nobody will say so.
-    pub(super) fn next_look(&self) -> Option<Instant> {
-        let asks = self.limit == Limit::Asked && timer::is_in_parent();
-        asks.then(|| Instant::now() + park::SLICE)
     }
 
     /// For a thread that is about to sleep by means of its own until the context is done: by when it has to look again, if what would tell

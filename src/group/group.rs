@@ -268,7 +268,7 @@ impl Group {
     ///
     /// As there.
     pub async fn join_until(&self, limit: &Context) -> Result<Result<(), Cause>, Unfinished> {
-        if until(self.gone_for_good(), limit).await {
+        if until(self.gone_for_good(), limit).await.is_some() {
             return Ok(self.spawner.body().verdict());
         }
         Err(Unfinished {
@@ -306,7 +306,7 @@ impl Group {
         let since = self.since(limit.clock().or_else(|| self.context().clock()));
         let body = self.spawner.body();
         body.saying_panics(|| self.close());
-        if !until(self.gone(), limit).await {
+        if until(self.gone(), limit).await.is_none() {
             body.saying_panics(|| _ = self.cancel_with(cause_of(limit)));
             let left = end.map(|end| end.saturating_duration_since(limit.now()));
             let grace = left.map_or(grace, |left| grace.min(left));
@@ -448,13 +448,13 @@ pub(super) fn cause_of(ctx: &Context) -> Cause {
         .unwrap_or(crate::tree::ContextError::Cancelled.into())
 }
 
-/// Waits for the future, but not longer than until the limit is done. Returns `true` if the future was ready.
-pub(super) async fn until(future: impl Future<Output = ()>, limit: &Context) -> bool {
+/// What the future gives, if that is not later than that the limit is done.
+pub(super) async fn until<F: Future>(future: F, limit: &Context) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut done = pin!(limit.done());
     poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(()) => Poll::Ready(true),
-        Poll::Pending => done.as_mut().poll(cx).map(|_| false),
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => done.as_mut().poll(cx).map(|_| None),
     })
     .await
 }

@@ -69,7 +69,7 @@ impl fmt::Display for TaskInfo {
 }
 
 /// The cause of a group that ended because one of its tasks panicked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Panicked {
     /// What the panic said, if it was a text.
@@ -114,13 +114,18 @@ impl fmt::Display for Panicked {
 impl Error for Panicked {}
 
 /// A cause as people read it, as far as it goes: user code, whose panic does not concern the thread that looks or ends.
-pub(crate) fn shown(cause: &Cause) -> String {
+pub(super) fn shown(cause: &Cause) -> String {
     use fmt::Write;
     let mut text = String::new();
     let mut panics = Panics::default();
     panics.catch(|| _ = write!(text, "{cause}"));
     panics.swallow();
     text
+}
+
+/// The same, in its line.
+pub(crate) fn in_line(cause: &Cause) -> String {
+    one_line(&shown(cause)).into_owned()
 }
 
 /// Names and causes are others' words, as the paths of requests are their clients', and stay in their line.

@@ -85,8 +85,8 @@ pub use task::{Outcome, Tracked};
 /// What the floor above may need.
 #[allow(unused_imports, reason = "it may need none of it")]
 pub(crate) use {
-    info::{one_line, shown},
+    info::{in_line, one_line},
     place::End,
-    spawner::Start,
+    spawner::{with_work, Start},
     task::Job,
 };

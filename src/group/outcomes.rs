@@ -1,11 +1,11 @@
 //! Typed outcomes, one by one, as they come.
 
-use super::group::{cause_of, Group};
+use super::group::{cause_of, until, Group};
 use super::info::TaskInfo;
 use super::member::Member;
 use super::place::End;
 use super::refused::Refused;
-use super::spawner::{block_on_until, start_thread, Spawner};
+use super::spawner::{block_on_until, spawn_detached, start_thread, with_work, Spawner};
 use crate::context::Context;
 use crate::sync::{Acquire, Arc, AtomicPtr, AtomicU64, OneWaiter, Panics, Relaxed, Release};
 use crate::tree::Cause;
@@ -13,7 +13,6 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use core::future::{poll_fn, Future};
-use core::pin::pin;
 use core::ptr;
 use core::task::{self, Poll};
 
@@ -160,10 +159,7 @@ impl<T: Send + 'static> Outcomes<T> {
         F: Future<Output = Result<T, E>>,
         E: Into<Cause>,
     {
-        let member = match self.spawner().enter() {
-            Ok(member) => member,
-            Err(refused) => return Err(refused.map(|()| future)),
-        };
+        let (member, future) = with_work(self.spawner().enter(), future)?;
         Ok(member.track(self.telling(future)))
     }
 
@@ -194,10 +190,7 @@ impl<T: Send + 'static> Outcomes<T> {
         Fut: Future<Output = Result<T, E>>,
         E: Into<Cause>,
     {
-        let member = match self.spawner().enter() {
-            Ok(member) => member,
-            Err(refused) => return Err(refused.map(|()| f)),
-        };
+        let (member, f) = with_work(self.spawner().enter(), f)?;
         // A panic of `f` is the caller's, and there is no outcome then.
         let future = f(member.context());
         Ok(member.track(self.telling(future)))
@@ -215,14 +208,11 @@ impl<T: Send + 'static> Outcomes<T> {
         E: Into<Cause>,
     {
         type Work<T, F> = (Member, Teller<T>, F);
-        let member = match self.spawner().enter() {
-            Ok(member) => member,
-            Err(refused) => return Err(refused.map(|()| f)),
-        };
+        let (member, f) = with_work(self.spawner().enter(), f)?;
         let run = |(member, teller, f): Work<T, F>| {
             member.run(move |ctx| teller.tell(f(ctx).map_err(Into::into)));
         };
-        start_thread(None, (member, self.teller(), f), run).map_err(
+        start_thread(None, (member, self.teller(), f), run, spawn_detached).map_err(
             |((member, teller, f), cause)| {
                 self.call_off(teller);
                 member.end(End::Refused);
@@ -313,19 +303,15 @@ impl<T: Send + 'static> Outcomes<T> {
     pub async fn join_until(&mut self, limit: &Context) -> Partial<T> {
         let mut outcomes = Vec::new();
         loop {
-            let mut done = pin!(limit.done());
-            let next = poll_fn(|cx| match self.poll_next(cx) {
-                Poll::Ready(next) => Poll::Ready(Ok(next)),
-                Poll::Pending => done.as_mut().poll(cx).map(|_| Err(())),
-            });
+            let next = until(self.next(), limit).await;
             let (mut missing, mut cause) = (Vec::new(), None);
-            match next.await {
-                Ok(Some(outcome)) => {
+            match next {
+                Some(Some(outcome)) => {
                     outcomes.push(outcome);
                     continue;
                 }
-                Ok(None) => {}
-                Err(()) => {
+                Some(None) => {}
+                None => {
                     let are_there = self.spawner().body().running_quietly();
                     // What has come meanwhile: of a task that was not found, the outcome is here.
                     while let Some(outcome) = self.take() {

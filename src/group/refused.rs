@@ -29,16 +29,19 @@ impl<W> Refused<W> {
     }
 
     /// Returns why the work was not started.
+    #[must_use]
     pub fn cause(&self) -> &Cause {
         &self.cause
     }
 
     /// Returns `true` if the only reason was that there was no room: see [`Full`].
+    #[must_use]
     pub fn is_full(&self) -> bool {
         self.cause.downcast_ref::<Full>().is_some()
     }
 
     /// Returns the work.
+    #[must_use]
     pub fn into_inner(self) -> W {
         self.work
     }

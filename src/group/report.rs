@@ -1,6 +1,6 @@
 //! What is said of a group at its end.
 
-use super::info::{one_line, shown, TaskInfo};
+use super::info::{in_line, TaskInfo};
 use crate::tree::Cause;
 use alloc::vec::Vec;
 use core::error::Error;
@@ -55,7 +55,7 @@ impl fmt::Display for Report {
             self.stuck.len()
         )?;
         if let Some(cause) = &self.cause {
-            write!(f, "; first error: {}", one_line(&shown(cause)))?;
+            write!(f, "; first error: {}", in_line(cause))?;
         }
         for task in &self.stuck {
             write!(f, "\n  stuck: {task}")?;
@@ -86,7 +86,7 @@ impl fmt::Display for Unfinished {
             f,
             "{} tasks are missing: {}",
             self.missing.len(),
-            one_line(&shown(&self.cause))
+            in_line(&self.cause)
         )
     }
 }

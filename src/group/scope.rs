@@ -1,10 +1,9 @@
 //! Threads that borrow from the stack.
 
 use super::group::Group;
-use super::place::End;
 use super::refused::Refused;
-use super::spawner::Spawner;
-use super::task::{Job, Outcome};
+use super::spawner::{Main, Spawner};
+use super::task::Outcome;
 use crate::context::Context;
 use crate::tree::Cause;
 use core::fmt;
@@ -70,24 +69,17 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///
     /// # Errors
     ///
-    /// The group is closed or cancelled, and `f` is returned; or no thread could be started, and `f` was dropped: then
-    /// `None` is returned.
+    /// As there.
     #[track_caller]
-    pub fn spawn_thread<F, R>(&self, f: F) -> Result<(), Refused<Option<F>>>
+    pub fn spawn_thread<F, R>(&self, f: F) -> Result<(), Refused<F>>
     where
         F: FnOnce(Context) -> R + Send + 'scope,
         R: Outcome,
     {
-        let member = match self.spawner.enter() {
-            Ok(member) => member,
-            Err(refused) => return Err(refused.map(|()| Some(f))),
+        let spawn = |builder: thread::Builder, main: Main<'scope>| {
+            builder.spawn_scoped(self.threads, main).map(drop)
         };
-        let job = Job::new(member, f, End::Refused);
-        let run = move || job.run(|f, ctx| f(ctx));
-        match thread::Builder::new().spawn_scoped(self.threads, run) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Refused::new(None, Cause::new(error))),
-        }
+        self.spawner.start().spawn_thread(f, spawn)
     }
 }
 

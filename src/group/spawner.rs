@@ -178,6 +178,15 @@ impl fmt::Debug for Spawner {
     }
 }
 
+impl fmt::Debug for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Named")
+            .field("spawner", self.spawner)
+            .field("name", &self.name)
+            .finish()
+    }
+}
+
 /// The same methods for tasks with and without a name.
 macro_rules! starting {
     ($self:ident: $by:ty, $simple:ty, [$($own:lifetime)?], $lifetime:lifetime) => {
@@ -221,10 +230,8 @@ macro_rules! starting {
         where
             F: Future<Output: Outcome>,
         {
-            match $self.start().enter() {
-                Ok(member) => Ok(member.track(future)),
-                Err(refused) => Err(refused.map(|()| future)),
-            }
+            let (member, future) = with_work($self.start().enter(), future)?;
+            Ok(member.track(future))
         }
 
         /// Like [`track`](Self::track), for a future that is given a context of its own, below the group's.
@@ -241,14 +248,10 @@ macro_rules! starting {
         {
             let start = $self.start();
             let above = start.spawner.context();
-            match start.enter() {
-                Ok(member) => {
-                    member.is_future();
-                    let future = f(above.child());
-                    Ok(member.track(future))
-                }
-                Err(refused) => Err(refused.map(|()| f)),
-            }
+            let (member, f) = with_work(start.enter(), f)?;
+            member.is_future();
+            let future = f(above.child());
+            Ok(member.track(future))
         }
 
         /// Starts a thread that is a task of the group. For the group it is gone when `f` has returned and everything that it owned is
@@ -264,19 +267,7 @@ macro_rules! starting {
             F: FnOnce(Context) -> R + Send + 'static,
             R: Outcome,
         {
-            let start = $self.start();
-            let name = start.name.clone();
-            match start.enter() {
-                Ok(member) => {
-                    member.is_for_thread();
-                    let run = |(member, f): (Member, F)| member.run(f);
-                    start_thread(name, (member, f), run).map_err(|((member, f), cause)| {
-                        member.end(End::Refused);
-                        Refused::new(f, cause)
-                    })
-                }
-                Err(refused) => Err(refused.map(|()| f)),
-            }
+            $self.start().spawn_thread(f, spawn_detached)
         }
 
         /// Like [`enter`](Self::enter), but waits until there is room under the group's [limit](super::Group::limit), which is given
@@ -335,10 +326,8 @@ macro_rules! starting {
         {
             let when = $self.start().when(ctx);
             async move {
-                match when.await {
-                    Ok(member) => Ok(member.track(future)),
-                    Err(refused) => Err(refused.map(|()| future)),
-                }
+                let (member, future) = with_work(when.await, future)?;
+                Ok(member.track(future))
             }
         }
     };
@@ -394,6 +383,26 @@ impl<'a> Start<'a> {
         }
     }
 
+    /// Starts a thread, by `spawn`, that is a task.
+    pub(super) fn spawn_thread<'s, F, R>(
+        self,
+        f: F,
+        spawn: impl FnOnce(thread::Builder, Main<'s>) -> io::Result<()>,
+    ) -> Result<(), Refused<F>>
+    where
+        F: FnOnce(Context) -> R + Send + 's,
+        R: Outcome,
+    {
+        let name = self.name.clone();
+        let (member, f) = with_work(self.enter(), f)?;
+        member.is_for_thread();
+        let run = |(member, f): (Member, F)| member.run(f);
+        start_thread(name, (member, f), run, spawn).map_err(|((member, f), cause)| {
+            member.end(End::Refused);
+            Refused::new(f, cause)
+        })
+    }
+
     #[inline(never)]
     fn enter_slowly(self) -> Result<Member, Refused<()>> {
         match self.spawner.body().take_permit() {
@@ -410,6 +419,18 @@ impl<'a> Start<'a> {
             Ok(place) => Ok(Member::new(place)),
             Err(cause) => Err(Refused::new((), cause)),
         }
+    }
+}
+
+/// The place together with the work that it was taken for, which comes back where there is none.
+#[inline]
+pub(crate) fn with_work<W>(
+    entered: Result<Member, Refused<()>>,
+    work: W,
+) -> Result<(Member, W), Refused<W>> {
+    match entered {
+        Ok(member) => Ok((member, work)),
+        Err(refused) => Err(refused.map(|()| work)),
     }
 }
 
@@ -491,11 +512,21 @@ impl Drop for When<'_, '_> {
     }
 }
 
-/// A thread for `work`; which comes back if there is none to be had. (std drops what it was given then.)
-pub(super) fn start_thread<W: Send + 'static>(
+/// What a thread runs.
+pub(super) type Main<'s> = Box<dyn FnOnce() + Send + 's>;
+
+/// A thread that outlives its caller.
+pub(super) fn spawn_detached(builder: thread::Builder, main: Main<'static>) -> io::Result<()> {
+    builder.spawn(main).map(drop)
+}
+
+/// A thread for `work`; which comes back if there is none to be had. (std drops what it was given then.) `spawn` is one of std's
+/// ways to start it: after an error, `main` was not run.
+pub(super) fn start_thread<'s, W: Send + 's>(
     name: Option<Cow<'static, str>>,
     work: W,
     run: fn(W),
+    spawn: impl FnOnce(thread::Builder, Main<'s>) -> io::Result<()>,
 ) -> Result<(), (W, Cause)> {
     struct Raw<W>(NonNull<W>);
     // SAFETY: it is the only pointer to what it points to, once the thread is there, and that is Send.
@@ -517,14 +548,14 @@ pub(super) fn start_thread<W: Send + 'static>(
     if let Some(name) = name.filter(|name| !name.contains('\0')) {
         builder = builder.name(String::from(name));
     }
-    let run = move || {
+    let main = Box::new(move || {
         // SAFETY: this thread runs once.
         run(unsafe { work.take() });
-    };
+    });
     // Up to Rust 1.86 it panics in a thread whose own thread-locals are gone, before there is another one. All that it had
     // is taken back.
-    let error = match Panicked::caught("std", || builder.spawn(run)) {
-        Ok(Ok(_)) => return Ok(()),
+    let error = match Panicked::caught("std", || spawn(builder, main)) {
+        Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => error,
         Err(text) => io::Error::other(text),
     };

@@ -240,18 +240,15 @@ impl<F> Drop for Tracked<F> {
 }
 
 /// Work that has a place, and may be dropped unrun. What it owns goes before its place does.
-pub(crate) struct Job<F> {
-    parts: Option<(Member, F)>,
-    end: End,
-}
+#[allow(dead_code)] // It depends on the features who needs it.
+pub(crate) struct Job<F>(Option<(Member, F)>);
 
+#[allow(dead_code)] // It depends on the features who needs it.
 impl<F> Job<F> {
-    /// `end`: how it ends if it is dropped.
-    pub(crate) fn new(member: Member, f: F, end: End) -> Job<F> {
+    pub(crate) fn new(member: Member, f: F) -> Job<F> {
         // From now on, though it may wait for its thread yet.
         member.is_for_thread();
-        let parts = Some((member, f));
-        Job { parts, end }
+        Job(Some((member, f)))
     }
 
     pub(crate) fn run<R: Outcome>(mut self, run: impl FnOnce(F, Context) -> R) {
@@ -262,7 +259,7 @@ impl<F> Job<F> {
 
     /// What it was made of, for whoever does with it what is to be done.
     pub(crate) fn take(&mut self) -> Option<(Member, F)> {
-        self.parts.take()
+        self.0.take()
     }
 }
 
@@ -271,8 +268,8 @@ impl<F> Drop for Job<F> {
         if let Some((member, f)) = self.take() {
             // AssertUnwindSafe: nothing of it is left.
             match catch_unwind(AssertUnwindSafe(|| drop(f))) {
-                Ok(()) => member.end(self.end),
-                Err(payload) => member.settle_failed(Err(payload), self.end),
+                Ok(()) => member.end(End::Dropped),
+                Err(payload) => member.settle_failed(Err(payload), End::Dropped),
             }
         }
     }
@@ -404,20 +401,18 @@ mod tests {
                 panic!("the destructor");
             }
         }
-        for (end, many) in [(End::Dropped, 1), (End::Refused, 0)] {
-            let group = crate::Group::new(&Context::background());
-            let member = group.enter().unwrap();
-            let limit = Context::background();
-            let mut shutdown = Box::pin(group.shutdown(&limit));
-            let waits = &mut task::Context::from_waker(task::Waker::noop());
-            assert!(shutdown.as_mut().poll(waits).is_pending());
-            drop(Job::new(member, Fails, end));
-            let Poll::Ready(report) = shutdown.as_mut().poll(waits) else {
-                panic!("it is over");
-            };
-            assert_eq!((report.cancelled, report.forced), (0, many), "{report}");
-            assert!(report.cause.is_some(), "{report}");
-        }
+        let group = crate::Group::new(&Context::background());
+        let member = group.enter().unwrap();
+        let limit = Context::background();
+        let mut shutdown = Box::pin(group.shutdown(&limit));
+        let waits = &mut task::Context::from_waker(task::Waker::noop());
+        assert!(shutdown.as_mut().poll(waits).is_pending());
+        drop(Job::new(member, Fails));
+        let Poll::Ready(report) = shutdown.as_mut().poll(waits) else {
+            panic!("it is over");
+        };
+        assert_eq!((report.cancelled, report.forced), (0, 1), "{report}");
+        assert!(report.cause.is_some(), "{report}");
     }
 
     /// As where stacks are switched: the first one goes first.

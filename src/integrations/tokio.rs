@@ -14,7 +14,9 @@
 //! ```
 
 use crate::context::Context;
-use crate::group::{End, Job, Member, Named, Outcome, Outcomes, Panicked, Refused, Spawner, Start};
+use crate::group::{
+    with_work, End, Job, Member, Named, Outcome, Outcomes, Panicked, Refused, Spawner, Start,
+};
 use crate::sync::{Arc, AtomicBool, Relaxed, UnsafeCell};
 use crate::tree::Cause;
 use alloc::string::String;
@@ -76,7 +78,7 @@ fn run_blocking<W: Send + 'static>(
 ) -> Result<(), (W, Cause)> {
     let lent = Arc::new(Lent {
         is_taken: AtomicBool::new(false),
-        job: UnsafeCell::new(Some(Job::new(member, work, End::Dropped))),
+        job: UnsafeCell::new(Some(Job::new(member, work))),
     });
     let runs = lent.clone();
     let run = move || _ = runs.take().map(run);
@@ -97,13 +99,9 @@ where
     T: Future<Output: Outcome> + Send + 'static,
 {
     let (runtime, f) = runtime(f)?;
-    match start.enter() {
-        Ok(member) => {
-            run(&runtime, member, f);
-            Ok(())
-        }
-        Err(refused) => Err(refused.map(|()| f)),
-    }
+    let (member, f) = with_work(start.enter(), f)?;
+    run(&runtime, member, f);
+    Ok(())
 }
 
 fn spawn_blocking<F, R>(start: Start<'_>, f: F) -> Result<(), Refused<F>>
@@ -112,13 +110,9 @@ where
     R: Outcome,
 {
     let (runtime, f) = runtime(f)?;
-    match start.enter() {
-        Ok(member) => {
-            let run = |job: Job<F>| job.run(|f, ctx| f(ctx));
-            run_blocking(&runtime, member, f, run).map_err(|(f, cause)| Refused::new(f, cause))
-        }
-        Err(refused) => Err(refused.map(|()| f)),
-    }
+    let (member, f) = with_work(start.enter(), f)?;
+    let run = |job: Job<F>| job.run(|f, ctx| f(ctx));
+    run_blocking(&runtime, member, f, run).map_err(|(f, cause)| Refused::new(f, cause))
 }
 
 async fn spawn_when<F, T>(start: Start<'_>, ctx: &Context, f: F) -> Result<(), Refused<F>>
@@ -127,13 +121,9 @@ where
     T: Future<Output: Outcome> + Send + 'static,
 {
     let (runtime, f) = runtime(f)?;
-    match start.when(ctx).await {
-        Ok(member) => {
-            run(&runtime, member, f);
-            Ok(())
-        }
-        Err(refused) => Err(refused.map(|()| f)),
-    }
+    let (member, f) = with_work(start.when(ctx).await, f)?;
+    run(&runtime, member, f);
+    Ok(())
 }
 
 /// # Starting tasks on tokio, on the runtime of the caller
@@ -295,13 +285,9 @@ impl<T: Send + 'static> Outcomes<T> {
         E: Into<Cause> + 'static,
     {
         let (runtime, f) = runtime(f)?;
-        match self.spawner().enter() {
-            Ok(member) => {
-                run(&runtime, member, |ctx| self.telling(f(ctx)));
-                Ok(())
-            }
-            Err(refused) => Err(refused.map(|()| f)),
-        }
+        let (member, f) = with_work(self.spawner().enter(), f)?;
+        run(&runtime, member, |ctx| self.telling(f(ctx)));
+        Ok(())
     }
 
     /// Like [`Spawner::spawn_blocking`], with the outcome for [`next`](Self::next). If the runtime shuts down before `f` has begun,
@@ -317,19 +303,15 @@ impl<T: Send + 'static> Outcomes<T> {
         E: Into<Cause> + 'static,
     {
         let (runtime, f) = runtime(f)?;
-        match self.spawner().enter() {
-            Ok(member) => {
-                // Dropped unrun, the work goes first, and then the word on it.
-                let work = (f, self.teller());
-                let started = run_blocking(&runtime, member, work, |job| {
-                    job.run(|(f, teller), ctx| teller.tell(f(ctx).map_err(Into::into)));
-                });
-                started.map_err(|((f, teller), cause)| {
-                    self.call_off(teller);
-                    Refused::new(f, cause)
-                })
-            }
-            Err(refused) => Err(refused.map(|()| f)),
-        }
+        let (member, f) = with_work(self.spawner().enter(), f)?;
+        // Dropped unrun, the work goes first, and then the word on it.
+        let work = (f, self.teller());
+        let started = run_blocking(&runtime, member, work, |job| {
+            job.run(|(f, teller), ctx| teller.tell(f(ctx).map_err(Into::into)));
+        });
+        started.map_err(|((f, teller), cause)| {
+            self.call_off(teller);
+            Refused::new(f, cause)
+        })
     }
 }

@@ -12,7 +12,7 @@
 //! ```
 
 use crate::context::observe::{observe, Event, Observer};
-use crate::group::{one_line, shown};
+use crate::group::{in_line, one_line};
 use ::tracing::{debug, info, warn};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use core::time::Duration;
@@ -46,8 +46,7 @@ impl Observer for Tracing {
                 let name = name.as_deref();
                 let kind = cause.kind();
                 // Here, where its panic is nobody's: a subscriber may hold something while it formats.
-                let cause = shown(cause);
-                let cause = one_line(&cause);
+                let cause = in_line(cause);
                 match late.map(millis) {
                     Some(late_ms) => {
                         info!(target: "cancel_tree", name, at = %at, is_group, kind = %kind, cause = %cause, late_ms, "done");

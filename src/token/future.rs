@@ -224,6 +224,13 @@ impl<'a, F> WithCancellationToken<'a, F> {
     }
 }
 
+impl<F> fmt::Debug for WithCancellationToken<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WithCancellationToken")
+            .finish_non_exhaustive()
+    }
+}
+
 impl<F: Future> Future for WithCancellationToken<'_, F> {
     type Output = Option<F::Output>;
 
@@ -243,6 +250,13 @@ impl<F> WithCancellationTokenOwned<F> {
         WithCancellationTokenOwned(Either::unless_cancelled(token, future, |token| {
             token.cancelled_owned()
         }))
+    }
+}
+
+impl<F> fmt::Debug for WithCancellationTokenOwned<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WithCancellationTokenOwned")
+            .finish_non_exhaustive()
     }
 }
 

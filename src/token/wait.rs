@@ -38,7 +38,7 @@ impl CancellationToken {
     /// Only where the timer's thread could not be started, and in the child of a `fork`: with what a waker or a callback panics with that
     /// is called here, at a deadline. See [`is_cancelled`](crate::CancellationToken::is_cancelled).
     pub fn blocking_wait(&self) {
-        self.wait_until(None);
+        until_cancelled(self, None);
     }
 
     /// Parks the calling thread until the token is cancelled, or for `duration`. Returns `true` if it is
@@ -60,11 +60,9 @@ impl CancellationToken {
         if self.is_cancelled() {
             return true;
         }
-        if let Some(clock) = self.handle().clock() {
-            let limit = clock.now().checked_add(duration);
-            return until_cancelled_by(self.handle(), clock, limit);
-        }
-        self.wait_until(Instant::now().checked_add(duration))
+        let clock = self.handle().clock();
+        let now = clock.map_or_else(Instant::now, |clock| clock.now());
+        self.wait_until(now.checked_add(duration))
     }
 
     /// Parks the calling thread until the token is cancelled, or until `deadline`. Returns `true` if it is
@@ -81,10 +79,7 @@ impl CancellationToken {
     ///
     /// As [`blocking_wait`](Self::blocking_wait).
     pub fn blocking_wait_deadline(&self, deadline: Instant) -> bool {
-        match self.handle().clock() {
-            None => self.wait_until(Some(deadline)),
-            Some(clock) => until_cancelled_by(self.handle(), clock, Some(deadline)),
-        }
+        self.wait_until(Some(deadline))
     }
 
     /// Parks the calling thread until the future is ready, or the token is cancelled: then the future is dropped, and
@@ -109,8 +104,12 @@ impl CancellationToken {
         block_on(&[Some(self.handle())], future, None).flatten()
     }
 
+    /// The deadline is one of the clock that it is under.
     fn wait_until(&self, deadline: Option<Instant>) -> bool {
-        until_cancelled(self, deadline)
+        match self.handle().clock() {
+            None => until_cancelled(self, deadline),
+            Some(clock) => until_cancelled_by(self.handle(), clock, deadline),
+        }
     }
 }
 

@@ -353,6 +353,7 @@ impl Cause {
     /// let cause = token.cause().unwrap();
     /// assert_eq!(cause.downcast_ref::<ContextError>(), Some(&ContextError::Cancelled));
     /// ```
+    #[must_use]
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         follow(self.error(), inside).find_map(at)
     }
@@ -389,6 +390,7 @@ impl Cause {
     /// assert_eq!(found.kind(), io::ErrorKind::ConnectionReset);
     /// ```
     #[doc(alias("As", "errors.As", "downcast"))]
+    #[must_use]
     pub fn find<E: Error + 'static>(&self) -> Option<&E> {
         follow(self.error(), next).find_map(at)
     }

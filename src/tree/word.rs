@@ -63,8 +63,8 @@ impl State {
     pub(crate) const SHARD: State = State(1 << 13);
     /// What is in the armed slot is an edge of an `any_of` token.
     pub(crate) const EDGE: State = State(1 << 14);
-    /// An `any_of` token without handles, kept for a callback below that nobody can stop any more: it
-    /// has one handle that belongs to the first canceller that comes by.
+    /// A token without handles that something else than its parent may cancel (edges, a deadline, a foreign parent), kept for a
+    /// callback below that nobody can stop any more: it has one handle that belongs to the first canceller that comes by.
     pub(crate) const KEPT: State = State(1 << 15);
     /// An `any_of` token that has its edges: cancellers that pass count themselves among its handles.
     pub(crate) const TARGET: State = State(1 << 16);

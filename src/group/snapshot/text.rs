@@ -1,7 +1,7 @@
 //! A tree for people: a line for each.
 
-use super::{says_more, shown, DoneInfo, Kind, Node, Snapshot};
-use crate::group::info::one_line;
+use super::{says_more, DoneInfo, Kind, Node, Snapshot};
+use crate::group::info::{in_line, one_line};
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -95,7 +95,7 @@ fn write_done(snapshot: &Snapshot, done: &DoneInfo, f: &mut fmt::Formatter<'_>) 
         write!(f, " by {}", one_line(by))?;
     }
     if says_more(&done.cause) {
-        write!(f, ": {}", one_line(&shown(&done.cause)))?;
+        write!(f, ": {}", in_line(&done.cause))?;
     }
     Ok(())
 }

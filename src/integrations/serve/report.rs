@@ -1,6 +1,6 @@
 //! How a server has ended.
 
-use crate::group::{one_line, shown, Report};
+use crate::group::{in_line, Report};
 use crate::integrations::signals::Signal;
 use crate::sync::Panics;
 use crate::tree::Cause;
@@ -71,7 +71,7 @@ impl fmt::Display for ServerFuture {
         match self {
             ServerFuture::Ended => f.write_str("the server ended by itself"),
             ServerFuture::Failed(cause) => {
-                write!(f, "the server failed: {}", one_line(&shown(cause)))
+                write!(f, "the server failed: {}", in_line(cause))
             }
             ServerFuture::Dropped => f.write_str("the server was dropped"),
             ServerFuture::Stuck => {
@@ -130,8 +130,7 @@ pub(super) fn signal_in(cause: &Cause) -> Option<Signal> {
 
 impl fmt::Display for ServerReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cause = shown(&self.cause);
-        let cause = one_line(&cause);
+        let cause = in_line(&self.cause);
         write!(f, "{cause}: ended in {:.1?} (", self.took)?;
         for (i, (phase, took)) in self.phases.iter().enumerate() {
             let comma = if i == 0 { "" } else { ", " };

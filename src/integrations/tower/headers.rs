@@ -54,7 +54,7 @@ impl DeadlineHeader {
         &self,
         headers: &HeaderMap,
         protocol: Protocol,
-    ) -> Result<Option<Duration>, Malformed> {
+    ) -> Result<Option<Duration>, MalformedHeader> {
         if self.form == Form::Grpc && protocol == Protocol::Http {
             return Ok(None);
         }
@@ -69,7 +69,7 @@ impl DeadlineHeader {
             Form::Millis { most } => grpc_timeout::number(value, most).map(Duration::from_millis),
             Form::Seconds => grpc_timeout::number(value, usize::MAX).map(Duration::from_secs),
         });
-        time.map(Some).ok_or(Malformed)
+        time.map(Some).ok_or(MalformedHeader)
     }
 
     /// The value for a time that is left, rounded up; and how much it says.
@@ -106,14 +106,14 @@ fn text(text: String) -> HeaderValue {
 
 /// A header that says no time.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Malformed;
+pub(super) struct MalformedHeader;
 
 /// The earliest of what the headers say.
 pub(super) fn earliest(
     from: &[DeadlineHeader],
     headers: &HeaderMap,
     protocol: Protocol,
-) -> (Option<Duration>, Result<(), Malformed>) {
+) -> (Option<Duration>, Result<(), MalformedHeader>) {
     let mut least: Option<Duration> = None;
     let mut all = Ok(());
     for header in from {

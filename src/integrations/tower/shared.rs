@@ -1,4 +1,4 @@
-//! What all requests of a layer share.
+//! What is one for all requests of a layer, and what each has of its own beside it.
 
 use super::causes::{ClientGone, Completed, HandlerFailed};
 use super::counts::Counters;
