@@ -114,7 +114,10 @@ fn frame(body: Pin<&mut ContextBody<Parts>>) -> Answer {
     body.poll_frame(&mut task::Context::from_waker(Waker::noop()))
 }
 
-fn status<R, E>(call: Pin<&mut impl Future<Output = Result<Response<R>, E>>>) -> StatusCode {
+fn status<R, E, F>(call: Pin<&mut F>) -> StatusCode
+where
+    F: Future<Output = Result<Response<R>, E>> + ?Sized,
+{
     match poll(call) {
         Poll::Ready(Ok(response)) => response.status(),
         _ => panic!("it is ready"),
@@ -616,6 +619,205 @@ fn a_body_that_ends_by_its_length_is_gone_before_its_place_is_free() {
         assert_eq!((group.is_empty(), gone.many()), (true, 1));
         assert!(matches!(frame(body.as_mut()), Poll::Ready(None)));
         bodies.push(body);
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type AnyBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
+type AnyCall = Pin<Box<dyn Future<Output = Result<Response<AnyBody>, Infallible>> + Send>>;
+type AnyService = By<Box<dyn FnMut(Request<()>) -> AnyCall>>;
+
+/// A service under a layer of this group, in this mode.
+fn under<S, R>(
+    group: &Group,
+    mode: Option<Mode>,
+    run: impl Fn(HandlerTask) + Send + Sync + 'static,
+    inner: S,
+) -> AnyService
+where
+    S: Service<Request<()>, Response = Response<R>, Error = Infallible> + 'static,
+    S::Future: Send + 'static,
+    R: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    fn boxed<S, R>(mut service: S) -> AnyService
+    where
+        S: Service<Request<()>, Response = Response<R>, Error = Infallible> + 'static,
+        S::Future: Send + 'static,
+        R: Body<Data = Bytes, Error = BoxError> + Send + 'static,
+    {
+        By(Box::new(move |request| {
+            let call = service.call(request);
+            Box::pin(async { Ok(call.await?.map(|body| Box::pin(body) as AnyBody)) })
+        }))
+    }
+    let layer = ContextLayer::new(&Context::background()).named();
+    match mode {
+        None => boxed(layer.in_group(group).layer(inner)),
+        Some(mode) => boxed(layer.spawned(group, mode, run).layer(inner)),
+    }
+}
+
+/// A request that has a place takes no second one there, in each mode of the two layers, but one in each other group.
+#[test]
+fn layers_around_each_other_take_one_place() {
+    let modes = [None, Some(MODES[0]), Some(MODES[1])];
+    for (outer, inner) in (0..9).map(|n| (modes[n / 3], modes[n % 3])) {
+        let [group, other] = [(); 2].map(|()| Group::new(&Context::background()).limit(1));
+        let spawners = [group.spawner(), other.spawner()];
+        let handler = By(move |_| {
+            assert!(spawners.iter().all(|group| group.len() == 1));
+            ready(Ok::<_, Infallible>(Response::new(Parts::of(1, true))))
+        });
+        let inner = under(&group, inner, run_at_once, handler);
+        let between = under(&other, None, run_at_once, inner);
+        let mut service = under(&group, outer, run_at_once, between);
+        // One after the other.
+        for _ in 0..2 {
+            let Poll::Ready(Ok(response)) = poll(service.0(Request::new(())).as_mut()) else {
+                panic!("it is ready");
+            };
+            assert_eq!(response.status(), StatusCode::OK);
+            let tasks = group.running();
+            assert_eq!((tasks.len(), other.len()), (1, 1));
+            assert_eq!(tasks[0].name.as_deref(), Some("GET /"));
+            let second = status(service.0(Request::new(())).as_mut());
+            assert_eq!(second, StatusCode::SERVICE_UNAVAILABLE);
+            let mut body = response.into_body();
+            let mut cx = task::Context::from_waker(Waker::noop());
+            let last = body.as_mut().poll_frame(&mut cx);
+            assert!(matches!(last, Poll::Ready(Some(Ok(_)))));
+            assert!(group.is_empty() && other.is_empty());
+        }
+    }
+}
+
+/// A handler that is a task may outlive what waits for it, further out too: the place is its own until then, and says how it went.
+#[test]
+fn a_handler_keeps_the_place_that_a_layer_further_out_has_taken() {
+    for (mode, is_answered) in MODES.into_iter().flat_map(|m| [(m, false), (m, true)]) {
+        let group = Group::new(&Context::background()).limit(1);
+        let by_hand = ByHand::default();
+        let tasks = by_hand.clone();
+        let is_ready = Arc::new(AtomicUsize::new(0));
+        let answers = is_ready.clone();
+        let handler = By(move |_| {
+            let answers = answers.clone();
+            std::future::poll_fn(move |_| match answers.load(Relaxed) {
+                0 => Poll::Pending,
+                _ => Poll::Ready(Ok::<_, Infallible>(Response::new(Parts::of(0, true)))),
+            })
+        });
+        let run = move |task| tasks.0.lock().unwrap().push(task);
+        let inner = under(&group, Some(mode), run, handler);
+        let mut service = under(&group, None, run_at_once, inner);
+        let mut begin = || {
+            let mut call = service.0(Request::new(()));
+            assert!(poll(call.as_mut()).is_pending());
+            call
+        };
+
+        // The client goes, and the handler comes to its end.
+        drop(begin());
+        let mut task = by_hand.take();
+        assert!(poll(task.as_mut()).is_pending());
+        assert_eq!(group.len(), 1);
+        assert!(group.enter().unwrap_err().is_full());
+        is_ready.store(1, Relaxed);
+        assert!(poll(task.as_mut()).is_ready());
+        assert!(group.is_empty());
+
+        // The handler is dropped, and the layer further out is the last to go.
+        is_ready.store(0, Relaxed);
+        let mut call = begin();
+        let limit = Context::background();
+        let mut shutdown = Box::pin(group.shutdown(&limit));
+        assert!(poll(shutdown.as_mut()).is_pending());
+        drop(by_hand.take());
+        assert_eq!(group.len(), 1);
+        if is_answered {
+            assert_eq!(status(call.as_mut()), StatusCode::SERVICE_UNAVAILABLE);
+        }
+        drop(call);
+        let report = block_on(shutdown);
+        let ends = (report.done, report.cancelled, report.forced);
+        assert_eq!(ends, (0, 0, 1), "{report}");
+    }
+}
+
+/// What hands a request on more than once: all share its place, which is held until the last of them is gone. What comes after that takes one
+/// for itself, though a clone of the request has been there all the time.
+#[test]
+fn clones_of_a_request_share_its_place() {
+    let group = Group::new(&Context::background()).limit(1);
+    let inner = ContextLayer::new(&Context::background()).in_group(&group);
+    let again = move |request: &Request<()>| {
+        let never = By(|_| pending::<Result<Response<Parts>, Infallible>>());
+        Box::pin(inner.layer(never).call(request.clone()))
+    };
+    let (say, told) = mpsc::channel();
+    let both = again.clone();
+    let handler = By(move |request: Request<()>| {
+        let attempts = [(); 2].map(|()| both(&request));
+        say.send((attempts, request)).unwrap();
+        ready(Ok::<_, Infallible>(Response::new(Parts::of(0, true))))
+    });
+    let mut service = under(&group, None, run_at_once, handler);
+    let answer = service.0(Request::new(()));
+    assert_eq!(status(pin!(answer)), StatusCode::OK);
+    let (attempts, request) = told.recv().unwrap();
+    let late = again(&request);
+    for mut attempt in attempts.into_iter().chain([late]) {
+        assert!(poll(attempt.as_mut()).is_pending());
+        assert_eq!(group.len(), 1);
+    }
+    assert!(group.is_empty());
+    let first = again(&request);
+    assert_eq!(group.len(), 1);
+    // Of the clone that it was called with, and not of this.
+    let second = status(again(&request).as_mut());
+    assert_eq!(second, StatusCode::SERVICE_UNAVAILABLE);
+    drop(first);
+}
+
+/// The steps of layers are in each other, or beside, and are noted as one task's. It is told to stop with the outer layer's context, unless the inner one's handler is
+/// detached from that.
+#[cfg(feature = "inspect")]
+#[test]
+fn layers_around_each_other_are_one_task() {
+    for mode in [None, Some(MODES[0]), Some(MODES[1])] {
+        let group = Arc::new(Group::new(&Context::background()));
+        let progress = |group: &Group| group.running()[0].progress.unwrap();
+        let by_hand = ByHand::default();
+        let tasks = by_hand.clone();
+        let seen = Arc::downgrade(&group);
+        let handler = By(move |_| {
+            let seen = seen.clone();
+            std::future::poll_fn(move |_| {
+                assert!(progress(&seen.upgrade().unwrap()).is_polling);
+                Poll::<Result<Response<Parts>, Infallible>>::Pending
+            })
+        });
+        let run = move |task| tasks.0.lock().unwrap().push(task);
+        let inner = under(&group, mode, run, handler);
+        let mut service = under(&group, None, run_at_once, inner);
+        let mut call = service.0(Request::new(()));
+        // The call is a step, too.
+        for polls in 2..4 {
+            assert!(poll(call.as_mut()).is_pending());
+            let now = progress(&group);
+            assert!(!now.is_polling && now.since_cancel.is_none());
+            assert_eq!(now.polls, polls);
+        }
+        let Some(mode) = mode else { continue };
+        let mut task = by_hand.take();
+        assert!(poll(task.as_mut()).is_pending());
+        let now = progress(&group);
+        assert_eq!((now.polls, now.is_polling), (4, false));
+        drop(call);
+        let is_told = progress(&group).since_cancel.is_some();
+        assert_eq!(is_told, mode != Mode::Detached);
+        group.cancel();
+        assert!(progress(&group).since_cancel.is_some());
     }
 }
 

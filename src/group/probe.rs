@@ -1,7 +1,7 @@
 //! What is noted of a task that has a name: its polls, or its thread's looks.
 
 use crate::context::{looks, Context, Looks, Told};
-use crate::sync::{Acquire, AtomicPtr, AtomicU64, AtomicU8, Relaxed, Release};
+use crate::sync::{Acquire, AtomicBool, AtomicPtr, AtomicU64, AtomicU8, Relaxed, Release};
 use crate::token::CancellationToken;
 use alloc::sync::Arc;
 use core::fmt;
@@ -130,6 +130,8 @@ pub(crate) struct Probe {
     looks: AtomicPtr<Looks>,
     /// A handle of what tells it to stop, if that is not the group; or null.
     own: AtomicPtr<()>,
+    /// That one does not any more.
+    is_on_its_own: AtomicBool,
     /// What tells it to stop, where it has places in several groups: the innermost of these.
     group: Option<CancellationToken>,
     work: AtomicU8,
@@ -192,6 +194,7 @@ impl Probe {
             last: AtomicU64::new(0),
             looks: AtomicPtr::new(ptr::null_mut()),
             own: AtomicPtr::new(ptr::null_mut()),
+            is_on_its_own: AtomicBool::new(false),
             group,
             work: AtomicU8::new(Work::Held as u8),
         }
@@ -204,17 +207,27 @@ impl Probe {
         self.work.store(work as u8, Relaxed);
     }
 
-    /// That context tells it to stop. By the owner of the place, once.
+    /// That context tells it to stop. False: another one does, which the owner of the place has named before.
     #[allow(
         dead_code,
         reason = "for tasks that the floor above runs, if it has any"
     )]
-    pub(crate) fn is_told_by(&self, ctx: &Context) {
-        if let Some(token) = ctx.token() {
+    pub(crate) fn is_told_by(&self, ctx: &Context) -> bool {
+        // Relaxed: whoever else shares the place has come by what the owner did after that.
+        let is_first = self.own.load(Relaxed).is_null();
+        if let Some(token) = ctx.token().filter(|_| is_first) {
             // Release: pairs with `is_told`.
             let raw = token.clone().into_raw().cast_mut();
             self.own.store(raw, Release);
         }
+        is_first
+    }
+
+    /// The group alone tells it to stop from now on.
+    #[allow(dead_code, reason = "as above")]
+    pub(crate) fn is_told_by_group(&self) {
+        // Relaxed: as in `is_a`.
+        self.is_on_its_own.store(true, Relaxed);
     }
 
     /// Whether it was told to stop. `is_done`: whether the group was, which says so if nothing else does. Without a look at the clock, after
@@ -223,7 +236,8 @@ impl Probe {
     pub(super) fn is_told(&self, is_done: bool) -> bool {
         // Acquire: pairs with `is_told_by`.
         let own = self.own.load(Acquire);
-        if !own.is_null() {
+        // Relaxed: as in `is_told_by_group`.
+        if !own.is_null() && !self.is_on_its_own.load(Relaxed) {
             // SAFETY: a handle that goes with this, and stays where it is.
             let own = ManuallyDrop::new(unsafe { CancellationToken::from_raw(own) });
             return own.handle().is_cancelled();

@@ -360,6 +360,12 @@ impl Member {
     pub(crate) fn step<R>(&self, step: impl FnOnce() -> R) -> R {
         #[cfg(feature = "inspect")]
         let _polling = self.polling();
+        self.step_unnoted(step)
+    }
+
+    /// The same within a step that is noted already, or beside one.
+    #[inline]
+    pub(crate) fn step_unnoted<R>(&self, step: impl FnOnce() -> R) -> R {
         inside(self.place(), step)
     }
 

@@ -179,6 +179,7 @@ impl Serve {
     ///
     /// What is too much is refused ([`Full`](crate::Full)): the layers of [`tower`](crate::integrations::tower) answer with 503, or gRPC's 8. What calls the group itself
     /// has its work back, or waits for room by the methods `…_when`. All tasks of that group count, also a connection that was tracked there.
+    /// A request counts once, however many layers of that group are around each other.
     ///
     /// ```
     /// use cancel_tree::integrations::serve::Serve;

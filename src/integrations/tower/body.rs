@@ -3,8 +3,8 @@
 use super::answer::Answer;
 use super::headers::DeadlineReached;
 use super::lifetime::{end, give_up, step, Ending, Lifetime};
+use super::member::Share;
 use super::BoxError;
-use crate::group::Member;
 use crate::sync::Panics;
 use bytes::Buf;
 use core::fmt;
@@ -32,7 +32,7 @@ pin_project! {
         #[pin]
         inner: Option<B>,
         // The last to go.
-        member: Option<Member>,
+        member: Option<Share>,
     }
 
     impl<B> PinnedDrop for ContextBody<B> {
@@ -77,7 +77,7 @@ impl<B: Body> ContextBody<B> {
     /// The handler's response, and what is to come of it. Its context ends here, if that is nothing.
     pub(super) fn around(
         lifetime: &mut Option<Lifetime>,
-        member: &mut Option<Member>,
+        member: &mut Option<Share>,
         response: Response<B>,
         to_come: ToCome,
     ) -> Response<ContextBody<B>> {
@@ -156,12 +156,15 @@ impl EndsBy {
         }
     }
 
-    pub(super) fn note<D: Buf>(&mut self, frame: &Frame<D>) {
+    /// True: with it as many have come as `content-length` says, and not before.
+    pub(super) fn note<D: Buf>(&mut self, frame: &Frame<D>) -> bool {
         if frame.is_trailers() {
             *self = EndsBy::None;
-        } else if let EndsBy::Length(left) = self {
+        } else if let EndsBy::Length(left @ 1..) = self {
             take_off(left, frame);
+            return *left == 0;
         }
+        false
     }
 
     /// Of a body that has said `None`.
@@ -218,7 +221,7 @@ fn left_over<B: Body>(body: &B, left: Option<u64>) -> LeftOver {
 
 /// Gives the place up, if there is one, and the body before that. If that panics, the frame is to go out all the same: the group says so, and
 /// without one nobody.
-fn leave(member: &mut Option<Member>, drop_it: impl FnOnce()) {
+fn leave(member: &mut Option<Share>, drop_it: impl FnOnce()) {
     let mut panics = Panics::default();
     match member.as_ref() {
         Some(member) => {
@@ -264,9 +267,12 @@ where
         });
         match next {
             Poll::Ready(Some(Ok((frame, left_over)))) => {
+                let mut is_last_data = false;
                 let is_last = match (&left_over, this.lifetime.as_mut()) {
                     (LeftOver::Nothing, _) => true,
                     (LeftOver::NoData, Some(lifetime)) if !lifetime.ends_by_length => {
+                        // Once: another one after that is not.
+                        is_last_data = lifetime.ending() != Ending::Completed;
                         lifetime.is_enough();
                         false
                     }
@@ -284,7 +290,7 @@ where
                     }
                 }
                 // A body that always has a next frame would have no end.
-                if is_last || !is_past {
+                if is_last || is_last_data || !is_past {
                     return Poll::Ready(Some(Ok(frame)));
                 }
             }

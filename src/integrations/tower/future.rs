@@ -4,8 +4,8 @@ use super::answer::Answer;
 use super::body::ToCome;
 use super::headers::Protocol;
 use super::lifetime::{end, give_up, step, Ending, Lifetime};
+use super::member::Share;
 use super::ContextBody;
-use crate::group::Member;
 use crate::sync::Panics;
 use core::fmt;
 use core::future::Future;
@@ -29,7 +29,7 @@ pin_project! {
         future: Option<F>,
         answer: Option<(Answer, Protocol)>,
         // The last to go: then the handler is gone.
-        member: Option<Member>,
+        member: Option<Share>,
     }
 
     impl<F> PinnedDrop for ResponseFuture<F> {
@@ -58,7 +58,7 @@ impl<F> ResponseFuture<F> {
     }
 
     /// Where a request begins.
-    pub(super) fn parts(&mut self) -> (&mut Option<Lifetime>, &mut Option<Member>) {
+    pub(super) fn parts(&mut self) -> (&mut Option<Lifetime>, &mut Option<Share>) {
         (&mut self.lifetime, &mut self.member)
     }
 

@@ -42,7 +42,7 @@ use tower_layer::Layer;
 ///
 /// # Cost
 ///
-/// A child context and its guard, and a value in the request's extensions, which is the only allocation; with a deadline, an entry of the timer and a
+/// A child context and its guard, and a value in the request's extensions, which is the only allocation [but for a group](Self::in_group); with a deadline, an entry of the timer and a
 /// reading of the clock at each poll.
 #[derive(Clone)]
 #[must_use = "a layer does nothing unless it is put around a service"]
@@ -63,8 +63,13 @@ impl ContextLayer {
     /// it. A group that is closed takes none: 503, or gRPC's 14 (UNAVAILABLE); nor does one that is full: 503, or gRPC's 8
     /// (RESOURCE_EXHAUSTED).
     ///
+    /// Layers of one group around each other take one place there for a request, with the name that the outermost of them gives it, until all of them are through. (They find it by the request's
+    /// extensions.)
+    ///
     /// A client that does not read keeps its place: a body that has more to come is not asked for it then, and nothing drops it but the end of its
     /// connection (or of its stream), though its context is done at the deadline. So a [`limit`](crate::Group::limit) (a server's group: `Serve::limit`) needs a server that closes such connections.
+    ///
+    /// Cost: two allocations for each request, of the outermost of these layers.
     #[track_caller]
     pub fn in_group(mut self, group: &Spawner) -> ContextLayer {
         self.settings.ctx = below_both(group.context(), &self.settings.ctx);

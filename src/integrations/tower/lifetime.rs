@@ -1,10 +1,10 @@
 //! A request's context, from the call to the end of the response's body.
 
 use super::headers::{takes_trailers, Protocol};
+use super::member::Share;
 use super::shared::{say, Guards, HandlerGuard, Shared};
 use super::upgrade::UpgradeGuard;
 use crate::context::{CancelGuard, Context, DoneOwned};
-use crate::group::Member;
 use crate::sync::Panics;
 use crate::tree::ContextError;
 use alloc::sync::Arc;
@@ -140,7 +140,7 @@ impl Lifetime {
     }
 
     /// The upgrade's guard ends the context, and is a task of the group until then.
-    pub(super) fn hand_over(&mut self, member: Option<Member>) {
+    pub(super) fn hand_over(&mut self, member: Option<Share>) {
         // First: if the handler has dropped its guard, the last one goes here, and what is called then is user code.
         self.ending = Ending::HandedOver;
         if let (Some(guards), Some(upgrade)) = (self.guards.take(), self.upgrade.take()) {
@@ -202,7 +202,7 @@ impl Drop for Lifetime {
 /// goes on. The answer is what it speaks.
 pub(super) fn end(
     lifetime: &mut Option<Lifetime>,
-    member: &Option<Member>,
+    member: &Option<Share>,
     ending: Ending,
 ) -> Protocol {
     // What has ended does nothing when it is dropped, and need not be moved out for that.
@@ -219,7 +219,7 @@ pub(super) fn end(
 
 /// Gives the place up, if there is one, where there is an answer to hand out: what others do then takes it away from nobody.
 #[inline]
-pub(super) fn give_up(member: &mut Option<Member>) {
+pub(super) fn give_up(member: &mut Option<Share>) {
     if let Some(member) = member.take() {
         member.end_quietly();
     }
@@ -228,7 +228,7 @@ pub(super) fn give_up(member: &mut Option<Member>) {
 /// Does a step of the handler or of its body. If that panics, the context ends as failed, and the group says so.
 pub(super) fn step<R>(
     lifetime: &mut Option<Lifetime>,
-    member: &Option<Member>,
+    member: &Option<Share>,
     step: impl FnOnce() -> R,
 ) -> R {
     let step = || match member {

@@ -3,17 +3,106 @@
 use crate::context::Context;
 #[cfg(feature = "inspect")]
 use crate::group::snapshot::Work;
-use crate::group::{End, Member};
+use crate::group::{End, Member, Spawner};
 use crate::sync::Panics;
+use alloc::boxed::Box;
+use alloc::sync::{Arc, Weak};
 use core::any::Any;
+use core::ptr;
+#[cfg(feature = "inspect")]
+use core::sync::atomic::Ordering::{Acquire, Release};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use http::Extensions;
 
-impl Member {
-    /// What has the place is a future that this context tells to stop.
+/// A share in a request's place in a group: layers around each other have one place there, which is given up with the last share. (The handler of an inner one may
+/// outlive what a layer further out waits for.)
+pub(super) struct Share(Arc<Held>);
+
+struct Held {
+    /// None: given up.
+    member: Option<Member>,
+    /// Of the shares, one was given up by a handler that was dropped before it was through. Relaxed: the last share's end comes after that.
+    was_dropped: AtomicBool,
+    /// A step is being noted: one at a time, for steps of layers are in each other, or beside.
+    #[cfg(feature = "inspect")]
+    is_noting: AtomicBool,
+}
+
+/// In a request's extensions: where it has a place. Does not keep it, for a handler may keep the extensions, and whatever clones a request has a clone of this.
+#[derive(Clone)]
+struct Mark {
+    /// Its address; while the place is held, no other group is there.
+    group: usize,
+    held: Weak<Held>,
+    /// Of a layer further out.
+    outer: Option<Box<Mark>>,
+}
+
+fn address(group: &Spawner) -> usize {
+    ptr::from_ref(group.context()).addr()
+}
+
+/// # Taking a place
+impl Share {
+    /// The request has taken this place in this group.
+    pub(super) fn new(member: Member, group: &Spawner, extensions: &mut Extensions) -> Share {
+        let held = Arc::new(Held {
+            member: Some(member),
+            was_dropped: AtomicBool::new(false),
+            #[cfg(feature = "inspect")]
+            is_noting: AtomicBool::new(false),
+        });
+        let outer = extensions.remove().map(Box::new);
+        extensions.insert(Mark {
+            group: address(group),
+            held: Arc::downgrade(&held),
+            outer,
+        });
+        Share(held)
+    }
+
+    /// A share in the place that the request has in this group by a layer further out.
+    pub(super) fn of_outer(group: &Spawner, extensions: &Extensions) -> Option<Share> {
+        let mut mark = extensions.get::<Mark>();
+        while let Some(at) = mark {
+            if at.group == address(group) {
+                if let Some(held) = at.held.upgrade() {
+                    return Some(Share(held));
+                }
+            }
+            mark = at.outer.as_deref();
+        }
+        None
+    }
+
+    fn member(&self) -> &Member {
+        match &self.0.member {
+            Some(member) => member,
+            None => unreachable!("it is given up with the last share"),
+        }
+    }
+}
+
+/// # At the place
+impl Share {
+    /// What has the place is a future that this context tells to stop; inside of another layer's future, that one is told.
     #[cfg_attr(not(feature = "inspect"), allow(clippy::unused_self))]
     pub(super) fn is_future_under(&self, _ctx: &Context) {
         #[cfg(feature = "inspect")]
-        if let Some(probe) = self.probe() {
+        if let Some(probe) = self.member().probe() {
             probe.is_told_by(_ctx);
+            probe.is_a(Work::Future);
+        }
+    }
+
+    /// The same of one that goes on whatever layers further out are told.
+    #[cfg_attr(not(feature = "inspect"), allow(clippy::unused_self))]
+    pub(super) fn is_detached_under(&self, _ctx: &Context) {
+        #[cfg(feature = "inspect")]
+        if let Some(probe) = self.member().probe() {
+            if !probe.is_told_by(_ctx) {
+                probe.is_told_by_group();
+            }
             probe.is_a(Work::Future);
         }
     }
@@ -22,16 +111,27 @@ impl Member {
     #[cfg_attr(not(feature = "inspect"), allow(clippy::unused_self))]
     pub(super) fn is_held_on(&self) {
         #[cfg(feature = "inspect")]
-        if let Some(probe) = self.probe() {
+        if let Some(probe) = self.member().probe() {
             probe.is_a(Work::Held);
         }
+    }
+
+    /// Does a step of what has the place.
+    #[inline]
+    pub(super) fn step<R>(&self, step: impl FnOnce() -> R) -> R {
+        #[cfg(feature = "inspect")]
+        let _noting = match Noting::begin(&self.0.is_noting) {
+            Some(noting) => noting,
+            None => return self.member().step_unnoted(step),
+        };
+        self.member().step(step)
     }
 
     /// A step has panicked: the group says so, and goes on.
     pub(super) fn note_panic(&self, payload: &(dyn Any + Send)) {
         let mut panics = Panics::default();
-        let cause = self.place().panicked(payload);
-        self.body().note(cause, &mut panics);
+        let cause = self.member().place().panicked(payload);
+        self.member().body().note(cause, &mut panics);
         panics.resume();
     }
 
@@ -50,14 +150,68 @@ impl Member {
 
     /// What was called at the end of its context has panicked: the same.
     pub(super) fn note_panics(&self, of_others: Panics) {
-        self.body().note_panics(of_others);
+        self.member().body().note_panics(of_others);
     }
+}
 
-    /// Gives the place up. What panics then is others': the group may be gone with the place, and says nothing of it.
+/// # Giving it up
+impl Share {
+    /// What panics then is others': the group may be gone with the place, and says nothing of it.
     #[inline]
     pub(super) fn end_quietly(self) {
         let mut panics = Panics::default();
-        self.end_with(End::Done, &mut panics);
+        if let Some(mut held) = Arc::into_inner(self.0) {
+            held.end(&mut panics);
+        }
         panics.swallow();
+    }
+
+    /// The handler was dropped before it was through.
+    pub(super) fn end_dropped(self) {
+        self.0.was_dropped.store(true, Relaxed);
+    }
+}
+
+impl Held {
+    #[inline]
+    fn end(&mut self, panics: &mut Panics) {
+        let end = match *self.was_dropped.get_mut() {
+            true => End::Dropped,
+            false => End::Done,
+        };
+        if let Some(member) = self.member.take() {
+            member.end_with(end, panics);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut panics = Panics::default();
+        self.end(&mut panics);
+        panics.resume();
+    }
+}
+
+/// A step that is noted.
+#[cfg(feature = "inspect")]
+struct Noting<'a>(&'a AtomicBool);
+
+#[cfg(feature = "inspect")]
+impl Noting<'_> {
+    fn begin(is_noting: &AtomicBool) -> Option<Noting<'_>> {
+        // Acquire: pairs with the drop, for what is noted is written by one at a time.
+        match is_noting.swap(true, Acquire) {
+            true => None,
+            false => Some(Noting(is_noting)),
+        }
+    }
+}
+
+#[cfg(feature = "inspect")]
+impl Drop for Noting<'_> {
+    fn drop(&mut self) {
+        // Release: pairs with the swap.
+        self.0.store(false, Release);
     }
 }

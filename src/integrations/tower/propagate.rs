@@ -28,7 +28,7 @@ use tower_service::Service;
 /// A call whose context is done before its first poll is not polled either, as by [`Context::run`].
 ///
 /// When the context is done, the call and the response's body end with its [`Cause`] as the error; if this is gRPC, with `grpc-status` 4 or 1. A
-/// response, or the last frame of its body, that is ready then is not lost.
+/// response, or the last frame of its body (by what the body says, or by `content-length`), that is ready then is not lost; nor is the end after it, if that is ready at the next poll.
 /// (What is not sent does not come to the service within, and what that has reserved in `poll_ready` stays reserved until the next call, or until the
 /// service is dropped: put what reserves, as tower's `ConcurrencyLimit` and `Buffer` do, further out.)
 /// What comes back as an error, a reset, a 504 with `x-deadline-expired` or a CANCELLED after our own deadline, or after that which was
@@ -390,12 +390,13 @@ where
                     }
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }
-                // A body that always has a next frame would have no end.
-                Err(frame) if cause.is_none() || inner.is_end_stream() => {
-                    this.ends_by.note(&frame);
-                    return Poll::Ready(Some(Ok(frame)));
+                Err(frame) => {
+                    let is_last = this.ends_by.note(&frame);
+                    // A body that always has a next frame would have no end.
+                    if is_last || cause.is_none() || inner.is_end_stream() {
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
                 }
-                Err(_) => {}
             },
             Poll::Ready(None) => {
                 cause = cause.or_else(|| this.call.as_ref().and_then(Call::over));

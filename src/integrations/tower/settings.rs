@@ -4,10 +4,11 @@ use super::answer::Answer;
 use super::counts::{Ceiling, Counters};
 use super::headers::{self, Carried, DeadlineHeader, Protocol};
 use super::lifetime::Lifetime;
+use super::member::Share;
 use super::shared::{Causes, Shared};
 use super::upgrade::UpgradeGuard;
 use crate::context::Context;
-use crate::group::{Member, Spawner, Start};
+use crate::group::{Spawner, Start};
 use alloc::borrow::Cow;
 use alloc::format;
 use alloc::sync::Arc;
@@ -81,7 +82,7 @@ impl Settings {
         request: &mut Request<B>,
         protocol: Protocol,
         begun: &mut Option<Lifetime>,
-        member: &mut Option<Member>,
+        member: &mut Option<Share>,
     ) -> Result<Option<Context>, Answer> {
         let counters = &self.shared.counters;
         counters.received();
@@ -110,18 +111,23 @@ impl Settings {
             said = None;
         }
         if let Some((group, from)) = &self.group {
-            let name = self.is_named.then(|| {
-                let path = request.uri().path();
-                Cow::Owned(format!("{} {path}", request.method()))
-            });
-            match Start::new(group, name, from).enter() {
-                Ok(place) => *member = Some(place),
-                Err(refused) => {
-                    counters.refused();
-                    return Err(match refused.is_full() {
-                        true => Answer::Full,
-                        false => Answer::Unavailable,
-                    });
+            *member = Share::of_outer(group, request.extensions());
+            if member.is_none() {
+                let name = self.is_named.then(|| {
+                    let path = request.uri().path();
+                    Cow::Owned(format!("{} {path}", request.method()))
+                });
+                match Start::new(group, name, from).enter() {
+                    Ok(place) => {
+                        *member = Some(Share::new(place, group, request.extensions_mut()));
+                    }
+                    Err(refused) => {
+                        counters.refused();
+                        return Err(match refused.is_full() {
+                            true => Answer::Full,
+                            false => Answer::Unavailable,
+                        });
+                    }
                 }
             }
         }

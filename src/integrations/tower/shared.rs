@@ -2,8 +2,9 @@
 
 use super::causes::{ClientGone, Completed, HandlerFailed};
 use super::counts::Counters;
+use super::member::Share;
 use crate::context::CancelGuard;
-use crate::group::{Member, Spawner};
+use crate::group::Spawner;
 use crate::sync::Panics;
 use crate::tree::Cause;
 use alloc::sync::Arc;
@@ -75,7 +76,7 @@ impl HandlerGuard {
     }
 
     /// The handler has panicked, or was dropped. If what is called then panics, the group says so.
-    pub(super) fn failed(&self, member: &Member) {
+    pub(super) fn failed(&self, member: &Share) {
         let mut panics = Panics::default();
         panics.catch(|| self.cancel_with(self.shared.causes.failed.clone()));
         member.note_panics(panics);
@@ -91,7 +92,7 @@ impl Drop for HandlerGuard {
 }
 
 /// What has panicked at an end is the group's to say; without one it goes on.
-pub(super) fn say(panics: Panics, member: &Option<Member>) {
+pub(super) fn say(panics: Panics, member: &Option<Share>) {
     match member {
         Some(member) => member.note_panics(panics),
         None => panics.resume(),

@@ -5,12 +5,13 @@ use super::body::ToCome;
 use super::headers::Protocol;
 use super::layer::ContextLayer;
 use super::lifetime::{end, give_up, step, Ending, Lifetime};
+use super::member::Share;
 use super::settings::Settings;
 use super::shared::HandlerGuard;
 use super::slot::{slot, Receiver};
 use super::task::{HandlerTask, Outcome, Running};
 use super::ContextBody;
-use crate::group::{Member, Spawner};
+use crate::group::Spawner;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
@@ -185,7 +186,10 @@ where
                 (ctx, (None, Some(guard)))
             }
         };
-        member.is_future_under(&ctx);
+        match layer.mode {
+            Mode::Cooperative { .. } => member.is_future_under(&ctx),
+            Mode::Detached => member.is_detached_under(&ctx),
+        }
         request.extensions_mut().insert(ctx);
         let inner = &mut self.inner;
         // AssertUnwindSafe: the service is as it would be after a panic that goes on.
@@ -247,7 +251,7 @@ impl<R, E> SpawnedFuture<R, E> {
     /// Ends the request, with an answer in the place of the handler's.
     fn end(
         &mut self,
-        mut member: Option<Member>,
+        mut member: Option<Share>,
         ending: Ending,
         answer: Answer,
     ) -> Response<ContextBody<R>> {

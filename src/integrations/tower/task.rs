@@ -1,9 +1,9 @@
 //! A handler that is a task of its own.
 
+use super::member::Share;
 use super::shared::HandlerGuard;
 use super::slot::Sender;
 use crate::context::DoneOwned;
-use crate::group::{End, Member};
 use crate::sync::Panics;
 use alloc::boxed::Box;
 use core::future::Future;
@@ -27,7 +27,7 @@ pub(super) struct Outcome<R, E> {
     /// None: it has panicked.
     pub(super) result: Option<Result<Response<R>, E>>,
     /// The place in the group goes on with the response. None: taken out.
-    pub(super) member: Option<Member>,
+    pub(super) member: Option<Share>,
 }
 
 impl<R, E> Drop for Outcome<R, E> {
@@ -48,7 +48,7 @@ impl<R, E> Drop for Outcome<R, E> {
 struct Parts<R, E> {
     sender: Sender<Outcome<R, E>>,
     guard: Option<HandlerGuard>,
-    member: Member,
+    member: Share,
 }
 
 pin_project! {
@@ -84,7 +84,7 @@ impl<R, E> Parts<R, E> {
         let mut panics = Panics::default();
         panics.catch(|| drop(self.sender));
         self.member.note_panics(panics);
-        self.member.end(End::Dropped);
+        self.member.end_dropped();
     }
 }
 
@@ -93,7 +93,7 @@ impl<F, R, E> Running<F, R, E> {
         future: F,
         (limit, guard): (Option<DoneOwned>, Option<HandlerGuard>),
         sender: Sender<Outcome<R, E>>,
-        member: Member,
+        member: Share,
     ) -> Running<F, R, E> {
         Running {
             future: Some(future),

@@ -1,7 +1,7 @@
 //! Contexts of connections that are upgraded: they outlive the response.
 
+use super::member::Share;
 use super::shared::{say, Guards, Shared};
-use crate::group::Member;
 use crate::sync::Panics;
 use alloc::sync::Arc;
 use core::fmt;
@@ -21,7 +21,7 @@ pub struct UpgradeGuard(Arc<Connection>);
 struct Connection {
     shared: Arc<Shared>,
     /// Set once, by the response's head.
-    taken: OnceLock<(Guards, Option<Member>)>,
+    taken: OnceLock<(Guards, Option<Share>)>,
     /// Of a layer around this one, whose context lasts as long. Dropped after what is above, also if that panics.
     _outer: Option<UpgradeGuard>,
 }
@@ -35,7 +35,7 @@ impl UpgradeGuard {
         }))
     }
 
-    pub(super) fn take_over(&self, guards: Guards, member: Option<Member>) {
+    pub(super) fn take_over(&self, guards: Guards, member: Option<Share>) {
         // One lifetime has it, and hands over once.
         let _ = self.0.taken.set((guards, member));
     }

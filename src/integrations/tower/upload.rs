@@ -124,7 +124,7 @@ where
         let error: BoxError = match inner.as_mut().poll_frame(cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Some(Ok(frame))) => {
-                this.ends_by.note(&frame);
+                let _ = this.ends_by.note(&frame);
                 return Poll::Ready(Some(Ok(frame)));
             }
             Poll::Ready(Some(Err(error))) => error.into(),

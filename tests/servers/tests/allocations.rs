@@ -112,22 +112,22 @@ fn what_a_request_allocates_and_leaves() {
         (
             "in a group",
             costs(plain.clone().in_group(&group).layer(bare), false),
-            1.0,
+            3.0,
         ),
         (
             "detached",
             costs(spawned(&plain, Mode::Detached).layer(bare), false),
-            5.0,
+            7.0,
         ),
         (
             "cooperative",
             costs(spawned(&plain, cooperative).layer(bare), false),
-            16.0,
+            18.0,
         ),
         (
             "cooperative, a most",
             costs(spawned(&limited, cooperative).layer(bare), false),
-            16.0,
+            18.0,
         ),
     ];
     for (name, (allocations, left), said) in rows {

@@ -8,7 +8,7 @@ use cancel_tree::integrations::tower::{
     ClientGone, Completed, ContextBody, ContextLayer, DeadlineHeader, DeadlineReached,
     HandlerFailed, Shutdown, UpgradeGuard,
 };
-use cancel_tree::{Cause, Context, ContextError, Group, Panicked};
+use cancel_tree::{Cause, Context, ContextError, Group, Panicked, TestClock};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Body as _, Bytes, Frame, Incoming, SizeHint};
 use hyper::http::{HeaderMap, Method};
@@ -219,6 +219,100 @@ impl<B: hyper::body::Body> hyper::body::Body for Vague<B> {
             false => self.0.size_hint(),
         }
     }
+}
+
+/// The same of what is the last by a length, though the body does not say so: over HTTP/2 its end is a frame for itself. What comes after that is taken too
+/// if it is the end and ready, and nothing else is.
+#[tokio::test]
+async fn a_last_frame_by_length_that_is_ready_at_the_deadline_is_taken() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let trailers = || HeaderMap::from_iter([(header::ETAG, "x".parse().unwrap())]);
+    let data = |text: &'static str| Some(Frame::data(Bytes::from(text)));
+    // What the head says; the frames, of which None is one that is not ready; how many of them are taken before the deadline, and how many in all; and whether it is cut then.
+    let cases = [
+        (Some("5"), vec![data("hello")], 0, 1, false),
+        (Some("5"), vec![data("hel"), data("lo")], 1, 2, false),
+        (Some("5"), vec![data("hel"), data("lo")], 0, 0, true),
+        (Some("5"), vec![data("hello"), None], 0, 1, true),
+        (Some("5"), vec![data("hello"), data("")], 0, 1, true),
+        (Some("5"), vec![data("hello"), data("")], 1, 1, true),
+        (
+            Some("5"),
+            vec![data("hello"), Some(Frame::trailers(trailers()))],
+            0,
+            2,
+            false,
+        ),
+        (None, vec![data("hello")], 0, 0, true),
+    ];
+    for (case, (length, frames, before, all, is_cut)) in cases.into_iter().enumerate() {
+        let clock = TestClock::new();
+        let layer = ContextLayer::new(&Context::background().with_clock(&clock)).max(SECOND);
+        let mut frames = frames.into_iter();
+        let stream = Stream(move |_: &mut task::Context<'_>| match frames.next() {
+            Some(Some(frame)) => Poll::Ready(Some(Ok::<_, Infallible>(frame))),
+            Some(None) => Poll::Pending,
+            None => Poll::Ready(None),
+        });
+        let mut request = request();
+        *request.version_mut() = Version::HTTP_2;
+        let mut response = Response::new(StreamBody::new(stream));
+        if let Some(length) = length {
+            let length = length.parse().unwrap();
+            response
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, length);
+        }
+        let (answer, _) = answered(&layer, request, response).await;
+        let mut body = answer.into_body();
+        for taken in 0..all {
+            if taken == before {
+                clock.advance(2 * SECOND);
+            }
+            assert!(body.frame().await.unwrap().is_ok(), "case {case}");
+        }
+        if all == before {
+            clock.advance(2 * SECOND);
+        }
+        match body.frame().await {
+            Some(Err(error)) => assert!(is_cut && error.is::<DeadlineReached>(), "case {case}"),
+            end => assert!(!is_cut && end.is_none(), "case {case}"),
+        }
+        assert_eq!(
+            layer.counts().cut_by_deadline,
+            u64::from(is_cut),
+            "case {case}"
+        );
+    }
+
+    // By what it says of its own length; once, for it may be wrong.
+    struct Wrong(u64);
+    impl hyper::body::Body for Wrong {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut task::Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            self.0 = 0;
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from("x")))))
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.0)
+        }
+    }
+    let clock = TestClock::new();
+    let layer = ContextLayer::new(&Context::background().with_clock(&clock)).max(SECOND);
+    let mut request = request();
+    *request.version_mut() = Version::HTTP_2;
+    let (answer, _) = answered(&layer, request, Response::new(Wrong(1))).await;
+    clock.advance(2 * SECOND);
+    let mut body = answer.into_body();
+    assert!(body.frame().await.unwrap().is_ok());
+    let cut = body.frame().await.unwrap().unwrap_err();
+    assert!(cut.is::<DeadlineReached>());
 }
 
 /// A body that has no data left may have trailers, which are made under the context: over HTTP/2, and over HTTP/1 where the head does not say how

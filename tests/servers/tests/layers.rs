@@ -104,6 +104,31 @@ async fn a_layer_around_another_one() {
     }
 }
 
+/// So many requests, and not so many layers, have room in their group.
+#[tokio::test]
+async fn a_router_and_its_route_take_one_place() {
+    let server = Group::new(&Context::background()).limit(1);
+    let layer = || ContextLayer::new(server.context());
+    let spawner = server.spawner();
+    let handler = move || ready(spawner.len().to_string());
+    let router = Router::new()
+        .route("/", get(handler.clone()).layer(layer().in_group(&server)))
+        .route(
+            "/task",
+            get(handler.clone()).layer(layer().cooperative(&server, patience())),
+        )
+        .route("/detached", get(handler).layer(layer().detached(&server)))
+        .layer(layer().in_group(&server));
+    let to = serve(router).await;
+    for path in ["/", "/task", "/detached"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = soon(exchange(to, &request)).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path} {answer}");
+        assert!(answer.ends_with("\r\n\r\n1"), "{path} {answer}");
+        assert!(server.is_empty());
+    }
+}
+
 /// Both last as long as the upgraded connection, in each mode of the inner one; and each is a task of its group.
 #[tokio::test]
 async fn an_upgrade_under_two_layers() {

@@ -414,6 +414,55 @@ fn frames(frames: impl IntoIterator<Item = Frame<Bytes>>) -> Body {
     Body::new(StreamBody::new(tokio_stream::iter(frames)))
 }
 
+/// Over HTTP/2 the end is a frame for itself, so the last one may be known by `content-length` only; it is one once, and what comes after it is no frame of data.
+#[tokio::test]
+async fn a_last_frame_by_length_that_is_ready_then_is_not_lost() {
+    let data = |text: &'static str| Frame::data(Bytes::from(text));
+    // How many are taken before the end of the context, and in all; and whether it is cut then.
+    let cases = [
+        (Some("5"), vec![data("hello")], 0, 1, false),
+        (Some("5"), vec![data("hel"), data("lo")], 1, 2, false),
+        (Some("5"), vec![data("hel"), data("lo")], 0, 0, true),
+        (Some("5"), vec![data("hello"), data("")], 0, 1, true),
+        (Some("5"), vec![data("hello"), data("")], 1, 1, true),
+        (None, vec![data("hello")], 0, 0, true),
+    ];
+    for (case, (length, sent, before, all, is_cut)) in cases.into_iter().enumerate() {
+        let mut response = Response::new(frames(sent));
+        *response.version_mut() = Version::HTTP_2;
+        if let Some(length) = length {
+            let length = HeaderValue::from_static(length);
+            response
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, length);
+        }
+        let mut response = Some(response);
+        let client =
+            service_fn(move |_: Request<Body>| ready(Ok::<_, BoxError>(response.take().unwrap())));
+        let (ctx, guard) = Context::background().with_cancel();
+        let layer = PropagateLayer::new(DeadlineHeader::CONNECT);
+        let answer = layer.layer(client).oneshot(under(&ctx)).await.unwrap();
+        let mut body = answer.into_body();
+        for taken in 0..all {
+            if taken == before {
+                guard.cancel();
+            }
+            assert!(body.frame().await.unwrap().is_ok(), "case {case}");
+        }
+        guard.cancel();
+        match body.frame().await {
+            Some(end) => {
+                let said = kind(&end.unwrap_err());
+                assert!(
+                    is_cut && said == Some(ContextError::Cancelled),
+                    "case {case}"
+                );
+            }
+            None => assert!(!is_cut, "case {case}"),
+        }
+    }
+}
+
 /// What ends without an error may have been cut off: over HTTP/2 hyper takes a reset with NO_ERROR for an end. Past the deadline, ours
 /// or what was sent, it is that; unless all has come.
 #[tokio::test]
