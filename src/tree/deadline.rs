@@ -52,7 +52,7 @@ unsafe fn mark(entry: NonNull<Entry>, budget: usize) -> bool {
     let (this, node) = unsafe { (entry.as_ref(), node_of(entry)) };
     let notes = this.notes();
     let mut cancel = if notes.is_null() {
-        if let Some(timing) = node.link.extension().map(|extension| &extension.timing) {
+        if let Some(timing) = node.link.timing() {
             timing.note_due(this.look().deadline());
         }
         note_passed(node, this);
@@ -124,7 +124,7 @@ unsafe fn call(entry: NonNull<Entry>) {
 unsafe fn put_off(entry: NonNull<Entry>) -> Option<Moment> {
     // SAFETY: FIRING keeps entry and node.
     let (this, node) = unsafe { (entry.as_ref(), node_of(entry)) };
-    let moving = node.link.extension()?.timing.moving()?;
+    let moving = node.link.timing()?.moving()?;
     moving.put_off(this.look().deadline())
 }
 
@@ -165,9 +165,9 @@ fn note_passed(node: &Node, entry: &Entry) {
 
 /// Why a node is cancelled when its own deadline passes.
 fn deadline_cause(node: &Node) -> Cause {
-    let cause = node.link.extension().and_then(|extension| {
+    let cause = node.link.timing().and_then(|timing| {
         // SAFETY: written before the deadline was armed.
-        extension.timing.cause.with(|c| unsafe { (*c).clone() })
+        timing.cause.with(|c| unsafe { (*c).clone() })
     });
     cause.unwrap_or(ContextError::DeadlineExceeded.into())
 }
@@ -220,8 +220,8 @@ impl Rest {
 
 /// A thread that has noticed a deadline that can be moved is through. It holds the node: so nobody has left it a handle.
 fn end_firing(node: &Node) {
-    if let Some(extension) = node.link.extension() {
-        let left = extension.timing.entry.trigger().finish();
+    if let Some(timing) = node.link.timing() {
+        let left = timing.entry.trigger().finish();
         debug_assert!(!left);
     }
 }
@@ -269,8 +269,8 @@ impl Handle {
     #[cold]
     pub(crate) fn expire_foreign(&self) {
         let node = self.node();
-        if let Some(extension) = node.link.extension() {
-            note_passed(node, &extension.timing.entry);
+        if let Some(timing) = node.link.timing() {
+            note_passed(node, &timing.entry);
         }
         self.cancel_with(ContextError::DeadlineExceeded.into());
     }
@@ -284,8 +284,8 @@ impl Handle {
             && state.has_any(State::DEADLINE)
             && node
                 .link
-                .extension()
-                .is_some_and(|e| e.timing.entry.has_passed())
+                .timing()
+                .is_some_and(|timing| timing.entry.has_passed())
     }
 
     /// An extension for a new token.
@@ -337,8 +337,7 @@ impl Handle {
     fn first_due(&self, passed: Moment, without: &[*const Node]) -> Option<(Moment, &Node)> {
         let mut first: Option<(Moment, &Node)> = None;
         self.each_above(|node| {
-            let extension = node.link.extension();
-            let due = extension.and_then(|extension| extension.timing.due(passed));
+            let due = node.link.timing().and_then(|timing| timing.due(passed));
             if let Some(due) = due.filter(|due| first.is_none_or(|(other, _)| *due < other)) {
                 if !without.contains(&ptr::from_ref(node)) {
                     first = Some((due, node));
@@ -356,7 +355,7 @@ impl Handle {
         if others_are_at_it && self.mark_way_from(node) {
             return true;
         }
-        let Some(timing) = node.link.extension().map(|extension| &extension.timing) else {
+        let Some(timing) = node.link.timing() else {
             return false;
         };
         let mut moves = None;
@@ -470,8 +469,8 @@ impl Handle {
     pub(crate) fn is_below_foreign(&self) -> bool {
         let mut found = false;
         self.each_above(|node| {
-            let extension = node.link.extension();
-            found = extension.is_some_and(|extension| extension.timing.foreign().is_some());
+            let timing = node.link.timing();
+            found = timing.is_some_and(|timing| timing.foreign().is_some());
             !found
         });
         found
@@ -503,7 +502,7 @@ impl Handle {
     pub(crate) fn deadline(&self, clock: &Option<Clock>) -> (Option<Instant>, bool) {
         let (mut earliest, mut moves) = (None, false);
         self.each_above(|node| {
-            if let Some(timing) = node.link.extension().map(|extension| &extension.timing) {
+            if let Some(timing) = node.link.timing() {
                 if !Clock::is_same(&timing.alarm().map(Alarm::clock), clock) {
                     return true;
                 }
@@ -528,7 +527,7 @@ impl Handle {
     pub(crate) fn may_be_sooner(&self) -> bool {
         let mut found = false;
         self.each_above(|node| {
-            let timing = node.link.extension().map(|extension| &extension.timing);
+            let timing = node.link.timing();
             let moving = timing.and_then(Timing::moving);
             found = moving.is_some_and(|moving| !moving.is_idle());
             !found
@@ -546,7 +545,7 @@ impl Handle {
         }
         let mut found = false;
         self.each_above(|node| {
-            let timing = node.link.extension().map(|extension| &extension.timing);
+            let timing = node.link.timing();
             found = timing.is_some_and(|timing| {
                 let moving = timing.moving();
                 // A clock of tests needs no thread.
@@ -594,8 +593,7 @@ impl Handle {
     pub(crate) fn clock(&self) -> Option<Clock> {
         let mut found = None;
         self.each_above(|node| {
-            let timing = node.link.extension().map(|extension| &extension.timing);
-            found = timing.and_then(Timing::alarm).map(Alarm::clock);
+            found = node.link.timing().and_then(Timing::alarm).map(Alarm::clock);
             found.is_none()
         });
         found
@@ -652,7 +650,7 @@ impl Handle {
             }
         }
         let node = handle.node();
-        let Some(timing) = node.link.extension().map(|extension| &extension.timing) else {
+        let Some(timing) = node.link.timing() else {
             unreachable!("put there just now");
         };
         let signal = Arc::new(Target {

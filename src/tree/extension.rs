@@ -487,7 +487,13 @@ impl Link {
         self.extension_raw().map(|raw| unsafe { raw.as_ref() })
     }
 
-    /// The same, as a pointer that may be used for all of it, by whoever frees it too.
+    #[cfg(feature = "std")]
+    #[inline]
+    pub(super) fn timing(&self) -> Option<&Timing> {
+        self.extension().map(|extension| &extension.timing)
+    }
+
+    /// The extension, as a pointer that may be used for all of it, by whoever frees it too.
     #[inline]
     pub(super) fn extension_raw(&self) -> Option<NonNull<Extension>> {
         // Acquire: pairs with the CAS of `extend`.
