@@ -186,7 +186,7 @@ struct Rest {
 
 impl Rest {
     /// # Safety
-    /// `job` is one that `cancel_above_by_worker` has given to a worker, and has not been run.
+    /// `job` is one that `mark_and_hand_on` has given to a worker, and has not been run.
     unsafe fn wake_by_job(job: NonNull<Job>) {
         // SAFETY: the box that was given away, of which the job is the first field; nobody else is at it.
         let rest = unsafe { job.cast::<Rest>().as_mut() };
@@ -196,7 +196,7 @@ impl Rest {
     }
 
     /// # Safety
-    /// `job` is one that `cancel_above_by_worker` has given to a worker, and has been woken.
+    /// `job` is one that `mark_and_hand_on` has given to a worker, and has been woken.
     unsafe fn run_job(job: NonNull<Job>) {
         // SAFETY: the box that was given away, of which the job is the first field.
         let rest = unsafe { Box::from_raw(job.cast::<Rest>().as_ptr()) };
@@ -246,7 +246,7 @@ impl Handle {
         // SAFETY: the token's extension, which it has as long as it is held.
         let timing = &unsafe { extension.as_ref() }.timing;
         // SAFETY: neither is shared yet, nor is the deadline armed.
-        timing.cause.with_mut(|c| unsafe { *c = Some(cause) });
+        unsafe { timing.set_cause(cause) };
         self.arm(extension, deadline);
     }
 
@@ -387,7 +387,8 @@ impl Handle {
         note_passed(node, &timing.entry);
         // In the child of a `fork` there are no workers.
         if timer::is_running() && !timer::is_in_parent() {
-            self.cancel_above_by_worker(node, moves);
+            // Whoever notices a deadline is about to go on, and a callback may take long, or wait for that.
+            self.mark_and_hand_on(node, deadline_cause(node), moves);
         } else {
             let mut panics = Panics::default();
             panics.catch(|| _ = cancel::cancel_because(node, deadline_cause(node)));
@@ -425,19 +426,14 @@ impl Handle {
         true
     }
 
-    /// Cancels the token, or one above it, because its deadline has passed, and has a worker wake tasks and threads and run
-    /// callbacks: whoever notices the deadline is about to go on, and a callback may take long, or wait for that.
-    fn cancel_above_by_worker(&self, node: &Node, moves: Option<NonNull<Node>>) {
-        self.mark_and_hand_on(node, deadline_cause(node), moves);
-    }
-
-    /// Cancels the token, and has a worker do what may run user code. That of the cause, if it is not taken, is none: somebody
+    /// Cancels the token, and has a worker do what may run user code. To drop a cause that has lost runs none here: somebody
     /// keeps it, or it has none.
     #[allow(dead_code)] // It depends on the features who needs it.
     pub(crate) fn cancel_by_worker(&self, cause: Cause) {
         self.mark_and_hand_on(self.node(), cause, None);
     }
 
+    /// Cancels the token, or one above it, and has a worker wake tasks and threads and run callbacks.
     fn mark_and_hand_on(&self, node: &Node, cause: Cause, moves: Option<NonNull<Node>>) {
         // SAFETY: the handle keeps the token and what is above (I5), and `Rest` has another one.
         let mut cancel = unsafe { Cancel::begin(NonNull::from(node), cause) };
