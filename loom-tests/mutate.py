@@ -82,6 +82,7 @@ TOPICS = {
     "any_of.rs": ["any_of"],
     "edge.rs": ["any_of"],
     "fired.rs": ["any_of"],
+    "arming.rs": ["deadline", "foreign", "moving"],
     "callback.rs": ["callback"],
     "cancel.rs": ["cancel", "cause", "recycle", "any_of", "room", "deadline"],
     "children.rs": ["create", "shard", "recycle", "room"],

@@ -3,7 +3,7 @@
 #[path = "../../tests/forked/mod.rs"]
 mod forked;
 
-use super::Timing;
+use super::super::timing::Timing;
 use crate::{Context, ContextError};
 use forked::status_of;
 use std::time::{Duration, Instant};

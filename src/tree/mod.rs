@@ -31,6 +31,10 @@
 
 mod above;
 mod any_of;
+#[cfg(feature = "std")]
+mod arming;
+#[cfg(feature = "std")]
+mod asked;
 mod below;
 mod cancel;
 mod cause;
