@@ -92,6 +92,8 @@ TOPICS = {
     "elsewhere.rs": ["foreign"],
     "entry.rs": ["service", "deadline", "moving"],
     "extension.rs": ["cause", "shard", "any_of", "weak"],
+    "link.rs": ["cause", "shard", "any_of", "weak"],
+    "raw_cause.rs": ["any_of", "cause"],
     "body.rs": ["group"],
     "foreign.rs": ["foreign"],
     "grace.rs": ["moving"],

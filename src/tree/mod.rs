@@ -52,6 +52,7 @@ mod fixed;
 mod handle;
 #[cfg(feature = "inspect")]
 pub(crate) mod inspect;
+mod link;
 #[cfg(feature = "std")]
 mod moves;
 #[cfg(feature = "std")]
@@ -60,6 +61,7 @@ mod node;
 mod node_map;
 mod origins;
 mod own;
+mod raw_cause;
 mod reclaim;
 mod room;
 mod rooms;
