@@ -95,6 +95,7 @@ TOPICS = {
     "link.rs": ["cause", "shard", "any_of", "weak"],
     "raw_cause.rs": ["any_of", "cause"],
     "body.rs": ["group"],
+    "failures.rs": ["group"],
     "foreign.rs": ["foreign"],
     "grace.rs": ["moving"],
     "home.rs": ["service", "deadline"],

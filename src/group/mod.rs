@@ -48,6 +48,7 @@
 mod group;
 
 mod body;
+mod failures;
 mod info;
 mod label;
 mod limit;

@@ -118,7 +118,7 @@ impl Spawner {
 
     /// What was called at the end of something has panicked: the group says so, and goes on.
     pub(crate) fn note_panics(&self, of_others: Panics) {
-        self.body().note_panics(of_others);
+        self.body().failures.note_panics(of_others);
     }
 
     /// Gives the next task a name, by which a [`Report`](super::Report) calls it, and notes when it begins. Of a task

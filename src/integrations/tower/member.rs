@@ -31,7 +31,7 @@ impl Member {
     pub(super) fn note_panic(&self, payload: &(dyn Any + Send)) {
         let mut panics = Panics::default();
         let cause = self.place().panicked(payload);
-        self.body().note(cause, &mut panics);
+        self.body().failures.note(cause, &mut panics);
         panics.resume();
     }
 
@@ -50,7 +50,7 @@ impl Member {
 
     /// What was called at the end of its context has panicked: the same.
     pub(super) fn note_panics(&self, of_others: Panics) {
-        self.body().note_panics(of_others);
+        self.body().failures.note_panics(of_others);
     }
 
     /// Gives the place up. What panics then is others': the group may be gone with the place, and says nothing of it.
