@@ -50,6 +50,7 @@ mod group;
 mod body;
 mod failures;
 mod info;
+mod inside;
 mod label;
 mod limit;
 mod member;

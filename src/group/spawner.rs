@@ -2,11 +2,12 @@
 
 use super::body::Body;
 use super::info::Panicked;
+use super::inside::is_inside;
 use super::limit::Wait;
 use super::member::Member;
 use super::place::End;
 use super::refused::Refused;
-use super::task::{is_inside, Outcome, Tracked};
+use super::task::{Outcome, Tracked};
 use crate::context::{Context, Done};
 use crate::sync::Panics;
 use crate::token::{wait, CancellationToken};

@@ -3,7 +3,7 @@
 //! catching of panics that mean the same in all of them, and needs nothing. What models look at names `core`, `std`,
 //! `alloc` or loom for these only here. Elsewhere they are named by what no model runs (`thread.rs`, `pressure.rs` and
 //! `clock.rs` of the timer, most of the integrations), by what only models and fuzzers have (`no_thread.rs`), and for what a model has nothing
-//! to see in: cells that one owner has at a time (`tree/edge.rs`, `group/task.rs`, `timer/pool.rs`), counts that nothing leans on,
+//! to see in: cells that one owner has at a time (`tree/edge.rs`, `group/inside.rs`, `timer/pool.rs`), counts that nothing leans on,
 //! flags on which only those act who have no timer's thread (`tree/asked.rs`), instants (`timer/turning.rs`, `crew.rs`), values, threads and panics of users.
 
 pub(crate) use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
