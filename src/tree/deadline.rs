@@ -3,12 +3,11 @@
 
 use super::cancel::{self, Cancel};
 use super::cause::{Cause, ContextError};
-use super::extension::Extension;
 use super::timing::Signal;
 use super::word::State;
+use super::{extension, reclaim, Handle, Node};
 #[cfg(feature = "testing")]
 use super::{moving::Moving, timing::Timing};
-use super::{reclaim, Handle, Node};
 use crate::sync::Panics;
 use crate::timer;
 use crate::timer::clock::Moment;
@@ -28,7 +27,7 @@ pub(super) static TABLE: Table = Table {
     call,
     put_off,
     stands_for: None,
-    free,
+    free: extension::free_entry,
     #[cfg(feature = "testing")]
     due_apart,
 };
@@ -128,13 +127,6 @@ unsafe fn due_apart(entry: NonNull<Entry>, at: u64) -> Option<u64> {
     }
     let idle = timing.moving().and_then(Moving::idle_due);
     Some(idle.map_or(at, |due| due.max(at)))
-}
-
-/// # Safety
-/// `Table::free`.
-unsafe fn free(entry: NonNull<Entry>) {
-    // SAFETY: the first field of an extension, which nobody else has; the pointer is to all of it.
-    unsafe { Extension::free(entry.cast()) };
 }
 
 /// # Safety

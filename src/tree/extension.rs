@@ -92,15 +92,17 @@ static UNARMED: Table = Table {
     call: |_| unreachable!("it is not armed"),
     put_off: |_| unreachable!("it is not armed"),
     stands_for: None,
-    free: free_unarmed,
+    free: free_entry,
     #[cfg(feature = "testing")]
     due_apart: |_, _| unreachable!("it is not armed"),
 };
 
+/// Frees the extension that the entry is of.
+///
 /// # Safety
 /// `Table::free`.
 #[cfg(feature = "std")]
-unsafe fn free_unarmed(entry: NonNull<Entry>) {
+pub(super) unsafe fn free_entry(entry: NonNull<Entry>) {
     // SAFETY: the first field of an extension, which nobody else has; the pointer is to all of it.
     unsafe { Extension::free(entry.cast()) };
 }
