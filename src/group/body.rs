@@ -1,5 +1,6 @@
 //! What a group is: all that its handles and its tasks share.
 
+use super::failures::Failures;
 use super::info::{Panicked, TaskInfo};
 use super::label::{Label, Shared};
 use super::limit::{Answered, Limit, NoRoom};
@@ -11,23 +12,20 @@ use super::tally::{Tally, Then};
 #[cfg(feature = "inspect")]
 use crate::context::observe::{self, Event};
 use crate::context::{Canceller, Context};
-use crate::sync::{
-    AcqRel, Acquire, AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, OfUser, Panics, Relaxed,
-    Release,
-};
+use crate::sync::{AcqRel, AtomicBool, AtomicU64, AtomicUsize, Panics, Relaxed};
 use crate::tree::Cause;
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use core::any::Any;
 use core::panic::Location;
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 #[cfg(feature = "inspect")]
 use std::time::Instant;
 
-type Payload = OfUser<Box<dyn Any + Send>>;
-
 pub(crate) struct Body {
+    /// Declared first: what it keeps goes before the context.
+    pub(crate) failures: Failures,
     pub(super) ctx: Context,
     canceller: Canceller,
     /// Errors cancel nothing.
@@ -39,14 +37,6 @@ pub(crate) struct Body {
     pub(super) seats: Seats,
     pub(super) limit: Limit,
     handles: AtomicU64,
-    /// The first error; null: none.
-    first: AtomicPtr<Cause>,
-    /// The first failure that ended nothing; null: none.
-    noted: AtomicPtr<Cause>,
-    /// What the first panic said, until somebody re-raises it.
-    payload: AtomicPtr<Payload>,
-    /// Some task has handed back the group's own end.
-    was_echoed: AtomicBool,
     /// How those that were watched have ended.
     done: AtomicUsize,
     cancelled: AtomicUsize,
@@ -60,8 +50,7 @@ pub(crate) struct Body {
     _leak: crate::sync::Track<()>,
 }
 
-// SAFETY: all that is shared is by atomics; the context and the cause are Send and Sync, and a payload, which is not Sync, is
-// only ever moved out.
+// SAFETY: all that is shared is by atomics; the context and `Failures` are Send and Sync.
 unsafe impl Sync for Body {}
 // SAFETY: as above.
 unsafe impl Send for Body {}
@@ -109,6 +98,7 @@ impl Body {
         let body = Box::new(Body {
             #[cfg(feature = "inspect")]
             record,
+            failures: Failures::new(),
             ctx,
             canceller,
             keeps_going: AtomicBool::new(false),
@@ -118,10 +108,6 @@ impl Body {
             seats: Seats::new(),
             limit: Limit::new(),
             handles: AtomicU64::new(1),
-            first: AtomicPtr::new(ptr::null_mut()),
-            noted: AtomicPtr::new(ptr::null_mut()),
-            payload: AtomicPtr::new(ptr::null_mut()),
-            was_echoed: AtomicBool::new(false),
             done: AtomicUsize::new(0),
             cancelled: AtomicUsize::new(0),
             dropped: AtomicUsize::new(0),
@@ -355,7 +341,7 @@ impl Body {
 
     #[cold]
     fn finds_its_end(&self) -> bool {
-        self.saying_panics(|| _ = self.ctx.is_done());
+        self.failures.saying_panics(|| _ = self.ctx.is_done());
         self.ctx.is_marked()
     }
 
@@ -617,8 +603,7 @@ impl Body {
             match catch_unwind(AssertUnwindSafe(|| cause.echoes(&own))) {
                 Ok(false) => {}
                 Ok(true) => {
-                    // Relaxed: the end of the task hands it on.
-                    self.was_echoed.store(true, Relaxed);
+                    self.failures.set_echoed();
                     return panics.catch(|| drop(cause));
                 }
                 Err(payload) => {
@@ -640,83 +625,26 @@ impl Body {
         panics: &mut Panics,
     ) {
         let cause = place.panicked(&*payload);
-        let payload = Box::into_raw(Box::new(OfUser::new(payload)));
-        // Relaxed: it is taken out when all are gone, and the end of the place hands it on.
-        let first = self
-            .payload
-            .compare_exchange(ptr::null_mut(), payload, Relaxed, Relaxed);
-        if first.is_err() {
-            // SAFETY: made above, and not shared.
-            panics.catch(|| drop(unsafe { Box::from_raw(payload) }));
-        }
+        self.failures.keep_payload(payload, panics);
         self.end_with(cause, true, panics);
     }
 
-    /// A failure that is said, and ends nothing.
-    #[cold]
-    pub(crate) fn note(&self, cause: Cause, panics: &mut Panics) {
-        keep_first(&self.noted, cause, panics);
-    }
-
-    /// What was called at the group's end has panicked: that is said, and holds up no end.
-    pub(crate) fn note_panics(&self, of_others: Panics) {
-        let Some(payload) = of_others.into_payload() else {
-            return;
-        };
-        let mut panics = Panics::default();
-        let cause = panicked(&*payload, Some("what was called at the end"), None);
-        self.note(cause, &mut panics);
-        panics.catch(|| drop(payload));
-        panics.swallow();
-    }
-
-    /// Does a step of the end that calls user code, whose panic is said by whatever says how the group went.
-    pub(super) fn saying_panics(&self, step: impl FnOnce()) {
-        let mut panics = Panics::default();
-        panics.catch(step);
-        self.note_panics(panics);
-    }
-
     fn end_with(&self, cause: Cause, ends: bool, panics: &mut Panics) {
-        keep_first(&self.first, cause, panics);
+        self.failures.keep(cause, panics);
         if ends {
             // Also where another was first, and then in its place: so the group's cause is the first error.
-            if let Some(first) = self.first() {
+            if let Some(first) = self.failures.first() {
                 panics.catch(|| _ = self.canceller.cancel_with(first));
             }
         }
     }
 
-    /// The first error.
-    fn first(&self) -> Option<Cause> {
-        // Acquire: pairs with `keep_first`.
-        // SAFETY: never changed, and freed with the body.
-        unsafe { self.first.load(Acquire).as_ref() }.cloned()
-    }
-
-    /// What there is to say: the first error, or else what ended nothing.
-    pub(super) fn failure(&self) -> Option<Cause> {
-        self.first().or_else(|| {
-            // Acquire: pairs with `keep_first`.
-            // SAFETY: never changed, and freed with the body.
-            unsafe { self.noted.load(Acquire).as_ref() }.cloned()
-        })
-    }
-
     /// What came of it all, when all are gone. Re-raises a panic, once.
     pub(super) fn verdict(&self) -> Result<(), Cause> {
-        if !std::thread::panicking() {
-            // Relaxed: all are gone, and their ends have handed it on. The later of two finds nothing.
-            let payload = self.payload.swap(ptr::null_mut(), Relaxed);
-            if !payload.is_null() {
-                // SAFETY: taken out once.
-                let payload = unsafe { Box::from_raw(payload) };
-                std::panic::resume_unwind((*payload).into_inner());
-            }
-        }
-        match self.failure() {
+        self.failures.resume_panic();
+        match self.failures.failure() {
             Some(failure) => Err(failure),
-            None if self.was_echoed.load(Relaxed) => Err(self.why_not(Closed.into())),
+            None if self.failures.was_echoed() => Err(self.why_not(Closed.into())),
             None => Ok(()),
         }
     }
@@ -731,7 +659,7 @@ impl Place {
 
     /// What a panic of its task said, as a cause.
     pub(crate) fn panicked(&self, payload: &(dyn Any + Send)) -> Cause {
-        panicked(payload, self.name(), self.where_from())
+        Cause::new(Panicked::of(payload, self.name(), self.where_from()))
     }
 }
 
@@ -742,47 +670,9 @@ unsafe fn count_off_at(owner: NonNull<Owner>, panics: &mut Panics) {
     unsafe { Body::count_off(owner.cast(), panics) };
 }
 
-/// Keeps it where there is none yet.
-fn keep_first(kept: &AtomicPtr<Cause>, cause: Cause, panics: &mut Panics) {
-    let cause = Box::into_raw(Box::new(cause));
-    // Release: pairs with all reads of it. Relaxed: a thread that was not first reads it by a load.
-    let first = kept.compare_exchange(ptr::null_mut(), cause, Release, Relaxed);
-    if first.is_err() {
-        // SAFETY: made above, and not shared.
-        panics.catch(|| drop(unsafe { Box::from_raw(cause) }));
-    }
-}
-
-/// What a panic said, as a cause.
-fn panicked(
-    payload: &(dyn Any + Send),
-    name: Option<&str>,
-    spawned_at: Option<&'static Location<'static>>,
-) -> Cause {
-    Cause::new(Panicked {
-        message: Panicked::text(payload).unwrap_or("no text".into()),
-        name: name.map(Into::into),
-        spawned_at,
-    })
-}
-
+#[cfg(feature = "inspect")]
 impl Drop for Body {
     fn drop(&mut self) {
-        #[cfg(feature = "inspect")]
         self.record.note.end(self.ctx.token());
-        let mut panics = Panics::default();
-        // Relaxed, here and below: nobody else has the body any more, and the tally has handed on what others did.
-        for kept in [self.first.load(Relaxed), self.noted.load(Relaxed)] {
-            if !kept.is_null() {
-                // SAFETY: made by `keep_first`.
-                panics.catch(|| drop(unsafe { Box::from_raw(kept) }));
-            }
-        }
-        let payload = self.payload.load(Relaxed);
-        if !payload.is_null() {
-            // SAFETY: made by `panicked`, and never re-raised.
-            panics.catch(|| drop(unsafe { Box::from_raw(payload) }));
-        }
-        panics.resume();
     }
 }

@@ -305,9 +305,10 @@ impl Group {
     async fn shut(&self, limit: &Context, grace: Duration, end: Option<Instant>) -> Report {
         let since = self.since(limit.clock().or_else(|| self.context().clock()));
         let body = self.spawner.body();
-        body.saying_panics(|| self.close());
+        body.failures.saying_panics(|| self.close());
         if until(self.gone(), limit).await.is_none() {
-            body.saying_panics(|| _ = self.cancel_with(cause_of(limit)));
+            let cancel = || _ = self.cancel_with(cause_of(limit));
+            body.failures.saying_panics(cancel);
             let left = end.map(|end| end.saturating_duration_since(limit.now()));
             let grace = left.map_or(grace, |left| grace.min(left));
             let (bound, _guard) = since.timed.with_timeout(grace);
@@ -356,7 +357,7 @@ impl Group {
             cancelled: after.cancelled - before.cancelled,
             forced: after.dropped - before.dropped,
             stuck,
-            cause: body.failure(),
+            cause: body.failures.failure(),
             took: since.timed.now().saturating_duration_since(since.begin),
         }
     }
@@ -406,7 +407,7 @@ impl Group {
     async fn gone_for_good(&self) {
         self.gone().await;
         // Also if it says that it is closed: whoever has said so may not have come to all places yet.
-        self.spawner.body().saying_panics(|| self.close());
+        self.spawner.body().failures.saying_panics(|| self.close());
         self.gone().await;
     }
 

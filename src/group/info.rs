@@ -81,6 +81,19 @@ pub struct Panicked {
 }
 
 impl Panicked {
+    /// What was called so has panicked.
+    pub(crate) fn of(
+        payload: &(dyn Any + Send),
+        name: Option<&str>,
+        spawned_at: Option<&'static Location<'static>>,
+    ) -> Panicked {
+        Panicked {
+            message: Panicked::text(payload).unwrap_or("no text".into()),
+            name: name.map(Into::into),
+            spawned_at,
+        }
+    }
+
     /// What a panic said, if it was a text.
     pub(crate) fn text(payload: &(dyn Any + Send)) -> Option<Cow<'static, str>> {
         match payload.downcast_ref::<&'static str>() {

@@ -48,7 +48,9 @@
 mod group;
 
 mod body;
+mod failures;
 mod info;
+mod inside;
 mod label;
 mod limit;
 mod member;

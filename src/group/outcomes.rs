@@ -116,7 +116,8 @@ impl<T> Queue<T> {
             }
         }
         // The waker is the reader's: its panic is not the task's.
-        self.spawner.body().saying_panics(|| self.waiter.wake());
+        let failures = &self.spawner.body().failures;
+        failures.saying_panics(|| self.waiter.wake());
     }
 
     /// What has come, the newest first; the list is the caller's.
@@ -286,7 +287,7 @@ impl<T: Send + 'static> Outcomes<T> {
                 Ok(value) => {
                     let body = self.spawner().body();
                     // Callbacks are others': their panics take nobody's success away.
-                    body.saying_panics(|| _ = body.cancel());
+                    body.failures.saying_panics(|| _ = body.cancel());
                     return Ok(value);
                 }
                 Err(cause) => _ = first.get_or_insert(cause),
@@ -390,7 +391,7 @@ impl<T> Teller<T> {
         if wins {
             let body = queue.spawner.body();
             // The callbacks are others': their panics are not the task's either.
-            body.saying_panics(|| _ = body.cancel());
+            body.failures.saying_panics(|| _ = body.cancel());
         }
         error.map_or(Ok(()), Err)
     }
@@ -428,7 +429,7 @@ impl<T> Drop for Queue<T> {
     fn drop(&mut self) {
         let mut panics = Panics::default();
         drop_list(self.take_all(), &mut panics);
-        self.spawner.body().note_panics(panics);
+        self.spawner.body().failures.note_panics(panics);
     }
 }
 

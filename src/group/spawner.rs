@@ -2,11 +2,12 @@
 
 use super::body::Body;
 use super::info::Panicked;
+use super::inside::is_inside;
 use super::limit::Wait;
 use super::member::Member;
 use super::place::End;
 use super::refused::Refused;
-use super::task::{is_inside, Outcome, Tracked};
+use super::task::{Outcome, Tracked};
 use crate::context::{Context, Done};
 use crate::sync::Panics;
 use crate::token::{wait, CancellationToken};
@@ -118,7 +119,7 @@ impl Spawner {
 
     /// What was called at the end of something has panicked: the group says so, and goes on.
     pub(crate) fn note_panics(&self, of_others: Panics) {
-        self.body().note_panics(of_others);
+        self.body().failures.note_panics(of_others);
     }
 
     /// Gives the next task a name, by which a [`Report`](super::Report) calls it, and notes when it begins. Of a task

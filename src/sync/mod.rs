@@ -3,9 +3,9 @@
 //! catching of panics that mean the same in all of them, and needs nothing. What models look at names `core`, `std`,
 //! `alloc` or loom for these only here. Elsewhere they are named by what no model runs (`thread.rs`, `pressure.rs` and
 //! `clock.rs` of the timer, most of the integrations), by what only models and fuzzers have (`no_thread.rs`), and for what a model has nothing
-//! to see in: cells that one owner has at a time (`tree/edge.rs`, `group/task.rs`, `timer/pool.rs`), counts that nothing leans on,
+//! to see in: cells that one owner has at a time (`tree/edge.rs`, `group/inside.rs`, `timer/pool.rs`), counts that nothing leans on,
 //! instants (`timer/turning.rs`, `crew.rs`), values, threads and panics of users; and two flags that stay set once there was a deadline
-//! that moves, or a parent of another kind (`tree/deadline.rs`). These outlast an execution, but no model acts on them: they are asked by a
+//! that moves, or a parent of another kind (`tree/asked.rs`). These outlast an execution, but no model acts on them: they are asked by a
 //! thread that waits while the timer's thread is not running, or in a forked child, and the models in which that thread is started
 //! (`starting`) have no such wait.
 

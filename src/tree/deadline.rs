@@ -1,46 +1,33 @@
-//! A node's own deadline, and its foreign parent: what may cancel it from outside the tree.
-//!
-//! The deadline's entry in the timer is part of the node's extension and outlives the node: when the
-//! node goes, the extension goes to a pool, entry and all, for the next deadline that is
-//! set on the thread that made it. `timer/entry.rs` and `timer/pool.rs` say why.
+//! What cancels a node from outside the tree, when it does: its own deadline that has passed, told by the timer or by a thread
+//! that has noticed it before; or its foreign parent.
 
 use super::cancel::{self, Cancel};
 use super::cause::{Cause, ContextError};
-use super::extension::{AnyOf, Extension};
-use super::moving::Moving;
-use super::timing::{Beside, Foreign, Signal, Starter, Target, Timing};
+use super::timing::Signal;
 use super::word::State;
-use super::{reclaim, start, Handle, Node};
-use crate::sync::{Arc, Panics};
-use crate::timer::clock::{self, Moment};
-use crate::timer::entry::{Entry, Table, NEVER};
+use super::{extension, reclaim, Handle, Node};
+#[cfg(feature = "testing")]
+use super::{moving::Moving, timing::Timing};
+use crate::sync::Panics;
+use crate::timer;
+use crate::timer::clock::Moment;
+use crate::timer::entry::{Entry, Table};
 use crate::timer::job::Job;
-use crate::timer::testing::{Alarm, Clock};
-use crate::timer::trigger::Trigger;
-use crate::timer::{self, pool};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::any::Any;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Instant;
-
-static IS_ANY_BELOW_FOREIGN: AtomicBool = AtomicBool::new(false);
-
-/// Whether there was ever a token whose deadline can be set later on.
-static IS_ANY_MOVABLE: AtomicBool = AtomicBool::new(false);
 
 /// How late the timer may be before a thread that waits acts on a deadline itself: 0.96 ms, which is less than it sleeps meanwhile.
 const PATIENCE: Moment = 15_000;
 
 /// What the timer does about the deadline of a node.
-static TABLE: Table = Table {
+pub(super) static TABLE: Table = Table {
     mark,
     wake,
     call,
     put_off,
     stands_for: None,
-    free,
+    free: extension::free_entry,
     #[cfg(feature = "testing")]
     due_apart,
 };
@@ -52,7 +39,7 @@ unsafe fn mark(entry: NonNull<Entry>, budget: usize) -> bool {
     let (this, node) = unsafe { (entry.as_ref(), node_of(entry)) };
     let notes = this.notes();
     let mut cancel = if notes.is_null() {
-        if let Some(timing) = node.link.extension().map(|extension| &extension.timing) {
+        if let Some(timing) = node.link.timing() {
             timing.note_due(this.look().deadline());
         }
         note_passed(node, this);
@@ -124,7 +111,7 @@ unsafe fn call(entry: NonNull<Entry>) {
 unsafe fn put_off(entry: NonNull<Entry>) -> Option<Moment> {
     // SAFETY: FIRING keeps entry and node.
     let (this, node) = unsafe { (entry.as_ref(), node_of(entry)) };
-    let moving = node.link.extension()?.timing.moving()?;
+    let moving = node.link.timing()?.moving()?;
     moving.put_off(this.look().deadline())
 }
 
@@ -143,13 +130,6 @@ unsafe fn due_apart(entry: NonNull<Entry>, at: u64) -> Option<u64> {
 }
 
 /// # Safety
-/// `Table::free`.
-unsafe fn free(entry: NonNull<Entry>) {
-    // SAFETY: the first field of an extension, which nobody else has; the pointer is to all of it.
-    unsafe { Extension::free(entry.cast()) };
-}
-
-/// # Safety
 /// The entry is FIRING.
 unsafe fn node_of<'a>(entry: NonNull<Entry>) -> &'a Node {
     // SAFETY: FIRING keeps the node.
@@ -165,9 +145,9 @@ fn note_passed(node: &Node, entry: &Entry) {
 
 /// Why a node is cancelled when its own deadline passes.
 fn deadline_cause(node: &Node) -> Cause {
-    let cause = node.link.extension().and_then(|extension| {
+    let cause = node.link.timing().and_then(|timing| {
         // SAFETY: written before the deadline was armed.
-        extension.timing.cause.with(|c| unsafe { (*c).clone() })
+        timing.cause.with(|c| unsafe { (*c).clone() })
     });
     cause.unwrap_or(ContextError::DeadlineExceeded.into())
 }
@@ -186,7 +166,7 @@ struct Rest {
 
 impl Rest {
     /// # Safety
-    /// `job` is one that `cancel_above_by_worker` has given to a worker, and has not been run.
+    /// `job` is one that `mark_and_hand_on` has given to a worker, and has not been run.
     unsafe fn wake_by_job(job: NonNull<Job>) {
         // SAFETY: the box that was given away, of which the job is the first field; nobody else is at it.
         let rest = unsafe { job.cast::<Rest>().as_mut() };
@@ -196,7 +176,7 @@ impl Rest {
     }
 
     /// # Safety
-    /// `job` is one that `cancel_above_by_worker` has given to a worker, and has been woken.
+    /// `job` is one that `mark_and_hand_on` has given to a worker, and has been woken.
     unsafe fn run_job(job: NonNull<Job>) {
         // SAFETY: the box that was given away, of which the job is the first field.
         let rest = unsafe { Box::from_raw(job.cast::<Rest>().as_ptr()) };
@@ -220,89 +200,21 @@ impl Rest {
 
 /// A thread that has noticed a deadline that can be moved is through. It holds the node: so nobody has left it a handle.
 fn end_firing(node: &Node) {
-    if let Some(extension) = node.link.extension() {
-        let left = extension.timing.entry.trigger().finish();
+    if let Some(timing) = node.link.timing() {
+        let left = timing.entry.trigger().finish();
         debug_assert!(!left);
     }
 }
 
 impl Handle {
-    /// Has the timer cancel the token at `deadline`. The token is new: the handle is the only one, and nothing is
-    /// below.
-    #[inline]
-    pub(crate) fn set_deadline(&self, deadline: Moment) {
-        if deadline < NEVER {
-            self.arm(self.put_extension(), deadline);
-        }
-    }
-
-    /// The same, with that cause.
-    #[cold]
-    pub(crate) fn set_deadline_because(&self, deadline: Moment, cause: Cause) {
-        if deadline >= NEVER {
-            return;
-        }
-        let extension = self.put_extension();
-        // SAFETY: the token's extension, which it has as long as it is held.
-        let timing = &unsafe { extension.as_ref() }.timing;
-        // SAFETY: neither is shared yet, nor is the deadline armed.
-        timing.cause.with_mut(|c| unsafe { *c = Some(cause) });
-        self.arm(extension, deadline);
-    }
-
-    /// The token is new, and is done from the beginning: the deadline that it was to have has passed.
-    #[cold]
-    pub(crate) fn expire_at_birth(&self, cause: Cause) {
-        let extension = match cfg!(feature = "testing") {
-            // A clock may have been noted.
-            true => self.node().link.extension_raw(),
-            false => None,
-        };
-        let extension = extension.unwrap_or_else(|| self.put_extension_unarmed());
-        // SAFETY: the token's extension, which it has as long as it is held.
-        let entry = unsafe { &extension.as_ref().timing.entry };
-        entry.note_passed();
-        self.cancel_with(cause);
-    }
-
     /// The deadline that it has from a parent of another kind has passed, which the timer may be about to find out.
     #[cold]
     pub(crate) fn expire_foreign(&self) {
         let node = self.node();
-        if let Some(extension) = node.link.extension() {
-            note_passed(node, &extension.timing.entry);
+        if let Some(timing) = node.link.timing() {
+            note_passed(node, &timing.entry);
         }
         self.cancel_with(ContextError::DeadlineExceeded.into());
-    }
-
-    /// The token so many steps above was cancelled by the deadline that was set for it, and not by one above, or by somebody.
-    pub(crate) fn is_expired_itself(&self, steps: usize) -> bool {
-        let node = self.node_above(steps);
-        let state = node.word.load();
-        let is_own = state.is_cancelled() && state.has_any(State::OWN);
-        is_own
-            && state.has_any(State::DEADLINE)
-            && node
-                .link
-                .extension()
-                .is_some_and(|e| e.timing.entry.has_passed())
-    }
-
-    /// An extension for a new token.
-    #[inline]
-    pub(super) fn put_extension(&self) -> NonNull<Extension> {
-        let new = |entry| Extension::of_timing(Timing::with(entry)).cast();
-        let extension = pool::take(&TABLE, new).cast();
-        self.node().link.put_extension_unshared(extension);
-        extension
-    }
-
-    #[inline]
-    fn arm(&self, extension: NonNull<Extension>, deadline: Moment) {
-        let node = self.0.as_ptr().cast();
-        // SAFETY: out of the pool, or new. The pointer is to all of the extension, so that it can be freed through it. The last owner
-        // settles the trigger before the node goes.
-        unsafe { timer::arm(extension.cast(), node, deadline) };
     }
 
     /// A deadline that the token has, or something above it, has passed: cancels what had the earliest one, if it was not
@@ -337,8 +249,7 @@ impl Handle {
     fn first_due(&self, passed: Moment, without: &[*const Node]) -> Option<(Moment, &Node)> {
         let mut first: Option<(Moment, &Node)> = None;
         self.each_above(|node| {
-            let extension = node.link.extension();
-            let due = extension.and_then(|extension| extension.timing.due(passed));
+            let due = node.link.timing().and_then(|timing| timing.due(passed));
             if let Some(due) = due.filter(|due| first.is_none_or(|(other, _)| *due < other)) {
                 if !without.contains(&ptr::from_ref(node)) {
                     first = Some((due, node));
@@ -356,7 +267,7 @@ impl Handle {
         if others_are_at_it && self.mark_way_from(node) {
             return true;
         }
-        let Some(timing) = node.link.extension().map(|extension| &extension.timing) else {
+        let Some(timing) = node.link.timing() else {
             return false;
         };
         let mut moves = None;
@@ -388,7 +299,8 @@ impl Handle {
         note_passed(node, &timing.entry);
         // In the child of a `fork` there are no workers.
         if timer::is_running() && !timer::is_in_parent() {
-            self.cancel_above_by_worker(node, moves);
+            // Whoever notices a deadline is about to go on, and a callback may take long, or wait for that.
+            self.mark_and_hand_on(node, deadline_cause(node), moves);
         } else {
             let mut panics = Panics::default();
             panics.catch(|| _ = cancel::cancel_because(node, deadline_cause(node)));
@@ -426,19 +338,14 @@ impl Handle {
         true
     }
 
-    /// Cancels the token, or one above it, because its deadline has passed, and has a worker wake tasks and threads and run
-    /// callbacks: whoever notices the deadline is about to go on, and a callback may take long, or wait for that.
-    fn cancel_above_by_worker(&self, node: &Node, moves: Option<NonNull<Node>>) {
-        self.mark_and_hand_on(node, deadline_cause(node), moves);
-    }
-
-    /// Cancels the token, and has a worker do what may run user code. That of the cause, if it is not taken, is none: somebody
-    /// keeps it, or it has none.
+    /// Cancels the token, and has a worker do what may run user code. That a cause which has lost is dropped here runs none:
+    /// somebody keeps it, or it has none.
     #[allow(dead_code)] // It depends on the features who needs it.
     pub(crate) fn cancel_by_worker(&self, cause: Cause) {
         self.mark_and_hand_on(self.node(), cause, None);
     }
 
+    /// Cancels the token, or one above it, and has a worker wake tasks and threads and run callbacks.
     fn mark_and_hand_on(&self, node: &Node, cause: Cause, moves: Option<NonNull<Node>>) {
         // SAFETY: the handle keeps the token and what is above (I5), and `Rest` has another one.
         let mut cancel = unsafe { Cancel::begin(NonNull::from(node), cause) };
@@ -457,281 +364,6 @@ impl Handle {
         });
         // SAFETY: the job is the box's, which is the job's from now on. The first field is where the whole is.
         unsafe { timer::run_on_worker(NonNull::from(Box::leak(rest)).cast()) };
-    }
-
-    /// Whether there was ever a parent of another kind in this process: a load.
-    pub(crate) fn is_any_below_foreign() -> bool {
-        // Relaxed: who asks for a token that is below one has got it from the thread that has stored this.
-        IS_ANY_BELOW_FOREIGN.load(Relaxed)
-    }
-
-    /// Whether it has a parent of another kind, or something above has.
-    #[cold]
-    pub(crate) fn is_below_foreign(&self) -> bool {
-        let mut found = false;
-        self.each_above(|node| {
-            let extension = node.link.extension();
-            found = extension.is_some_and(|extension| extension.timing.foreign().is_some());
-            !found
-        });
-        found
-    }
-
-    /// When the deadline is that was set, to be asked for by those below. The token is new, as for `set_deadline`.
-    #[inline]
-    pub(crate) fn note_deadline(&self, deadline: Instant) {
-        let extension = self.node().link.extension_raw();
-        let extension = extension.unwrap_or_else(|| self.put_extension_unarmed());
-        // SAFETY: the token's extension, which it has as long as it is held.
-        let exact = unsafe { &extension.as_ref().timing.exact };
-        // SAFETY: the node is not shared, and the timer does not look at this.
-        exact.with_mut(|exact| unsafe { *exact = Some(deadline) });
-    }
-
-    /// An extension for a new token whose deadline is none for the timer: it is too far away, or has passed.
-    #[cold]
-    fn put_extension_unarmed(&self) -> NonNull<Extension> {
-        let extension = self.put_extension();
-        // SAFETY: the token's extension, which it has as long as it is held.
-        let entry = unsafe { &extension.as_ref().timing.entry };
-        entry.set_owner(ptr::null_mut());
-        extension
-    }
-
-    /// The earliest of the deadlines that the token has, and those above it; and whether one of them can be moved. Of those of one
-    /// clock.
-    pub(crate) fn deadline(&self, clock: &Option<Clock>) -> (Option<Instant>, bool) {
-        let (mut earliest, mut moves) = (None, false);
-        self.each_above(|node| {
-            if let Some(timing) = node.link.extension().map(|extension| &extension.timing) {
-                if !Clock::is_same(&timing.alarm().map(Alarm::clock), clock) {
-                    return true;
-                }
-                let own = match timing.moving() {
-                    Some(moving) => {
-                        moves = true;
-                        moving.deadline(&timing.entry)
-                    }
-                    // SAFETY: written before the node was shared, and not changed while it is held.
-                    None => timing.exact.with(|e| unsafe { *e }),
-                };
-                earliest = earliest.into_iter().chain(own).min();
-            }
-            true
-        });
-        (earliest, moves)
-    }
-
-    /// Whether one of these deadlines can become an earlier one: whoever moves it sets it to what they like. (An idle timeout only
-    /// becomes later.)
-    #[allow(dead_code)] // It depends on the features who needs it.
-    pub(crate) fn may_be_sooner(&self) -> bool {
-        let mut found = false;
-        self.each_above(|node| {
-            let timing = node.link.extension().map(|extension| &extension.timing);
-            let moving = timing.and_then(Timing::moving);
-            found = moving.is_some_and(|moving| !moving.is_idle());
-            !found
-        });
-        found
-    }
-
-    /// Whether the timer's threads may come to be needed for what is above, though nobody has needed them: by a deadline that is set,
-    /// or becomes an earlier one, or by a parent of another kind.
-    #[cold]
-    pub(crate) fn may_need_timer(&self) -> bool {
-        // Relaxed, as there: mostly there is none, and no climb.
-        if !IS_ANY_MOVABLE.load(Relaxed) && !Handle::is_any_below_foreign() {
-            return false;
-        }
-        let mut found = false;
-        self.each_above(|node| {
-            let timing = node.link.extension().map(|extension| &extension.timing);
-            found = timing.is_some_and(|timing| {
-                let moving = timing.moving();
-                // A clock of tests needs no thread.
-                timing.foreign().is_some()
-                    || moving.is_some_and(|m| !m.is_idle() && m.clock.is_none())
-            });
-            !found
-        });
-        found
-    }
-
-    /// An extension for a new token, which is under that clock.
-    #[inline]
-    pub(super) fn put_extension_by(&self, clock: Option<Clock>) -> NonNull<Extension> {
-        match clock {
-            None => self.put_extension(),
-            Some(clock) => self.put_extension_apart(clock),
-        }
-    }
-
-    /// The same. Its entry is in no pool, and the timer has never seen it.
-    #[cold]
-    fn put_extension_apart(&self, clock: Clock) -> NonNull<Extension> {
-        let link = &self.node().link;
-        if let Some(noted) = link.extension_raw() {
-            return noted;
-        }
-        let extension = Extension::of_timing(Timing::with(Entry::homeless(&TABLE)));
-        let timing = &link.put_extension_unshared(extension).timing;
-        // SAFETY: the token is new.
-        unsafe { timing.alarm.put(clock) };
-        extension
-    }
-
-    /// The token is new, and under that clock, as is what will be below it.
-    pub(crate) fn note_clock(&self, clock: Clock) {
-        // What is done has no time.
-        if !self.is_cancelled() {
-            self.put_extension_apart(clock);
-        }
-    }
-
-    /// The clock of tests that the token is under: the nearest that was noted.
-    #[cfg(feature = "testing")]
-    pub(crate) fn clock(&self) -> Option<Clock> {
-        let mut found = None;
-        self.each_above(|node| {
-            let timing = node.link.extension().map(|extension| &extension.timing);
-            found = timing.and_then(Timing::alarm).map(Alarm::clock);
-            found.is_none()
-        });
-        found
-    }
-
-    #[cfg(not(feature = "testing"))]
-    #[inline(always)]
-    pub(crate) fn clock(&self) -> Option<Clock> {
-        None
-    }
-
-    /// Has a clock of tests cancel the token at that time. One that has passed by now, for the time may have moved on since the
-    /// caller looked at it, is as one that has passed at birth. The token is new, or cancelled.
-    #[cold]
-    pub(crate) fn set_deadline_by(&self, clock: Clock, at: Instant, cause: Option<Cause>) {
-        if self.is_cancelled() {
-            return;
-        }
-        let extension = self.put_extension_apart(clock);
-        // SAFETY: the token's extension, which it has as long as it is held.
-        let timing = unsafe { &extension.as_ref().timing };
-        let nanos = clock::nanos(at);
-        if let Some(cause) = &cause {
-            // SAFETY: neither is shared yet, nor is the deadline armed.
-            unsafe { timing.set_cause(cause.clone()) };
-        }
-        self.note_deadline(at);
-        let alarm = timing.alarm();
-        let is_armed = alarm
-            .filter(|_| clock::moment_of(nanos) < NEVER)
-            // SAFETY: new, and the pointer is to all of the extension. The last owner settles the trigger before the node
-            // goes, and then takes the entry out of the clock.
-            .is_none_or(|alarm| unsafe {
-                alarm.arm(extension.cast(), self.0.as_ptr().cast(), nanos)
-            });
-        if !is_armed {
-            self.expire_at_birth(cause.unwrap_or(ContextError::DeadlineExceeded.into()));
-        }
-    }
-
-    /// A root below a parent of another kind: `subscribe` is given the signal by which that cancels the
-    /// token, and what it returns is dropped when the token goes.
-    pub(crate) fn below_foreign(
-        deadline: Option<(Moment, Instant)>,
-        subscribe: impl FnOnce(Signal) -> Box<dyn Any + Send>,
-    ) -> Handle {
-        IS_ANY_BELOW_FOREIGN.store(true, Relaxed);
-        let handle = Handle::root();
-        match deadline {
-            Some((_, exact)) => handle.note_deadline(exact),
-            None => {
-                let extension = Extension::new(AnyOf::No, Box::default());
-                handle.node().link.put_extension_unshared(extension);
-            }
-        }
-        let node = handle.node();
-        let Some(timing) = node.link.extension().map(|extension| &extension.timing) else {
-            unreachable!("put there just now");
-        };
-        let signal = Arc::new(Target {
-            trigger: Trigger::armed(),
-            node: NonNull::from(node),
-        });
-        let set = |foreign| timing.set_beside(Beside::Foreign(foreign));
-        set(Foreign {
-            signal: signal.clone(),
-            _subscription: Box::new(()),
-        });
-        // User code. It may signal at once; if it panics, the handle's drop settles everything.
-        let subscription = subscribe(Signal(signal.clone()));
-        set(Foreign {
-            signal,
-            _subscription: subscription,
-        });
-        // Last: from here on the timer looks at what is beside the deadline.
-        if let Some((deadline, _)) = deadline.filter(|(deadline, _)| *deadline < NEVER) {
-            if let Some(extension) = node.link.extension_raw() {
-                handle.arm(extension, deadline);
-            }
-        }
-        handle
-    }
-}
-
-impl Handle {
-    /// The token's deadline can be moved; there is none yet. The token is new.
-    pub(crate) fn make_movable(&self, moving: Arc<Moving>, cause: Option<Cause>) {
-        let timing = self.put_movable(&moving);
-        timing.set_moving(moving);
-        if let Some(cause) = cause {
-            // SAFETY: neither is shared yet, nor is the deadline armed.
-            unsafe { timing.set_cause(cause) };
-        }
-    }
-
-    /// What the timing of a token is whose deadline can be moved, by what is not there yet. The token is new.
-    fn put_movable(&self, moving: &Moving) -> &Timing {
-        if !moving.is_idle() && !IS_ANY_MOVABLE.load(Relaxed) {
-            IS_ANY_MOVABLE.store(true, Relaxed);
-        }
-        let extension = self.put_extension_by(moving.clock.clone());
-        // SAFETY: the token's extension, which it has as long as it is held.
-        let timing = unsafe { &extension.as_ref().timing };
-        timing.entry.set_owner(self.0.as_ptr().cast());
-        timing
-    }
-
-    /// Gives the token a deadline so many nanoseconds after `soft` is cancelled; after now, if it is already. `because` makes
-    /// its cause of that of `soft`, which the token keeps, and by which it is not kept. Both are new.
-    pub(crate) fn start_with(
-        &self,
-        soft: &Handle,
-        moving: Arc<Moving>,
-        after: u64,
-        because: fn(Cause) -> Cause,
-    ) {
-        let hard = self.make_startable(moving, soft);
-        if let Err(refused) = soft.put_waker(start::waker(hard, soft, after, because)) {
-            refused.wake();
-        }
-    }
-
-    /// The token's deadline can be moved; there is none yet. The answer is the right to [start](Signal::start_deadline) it, without
-    /// holding the token, which keeps `soft`. The token is new.
-    fn make_startable(&self, moving: Arc<Moving>, soft: &Handle) -> Signal {
-        let signal = Arc::new(Target {
-            trigger: Trigger::armed(),
-            node: self.0,
-        });
-        let starter = Starter {
-            signal: signal.clone(),
-            soft: soft.clone(),
-        };
-        let timing = self.put_movable(&moving);
-        timing.set_beside(Beside::Moving(moving, Some(starter)));
-        Signal(signal)
     }
 }
 

@@ -3,7 +3,7 @@
 #[path = "../../tests/forked/mod.rs"]
 mod forked;
 
-use super::Timing;
+use super::super::timing::Timing;
 use crate::{Context, ContextError};
 use forked::status_of;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ const PERIOD: Duration = Duration::from_millis(20);
 /// The timer has taken it, which the child has a copy of.
 fn take(ctx: &Context) -> &Timing {
     let node = ctx.token().expect("it can be done").handle().node();
-    let timing = &node.link.extension().expect("it has a deadline").timing;
+    let timing = node.link.timing().expect("it has a deadline");
     assert!(timing.entry.begin(timing.entry.look()));
     timing
 }

@@ -31,6 +31,10 @@
 
 mod above;
 mod any_of;
+#[cfg(feature = "std")]
+mod arming;
+#[cfg(feature = "std")]
+mod asked;
 mod below;
 mod cancel;
 mod cause;
@@ -48,6 +52,7 @@ mod fixed;
 mod handle;
 #[cfg(feature = "inspect")]
 pub(crate) mod inspect;
+mod link;
 #[cfg(feature = "std")]
 mod moves;
 #[cfg(feature = "std")]
@@ -56,6 +61,7 @@ mod node;
 mod node_map;
 mod origins;
 mod own;
+mod raw_cause;
 mod reclaim;
 mod room;
 mod rooms;

@@ -20,10 +20,10 @@ impl Handle {
     /// Has the timer cancel the token when the period after the last touch is over. The token is new, and movable.
     pub(crate) fn start_idle(&self) {
         let node = self.node();
-        let due = node.link.extension().and_then(|extension| {
-            let timing = &extension.timing;
-            timing.moving()?.nanos(&timing.entry, timing.entry.look())
-        });
+        let due = node
+            .link
+            .timing()
+            .and_then(|timing| timing.moving()?.nanos(&timing.entry, timing.entry.look()));
         if let Some(due) = due {
             self.move_deadline(|_| Some(due));
         }
@@ -88,7 +88,7 @@ unsafe fn start_deadline(node: &Node, after: u64, cause: impl FnOnce() -> Cause)
     if node.word.load().is_cancelled() {
         return;
     }
-    let timing = node.link.extension().map(|extension| &extension.timing);
+    let timing = node.link.timing();
     let Some((timing, moving)) = timing.and_then(|timing| Some((timing, timing.moving()?))) else {
         return;
     };

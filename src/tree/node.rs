@@ -20,7 +20,7 @@ pub(crate) struct Node {
     /// Null for a root.
     pub(super) parent: *const Node,
     /// While free: the next hint. While occupied: the cause or the extension. See
-    /// `extension.rs`.
+    /// `link.rs`.
     pub(super) link: Link,
     /// A child that was free when somebody last looked, or where to look next.
     pub(super) hint: AtomicPtr<Node>,
@@ -59,7 +59,7 @@ impl Node {
     }
 }
 
-/// The `link` word of a node. What it is while the node is occupied, `extension.rs` knows.
+/// The `link` word of a node. What it is while the node is occupied, `link.rs` knows.
 pub(super) struct Link(pub(super) AtomicPtr<()>);
 
 impl Link {

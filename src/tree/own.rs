@@ -2,7 +2,7 @@
 
 use super::cause::Cause;
 use super::edge::Edge;
-use super::extension::RawCause;
+use super::raw_cause::RawCause;
 use super::why::raw_cause;
 use super::word::State;
 use super::Node;

@@ -155,14 +155,15 @@ impl StandIn {
 }
 
 static TABLE: Table = Table {
-    mark,
-    wake,
+    mark: |_, _| true,
+    wake: |_| {},
     call,
-    put_off,
+    put_off: |_| None,
     stands_for: Some(stands_for),
     free,
+    // No clock of tests has one.
     #[cfg(feature = "testing")]
-    due_apart,
+    due_apart: |_, _| None,
 };
 
 /// # Safety
@@ -171,16 +172,6 @@ unsafe fn stands_for(entry: NonNull<Entry>) -> NonNull<Entry> {
     // SAFETY: the first field of one.
     unsafe { entry.cast::<StandIn>().as_ref() }.main
 }
-
-/// # Safety
-/// `Table::mark`.
-unsafe fn mark(_entry: NonNull<Entry>, _budget: usize) -> bool {
-    true
-}
-
-/// # Safety
-/// `Table::wake`.
-unsafe fn wake(_entry: NonNull<Entry>) {}
 
 /// # Safety
 /// `Table::call`.
@@ -192,19 +183,6 @@ unsafe fn call(entry: NonNull<Entry>) {
             drop(Handle(NonNull::new_unchecked(node.cast())));
         }
     }
-}
-
-/// # Safety
-/// `Table::put_off`.
-unsafe fn put_off(_entry: NonNull<Entry>) -> Option<Moment> {
-    None
-}
-
-/// # Safety
-/// `Table::due_apart`. No clock of tests has one.
-#[cfg(feature = "testing")]
-unsafe fn due_apart(_entry: NonNull<Entry>, _at: u64) -> Option<u64> {
-    None
 }
 
 /// # Safety

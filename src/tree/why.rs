@@ -4,7 +4,8 @@
 use super::cause::ContextError;
 use super::cause::{Bare, Cause, GuardDropped};
 use super::edge::Edge;
-use super::extension::{AnyOf, RawCause};
+use super::extension::AnyOf;
+use super::raw_cause::RawCause;
 use super::word::State;
 use super::{Handle, Node};
 use core::ptr;

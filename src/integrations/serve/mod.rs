@@ -444,21 +444,14 @@ impl fmt::Debug for Server {
     }
 }
 
-fn panicked(payload: &(dyn Any + Send)) -> Panicked {
-    Panicked {
-        message: Panicked::text(payload).unwrap_or("not a text".into()),
-        name: Some("the server's future".into()),
-        spawned_at: None,
-    }
-}
-
 async fn until_its_end<F, T, E>(server: F, drop_now: &CancellationToken) -> ServerFuture
 where
     F: IntoFuture<Output = Result<T, E>>,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
     let of_panic = |payload: Box<dyn Any + Send>| {
-        let failed = ServerFuture::Failed(Cause::new(panicked(&*payload)));
+        let panicked = Panicked::of(&*payload, Some("the server's future"), None);
+        let failed = ServerFuture::Failed(Cause::new(panicked));
         // The payload is user code too.
         let mut panics = Panics::default();
         panics.catch(|| drop(payload));

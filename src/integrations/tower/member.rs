@@ -131,7 +131,7 @@ impl Share {
     pub(super) fn note_panic(&self, payload: &(dyn Any + Send)) {
         let mut panics = Panics::default();
         let cause = self.member().place().panicked(payload);
-        self.member().body().note(cause, &mut panics);
+        self.member().body().failures.note(cause, &mut panics);
         panics.resume();
     }
 
@@ -150,7 +150,7 @@ impl Share {
 
     /// What was called at the end of its context has panicked: the same.
     pub(super) fn note_panics(&self, of_others: Panics) {
-        self.member().body().note_panics(of_others);
+        self.member().body().failures.note_panics(of_others);
     }
 }
 
