@@ -691,6 +691,29 @@ fn layers_around_each_other_take_one_place() {
     }
 }
 
+/// Who sends one request through again and again, as what follows redirects, leaves nothing in it that grows.
+#[test]
+fn one_request_that_takes_a_place_many_times() {
+    let sends = || {
+        let group = Group::new(&Context::background());
+        let extensions = Arc::new(Mutex::new(http::Extensions::new()));
+        let kept = extensions.clone();
+        let handler = By(move |request: Request<()>| {
+            *kept.lock().unwrap() = request.extensions().clone();
+            ready(Ok::<_, Infallible>(Response::new(Parts::of(0, true))))
+        });
+        let mut service = under(&group, None, run_at_once, handler);
+        for _ in 0..5_000 {
+            let mut request = Request::new(());
+            *request.extensions_mut() = std::mem::take(&mut *extensions.lock().unwrap());
+            assert_eq!(status(service.0(request).as_mut()), StatusCode::OK);
+        }
+        assert!(group.is_empty());
+    };
+    let small = std::thread::Builder::new().stack_size(128 << 10);
+    small.spawn(sends).unwrap().join().unwrap();
+}
+
 /// A handler that is a task may outlive what waits for it, further out too: the place is its own until then, and says how it went.
 #[test]
 fn a_handler_keeps_the_place_that_a_layer_further_out_has_taken() {

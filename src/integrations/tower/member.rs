@@ -52,7 +52,11 @@ impl Share {
             #[cfg(feature = "inspect")]
             is_noting: AtomicBool::new(false),
         });
-        let outer = extensions.remove().map(Box::new);
+        let mut outer = extensions.remove().map(Box::new);
+        // Who sends one request through a service again and again leaves no chain of what is over.
+        while let Some(over) = outer.take_if(|mark: &mut Box<Mark>| mark.held.strong_count() == 0) {
+            outer = over.outer;
+        }
         extensions.insert(Mark {
             group: address(group),
             held: Arc::downgrade(&held),
