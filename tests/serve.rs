@@ -293,6 +293,31 @@ fn a_server_that_ends_or_fails_by_itself() {
 }
 
 #[test]
+fn a_server_that_ends_on_the_event_that_ends_it_has_that_cause() {
+    // Of the thread that keeps the time and the one that runs the server either may be the first.
+    for _ in 0..20 {
+        let (ending, guard) = Context::background().with_cancel();
+        let server = serve()
+            .end_with(&ending)
+            .graceful(Duration::ZERO)
+            .cancelled(Duration::ZERO);
+        let server = server.dropped(millis(20)).start().unwrap();
+        let handle = server.handle();
+        let _stays = handle.requests().enter().unwrap();
+        let runs = run(server, async {
+            ending.cancelled_owned().await;
+            Ok(())
+        });
+        until(&handle, Phase::Serving);
+        guard.cancel_with(Signal::TERM);
+        let report = runs.join().unwrap();
+        assert!(matches!(report.server, ServerFuture::Ended), "{report}");
+        assert_eq!(report.cause.find(), Some(&Signal::TERM), "{report}");
+        assert_eq!(report.exit_code(), 143);
+    }
+}
+
+#[test]
 fn a_panic_of_the_server_is_reported() {
     let server = serve().start().unwrap();
     let report = block_on(server.run(async {

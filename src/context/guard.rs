@@ -163,6 +163,12 @@ impl Canceller {
         self.token.handle()
     }
 
+    /// Marks at once. A worker does what may run user code, and drops this.
+    #[allow(dead_code)] // It depends on the features who needs it.
+    pub(crate) fn cancel_by_worker(self, cause: Cause) {
+        self.token.into_handle().cancel_by_worker_and_drop(cause);
+    }
+
     /// Cancels the context and everything below. Returns `true` if this call was the first to cancel.
     ///
     /// ```

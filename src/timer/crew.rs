@@ -14,6 +14,7 @@
 //! However many workers there are, a look goes along a part of them, and the next one goes on from there: what is counted is what was
 //! seen of each when its turn came. Who was seen to be idle lies apart, and is sent by one step.
 
+use super::bell;
 use super::round::Round;
 use super::workers::{spawn, State, Worker};
 use crate::sync::Arc;
@@ -415,6 +416,7 @@ impl Crew {
             let wait = self.failed.map_or(SHORT, |(_, wait)| (2 * wait).min(LONG));
             self.failed = Some((now + wait, wait));
             self.ask_for_one();
+            bell::ring();
         }
     }
 

@@ -11,9 +11,11 @@
 //! pushing to one of two lists and, if it would sleep too long, by an unpark. Its answer to the question
 //! "did I miss something?" is an RMW on the same list before it sleeps: of a push and that RMW, the
 //! later one sees the earlier. So either the push is found, or the pusher reads until when
-//! the thread sleeps. Nobody takes a lock, and nobody waits for it.
+//! the thread sleeps. Nobody waits for it, nor does it or who hands it something wait for a lock. (There is one, of the list of those that are rung where a
+//! thread cannot be had: `bell.rs`.)
 
 mod alone;
+mod bell;
 pub(crate) mod clock;
 #[cfg(not(all(cancel_tree_by_hand, not(cancel_tree_shuttle))))]
 mod crew;
@@ -53,6 +55,8 @@ mod wheel;
 mod workers;
 
 pub(crate) use alone::see_to_jobs;
+#[allow(unused_imports)] // It depends on the features who needs it.
+pub(crate) use bell::Rung;
 pub(crate) use pressure::is_in_parent;
 pub(crate) use service::{arm, move_to, run_on_worker, Pushers};
 

@@ -1,5 +1,6 @@
 //! The service thread itself.
 
+use super::bell;
 use super::crew::Crew;
 use super::one_thread::{OneThread, Sleeper};
 use super::round::Round;
@@ -53,7 +54,11 @@ fn spawn() -> Option<Thread> {
     // With a stack of the usual size: some systems take the program's thread-locals out of it.
     let thread = thread::Builder::new().name("cancel-tree".into());
     // Up to Rust 1.86 it panics in a thread whose own thread-locals are gone.
-    let handle = panic::catch_unwind(|| thread.spawn(run)).ok()?.ok()?;
+    let spawned = panic::catch_unwind(|| thread.spawn(run)).ok();
+    let Some(Ok(handle)) = spawned else {
+        bell::ring();
+        return None;
+    };
     Some(handle.thread().clone())
 }
 

@@ -165,8 +165,20 @@ struct Rest {
 }
 
 impl Rest {
+    /// To a worker.
+    fn hand_on(cancel: Cancel, kept: Handle, fires: Option<NonNull<Node>>) {
+        let rest = Box::new(Rest {
+            job: Job::that_wakes(Rest::wake_by_job, Rest::run_job),
+            cancel,
+            kept,
+            fires,
+        });
+        // SAFETY: the job is the box's, which is the job's from now on. The first field is where the whole is.
+        unsafe { timer::run_on_worker(NonNull::from(Box::leak(rest)).cast()) };
+    }
+
     /// # Safety
-    /// `job` is one that `mark_and_hand_on` has given to a worker, and has not been run.
+    /// `job` is one that `hand_on` has given to a worker, and has not been run.
     unsafe fn wake_by_job(job: NonNull<Job>) {
         // SAFETY: the box that was given away, of which the job is the first field; nobody else is at it.
         let rest = unsafe { job.cast::<Rest>().as_mut() };
@@ -176,7 +188,7 @@ impl Rest {
     }
 
     /// # Safety
-    /// `job` is one that `mark_and_hand_on` has given to a worker, and has been woken.
+    /// `job` is one that `hand_on` has given to a worker, and has been woken.
     unsafe fn run_job(job: NonNull<Job>) {
         // SAFETY: the box that was given away, of which the job is the first field.
         let rest = unsafe { Box::from_raw(job.cast::<Rest>().as_ptr()) };
@@ -345,6 +357,15 @@ impl Handle {
         self.mark_and_hand_on(self.node(), cause, None);
     }
 
+    /// The same, and the worker drops the handle too: with the last one of a token goes what others have left there, or above.
+    #[allow(dead_code)] // It depends on the features who needs it.
+    pub(crate) fn cancel_by_worker_and_drop(self, cause: Cause) {
+        // SAFETY: the handle keeps the token and what is above (I5), and goes along with the rest.
+        let mut cancel = unsafe { Cancel::begin(NonNull::from(self.node()), cause) };
+        cancel.mark(usize::MAX);
+        Rest::hand_on(cancel, self, None);
+    }
+
     /// Cancels the token, or one above it, and has a worker wake tasks and threads and run callbacks.
     fn mark_and_hand_on(&self, node: &Node, cause: Cause, moves: Option<NonNull<Node>>) {
         // SAFETY: the handle keeps the token and what is above (I5), and `Rest` has another one.
@@ -356,14 +377,7 @@ impl Handle {
             }
             return;
         }
-        let rest = Box::new(Rest {
-            job: Job::that_wakes(Rest::wake_by_job, Rest::run_job),
-            cancel,
-            kept: self.clone(),
-            fires: moves,
-        });
-        // SAFETY: the job is the box's, which is the job's from now on. The first field is where the whole is.
-        unsafe { timer::run_on_worker(NonNull::from(Box::leak(rest)).cast()) };
+        Rest::hand_on(cancel, self.clone(), moves);
     }
 }
 

@@ -6,7 +6,7 @@ use crate::context::{CancelGuard, Canceller, CauseOnDrop, Context};
 use crate::group::Group;
 use crate::integrations::signals::Signal;
 use crate::sync::Panics;
-use crate::timer;
+use crate::timer::{self, Rung};
 use crate::token::wait::SLICE;
 use crate::token::{CancellationToken, StopOnDrop};
 use crate::tree::{Cause, ContextError};
@@ -36,7 +36,8 @@ pub(super) struct Conductor {
 }
 
 /// Contexts of users, of which the first counts. A thread that waits for these themselves calls their callbacks where there is no timer to
-/// do it, and one of them may block, or panic: so this thread waits for a context of its own, which has nothing above.
+/// do it, and one of them may block, or panic: so this thread waits for a context of its own, which has nothing above. That one is cancelled by a worker, as a
+/// rule: where none can be had, this thread is rung, and looks whether they are marked.
 pub(super) struct Watched {
     theirs: Context,
     told: Context,
@@ -74,11 +75,15 @@ impl Watched {
         // If it cannot be had now, that is known from now on.
         let _ = self.theirs.look_again();
         let mut future = pin!(future);
+        let mut rung = None;
         // Without the timer it is polled every so often.
-        let future = poll_fn(|cx| match future.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if self.has_passed() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+        let future = poll_fn(|cx| {
+            rung.get_or_insert_with(|| Rung::by(cx.waker()));
+            match future.as_mut().poll(cx) {
+                Poll::Ready(output) => Poll::Ready(Some(output)),
+                Poll::Pending if self.theirs.is_marked() || self.has_passed() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
         });
         let limit = Context::any_of([bound, &self.told]);
         limit.block_on(future).ok().flatten()
@@ -157,10 +162,9 @@ impl Conductor {
             phases: Vec::new(),
             timed: timed.clone(),
         };
-        let cause = match begin.cause() {
-            Some(cause) if !has_ended => cause,
-            _ => "the server ended by itself".into(),
-        };
+        // The future may have ended on the same event, which is the cause then.
+        let cause = begin.cause();
+        let cause = cause.unwrap_or_else(|| "the server ended by itself".into());
         let is_patient = !bounds.lame_duck.is_zero() && signal_in(&cause) != Some(Signal::INT);
         if !has_ended && is_patient && force.cause().is_none() {
             clock.begin(&shared, Phase::LameDuck);

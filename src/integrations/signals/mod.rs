@@ -49,7 +49,7 @@
 //! It calls what was there before, counts by atomics, and writes a byte into a pipe; or ends the process by `_exit`, which runs nothing. Where nobody is there for
 //! the signal, or a handler is called once, it puts back what belongs there (`sigaction`). A thread of this
 //! crate reads the pipe, runs no user code, and so is never held up; what is woken and runs at the cancels is on
-//! worker threads, as with [`Context::after_func`]. (If no thread is to be had at that moment, they run as soon as one is.)
+//! worker threads, as with [`Context::after_func`]. (If no thread is to be had at that moment, the contexts are done all the same, and these run as soon as one is.)
 //!
 //! # Windows
 //!
@@ -59,6 +59,8 @@
 
 use crate::context::{CancelGuard, Canceller, Context};
 use crate::sync::Panics;
+use crate::timer;
+use crate::token::wait::SLICE;
 use crate::token::StopOnDrop;
 use crate::tree::Cause;
 use alloc::boxed::Box;
@@ -88,8 +90,8 @@ crate::sync::global! {
     static INBOX: Inbox<Letter<Told>> = Inbox::new();
 }
 
-/// What the dispatcher cancels: for the first signal and for the second. Nobody waits on these but callbacks of our own, which are
-/// run by others, so it never meets user code.
+/// What the dispatcher cancels: for the first signal and for the second. Nobody waits on these but callbacks of our own, which
+/// mark what the guard is of and leave the rest to workers, so it never meets user code.
 type Told = [Canceller; 2];
 
 /// A signal that came; the cause of a [`SignalGuard`]'s contexts. Its kind is [`ContextError::Cancelled`](crate::ContextError::Cancelled).
@@ -263,18 +265,18 @@ fn show(cause: Cause) {
 /// An error if no worker runs what is to be told, and never will.
 pub(super) fn can_be_told() -> io::Result<()> {
     #[cfg(unix)]
-    if crate::timer::is_in_parent() {
+    if timer::is_in_parent() {
         let lacks = "the child of a fork lacks the timer thread that its parent had";
         return Err(io::Error::new(io::ErrorKind::Unsupported, lacks));
     }
     Ok(())
 }
 
-/// What the dispatcher cancels, so that a worker cancels what the guard is of.
+/// What the dispatcher cancels, so that what the guard is of is marked, and told by a worker.
 fn forward(guard: &CancelGuard) -> (Canceller, StopOnDrop) {
     let (ctx, told) = Context::background().with_cancel();
     let canceller = guard.canceller();
-    let registration = ctx.after_func_with(move |cause| _ = canceller.cancel_with(cause));
+    let registration = ctx.on_cancel_with(move |cause| canceller.cancel_by_worker(cause));
     let to = told.canceller();
     told.detach();
     (to, registration.stop_on_drop())
@@ -372,7 +374,9 @@ fn receive(signal: Signal) -> Received {
 fn run(mut sleep: system::Sleep) {
     let mut letter: Option<Box<Letter<Told>>> = None;
     loop {
-        sleep.sleep();
+        // If a thread cannot be had for what is to be told, nobody else may try again.
+        timer::look();
+        sleep.sleep(timer::is_missing().then_some(SLICE));
         if let Some((told, signals)) = received::dispatch(&WORD, &INBOX, &mut letter) {
             for (token, signal) in told.iter().zip(signals) {
                 if let Some(signal) = signal {

@@ -57,14 +57,18 @@ fn process() -> i32 {
 pub(super) struct Sleep(Option<UnixStream>);
 
 impl Sleep {
-    /// Until `wake` has been called since the last time.
-    pub(super) fn sleep(&mut self) {
-        let read = self.0.as_mut().map(|pipe| pipe.read(&mut [0; 64]));
+    /// Until `wake` has been called since the last time, or for so long at most.
+    pub(super) fn sleep(&mut self, longest: Option<Duration>) {
+        use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+        let read = self.0.as_mut().map(|pipe| {
+            let _ = pipe.set_read_timeout(longest);
+            pipe.read(&mut [0; 64])
+        });
         match read {
             // Many wakes are one.
             Some(Ok(1..)) => {}
-            // A wake too many.
-            Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            // A wake too many, or the time is over.
+            Some(Err(error)) if [Interrupted, TimedOut, WouldBlock].contains(&error.kind()) => {}
             // Somebody has closed every descriptor of the process, as daemons do. The numbers are others' from now on, and
             // this looks every so often.
             _ => {

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::io;
 use std::sync::OnceLock;
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 // The atomics of this file are core's in all worlds: the system calls what uses them, and no model does.
 
@@ -30,12 +31,15 @@ static CAUGHT: AtomicUsize = AtomicUsize::new(0);
 pub(super) struct Sleep;
 
 impl Sleep {
-    /// Until `wake` has been called since the last time.
+    /// Until `wake` has been called since the last time, or for so long at most.
     #[allow(clippy::unused_self)]
-    pub(super) fn sleep(&mut self) {
+    pub(super) fn sleep(&mut self, longest: Option<Duration>) {
         // Acquire: from `wake`.
         while !IS_WOKEN.swap(false, Ordering::Acquire) {
-            thread::park();
+            match longest {
+                None => thread::park(),
+                Some(longest) => return thread::park_timeout(longest),
+            }
         }
     }
 }
