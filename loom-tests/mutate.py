@@ -62,6 +62,7 @@ NOT_MUTATED = {
     "integrations/process.rs",
     "integrations/serve/mod.rs",
     "integrations/tokio.rs",
+    "integrations/tower/member.rs",
     "integrations/tracing.rs",
     "no_thread.rs",
     "unix.rs",

@@ -168,6 +168,26 @@ mod by_signals {
         assert!(many < 8 * few + SOON, "{few:?}, {many:?}");
     }
 
+    /// Also where the rest is still being marked: what is below the context of a wait that is over is done.
+    #[test]
+    fn what_is_below_is_done_when_the_wait_is_over() {
+        let _alone = ALONE.lock();
+        for _ in 0..3 {
+            let deadline = Instant::now() + 20 * SOON;
+            let (ctx, _guard) = Context::background().with_deadline(deadline);
+            let (waited, _waited) = ctx.with_cancel();
+            let (below, guard) = waited.with_cancel();
+            let beside = ctx.child_token();
+            let others: Vec<_> = (0..200_000).map(|_| beside.child_token()).collect();
+            let waits = thread::spawn(move || {
+                waited.blocking_wait();
+                (below.is_done(), guard.cancel())
+            });
+            assert_eq!(waits.join().unwrap(), (true, false));
+            drop(others);
+        }
+    }
+
     const STOPPED: Duration = Duration::from_millis(1500);
 
     extern "C" fn stand_still(_: libc::c_int) {
@@ -193,7 +213,11 @@ mod by_signals {
 
     /// The timer's thread is stopped, and the thread that acts on the deadline in its place as well, in the middle of marking. None: it
     /// was through before it could be stopped.
-    fn lateness_beside_two_that_are_stopped(ctx: &Context, deadline: Instant) -> Option<Duration> {
+    fn lateness_beside_two_that_are_stopped(
+        ctx: &Context,
+        deadline: Instant,
+        touch: impl FnOnce(),
+    ) -> Option<Duration> {
         // The oldest is marked last, the youngest first.
         let end = ctx.child_token();
         let (last, _guard) = ctx.with_cancel();
@@ -216,6 +240,7 @@ mod by_signals {
             std::hint::spin_loop();
         }
         stop(thread.load(SeqCst));
+        touch();
         let is_marked = end.is_cancelled();
         last.blocking_wait();
         let late = deadline.elapsed();
@@ -235,27 +260,36 @@ mod by_signals {
             )
         };
         let long = Duration::from_secs(1);
-        type New = fn(Duration) -> (Context, Box<dyn std::any::Any>);
+        // What comes too late is without effect, and no cancel by a guard is to help.
+        type New = fn(Duration) -> (Context, Box<dyn FnOnce()>);
         let kinds: [(&str, New); 3] = [
             ("fixed", |long| {
                 let (ctx, guard) = Context::background().with_timeout(long);
-                (ctx, Box::new(guard))
+                (ctx, Box::new(move || guard.detach()))
             }),
             ("movable", |long| {
                 let deadline = Instant::now() + long;
                 let (ctx, guard) = Context::background().with_movable_deadline(deadline);
-                (ctx, Box::new(guard))
+                let touch = move || {
+                    guard.set_timeout(LONG);
+                    mem::forget(guard);
+                };
+                (ctx, Box::new(touch))
             }),
             ("idle", |long| {
                 let (ctx, guard) = Context::background().with_idle_timeout(long);
-                (ctx, Box::new(guard))
+                let touch = move || {
+                    guard.touch();
+                    mem::forget(guard);
+                };
+                (ctx, Box::new(touch))
             }),
         ];
         for (kind, new) in kinds {
             let late = (0..5).find_map(|_| {
-                let (ctx, _guard) = new(long);
+                let (ctx, touch) = new(long);
                 let deadline = ctx.deadline().unwrap();
-                lateness_beside_two_that_are_stopped(&ctx, deadline)
+                lateness_beside_two_that_are_stopped(&ctx, deadline, touch)
             });
             assert!(
                 late.is_some_and(|late| late < STOPPED / 3),

@@ -16,6 +16,18 @@ use std::time::{Duration, Instant};
 const SOON: Duration = Duration::from_millis(20);
 const LATE: Duration = Duration::from_secs(30);
 
+/// Of all threads so far.
+fn cpu_time() -> Duration {
+    // SAFETY: plain data, which the call fills in.
+    let used = unsafe {
+        let mut used: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::getrusage(libc::RUSAGE_SELF, &mut used), 0);
+        used
+    };
+    let time = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
+    time(used.ru_utime) + time(used.ru_stime)
+}
+
 #[test]
 fn signals_end_a_server() {
     let root = Context::background();
@@ -44,12 +56,19 @@ fn signals_end_a_server() {
     thread::sleep(5 * SOON);
     let before = own_threads::names();
     let limited = Limited::to(1 << 20);
-    let reached = [Phase::LameDuck, Phase::Ended].map(|phase| {
+    let signal = |phase| {
         // SAFETY: no memory is passed; there is a handler.
         assert_eq!(unsafe { libc::raise(libc::SIGTERM) }, 0);
         reach(phase)
-    });
+    };
+    let first = signal(Phase::LameDuck);
+    // Nobody asks for a thread all the time meanwhile.
+    let (begin, idle) = (Instant::now(), cpu_time());
+    thread::sleep(50 * SOON);
+    let (took, busy) = (begin.elapsed(), cpu_time() - idle);
+    let reached = [first, signal(Phase::Ended)];
     drop(limited);
+    assert!(busy < took / 5, "{busy:?} of {took:?}");
     assert_eq!(before.len(), 2, "{before:?}");
     assert_eq!(reached, [Phase::LameDuck, Phase::Ended]);
     let report = runs.join().unwrap();

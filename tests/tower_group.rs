@@ -844,6 +844,42 @@ fn layers_around_each_other_are_one_task() {
     }
 }
 
+/// A handler's poll on another thread, that begins beside a step of the layer around it, is known to be under way.
+#[cfg(feature = "inspect")]
+#[test]
+fn a_poll_that_begins_beside_a_step_of_the_layer_around_is_noted() {
+    use std::sync::mpsc;
+    let group = Group::new(&Context::background());
+    let (say, begun) = mpsc::channel();
+    let (end, may_end) = mpsc::channel::<()>();
+    let may_end = Arc::new(Mutex::new(may_end));
+    let handler = By(move |_| {
+        let (say, may_end) = (say.clone(), may_end.clone());
+        std::future::poll_fn(move |_| {
+            say.send(()).unwrap();
+            _ = may_end.lock().unwrap().recv();
+            Poll::Ready(Ok::<_, Infallible>(Response::new(Parts::of(0, true))))
+        })
+    });
+    // In the call of the layer around, which goes on when the handler is being polled.
+    let begun = Mutex::new(begun);
+    let run = move |task: HandlerTask| {
+        std::thread::spawn(move || poll(pin!(task)).is_ready());
+        begun.lock().unwrap().recv().unwrap();
+    };
+    let inner = under(&group, Some(Mode::Detached), run, handler);
+    let mut service = under(&group, None, run_at_once, inner);
+    let mut call = service.0(Request::new(()));
+    assert!(poll(call.as_mut()).is_pending());
+    let progress = || group.running()[0].progress.unwrap();
+    assert!(progress().is_polling);
+    group.cancel();
+    let now = progress();
+    assert!(now.is_polling && now.since_cancel.unwrap().times == 0);
+    drop((call, end));
+    group.join_blocking().unwrap();
+}
+
 #[cfg(feature = "inspect")]
 mod page {
     use super::*;

@@ -117,10 +117,12 @@ impl fmt::Display for Progress {
     }
 }
 
-/// Beside the name. Written by the thread that runs the task, one at a time; read by any that asks.
+/// Beside the name. Written by the thread that runs the task, one at a time but for what says that it is beside; read by any that asks.
 pub(crate) struct Probe {
     /// Polls that have begun, and that have ended: odd while it is being polled.
     polls: AtomicU64,
+    /// Polls beside one of these, on another thread: how many are under way, and, in steps of `BESIDE`, how many have begun.
+    beside: AtomicU64,
     /// What that said before the first poll after the cancel.
     before: AtomicU64,
     /// When that was, as the clock counts, and not 0; or 0.
@@ -181,6 +183,8 @@ impl Shared {
     }
 }
 
+const BESIDE: u64 = 1 << 16;
+
 const FUTURE: u8 = Work::Future as u8;
 const THREAD: u8 = Work::Thread as u8;
 
@@ -189,6 +193,7 @@ impl Probe {
     pub(super) fn new(group: Option<CancellationToken>) -> Probe {
         Probe {
             polls: AtomicU64::new(0),
+            beside: AtomicU64::new(0),
             before: AtomicU64::new(0),
             first: AtomicU64::new(0),
             last: AtomicU64::new(0),
@@ -276,6 +281,26 @@ impl Probe {
         is_first
     }
 
+    /// A poll begins beside another one, on another thread; `is_done` as in `is_told`. Numbers for people: where both find out at once that they are to stop, it
+    /// may be one of either.
+    #[allow(
+        dead_code,
+        reason = "for tasks that the floor above runs, if it has any"
+    )]
+    pub(crate) fn begin_beside(&self, is_done: bool) {
+        // Relaxed, here and below: nothing is read on the strength of it.
+        self.beside.fetch_add(BESIDE + 1, Relaxed);
+        if self.is_told(is_done) {
+            self.note(self.polls.load(Relaxed));
+        }
+    }
+
+    /// It has ended.
+    #[allow(dead_code, reason = "as above")]
+    pub(crate) fn end_beside(&self) {
+        self.beside.fetch_sub(1, Relaxed);
+    }
+
     /// It has ended.
     #[inline]
     pub(super) fn end(&self) {
@@ -292,6 +317,7 @@ impl Probe {
         let first = self.first.load(Acquire);
         // Relaxed, all: as above, or numbers for people.
         let polls = self.polls.load(Relaxed);
+        let beside = self.beside.load(Relaxed);
         let told = match looks {
             Some(looks) => looks.told(),
             None if first == 0 => Told::default(),
@@ -311,8 +337,8 @@ impl Probe {
                 THREAD => Work::Thread,
                 _ => Work::Held,
             },
-            polls: polls.div_ceil(2),
-            is_polling: polls % 2 == 1,
+            polls: polls.div_ceil(2) + beside / BESIDE,
+            is_polling: polls % 2 == 1 || beside % BESIDE != 0,
             since_cancel: self.is_told(is_done).then_some(SinceCancel {
                 times: told.times,
                 first: told.first,

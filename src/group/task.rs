@@ -291,7 +291,24 @@ impl Member {
         self.step_unnoted(step)
     }
 
-    /// The same within a step that is noted already, or beside one.
+    /// The same beside a step that is noted, on another thread.
+    #[cfg(feature = "inspect")]
+    #[allow(dead_code)] // It depends on the features who needs it.
+    pub(crate) fn step_beside<R>(&self, step: impl FnOnce() -> R) -> R {
+        struct Beside<'a>(&'a Probe);
+        impl Drop for Beside<'_> {
+            fn drop(&mut self) {
+                self.0.end_beside();
+            }
+        }
+        let _beside = self.probe().map(|probe| {
+            probe.begin_beside(self.body().ctx.is_marked());
+            Beside(probe)
+        });
+        self.step_unnoted(step)
+    }
+
+    /// The same within a step that is noted already.
     #[inline]
     pub(crate) fn step_unnoted<R>(&self, step: impl FnOnce() -> R) -> R {
         inside(self.place(), step)

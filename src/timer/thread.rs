@@ -40,6 +40,9 @@ pub(crate) fn look() {
 #[inline]
 pub(crate) fn start() {
     SERVICE.start(spawn);
+    if is_missing() {
+        bell::ring();
+    }
 }
 
 pub(super) fn wake() -> bool {
@@ -54,11 +57,7 @@ fn spawn() -> Option<Thread> {
     // With a stack of the usual size: some systems take the program's thread-locals out of it.
     let thread = thread::Builder::new().name("cancel-tree".into());
     // Up to Rust 1.86 it panics in a thread whose own thread-locals are gone.
-    let spawned = panic::catch_unwind(|| thread.spawn(run)).ok();
-    let Some(Ok(handle)) = spawned else {
-        bell::ring();
-        return None;
-    };
+    let handle = panic::catch_unwind(|| thread.spawn(run)).ok()?.ok()?;
     Some(handle.thread().clone())
 }
 

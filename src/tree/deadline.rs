@@ -277,6 +277,8 @@ impl Handle {
         // In the child of a `fork` who has cancelled it may be in the parent.
         let others_are_at_it = node.word.load().is_cancelled() && !timer::is_in_parent();
         if others_are_at_it && self.mark_way_from(node) {
+            // And what is below the token is done when this returns, as after a cancel.
+            self.mark_and_hand_on(self.node(), ContextError::DeadlineExceeded.into(), None);
             return true;
         }
         let Some(timing) = node.link.timing() else {
@@ -325,8 +327,8 @@ impl Handle {
     }
 
     /// Somebody else has cancelled a token above, and is marking what is below, or stands still there. What the caller waits for is this
-    /// token alone, so it marks the way down to it: of many who wait each would pass everything below otherwise. Whoever has made that cancel wakes and
-    /// calls here as well. False: there is no memory to note the way, or it is no way of parents.
+    /// token alone, so it marks the way down to it: of many who wait each would pass all that is beside otherwise. Whoever has made that cancel wakes and
+    /// calls here as well. False: there is no memory to note the way, or it leads through an edge of an `any_of`.
     fn mark_way_from(&self, above: &Node) -> bool {
         let mut way = Vec::new();
         let mut at = self.node();

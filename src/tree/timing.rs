@@ -183,6 +183,10 @@ impl Timing {
     /// Armed for that moment or an earlier one, or about to fire: the moment.
     pub(super) fn due(&self, passed: Moment) -> Option<Moment> {
         let due = self.entry.due(passed).filter(|_| self.alarm().is_none())?;
+        if self.entry.has_passed() {
+            // A touch has come too late.
+            return Some(due);
+        }
         let later = self.moving().and_then(|moving| moving.put_off(due));
         later.map_or(Some(due), |later| Some(later).filter(|l| *l <= passed))
     }

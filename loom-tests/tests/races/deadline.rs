@@ -363,11 +363,13 @@ fn deadline_vs_a_thread_that_notices_it_below() {
         let (between, canceller) = cancellable(&above);
         let (ctx, _canceller) = cancellable(&between);
         let beside = between.child_token();
+        let below = ctx.child_token();
         let mut waits = Box::pin(beside.clone().cancelled_owned());
         assert!(!poll(&mut waits, &probe.waker()));
         let timer = turn(service, 1);
         notice(&ctx, Service::at(1));
-        // It goes on as if all above were over.
+        // It goes on as if all above were over, and what is below is.
+        assert!(below.is_cancelled());
         assert_eq!(reason_of(&ctx), 1);
         assert_eq!(between.err(), DEADLINE);
         assert!(!canceller.cancel());

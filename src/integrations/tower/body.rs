@@ -139,8 +139,8 @@ pub(super) enum EndsBy {
     /// Its `None`: over HTTP/1, where a cut is always an error, or since its trailers have come.
     #[default]
     None,
-    /// That so much more has come, as `content-length` says.
-    Length(u64),
+    /// That so much more has come, as `content-length` says; or its `None` as well, which comes before that only if it lies.
+    Length { left: u64, or_none: bool },
     /// What it says itself: `is_end_stream`.
     Itself,
     /// gRPC's trailers, in which the status is.
@@ -149,9 +149,10 @@ pub(super) enum EndsBy {
 
 impl EndsBy {
     pub(super) fn of(version: Version, head: &HeaderMap) -> EndsBy {
+        let or_none = version != Version::HTTP_2;
         match length(head.get(CONTENT_LENGTH)) {
-            _ if version != Version::HTTP_2 => EndsBy::None,
-            Some(left) => EndsBy::Length(left),
+            Some(left) => EndsBy::Length { left, or_none },
+            None if or_none => EndsBy::None,
             None => EndsBy::Itself,
         }
     }
@@ -160,7 +161,10 @@ impl EndsBy {
     pub(super) fn note<D: Buf>(&mut self, frame: &Frame<D>) -> bool {
         if frame.is_trailers() {
             *self = EndsBy::None;
-        } else if let EndsBy::Length(left @ 1..) = self {
+        } else if let EndsBy::Length {
+            left: left @ 1.., ..
+        } = self
+        {
             take_off(left, frame);
             return *left == 0;
         }
@@ -171,7 +175,7 @@ impl EndsBy {
     pub(super) fn is_whole<B: Body>(&self, body: &B) -> bool {
         match self {
             EndsBy::None => true,
-            EndsBy::Length(left) => *left == 0,
+            EndsBy::Length { left, or_none } => *or_none || *left == 0,
             EndsBy::Itself => body.is_end_stream(),
             EndsBy::Trailers => false,
         }

@@ -4,14 +4,19 @@ use crate::context::Context;
 #[cfg(feature = "inspect")]
 use crate::group::snapshot::Work;
 use crate::group::{End, Member, Spawner};
+#[cfg(feature = "inspect")]
+use crate::sync::thread;
 use crate::sync::Panics;
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use core::any::Any;
 use core::ptr;
-#[cfg(feature = "inspect")]
-use core::sync::atomic::Ordering::{Acquire, Release};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+#[cfg(feature = "inspect")]
+use core::sync::atomic::{
+    AtomicUsize,
+    Ordering::{Acquire, Release},
+};
 use http::Extensions;
 
 /// A share in a request's place in a group: layers around each other have one place there, which is given up with the last share. (The handler of an inner one may
@@ -23,9 +28,9 @@ struct Held {
     member: Option<Member>,
     /// Of the shares, one was given up by a handler that was dropped before it was through. Relaxed: the last share's end comes after that.
     was_dropped: AtomicBool,
-    /// A step is being noted: one at a time, for steps of layers are in each other, or beside.
+    /// The number of the thread whose step is being noted, or 0: steps of layers are in each other, or beside.
     #[cfg(feature = "inspect")]
-    is_noting: AtomicBool,
+    noting: AtomicUsize,
 }
 
 /// In a request's extensions: where it has a place. Does not keep it, for a handler may keep the extensions, and whatever clones a request has a clone of this.
@@ -50,7 +55,7 @@ impl Share {
             member: Some(member),
             was_dropped: AtomicBool::new(false),
             #[cfg(feature = "inspect")]
-            is_noting: AtomicBool::new(false),
+            noting: AtomicUsize::new(0),
         });
         let mut outer = extensions.remove().map(Box::new);
         // Who sends one request through a service again and again leaves no chain of what is over.
@@ -124,9 +129,10 @@ impl Share {
     #[inline]
     pub(super) fn step<R>(&self, step: impl FnOnce() -> R) -> R {
         #[cfg(feature = "inspect")]
-        let _noting = match Noting::begin(&self.0.is_noting) {
-            Some(noting) => noting,
-            None => return self.member().step_unnoted(step),
+        let _noting = match Noting::begin(&self.0.noting) {
+            Ok(noting) => noting,
+            Err(this) if this == thread::number() => return self.member().step_unnoted(step),
+            Err(_) => return self.member().step_beside(step),
         };
         self.member().step(step)
     }
@@ -199,23 +205,22 @@ impl Drop for Held {
 
 /// A step that is noted.
 #[cfg(feature = "inspect")]
-struct Noting<'a>(&'a AtomicBool);
+struct Noting<'a>(&'a AtomicUsize);
 
 #[cfg(feature = "inspect")]
 impl Noting<'_> {
-    fn begin(is_noting: &AtomicBool) -> Option<Noting<'_>> {
-        // Acquire: pairs with the drop, for what is noted is written by one at a time.
-        match is_noting.swap(true, Acquire) {
-            true => None,
-            false => Some(Noting(is_noting)),
-        }
+    /// An error: whose step is noted.
+    fn begin(noting: &AtomicUsize) -> Result<Noting<'_>, usize> {
+        // Acquire: pairs with the drop, for what is noted is written by one at a time. Failure: a number, which only this thread makes its own.
+        let begun = noting.compare_exchange(0, thread::number(), Acquire, Relaxed);
+        begun.map(|_| Noting(noting))
     }
 }
 
 #[cfg(feature = "inspect")]
 impl Drop for Noting<'_> {
     fn drop(&mut self) {
-        // Release: pairs with the swap.
-        self.0.store(false, Release);
+        // Release: pairs with the step.
+        self.0.store(0, Release);
     }
 }

@@ -414,22 +414,25 @@ fn frames(frames: impl IntoIterator<Item = Frame<Bytes>>) -> Body {
     Body::new(StreamBody::new(tokio_stream::iter(frames)))
 }
 
-/// Over HTTP/2 the end is a frame for itself, so the last one may be known by `content-length` only; it is one once, and what comes after it is no frame of data.
+/// The end may be a frame for itself, over HTTP/2 above all: then the last one is known by `content-length` only. It is one once, and what comes after it is no frame of
+/// data.
 #[tokio::test]
 async fn a_last_frame_by_length_that_is_ready_then_is_not_lost() {
-    let data = |text: &'static str| Frame::data(Bytes::from(text));
     // How many are taken before the end of the context, and in all; and whether it is cut then.
-    let cases = [
-        (Some("5"), vec![data("hello")], 0, 1, false),
-        (Some("5"), vec![data("hel"), data("lo")], 1, 2, false),
-        (Some("5"), vec![data("hel"), data("lo")], 0, 0, true),
-        (Some("5"), vec![data("hello"), data("")], 0, 1, true),
-        (Some("5"), vec![data("hello"), data("")], 1, 1, true),
-        (None, vec![data("hello")], 0, 0, true),
+    let cases: [(_, &[&str], _, _, _); 6] = [
+        (Some("5"), &["hello"], 0, 1, false),
+        (Some("5"), &["hel", "lo"], 1, 2, false),
+        (Some("5"), &["hel", "lo"], 0, 0, true),
+        (Some("5"), &["hello", ""], 0, 1, true),
+        (Some("5"), &["hello", ""], 1, 1, true),
+        (None, &["hello"], 0, 0, true),
     ];
-    for (case, (length, sent, before, all, is_cut)) in cases.into_iter().enumerate() {
-        let mut response = Response::new(frames(sent));
-        *response.version_mut() = Version::HTTP_2;
+    let both = [Version::HTTP_11, Version::HTTP_2].map(|version| cases.map(|case| (version, case)));
+    for (version, (length, sent, before, all, is_cut)) in both.into_iter().flatten() {
+        let case = format!("{version:?} {length:?} {sent:?} {before}");
+        let sent = sent.iter().map(|text| Frame::data(Bytes::from(*text)));
+        let mut response = Response::new(frames(sent.collect::<Vec<_>>()));
+        *response.version_mut() = version;
         if let Some(length) = length {
             let length = HeaderValue::from_static(length);
             response
@@ -447,18 +450,15 @@ async fn a_last_frame_by_length_that_is_ready_then_is_not_lost() {
             if taken == before {
                 guard.cancel();
             }
-            assert!(body.frame().await.unwrap().is_ok(), "case {case}");
+            assert!(body.frame().await.unwrap().is_ok(), "{case}");
         }
         guard.cancel();
         match body.frame().await {
             Some(end) => {
                 let said = kind(&end.unwrap_err());
-                assert!(
-                    is_cut && said == Some(ContextError::Cancelled),
-                    "case {case}"
-                );
+                assert!(is_cut && said == Some(ContextError::Cancelled), "{case}");
             }
-            None => assert!(!is_cut, "case {case}"),
+            None => assert!(!is_cut, "{case}"),
         }
     }
 }
