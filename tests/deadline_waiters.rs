@@ -47,7 +47,8 @@ static HEAP: Stopping = Stopping;
 const SOON: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(10);
 
-/// Whoever is stopped is so until somebody else was woken, or has waited in vain.
+/// Whoever is stopped is so until somebody else was woken, or has waited in vain. Also where the timer is so late that it was to act on the deadline itself: what it
+/// needs of the allocator it has from before that.
 fn is_told_beside_one_that_is_stopped(ctx: &Context, deadline: Instant, wait: fn(&Context)) {
     let token: CancellationToken = ctx.child_token();
     let (say, hear) = mpsc::channel();

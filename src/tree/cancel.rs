@@ -144,6 +144,9 @@ const STRIDE: usize = if SMALL { 1 } else { 32 };
 #[must_use = "what waits below is woken by the phases"]
 pub(super) struct Cancel {
     phase: Phase,
+    /// It has made the step on the top's word.
+    #[cfg_attr(not(feature = "std"), allow(dead_code))]
+    is_first: bool,
     top: NonNull<Node>,
     top_below: Below,
     /// Which part is being walked, and what is known of it.
@@ -196,6 +199,12 @@ impl Cancel {
         }
     }
 
+    /// No other has cancelled the node before: so what is below is its to wake.
+    #[cfg(feature = "std")]
+    pub(super) fn is_first(&self) -> bool {
+        self.is_first
+    }
+
     /// What is left of one that is marked through, as a small number for `of_rest`; none if it has more in its hands.
     #[cfg(feature = "std")]
     pub(super) fn plain_rest(&self) -> Option<usize> {
@@ -233,6 +242,7 @@ impl Cancel {
         let top: &'static Node = unsafe { node.as_ref() };
         let mut this = Cancel {
             phase: Phase::Walking,
+            is_first: outcome.won,
             top: node,
             top_below: Below::NOTHING,
             part: Part::Top,

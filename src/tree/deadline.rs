@@ -15,6 +15,7 @@ use crate::timer::entry::{Entry, Table};
 use crate::timer::job::Job;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 
 /// How late the timer may be before a thread that waits acts on a deadline itself: 0.96 ms, which is less than it sleeps meanwhile.
@@ -165,14 +166,26 @@ struct Rest {
 }
 
 impl Rest {
+    /// Memory for one, from before the step on which others depend: whoever asks the allocator may be held up there.
+    fn room() -> Box<MaybeUninit<Rest>> {
+        Box::new_uninit()
+    }
+
     /// To a worker.
-    fn hand_on(cancel: Cancel, kept: Handle, fires: Option<NonNull<Node>>) {
-        let rest = Box::new(Rest {
+    fn hand_on(
+        mut room: Box<MaybeUninit<Rest>>,
+        cancel: Cancel,
+        kept: Handle,
+        fires: Option<NonNull<Node>>,
+    ) {
+        room.write(Rest {
             job: Job::that_wakes(Rest::wake_by_job, Rest::run_job),
             cancel,
             kept,
             fires,
         });
+        // SAFETY: written just now.
+        let rest = unsafe { room.assume_init() };
         // SAFETY: the job is the box's, which is the job's from now on. The first field is where the whole is.
         unsafe { timer::run_on_worker(NonNull::from(Box::leak(rest)).cast()) };
     }
@@ -274,16 +287,15 @@ impl Handle {
 
     /// Cancels the token, or one above it, whose deadline has passed. False: it has not, or the timer is to say whether it has.
     fn expire_above(&self, node: &Node, due: Moment, passed: Moment) -> bool {
-        // In the child of a `fork` who has cancelled it may be in the parent.
-        let others_are_at_it = node.word.load().is_cancelled() && !timer::is_in_parent();
-        if others_are_at_it && self.mark_way_from(node) {
-            // And what is below the token is done when this returns, as after a cancel.
-            self.mark_and_hand_on(self.node(), ContextError::DeadlineExceeded.into(), None);
+        if node.word.load().is_cancelled() && self.mark_beside_others(node) {
             return true;
         }
         let Some(timing) = node.link.timing() else {
             return false;
         };
+        // In the child of a `fork` there are no workers.
+        let has_workers = timer::is_running() && !timer::is_in_parent();
+        let room = has_workers.then(Rest::room);
         let mut moves = None;
         if let Some(moving) = timing.moving() {
             // Of this step and one that moves it, one is first.
@@ -311,10 +323,17 @@ impl Handle {
             }
         }
         note_passed(node, &timing.entry);
-        // In the child of a `fork` there are no workers.
-        if timer::is_running() && !timer::is_in_parent() {
+        if let Some(room) = room {
+            // SAFETY: the handle keeps the token and what is above (I5), and `Rest` has another one.
+            let cancel = unsafe { Cancel::begin(NonNull::from(node), deadline_cause(node)) };
+            if !cancel.is_first() && self.mark_beside_others(node) {
+                if moves.is_some() {
+                    end_firing(node);
+                }
+                return true;
+            }
             // Whoever notices a deadline is about to go on, and a callback may take long, or wait for that.
-            self.mark_and_hand_on(node, deadline_cause(node), moves);
+            self.mark_and_hand_on(cancel, moves, room);
         } else {
             let mut panics = Panics::default();
             panics.catch(|| _ = cancel::cancel_because(node, deadline_cause(node)));
@@ -327,8 +346,23 @@ impl Handle {
     }
 
     /// Somebody else has cancelled a token above, and is marking what is below, or stands still there. What the caller waits for is this
-    /// token alone, so it marks the way down to it: of many who wait each would pass all that is beside otherwise. Whoever has made that cancel wakes and
-    /// calls here as well. False: there is no memory to note the way, or it leads through an edge of an `any_of`.
+    /// token alone, so it marks the way down to it, and what is below: of many who wait each would pass all that is beside otherwise. Whoever has made that cancel
+    /// wakes and calls here as well. False: all is to be marked.
+    fn mark_beside_others(&self, above: &Node) -> bool {
+        // In the child of a `fork` who has cancelled it may be in the parent.
+        if timer::is_in_parent() || !self.mark_way_from(above) {
+            return false;
+        }
+        let cause = ContextError::DeadlineExceeded.into();
+        if timer::is_running() {
+            self.cancel_by_worker(cause);
+        } else {
+            cancel::cancel_because(self.node(), cause);
+        }
+        true
+    }
+
+    /// False: there is no memory to note the way, or it leads through an edge of an `any_of`.
     fn mark_way_from(&self, above: &Node) -> bool {
         let mut way = Vec::new();
         let mut at = self.node();
@@ -356,30 +390,38 @@ impl Handle {
     /// somebody keeps it, or it has none.
     #[allow(dead_code)] // It depends on the features who needs it.
     pub(crate) fn cancel_by_worker(&self, cause: Cause) {
-        self.mark_and_hand_on(self.node(), cause, None);
+        let room = Rest::room();
+        // SAFETY: the handle keeps the token, and `Rest` has another one.
+        let cancel = unsafe { Cancel::begin(NonNull::from(self.node()), cause) };
+        self.mark_and_hand_on(cancel, None, room);
     }
 
     /// The same, and the worker drops the handle too: with the last one of a token goes what others have left there, or above.
     #[allow(dead_code)] // It depends on the features who needs it.
     pub(crate) fn cancel_by_worker_and_drop(self, cause: Cause) {
+        let room = Rest::room();
         // SAFETY: the handle keeps the token and what is above (I5), and goes along with the rest.
         let mut cancel = unsafe { Cancel::begin(NonNull::from(self.node()), cause) };
         cancel.mark(usize::MAX);
-        Rest::hand_on(cancel, self, None);
+        Rest::hand_on(room, cancel, self, None);
     }
 
-    /// Cancels the token, or one above it, and has a worker wake tasks and threads and run callbacks.
-    fn mark_and_hand_on(&self, node: &Node, cause: Cause, moves: Option<NonNull<Node>>) {
-        // SAFETY: the handle keeps the token and what is above (I5), and `Rest` has another one.
-        let mut cancel = unsafe { Cancel::begin(NonNull::from(node), cause) };
+    /// What is left of a cancel of the token, or of one above it: has a worker wake tasks and threads and run callbacks.
+    fn mark_and_hand_on(
+        &self,
+        mut cancel: Cancel,
+        moves: Option<NonNull<Node>>,
+        room: Box<MaybeUninit<Rest>>,
+    ) {
         cancel.mark(usize::MAX);
         if cancel.is_idle() {
-            if moves.is_some() {
-                end_firing(node);
+            if let Some(node) = moves {
+                // SAFETY: the handle keeps it.
+                end_firing(unsafe { node.as_ref() });
             }
             return;
         }
-        Rest::hand_on(cancel, self.clone(), moves);
+        Rest::hand_on(room, cancel, self.clone(), moves);
     }
 }
 
