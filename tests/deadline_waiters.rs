@@ -189,6 +189,31 @@ mod by_signals {
         }
     }
 
+    /// Nobody is called by what such a thread does, not by an edge either, before the rest is marked.
+    #[test]
+    fn nobody_is_called_before_all_is_marked() {
+        let _alone = ALONE.lock();
+        for _ in 0..3 {
+            let deadline = Instant::now() + 20 * SOON;
+            let (ctx, _guard) = Context::background().with_deadline(deadline);
+            // The oldest is marked last.
+            let last = ctx.child_token();
+            let (waited, _waited) = ctx.with_cancel();
+            let [one, two, below] = [Context::background(), Context::background(), waited.clone()]
+                .map(|above| above.with_cancel());
+            let any = Context::any_of([&one.0, &two.0, &below.0]);
+            let (say, hear) = mpsc::channel();
+            drop(any.on_cancel(move || say.send(last.is_cancelled()).unwrap()));
+            let beside = ctx.child_token();
+            let others: Vec<_> = (0..200_000).map(|_| beside.child_token()).collect();
+            thread::scope(|scope| {
+                scope.spawn(|| waited.blocking_wait());
+                assert!(hear.recv_timeout(LONG).unwrap());
+            });
+            drop(others);
+        }
+    }
+
     const STOPPED: Duration = Duration::from_millis(1500);
 
     extern "C" fn stand_still(_: libc::c_int) {

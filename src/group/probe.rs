@@ -123,7 +123,7 @@ pub(crate) struct Probe {
     polls: AtomicU64,
     /// Polls beside one of these, on another thread: how many are under way, and, in steps of `BESIDE`, how many have begun.
     beside: AtomicU64,
-    /// What that said before the first poll after the cancel.
+    /// How many had begun before the first one after the cancel.
     before: AtomicU64,
     /// When that was, as the clock counts, and not 0; or 0.
     first: AtomicU64,
@@ -261,19 +261,23 @@ impl Probe {
     /// A poll begins; `is_done` as in `is_told`. True: it is the first one since.
     #[inline]
     pub(super) fn begin(&self, is_done: bool) -> bool {
+        let is_first = self.is_told(is_done) && self.note();
         // Relaxed, here and below: whoever polls is alone, and hands on what it has written with the future.
-        let polls = self.polls.load(Relaxed);
-        let is_first = self.is_told(is_done) && self.note(polls);
-        self.polls.store(polls + 1, Relaxed);
+        self.polls.store(self.polls.load(Relaxed) + 1, Relaxed);
         is_first
     }
 
+    /// How many polls have begun.
+    fn begun(&self) -> u64 {
+        self.polls.load(Relaxed).div_ceil(2) + self.beside.load(Relaxed) / BESIDE
+    }
+
     #[cold]
-    fn note(&self, polls: u64) -> bool {
+    fn note(&self) -> bool {
         let now = looks::now();
         let is_first = self.first.load(Relaxed) == 0;
         if is_first {
-            self.before.store(polls, Relaxed);
+            self.before.store(self.begun(), Relaxed);
             // Release: pairs with `progress`, which then finds what was before.
             self.first.store(now, Release);
         }
@@ -281,23 +285,22 @@ impl Probe {
         is_first
     }
 
-    /// A poll begins beside another one, on another thread; `is_done` as in `is_told`. Numbers for people: where both find out at once that they are to stop, it
-    /// may be one of either.
+    /// A poll begins beside another one, on another thread; the same. Where both find out at once that they are to stop, both may be
+    /// the first.
     #[allow(
         dead_code,
         reason = "for tasks that the floor above runs, if it has any"
     )]
-    pub(crate) fn begin_beside(&self, is_done: bool) {
+    pub(super) fn begin_beside(&self, is_done: bool) -> bool {
+        let is_first = self.is_told(is_done) && self.note();
         // Relaxed, here and below: nothing is read on the strength of it.
         self.beside.fetch_add(BESIDE + 1, Relaxed);
-        if self.is_told(is_done) {
-            self.note(self.polls.load(Relaxed));
-        }
+        is_first
     }
 
     /// It has ended.
     #[allow(dead_code, reason = "as above")]
-    pub(crate) fn end_beside(&self) {
+    pub(super) fn end_beside(&self) {
         self.beside.fetch_sub(1, Relaxed);
     }
 
@@ -318,15 +321,13 @@ impl Probe {
         // Relaxed, all: as above, or numbers for people.
         let polls = self.polls.load(Relaxed);
         let beside = self.beside.load(Relaxed);
+        let begun = polls.div_ceil(2) + beside / BESIDE;
         let told = match looks {
             Some(looks) => looks.told(),
             None if first == 0 => Told::default(),
             None => Told {
                 // The poll that has said so may not have been counted yet.
-                times: polls
-                    .saturating_sub(self.before.load(Relaxed))
-                    .div_ceil(2)
-                    .max(1),
+                times: begun.saturating_sub(self.before.load(Relaxed)).max(1),
                 first: looks::at(first),
                 last: looks::at(self.last.load(Relaxed)),
             },
@@ -337,7 +338,7 @@ impl Probe {
                 THREAD => Work::Thread,
                 _ => Work::Held,
             },
-            polls: polls.div_ceil(2) + beside / BESIDE,
+            polls: begun,
             is_polling: polls % 2 == 1 || beside % BESIDE != 0,
             since_cancel: self.is_told(is_done).then_some(SinceCancel {
                 times: told.times,

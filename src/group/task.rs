@@ -302,7 +302,9 @@ impl Member {
             }
         }
         let _beside = self.probe().map(|probe| {
-            probe.begin_beside(self.body().ctx.is_marked());
+            if probe.begin_beside(self.body().ctx.is_marked()) {
+                self.body().tell_first_poll(self.place());
+            }
             Beside(probe)
         });
         self.step_unnoted(step)

@@ -40,6 +40,7 @@ pub(crate) fn look() {
 #[inline]
 pub(crate) fn start() {
     SERVICE.start(spawn);
+    // Not at each look that cannot have it, for those that are rung look.
     if is_missing() {
         bell::ring();
     }

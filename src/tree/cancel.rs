@@ -493,9 +493,13 @@ fn meet(
 #[cold]
 fn mark_if_unsure(top: &Node, below: Below) {
     if below.has_any(Below::UNSURE) {
-        Walk::new(top, top.word.load())
-            .step::<true>(usize::MAX, |node, from| node.word.mark(from.kind));
+        mark_below(top, top.word.load());
     }
+}
+
+/// Marks everything below `top`, which is cancelled, and nothing else: edges are left to others.
+pub(super) fn mark_below(top: &Node, state: State) {
+    Walk::new(top, state).step::<true>(usize::MAX, |node, from| node.word.mark(from.kind));
 }
 
 #[cfg(all(test, feature = "std", not(any(cancel_tree_loom, cancel_tree_by_hand))))]

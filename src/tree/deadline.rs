@@ -347,17 +347,17 @@ impl Handle {
 
     /// Somebody else has cancelled a token above, and is marking what is below, or stands still there. What the caller waits for is this
     /// token alone, so it marks the way down to it, and what is below: of many who wait each would pass all that is beside otherwise. Whoever has made that cancel
-    /// wakes and calls here as well. False: all is to be marked.
+    /// wakes and calls here as well, and follows edges, which is not to be before all is marked. False: all is to be marked.
     fn mark_beside_others(&self, above: &Node) -> bool {
         // In the child of a `fork` who has cancelled it may be in the parent.
         if timer::is_in_parent() || !self.mark_way_from(above) {
             return false;
         }
-        let cause = ContextError::DeadlineExceeded.into();
-        if timer::is_running() {
-            self.cancel_by_worker(cause);
-        } else {
-            cancel::cancel_because(self.node(), cause);
+        let node = self.node();
+        let state = node.word.load();
+        if state.only(State::PARENT.with(State::MARKED)) == State::PARENT {
+            // It is done when the wait is over.
+            cancel::mark_below(node, state);
         }
         true
     }

@@ -78,12 +78,7 @@ impl Watched {
         let mut rung = None;
         // Without the timer it is polled every so often.
         let future = poll_fn(|cx| {
-            if timer::is_missing() {
-                // It looks every so often; and it may be its own look that cannot have the thread.
-                rung = None;
-            } else {
-                rung.get_or_insert_with(|| Rung::by(cx.waker()));
-            }
+            rung.get_or_insert_with(|| Rung::by(cx.waker()));
             match future.as_mut().poll(cx) {
                 Poll::Ready(output) => Poll::Ready(Some(output)),
                 Poll::Pending if self.theirs.is_marked() || self.has_passed() => Poll::Ready(None),
