@@ -408,7 +408,9 @@ fn two_threads_that_notice_a_deadline() {
 fn cancel_vs_a_thread_that_notices_a_deadline_below_vs_reader() {
     model(Some(2), || {
         let service = Service::new();
-        let (above, canceller) = cancellable(&timed(&background(), 1));
+        let (above, guard) = background().with_deadline(Service::at(1));
+        let canceller = guard.canceller();
+        guard.detach();
         let (between, _between) = cancellable(&above);
         let (ctx, _ctx) = cancellable(&between);
         let reader = {
