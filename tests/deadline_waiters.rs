@@ -122,6 +122,7 @@ fn what_has_passed_before_was_first() {
 #[cfg(all(target_os = "linux", feature = "signals"))]
 mod by_signals {
     use super::*;
+    use cancel_tree::CancelGuard;
     use std::mem;
     use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
     use std::sync::Arc;
@@ -144,21 +145,19 @@ mod by_signals {
         let _alone = ALONE.lock();
         let cost_with = |waiters: usize| {
             let (ctx, guard) = Context::background().with_movable_deadline(None);
-            let wait = |_| {
-                let (below, guard) = ctx.with_cancel();
+            // Made earlier than the others, they are marked later.
+            let waited: Vec<_> = (0..waiters).map(|_| ctx.with_cancel()).collect();
+            let token = ctx.child_token();
+            let others: Vec<_> = (0..300_000).map(|_| token.child_token()).collect();
+            guard.set_timeout(10 * SOON);
+            let wait = |(below, guard): (Context, CancelGuard)| {
                 thread::spawn(move || {
                     let _guard = guard;
                     below.blocking_wait();
                 })
             };
-            // Made earlier than the others, they are marked later.
-            let waiters: Vec<_> = (0..waiters).map(wait).collect();
-            let token = ctx.child_token();
-            let others: Vec<_> = (0..300_000).map(|_| token.child_token()).collect();
-            // All of them are asleep by then.
-            thread::sleep(SOON);
-            guard.set_timeout(SOON);
-            thread::sleep(SOON / 2);
+            let waiters: Vec<_> = waited.into_iter().map(wait).collect();
+            thread::sleep(9 * SOON);
             let before = cpu_time();
             waiters
                 .into_iter()
