@@ -123,6 +123,7 @@ fn what_has_passed_before_was_first() {
 mod by_signals {
     use super::*;
     use cancel_tree::CancelGuard;
+    use std::any::Any;
     use std::mem;
     use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
     use std::sync::Arc;
@@ -243,7 +244,7 @@ mod by_signals {
     fn lateness_beside_two_that_are_stopped(
         ctx: &Context,
         deadline: Instant,
-        touch: impl FnOnce(),
+        touch: impl FnOnce() -> Box<dyn Any>,
     ) -> Option<Duration> {
         // The oldest is marked last, the youngest first.
         let end = ctx.child_token();
@@ -268,7 +269,8 @@ mod by_signals {
             std::hint::spin_loop();
         }
         stop(thread.load(SeqCst));
-        touch();
+        // Kept until all is over: no cancel by a guard is to help.
+        let _guard = touch();
         let is_marked = end.is_cancelled();
         last.blocking_wait();
         let late = deadline.elapsed();
@@ -287,19 +289,19 @@ mod by_signals {
                 stand_still as *const () as libc::sighandler_t,
             )
         };
-        // What comes too late is without effect, and no cancel by a guard is to help.
-        type New = fn(Duration) -> (Context, Box<dyn FnOnce()>);
+        // What comes too late is without effect.
+        type New = fn(Duration) -> (Context, Box<dyn FnOnce() -> Box<dyn Any>>);
         let kinds: [(&str, New); 3] = [
             ("fixed", |long| {
                 let (ctx, guard) = Context::background().with_timeout(long);
-                (ctx, Box::new(move || guard.detach()))
+                (ctx, Box::new(move || Box::new(guard)))
             }),
             ("movable", |long| {
                 let deadline = Instant::now() + long;
                 let (ctx, guard) = Context::background().with_movable_deadline(deadline);
                 let touch = move || {
                     guard.set_timeout(LONG);
-                    mem::forget(guard);
+                    Box::new(guard) as Box<dyn Any>
                 };
                 (ctx, Box::new(touch))
             }),
@@ -307,7 +309,7 @@ mod by_signals {
                 let (ctx, guard) = Context::background().with_idle_timeout(long);
                 let touch = move || {
                     guard.touch();
-                    mem::forget(guard);
+                    Box::new(guard) as Box<dyn Any>
                 };
                 (ctx, Box::new(touch))
             }),
