@@ -423,9 +423,14 @@ fn cancel_vs_a_thread_that_notices_a_deadline_below_vs_reader() {
                 }
             })
         };
-        let thread = spawn(move || canceller.cancel());
-        notice(&ctx, Service::at(1));
-        assert!(ctx.err().is_some());
+        let thread = {
+            let ctx = ctx.clone();
+            spawn(move || {
+                notice(&ctx, Service::at(1));
+                assert!(ctx.err().is_some());
+            })
+        };
+        canceller.cancel();
         thread.join().unwrap();
         reader.join().unwrap();
         assert_eq!(between.err(), ctx.err());
