@@ -2,6 +2,9 @@
 
 #![cfg(not(any(miri, cancel_tree_by_hand)))]
 
+#[cfg(all(target_os = "linux", feature = "signals"))]
+mod cpu_time;
+
 use cancel_tree::{CancellationToken, Context};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -121,24 +124,12 @@ fn what_has_passed_before_was_first() {
 /// With what only the system can do to a thread.
 #[cfg(all(target_os = "linux", feature = "signals"))]
 mod by_signals {
+    use super::cpu_time::cpu_time;
     use super::*;
     use cancel_tree::CancelGuard;
     use std::any::Any;
-    use std::mem;
     use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
     use std::sync::Arc;
-
-    /// Of all threads so far.
-    fn cpu_time() -> Duration {
-        // SAFETY: plain data, which the call fills in.
-        let used = unsafe {
-            let mut used: libc::rusage = mem::zeroed();
-            assert_eq!(libc::getrusage(libc::RUSAGE_SELF, &mut used), 0);
-            used
-        };
-        let time = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
-        time(used.ru_utime) + time(used.ru_stime)
-    }
 
     /// What a thread does about a deadline is as much as is above it, however much is below what another one is marking.
     #[test]

@@ -3,30 +3,20 @@
 #![cfg(all(target_os = "linux", target_pointer_width = "64"))]
 
 mod address_space;
+mod cpu_time;
 mod own_threads;
 
 use address_space::Limited;
 use cancel_tree::integrations::serve::{Phase, Serve};
 use cancel_tree::integrations::signals::{Signal, Signals};
 use cancel_tree::Context;
+use cpu_time::cpu_time;
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_millis(20);
 const LATE: Duration = Duration::from_secs(30);
-
-/// Of all threads so far.
-fn cpu_time() -> Duration {
-    // SAFETY: plain data, which the call fills in.
-    let used = unsafe {
-        let mut used: libc::rusage = std::mem::zeroed();
-        assert_eq!(libc::getrusage(libc::RUSAGE_SELF, &mut used), 0);
-        used
-    };
-    let time = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
-    time(used.ru_utime) + time(used.ru_stime)
-}
 
 #[test]
 fn signals_end_a_server() {

@@ -1,8 +1,11 @@
 //! Signals that this process sends to itself. What ends a process is in tests/processes.
 #![cfg(unix)]
 
+mod cpu_time;
+
 use cancel_tree::integrations::signals::{Signal, SignalGuard, Signals};
 use cancel_tree::{Context, ContextError, GuardDropped};
+use cpu_time::cpu_time;
 use std::io::{self, Read, Write};
 use std::mem::{zeroed, MaybeUninit};
 use std::os::unix::net::UnixStream;
@@ -499,23 +502,13 @@ fn every_descriptor_is_closed() {
     for (_, other) in &mut others {
         other.set_nonblocking(true).unwrap();
     }
-    let used = || {
-        let mut usage = MaybeUninit::<libc::rusage>::uninit();
-        // SAFETY: it is written.
-        let usage = unsafe {
-            libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
-            usage.assume_init()
-        };
-        Duration::from_secs((usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) as u64)
-            + Duration::from_micros((usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) as u64)
-    };
     // It takes some hundredths of a second; one that runs in circles, all of it, or what it is given of it, each time.
     let is_little = |spent: &Duration| *spent < Duration::from_millis(150);
     let mut spent = Vec::new();
     while spent.len() < 3 && !spent.last().is_some_and(is_little) {
-        let before = used();
+        let before = cpu_time();
         thread::sleep(Duration::from_secs(1));
-        spent.push(used() - before);
+        spent.push(cpu_time() - before);
     }
     raise(Signal::TERM);
     let first = soon(guard.context());
