@@ -494,12 +494,16 @@ impl World {
     /// The task is through, as far as the oracle knows.
     fn settled(&mut self, task: &Task, how: How, error: Option<(u32, bool)>, panics: bool) {
         if panics || matches!(how, How::Panics) {
-            self.groups.known[task.group].has_payload = true;
-            self.end_with(task.group, PANICKED, true);
+            self.panicked(task);
         } else if let Some((number, is_echo)) = error {
             self.fail(task.group, number, is_echo);
         }
         self.leave(task, End::Done);
+    }
+
+    fn panicked(&mut self, task: &Task) {
+        self.groups.known[task.group].has_payload = true;
+        self.end_with(task.group, PANICKED, true);
     }
 
     fn poll_task(&mut self, i: usize, how: How) {
@@ -538,10 +542,9 @@ impl World {
             Body::Tracked(future, _) => {
                 catching(|| drop(future));
                 if known.panics_on_drop {
-                    self.settled(&known, How::Panics, None, true);
-                } else {
-                    self.leave(&known, End::Dropped);
+                    self.panicked(&known);
                 }
+                self.leave(&known, End::Dropped);
             }
             Body::Member(member) => {
                 catching(|| drop(member));
