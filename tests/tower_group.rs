@@ -56,6 +56,16 @@ impl Drop for Parts {
     }
 }
 
+/// An answer that is ready as soon as that is not 0.
+fn answer_when(
+    is_ready: Arc<AtomicUsize>,
+) -> impl Future<Output = Result<Response<Parts>, Infallible>> {
+    std::future::poll_fn(move |_| match is_ready.load(Relaxed) {
+        0 => Poll::Pending,
+        _ => Poll::Ready(Ok(Response::new(Parts::of(0, true)))),
+    })
+}
+
 impl Body for Parts {
     type Data = Bytes;
     type Error = Infallible;
@@ -723,13 +733,7 @@ fn a_handler_keeps_the_place_that_a_layer_further_out_has_taken() {
         let tasks = by_hand.clone();
         let is_ready = Arc::new(AtomicUsize::new(0));
         let answers = is_ready.clone();
-        let handler = By(move |_| {
-            let answers = answers.clone();
-            std::future::poll_fn(move |_| match answers.load(Relaxed) {
-                0 => Poll::Pending,
-                _ => Poll::Ready(Ok::<_, Infallible>(Response::new(Parts::of(0, true)))),
-            })
-        });
+        let handler = By(move |_| answer_when(answers.clone()));
         let run = move |task| tasks.0.lock().unwrap().push(task);
         let inner = under(&group, Some(mode), run, handler);
         let mut service = under(&group, None, run_at_once, inner);
@@ -1058,13 +1062,7 @@ fn a_waker_of_a_connection_that_panics_is_not_the_handlers() {
         let by_hand = ByHand::default();
         let is_ready = Arc::new(AtomicUsize::new(0));
         let answers = is_ready.clone();
-        let handler = By(move |_| {
-            let answers = answers.clone();
-            std::future::poll_fn(move |_| match answers.load(Relaxed) {
-                0 => Poll::Pending,
-                _ => Poll::Ready(Ok::<_, Infallible>(Response::new(Parts::of(0, true)))),
-            })
-        });
+        let handler = By(move |_| answer_when(answers.clone()));
         let layer = by_hand.layer(&group, mode);
         let mut call = Box::pin(layer.layer(handler).call(Request::new(())));
         let waits = &mut task::Context::from_waker(&bad);
