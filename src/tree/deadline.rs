@@ -176,13 +176,13 @@ impl Rest {
         mut room: Box<MaybeUninit<Rest>>,
         cancel: Cancel,
         kept: Handle,
-        fires: Option<NonNull<Node>>,
+        fires: Option<&Node>,
     ) {
         room.write(Rest {
             job: Job::that_wakes(Rest::wake_by_job, Rest::run_job),
             cancel,
             kept,
-            fires,
+            fires: fires.map(NonNull::from),
         });
         // SAFETY: written just now.
         let rest = unsafe { room.assume_init() };
@@ -316,7 +316,7 @@ impl Handle {
                 }
                 if timing.entry.begin(seen) {
                     timing.note_due(due);
-                    moves = Some(NonNull::from(node));
+                    moves = Some(node);
                     break;
                 }
                 seen = timing.entry.look();
@@ -327,9 +327,7 @@ impl Handle {
             // SAFETY: the handle keeps the token and what is above (I5), and `Rest` has another one.
             let cancel = unsafe { Cancel::begin(NonNull::from(node), deadline_cause(node)) };
             if !cancel.is_first() && self.mark_beside_others(node) {
-                if moves.is_some() {
-                    end_firing(node);
-                }
+                moves.map(end_firing);
                 return true;
             }
             // Whoever notices a deadline is about to go on, and a callback may take long, or wait for that.
@@ -337,9 +335,7 @@ impl Handle {
         } else {
             let mut panics = Panics::default();
             panics.catch(|| _ = cancel::cancel_because(node, deadline_cause(node)));
-            if moves.is_some() {
-                end_firing(node);
-            }
+            moves.map(end_firing);
             panics.resume();
         }
         true
@@ -410,15 +406,12 @@ impl Handle {
     fn mark_and_hand_on(
         &self,
         mut cancel: Cancel,
-        moves: Option<NonNull<Node>>,
+        moves: Option<&Node>,
         room: Box<MaybeUninit<Rest>>,
     ) {
         cancel.mark(usize::MAX);
         if cancel.is_idle() {
-            if let Some(node) = moves {
-                // SAFETY: the handle keeps it.
-                end_firing(unsafe { node.as_ref() });
-            }
+            moves.map(end_firing);
             return;
         }
         Rest::hand_on(room, cancel, self.clone(), moves);
